@@ -1,0 +1,36 @@
+"""The errors that a person can act on: each says what is wrong, where, and what to do about it."""
+
+
+class GenPRMError(Exception):
+    """Base of the errors this package raises on purpose. The command line prints them without a traceback."""
+
+
+class DataError(GenPRMError):
+    """Unusable input data. Names the file, the row (counted from 1) and the field where they are known.
+
+    Args:
+        message: What is wrong and, if it helps, what was expected.
+        file: Path of the file, or the name of the data set.
+        row: Row number counted from 1.
+        field: Name of the field within the row.
+    """
+
+    def __init__(self, message: str, *, file: str | None = None, row: int | None = None, field: str | None = None):
+        self.message, self.file, self.row, self.field = message, file, row, field
+        where = [file] if file else []
+        if row is not None:
+            where.append(f"row {row}")
+        if field is not None:
+            where.append(f"field '{field}'")
+        super().__init__(f"{', '.join(where)}: {message}" if where else message)
+
+
+class ConfigError(GenPRMError):
+    """An unusable option, model directory or combination of settings."""
+
+
+class MissingExtraError(GenPRMError, ImportError):
+    """An optional package is needed and not installed. Names the extra that brings it."""
+
+    def __init__(self, package: str, extra: str, purpose: str):
+        super().__init__(f"{purpose} needs the package '{package}'. Install it with: pip install 'genprm-trl[{extra}]'")

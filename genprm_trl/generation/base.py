@@ -1,0 +1,82 @@
+"""The interface of every text generator: token ids in; text, token ids and log-probabilities out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Literal, Protocol, Self, runtime_checkable
+
+FinishReason = Literal["stop", "length", "context", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How to sample one request. The defaults are the published GenPRM settings.
+
+    Attributes:
+        max_new_tokens: Bound on generated tokens.
+        temperature: 0 is greedy.
+        top_p, top_k: Nucleus and top-k filters; `top_k=0` is no filter.
+        stop: Stop strings. Generation ends as soon as the generated text contains one, which is kept in the text;
+            whatever the last token holds beyond it is cut.
+        logprobs: How many of the most likely tokens to report at each position, from the model's own distribution
+            (before temperature and filters). 0 reports none.
+        seed: Makes a sampled request reproducible whatever else is in the batch. None draws a fresh one.
+    """
+
+    max_new_tokens: int = 2048
+    temperature: float = 0.6
+    top_p: float = 0.95
+    top_k: int = 20
+    stop: tuple[str, ...] = ()
+    logprobs: int = 20
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationResult:
+    """What the model wrote for one request.
+
+    Attributes:
+        text: The text, ended by the stop string where one was hit. Special tokens are left out.
+        token_ids: Token ids whose text is `text`. Where a token spilled over the stop string, the kept part of it was
+            encoded anew, so that the ids can be continued exactly.
+        top_logprobs: For each of `token_ids`, a map from token id to log-probability: the `logprobs` most likely
+            tokens and the sampled one. Empty maps for tokens that were encoded anew. Empty if none were asked for.
+        finish_reason: `stop` (a stop string or the end-of-text token), `length` (max_new_tokens), `context` (prompt
+            and output fill the model's context; also a prompt that does not fit, with empty text), `error` (the
+            generator failed on this request; `message` says how).
+        num_generated: Tokens the model really produced (before cutting), for accounting.
+    """
+
+    text: str
+    token_ids: list[int]
+    top_logprobs: list[dict[int, float]] = field(default_factory=list)
+    finish_reason: FinishReason = "stop"
+    num_generated: int = 0
+    message: str = ""
+
+
+@runtime_checkable
+class Generator(Protocol):
+    """Generates for any number of concurrent callers and batches whatever is in flight.
+
+    Attributes:
+        tokenizer: The model's tokenizer (`transformers.PreTrainedTokenizerBase`).
+        max_context: Tokens that prompt and output may fill together.
+    """
+
+    tokenizer: Any
+    max_context: int
+
+    async def generate(self, token_ids: list[int], params: SamplingParams) -> GenerationResult:
+        """Continues `token_ids`. Never raises for what the model writes; a failed request has reason `error`."""
+        ...
+
+    async def close(self) -> None: ...
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
