@@ -1,0 +1,161 @@
+"""What a verification protocol is: a script of plain-text actions, free of models, tokens and processes.
+
+A protocol describes how a verifier talks to a model about one solution. It is a generator of actions. The driver
+(`genprm_trl.verifier`) carries each action out and sends back what came of it, so a protocol reads like the paper it
+implements, is tested without a model, and a new format is a new file instead of a branch in the verifier.
+"""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import math
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from genprm_trl.records import StepStatus
+
+SegmentKind = Literal["forced", "written", "interpreter"]
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A stretch of an assistant turn and who put it there: the protocol, the model, or the interpreter."""
+
+    kind: SegmentKind
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpenTurn:
+    """Add these messages (a user turn, led by the system prompt at first) and open an assistant turn."""
+
+    messages: tuple[dict[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """Put text into the open assistant turn: a forced prefix, or what the interpreter printed.
+
+    The driver sends back how many tokens the turn holds then.
+    """
+
+    text: str
+    kind: SegmentKind = "forced"
+
+
+@dataclass(frozen=True, slots=True)
+class Rewind:
+    """Drop everything in the open assistant turn after its first `keep` segments."""
+
+    keep: int
+
+
+@dataclass(frozen=True, slots=True)
+class Generate:
+    """Let the model write until a stop string (kept) or `max_new_tokens`. The driver sends back a `Written`."""
+
+    stop: tuple[str, ...]
+    max_new_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Execute:
+    """Run code in the solution's own namespace. The driver sends back the output as a string."""
+
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """The reward of step `index` (from 0) is settled; the open turn's text so far is its rationale."""
+
+    index: int
+    reward: float
+    status: StepStatus
+
+
+Action = OpenTurn | Append | Rewind | Generate | Execute | Judge
+
+
+@dataclass(slots=True)
+class Written:
+    """What the model wrote for a `Generate`, as far as text can tell.
+
+    Attributes:
+        text: The text, ended by the stop string where one was hit.
+        finish_reason: See `generation.base.GenerationResult`.
+        turn_tokens: Tokens in the open assistant turn after this text, forced and interpreter text included.
+        turn_segments: Segments in the open assistant turn after this text (for `Rewind`).
+        tokens: The text of each generated token, in order.
+        top_logprobs: For each of `tokens` a list of (token text, log-probability), the sampled token among them;
+            empty where the engine reported none.
+    """
+
+    text: str
+    finish_reason: str = "stop"
+    turn_tokens: int = 0
+    turn_segments: int = 0
+    tokens: Sequence[str] = ()
+    top_logprobs: Sequence[Sequence[tuple[str, float]]] = field(default_factory=list)
+
+
+ChainScript = Generator[Action, Any, None]
+
+
+class VerificationProtocol(Protocol):
+    """A format in which a model judges the steps of a solution."""
+
+    def chain(self, problem: str, steps: Sequence[str]) -> ChainScript:
+        """The script of one chain. It judges steps in order and may be closed after any `Judge`."""
+        ...
+
+    def messages(self, problem: str, steps: Sequence[str], rationales: Sequence[str]) -> list[dict[str, str]]:
+        """The finished conversation for `len(rationales)` judged steps, as training sees it."""
+        ...
+
+    def segments(self, rationale: str) -> list[Segment]:
+        """Splits an assistant turn by author; the texts join to `rationale` for any string at all."""
+        ...
+
+
+def binary_probability(written: Written, position: int, positive: str, negative: str) -> float | None:
+    """P(positive) / (P(positive) + P(negative)) at the token that opens the verdict word.
+
+    The word at character `position` of `written.text` may start inside a token (`{Yes`) or span several (`Y`, `es`).
+    An alternative counts for a word if it has the same characters before the word and then begins the word or
+    continues past it. If only one of the two words is among the reported alternatives, the other takes the smallest
+    reported log-probability (the published rule). Without log-probabilities the written word decides: 1 or 0.
+
+    Returns:
+        A probability in [0, 1], or None if `position` is outside of the text or neither word is there.
+    """
+    ends = list(itertools.accumulate(len(token) for token in written.tokens))
+    index = bisect.bisect_right(ends, position)
+    alternatives = written.top_logprobs[index] if index < min(len(ends), len(written.top_logprobs)) else ()
+    if not alternatives:
+        word = written.text[position:].casefold()
+        if word.startswith(positive.casefold()):
+            return 1.0
+        return 0.0 if word.startswith(negative.casefold()) else None
+    lead = written.tokens[index][: position - (ends[index] - len(written.tokens[index]))]
+    best: dict[str, float] = {}
+    for text, logprob in alternatives:
+        if not text.startswith(lead):
+            continue
+        rest = text[len(lead) :]
+        for word in (positive, negative):
+            # One spelling a word, as published: "Yes" and "YES" are different tokens and are not added up.
+            if rest and (word.startswith(rest) or rest.startswith(word)):
+                best[word] = max(logprob, best.get(word, -math.inf))
+    if not best:
+        return None
+    floor = min(logprob for _, logprob in alternatives)
+    difference = best.get(positive, floor) - best.get(negative, floor)
+    if math.isnan(difference):  # both are -inf
+        return 0.5
+    # A numerically safe sigmoid: exp never sees a large positive argument.
+    if difference >= 0:
+        return 1 / (1 + math.exp(-difference))
+    return math.exp(difference) / (1 + math.exp(difference))

@@ -1,0 +1,53 @@
+"""The one-turn critique that ProcessBench asks of critic models (Zheng et al. 2024, arXiv 2412.06559, section 4)."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import cache
+from importlib.resources import files
+
+_ANSWER_PATTERN = re.compile(r"\\boxed\{([^}]*)\}")
+
+
+@cache
+def critique_template() -> str:
+    """The benchmark's prompt, byte for byte, with the `str.format` fields `problem` and `tagged_response`."""
+    return (files("genprm_trl.protocol") / "processbench_critique.txt").read_text(encoding="utf-8")
+
+
+def tag_paragraphs(steps: Sequence[str], first: int = 0) -> str:
+    """Steps enclosed as `<paragraph_i>` elements, joined by blank lines, numbered from `first`."""
+    return "\n\n".join(
+        f"<paragraph_{number}>\n{step}\n</paragraph_{number}>" for number, step in enumerate(steps, start=first)
+    )
+
+
+def critique_prompt(problem: str, steps: Sequence[str]) -> str:
+    """The user turn of the benchmark for one solution; paragraphs are numbered from 0."""
+    return critique_template().format(problem=problem, tagged_response=tag_paragraphs(steps))
+
+
+def parse_critique(text: str, num_steps: int | None = None) -> int | None:
+    """The index in the last `\\boxed{}`: -1 for no error, None where it cannot be read as an integer.
+
+    Args:
+        text: Any text.
+        num_steps: If given, an index outside of [-1, num_steps) is unreadable as well. The benchmark itself does not
+            check this (such an index is then simply wrong).
+    """
+    found = _ANSWER_PATTERN.findall(text)
+    if not found:
+        return None
+    digits = found[-1].strip()
+    if not re.fullmatch(r"[+-]?[0-9]{1,9}", digits):
+        return None
+    index = int(digits)
+    return index if num_steps is None or -1 <= index < num_steps else None
+
+
+def vote(predictions: Iterable[int | None]) -> int | None:
+    """The most common readable prediction of a solution's samples; the one seen first wins a tie; None for none."""
+    counts = Counter(prediction for prediction in predictions if prediction is not None)
+    return counts.most_common(1)[0][0] if counts else None

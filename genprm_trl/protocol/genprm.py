@@ -1,0 +1,425 @@
+"""GenPRM's verification conversation (Zhao et al. 2025, arXiv 2504.00891, section 3 and the released inference).
+
+One user turn a step, one assistant turn a step. The assistant's turn is a rationale: an analysis, Python code that
+checks the step, what the code printed, and a judgement. Released checkpoints were trained on these exact strings.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from genprm_trl.errors import ConfigError
+from genprm_trl.protocol.base import (
+    Action,
+    Append,
+    ChainScript,
+    Execute,
+    Generate,
+    Judge,
+    OpenTurn,
+    Rewind,
+    Segment,
+    Written,
+    binary_probability,
+)
+from genprm_trl.records import StepStatus
+
+SYSTEM_PROMPT = "You are a math teacher. Your task is to review and critique the paragraphs in solution step by step."
+DIRECT_SYSTEM_PROMPT = (
+    "You are a math teacher. Your task is to review and critique the paragraphs in solution directly. Output your "
+    "judgement in the format of `\\boxed{Yes}` if the paragraph is correct, or `\\boxed{No}` if the paragraph is "
+    "incorrect."
+)
+ANALYZE_PREFIX = "<analyze>\nLet's analyze the Paragraph {n} step by step: "
+ANALYZE_END = "</analyze>\n"
+VERIFY_PREFIX = "<verify>\nLet's use python code to find any potential error:\n```python\n"
+VERIFY_END = "</verify>\n"
+CODE_START = "```python\n"
+CODE_END = "\n```\n"
+OUTPUT_PREFIX = "<output>\n**Judgement**: $\\boxed"
+OUTPUT_END = "</output>\n"
+CODE_OUTPUT_START = "[Code Output]\n\n```\n"
+CODE_OUTPUT = CODE_OUTPUT_START + "{output}" + CODE_END
+NO_CODE_FOUND = "Code format error: No code found."
+REFINEMENT_PROMPT = (
+    "There might be some problem in this paragraph of your reasoning, please rethink and refine your answer:\n"
+    ">{step}\n\n {critique}"
+)
+
+_ANALYZE_PREFIX_PATTERN = re.compile(r"<analyze>\nLet's analyze the Paragraph \d+ step by step: ")
+_CODE_PATTERN = re.compile(r"```python\s*(.*?)\s*```", re.DOTALL)
+_VERDICT_PATTERN = re.compile(r"\\boxed\{\s*(?:\\text\{\s*)?(Yes|No)(?![A-Za-z])", re.IGNORECASE)
+
+FirstTurn = Literal["evaluation", "demonstration"]
+ModeName = Literal["full", "analysis_code", "analysis", "code_execution", "code", "direct"]
+
+
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """Which parts of a rationale the model writes: the paper's ablation (section 5).
+
+    Attributes:
+        analyze: An analysis in words.
+        verify: Python code.
+        execute: The code is run and its output shown to the model; otherwise the model imagines the output.
+    """
+
+    analyze: bool = True
+    verify: bool = True
+    execute: bool = True
+
+    def __post_init__(self) -> None:
+        if self.execute and not self.verify:
+            raise ConfigError("a mode that executes code must also verify with code: set verify=True or execute=False")
+
+    @property
+    def direct(self) -> bool:
+        """No rationale at all: the verdict is the whole answer."""
+        return not (self.analyze or self.verify)
+
+    @property
+    def name(self) -> str:
+        return next(name for name, mode in MODES.items() if mode == self)
+
+    @classmethod
+    def of(cls, mode: Mode | str) -> Mode:
+        """A mode by its name.
+
+        Raises:
+            ConfigError: for an unknown name, listing the known ones.
+        """
+        if isinstance(mode, Mode):
+            return mode
+        if mode not in MODES:
+            raise ConfigError(f"unknown mode {mode!r}; choose one of {', '.join(MODES)}")
+        return MODES[mode]
+
+
+MODES: dict[str, Mode] = {
+    "full": Mode(),
+    "analysis_code": Mode(execute=False),
+    "analysis": Mode(verify=False, execute=False),
+    "code_execution": Mode(analyze=False),
+    "code": Mode(analyze=False, execute=False),
+    "direct": Mode(analyze=False, verify=False, execute=False),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CodeBlock:
+    """A code block in the `<verify>` part.
+
+    Attributes:
+        code: The Python source between the fences.
+        output: What the interpreter printed; None if it was not run.
+        lead: Text between the part before and the code fence. The first block's must be the forced
+            `VERIFY_PREFIX`'s own, so it is empty.
+    """
+
+    code: str
+    output: str | None = None
+    lead: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Rationale:
+    """A rationale taken apart. `render` and `parse_rationale` are inverse to one another on what `render` accepts.
+
+    Attributes:
+        step: Number of the paragraph, from 1.
+        judgement: Whether the step is correct; None if there is no verdict.
+        analysis: The analysis after its forced prefix; None if the mode has none.
+        blocks: The code blocks; empty if the mode has none.
+        remark: Text after the last block's output and before `</verify>`.
+    """
+
+    step: int
+    judgement: bool | None
+    analysis: str | None = None
+    blocks: tuple[CodeBlock, ...] = ()
+    remark: str = ""
+
+    def render(self) -> str:
+        """The assistant's turn, byte for byte as checkpoints were trained on it.
+
+        Raises:
+            ValueError: if a part holds one of the format's own delimiters and could not be read back.
+        """
+        text = ""
+        if self.analysis is not None:
+            text += ANALYZE_PREFIX.format(n=self.step) + self.analysis + ANALYZE_END
+        for number, block in enumerate(self.blocks):
+            text += (VERIFY_PREFIX if number == 0 else block.lead + CODE_START) + block.code + CODE_END
+            if block.output is not None:
+                text += CODE_OUTPUT.format(output=block.output)
+        if self.blocks:
+            text += self.remark + VERIFY_END
+        if self.judgement is not None:
+            text += OUTPUT_PREFIX + ("{Yes}" if self.judgement else "{No}") + "$\n" + OUTPUT_END
+        if parse_rationale(text, step=self.step).rationale != self:
+            raise ValueError(f"rationale of step {self.step} holds a delimiter of the format and cannot be read back")
+        return text
+
+
+ParseStatus = Literal["ok", "no_verdict", "malformed"]
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedRationale:
+    """What `parse_rationale` found. `ok`: complete and well formed; `no_verdict`: well formed as far as it goes, but
+    without a verdict; `malformed`: something stands outside of the format (`rationale` holds what could be read)."""
+
+    rationale: Rationale
+    status: ParseStatus
+
+
+def parse_rationale(text: str, step: int | None = None) -> ParsedRationale:
+    """Takes an assistant turn apart. Accepts any string.
+
+    Args:
+        text: The assistant's turn.
+        step: Its paragraph number, used where the text itself does not say; default 1.
+    """
+    rest, well_formed = text, True
+    analysis: str | None = None
+    number = re.match(r"<analyze>\nLet's analyze the Paragraph (\d{1,9}) step by step: ", rest)
+    if number:
+        step = int(number.group(1))
+        analysis, closed, rest = rest[number.end() :].partition(ANALYZE_END)
+        well_formed = bool(closed)
+    blocks: list[CodeBlock] = []
+    remark = ""
+    if rest.startswith(VERIFY_PREFIX):
+        rest, lead = rest[len(VERIFY_PREFIX) :], ""
+        while True:
+            code, closed, rest = rest.partition(CODE_END)
+            if not closed:
+                well_formed = False
+                blocks.append(CodeBlock(code, None, lead))
+                break
+            output = None
+            if rest.startswith(CODE_OUTPUT_START):
+                output, closed, rest = rest[len(CODE_OUTPUT_START) :].partition(CODE_END)
+                well_formed = well_formed and bool(closed)
+            blocks.append(CodeBlock(code, output, lead))
+            end, fence = rest.find(VERIFY_END), rest.find(CODE_START)
+            if fence >= 0 and (end < 0 or fence < end):
+                lead, rest = rest[:fence], rest[fence + len(CODE_START) :]
+                continue
+            remark, closed, rest = rest.partition(VERIFY_END)
+            well_formed = well_formed and bool(closed)
+            break
+    judgement: bool | None = None
+    for verdict in (True, False):
+        if rest == OUTPUT_PREFIX + ("{Yes}" if verdict else "{No}") + "$\n" + OUTPUT_END:
+            judgement, rest = verdict, ""
+    if judgement is None:
+        # A verdict written a little off the format still counts, as in the published inference.
+        found = list(_VERDICT_PATTERN.finditer(rest))
+        if found:
+            judgement, well_formed = found[-1].group(1).casefold() == "yes", False
+    well_formed = well_formed and not rest
+    rationale = Rationale(step if step is not None else 1, judgement, analysis, tuple(blocks), remark)
+    status: ParseStatus = "malformed" if not well_formed else "ok" if judgement is not None else "no_verdict"
+    return ParsedRationale(rationale, status)
+
+
+def last_code_block(text: str) -> str | None:
+    """The code to run: the last fenced Python block of the assistant's turn, stripped; None if there is none."""
+    blocks = _CODE_PATTERN.findall(text)
+    return blocks[-1].strip() if blocks else None
+
+
+@dataclass(frozen=True, slots=True)
+class GenPRMProtocol:
+    """GenPRM's conversation as a verification protocol.
+
+    Attributes:
+        mode: Parts of the rationale, by name or as a `Mode`.
+        first_turn: `evaluation` joins problem and first step as `{problem}\\n{step}` (the published evaluation);
+            `demonstration` as `Question: {problem}\\n\\n{step}` (the published example).
+        max_step_tokens: Bound on the tokens of an assistant turn, interpreter output included (2,048 as published).
+        max_code_rounds: Generations after the analysis before the verdict is forced (3 as published).
+        verdict_tokens: Tokens for a forced verdict (20 as published).
+    """
+
+    mode: Mode | str = "full"
+    first_turn: FirstTurn = "evaluation"
+    max_step_tokens: int = 2048
+    max_code_rounds: int = 3
+    verdict_tokens: int = 20
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mode", Mode.of(self.mode))
+        if self.first_turn not in ("evaluation", "demonstration"):
+            raise ConfigError(f"unknown first_turn {self.first_turn!r}; choose evaluation or demonstration")
+        for name in ("max_step_tokens", "max_code_rounds", "verdict_tokens"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+    @property
+    def _mode(self) -> Mode:
+        assert isinstance(self.mode, Mode)  # set by __post_init__; tells the type checker
+        return self.mode
+
+    @property
+    def system_prompt(self) -> str:
+        return DIRECT_SYSTEM_PROMPT if self._mode.direct else SYSTEM_PROMPT
+
+    def user_turn(self, problem: str, steps: Sequence[str], index: int) -> str:
+        """The user's turn for step `index` (from 0): the bare step, the first one led by the problem."""
+        if index > 0:
+            return steps[index]
+        if self.first_turn == "evaluation":
+            return f"{problem}\n{steps[0]}"
+        return f"Question: {problem}\n\n{steps[0]}"
+
+    def _opening_messages(self, problem: str, steps: Sequence[str], index: int) -> tuple[dict[str, str], ...]:
+        user = {"role": "user", "content": self.user_turn(problem, steps, index)}
+        return ({"role": "system", "content": self.system_prompt}, user) if index == 0 else (user,)
+
+    def messages(self, problem: str, steps: Sequence[str], rationales: Sequence[str]) -> list[dict[str, str]]:
+        """The finished conversation over the first `len(rationales)` steps."""
+        conversation: list[dict[str, str]] = []
+        for index, rationale in enumerate(rationales):
+            conversation += self._opening_messages(problem, steps, index)
+            conversation.append({"role": "assistant", "content": rationale})
+        return conversation
+
+    def chain(self, problem: str, steps: Sequence[str]) -> ChainScript:
+        """One chain over the whole solution (see `base.VerificationProtocol.chain`)."""
+        for index in range(len(steps)):
+            yield OpenTurn(self._opening_messages(problem, steps, index))
+            reward, status = yield from self._judge_step(index + 1)
+            yield Judge(index, reward, status)
+
+    def _judge_step(self, number: int) -> Generator[Action, object, tuple[float, StepStatus]]:
+        mode = self._mode
+        turn = ""  # the assistant's turn so far, to find the code block in
+        kept_segments = 0  # what a fall-back keeps: the analysis
+        if mode.analyze:
+            prefix = ANALYZE_PREFIX.format(n=number)
+            yield Append(prefix)
+            written = yield Generate((ANALYZE_END,), self.max_step_tokens)
+            assert isinstance(written, Written)
+            if written.finish_reason in ("error", "context"):
+                return 0.5, _failure(written)
+            turn, kept_segments = prefix + written.text, written.turn_segments
+            if not written.text.endswith(ANALYZE_END):
+                # Out of tokens, or the model ended its text: close the analysis for it.
+                closing = "\n" if written.text.endswith(ANALYZE_END.rstrip("\n")) else ANALYZE_END
+                yield Append(closing)
+                turn, kept_segments = turn + closing, kept_segments + 1
+                if written.turn_tokens >= self.max_step_tokens:
+                    return (yield from self._force_verdict())
+        opening = VERIFY_PREFIX if mode.verify else OUTPUT_PREFIX
+        used = yield Append(opening)
+        turn += opening
+
+        if not mode.verify:
+            # The rest of the turn is the verdict; it follows the same prefix that a fall-back would force.
+            written = yield Generate((OUTPUT_END,), self.verdict_tokens)
+            return _verdict_or(turn, written, otherwise=(0.5, "no_verdict"))
+        stops = (CODE_END, OUTPUT_END) if mode.execute else (OUTPUT_END,)
+        for _ in range(self.max_code_rounds):
+            assert isinstance(used, int)
+            if used >= self.max_step_tokens:
+                break
+            written = yield Generate(stops, self.max_step_tokens - used)
+            assert isinstance(written, Written)
+            if written.finish_reason in ("error", "context"):
+                return 0.5, _failure(written)
+            reward = read_verdict(turn, written)
+            if reward is not None:
+                return reward, "ok"
+            turn += written.text
+            if not mode.execute or not written.text.endswith(CODE_END):
+                # Nothing to run: the text ended without a verdict, or tokens ran out in the middle of it.
+                break
+            code = last_code_block(turn)
+            output = NO_CODE_FOUND if code is None else (yield Execute(code))
+            shown = CODE_OUTPUT.format(output=output)
+            used = yield Append(shown, "interpreter")
+            turn += shown
+        if mode.analyze:
+            yield Rewind(kept_segments)
+        else:
+            yield Append(VERIFY_END)
+        return (yield from self._force_verdict())
+
+    def _force_verdict(self) -> Generator[Action, object, tuple[float, StepStatus]]:
+        """Opens the verdict for the model and reads P(Yes) from what follows."""
+        yield Append(OUTPUT_PREFIX)
+        written = yield Generate((OUTPUT_END,), self.verdict_tokens)
+        return _verdict_or(OUTPUT_PREFIX, written, otherwise=(0.5, "no_verdict"), status="fallback")
+
+    def segments(self, rationale: str) -> list[Segment]:
+        """Splits an assistant turn into what is forced, written by the model, and printed by the interpreter.
+
+        The texts join to `rationale` for any string; what the format does not know counts as written.
+        """
+        parts: list[Segment] = []
+
+        def add(kind: str, text: str) -> None:
+            if text:
+                parts.append(Segment(kind, text))  # type: ignore[arg-type]
+
+        def add_forced_opening(text: str) -> str:
+            """Adds a prefix that the verifier forces at this place, and returns what follows it."""
+            for prefix in (VERIFY_PREFIX, OUTPUT_PREFIX):
+                if text.startswith(prefix):
+                    add("forced", prefix)
+                    return text[len(prefix) :]
+            return text
+
+        rest = rationale
+        opening = _ANALYZE_PREFIX_PATTERN.match(rest)
+        if opening:
+            add("forced", opening.group())
+            analysis, closed, rest = rest[opening.end() :].partition(ANALYZE_END)
+            add("written", analysis + closed)
+        rest = add_forced_opening(rest)
+        marker = CODE_END + CODE_OUTPUT_START
+        # Without execution the model imagines the output, so it is its own text.
+        while self._mode.execute and marker in rest:
+            written, _, rest = rest.partition(marker)
+            add("written", written + CODE_END)
+            output, closed, rest = rest.partition(CODE_END)
+            add("interpreter", CODE_OUTPUT_START + output + closed)
+        add("written", rest)
+        return parts
+
+
+def _failure(written: Written) -> StepStatus:
+    return "truncated" if written.finish_reason == "context" else "error"
+
+
+def _verdict_or(
+    before: str, written: object, otherwise: tuple[float, StepStatus], status: StepStatus = "ok"
+) -> tuple[float, StepStatus]:
+    """The verdict that the model was made to write, or `otherwise`."""
+    assert isinstance(written, Written)
+    if written.finish_reason in ("error", "context"):
+        return 0.5, _failure(written)
+    reward = read_verdict(before, written)
+    return otherwise if reward is None else (reward, status)
+
+
+def read_verdict(before: str, written: Written) -> float | None:
+    """P(Yes) at the verdict that ends `before + written.text`, None if `written` holds none.
+
+    The last verdict counts, within the `<output>` part where there is one; it must stand in the text that the model
+    just wrote, so that neither a step nor a program's output can forge it.
+    """
+    text = before + written.text
+    # The part opened last; `before` ends with its prefix where the verifier forced it.
+    region = max(text.rfind("<output>"), 0)
+    verdict = None
+    for verdict in _VERDICT_PATTERN.finditer(text, region):  # noqa: B007 - the last match is wanted
+        pass
+    if verdict is None or verdict.start(1) < len(before):
+        return None
+    return binary_probability(written, verdict.start(1) - len(before), "Yes", "No")

@@ -1,0 +1,149 @@
+"""Rationale synthesis: a strong reasoner critiques a whole solution with code (arXiv 2504.00891, section 3.2).
+
+The reasoner answers in one turn: for each paragraph, under `### Paragraph {i}`, an `<analyze>` and a `<verify>` part;
+at the end the index of the first wrong paragraph in `\\boxed{}`, -1 for none. While it writes, generation stops at the
+end of each code block, the block runs, and its output is appended. Paragraphs are numbered from 1.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from genprm_trl.protocol.critique import parse_critique, tag_paragraphs
+from genprm_trl.protocol.genprm import (
+    ANALYZE_END,
+    ANALYZE_PREFIX,
+    OUTPUT_END,
+    OUTPUT_PREFIX,
+    VERIFY_END,
+    VERIFY_PREFIX,
+)
+
+SYNTHESIS_STOP = "\n```\n"
+
+_PROMPT = """\
+Below are a math problem and a solution to it. The solution is split into paragraphs, each enclosed in tags and \
+numbered from 1.
+
+[Math Problem]
+
+{problem}
+
+[Solution]
+
+{tagged_response}
+
+Check the solution one paragraph at a time, in order, up to and including the first wrong one. For each paragraph \
+write exactly this:
+
+### Paragraph {{ID}}
+<analyze>
+Your analysis of the paragraph: what it claims, and whether that follows from the problem and the paragraphs before.
+</analyze>
+<verify>
+Python code that checks the claim, in a ```python block that prints what it finds. The code is run and its output is \
+shown to you after the block; names stay defined from one block to the next.
+</verify>
+
+When you reach the first wrong paragraph, or the end, put the number of the first wrong paragraph in \\boxed{{}}, or \
+-1 if every paragraph is right."""
+
+_HEADING = re.compile(r"^### Paragraph (\d{1,6})[^\S\n]*\n", re.MULTILINE)
+_THINKING = re.compile(r"^.*</think>\s*", re.DOTALL)
+
+
+def synthesis_prompt(problem: str, steps: Sequence[str]) -> str:
+    """The reasoner's user turn for one solution."""
+    return _PROMPT.format(problem=problem, tagged_response=tag_paragraphs(steps, first=1))
+
+
+@dataclass(frozen=True, slots=True)
+class ParagraphCritique:
+    """What the reasoner wrote for one paragraph.
+
+    Attributes:
+        number: The paragraph, from 1.
+        analysis: Text of the `<analyze>` part.
+        verification: Text of the `<verify>` part: code, its output, remarks.
+    """
+
+    number: int
+    analysis: str
+    verification: str
+
+
+@dataclass(frozen=True, slots=True)
+class Synthesis:
+    """A parsed critique of a whole solution.
+
+    Attributes:
+        paragraphs: Its paragraphs in order.
+        first_error: Index from 0 of the first wrong step, -1 for none, None where there is no readable verdict.
+    """
+
+    paragraphs: tuple[ParagraphCritique, ...]
+    first_error: int | None
+
+    def render(self) -> str:
+        """The reasoner's answer in the format above.
+
+        Raises:
+            ValueError: if a part holds one of the format's own delimiters and could not be read back.
+        """
+        text = "".join(
+            f"### Paragraph {part.number}\n<analyze>\n{part.analysis}\n</analyze>\n"
+            f"<verify>\n{part.verification}\n</verify>\n\n"
+            for part in self.paragraphs
+        )
+        if self.first_error is not None:
+            number = self.first_error + 1 if self.first_error >= 0 else -1
+            text += f"\\boxed{{{number}}}"
+        if parse_synthesis(text) != self:
+            raise ValueError("the critique holds a delimiter of the format and cannot be read back")
+        return text
+
+    def rationale(self, index: int) -> str | None:
+        """The rationale of step `index` (from 0) in the form of the verification conversation, None if not critiqued.
+
+        The verification must hold a code block to be of use to SFT; one without any gives None as well.
+        """
+        part = next((part for part in self.paragraphs if part.number == index + 1), None)
+        if part is None or self.first_error is None or "```python\n" not in part.verification:
+            return None
+        # The conversation's forced prefix opens the first block itself, so what led up to it moves to the analysis.
+        lead, _, verification = part.verification.partition("```python\n")
+        analysis = part.analysis.strip() + (f"\n{lead.strip()}" if lead.strip() else "")
+        verdict = "{No}" if self.first_error == index else "{Yes}"
+        return (
+            f"{ANALYZE_PREFIX.format(n=index + 1)}{analysis}\n{ANALYZE_END}"
+            f"{VERIFY_PREFIX}{verification.strip()}\n{VERIFY_END}"
+            f"{OUTPUT_PREFIX}{verdict}$\n{OUTPUT_END}"
+        )
+
+
+def parse_synthesis(text: str) -> Synthesis:
+    """Takes a reasoner's answer apart. Accepts any string; a thinking block that ends in `</think>` is left out."""
+    text = _THINKING.sub("", text)
+    headings = list(_HEADING.finditer(text))
+    paragraphs = []
+    for heading, following in zip(headings, [*headings[1:], None], strict=True):
+        body = text[heading.end() : following.start() if following else len(text)]
+        analysis = re.search(r"<analyze>\n?(.*?)\n?</analyze>", body, re.DOTALL)
+        verification = re.search(r"<verify>\n?(.*?)\n?</verify>", body, re.DOTALL)
+        paragraphs.append(
+            ParagraphCritique(
+                int(heading.group(1)),
+                analysis.group(1) if analysis else "",
+                verification.group(1) if verification else "",
+            )
+        )
+    # The verdict stands after the last paragraph; an analysis may well box intermediate results.
+    tail = text.rpartition("</verify>")[2] if paragraphs else text
+    number = parse_critique(tail)
+    if number is None or (number < 1 and number != -1):
+        first_error = None
+    else:
+        first_error = number - 1 if number > 0 else -1
+    return Synthesis(tuple(paragraphs), first_error)
