@@ -83,9 +83,7 @@ class ChatFormat:
 
     def encode(self, text: str) -> list[int]:
         """Encodes text that continues other text: no special tokens are added."""
-        return (
-            list(self._cached_encode(text)) if len(text) < 2000 else list(self._cached_encode.__wrapped__(self, text))
-        )
+        return list(self._encode_short(text) if len(text) < 500 else self._encode(text))
 
     def encode_start(self, text: str) -> list[int]:
         """Encodes the start of a conversation: begin-of-text exactly once if the tokenizer would add it by itself."""
