@@ -1,0 +1,1 @@
+"""The `genprm` command: `main` finds and runs a subcommand, every other module that it names is one."""

@@ -1,0 +1,110 @@
+"""What a command shows while it works: log lines, progress bars, and what is kept if it is interrupted.
+
+Results go to stdout; everything here goes to stderr, so that `genprm ... > file` holds results alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+_quiet = False
+_kept: str | Callable[[], str] | None = None
+
+
+class _StderrHandler(logging.Handler):
+    """Writes a record without breaking a progress bar that is on the screen."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            text = self.format(record)
+            if record.levelno >= logging.WARNING:
+                text = f"{record.levelname.lower()}: {text}"
+            # A bar can only be on the screen if somebody has imported tqdm; otherwise do not pay for it.
+            if "tqdm" in sys.modules:
+                from tqdm import tqdm
+
+                tqdm.write(text, file=sys.stderr)
+            else:
+                print(text, file=sys.stderr, flush=True)
+        except Exception:
+            self.handleError(record)
+
+
+def configure(verbosity: int = 0) -> None:
+    """Sets up logging and progress bars, those of transformers, datasets and huggingface_hub included.
+
+    Call it before they are imported: they read the environment once. Variables that are already set win.
+
+    Args:
+        verbosity: 0 shows this package's log lines and others' warnings; 1 and above shows everybody's; below 0
+            shows errors alone and no progress bar. Of several processes of one training run, only the first one
+            speaks; the others show errors alone.
+    """
+    global _quiet
+    _quiet = verbosity < 0 or os.environ.get("RANK", "0") != "0"
+    ours = logging.ERROR if _quiet else logging.DEBUG if verbosity > 0 else logging.INFO
+    others = logging.ERROR if _quiet else logging.INFO if verbosity > 0 else logging.WARNING
+    handler = _StderrHandler()
+    handler.setFormatter(logging.Formatter("%(name)s: %(message)s" if verbosity > 0 else "%(message)s"))
+    root = logging.getLogger()
+    for old in [h for h in root.handlers if isinstance(h, _StderrHandler)]:
+        root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(others)
+    logging.getLogger("genprm_trl").setLevel(ours)
+    logging.captureWarnings(True)
+
+    environment = {"TRANSFORMERS_VERBOSITY": logging.getLevelName(others).lower()}
+    if _quiet:
+        environment |= {
+            "TQDM_DISABLE": "1",
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+        }
+    elif not sys.stderr.isatty():
+        # In a log file every refresh of a bar is a line of its own: show that there is life, do not flood.
+        environment["TQDM_MININTERVAL"] = "30"
+    for name, value in environment.items():
+        os.environ.setdefault(name, value)
+
+
+def is_quiet() -> bool:
+    """Whether the user asked for errors alone (`-q`)."""
+    return _quiet
+
+
+def progress(iterable: Iterable[Any] | None = None, **options: Any) -> tqdm:
+    """A tqdm bar on stderr that keeps to `-q` and is calm in log files.
+
+    Args:
+        iterable: What to iterate over; None for a bar that is updated by hand.
+        options: tqdm's own: `total`, `desc`, `unit`, `initial`, ...
+    """
+    from tqdm.auto import tqdm
+
+    defaults: dict[str, Any] = {"file": sys.stderr, "disable": _quiet, "dynamic_ncols": True}
+    if not sys.stderr.isatty():
+        defaults |= {"mininterval": 30.0, "dynamic_ncols": False}
+    return tqdm(iterable, **(defaults | options))
+
+
+def set_kept(message: str | Callable[[], str] | None) -> None:
+    """Says what a run that is interrupted now leaves behind and how to go on; shown if the user presses Ctrl-C.
+
+    Args:
+        message: One line, or a function that makes it at the moment of the interrupt.
+    """
+    global _kept
+    _kept = message
+
+
+def kept() -> str | None:
+    """What `set_kept` was told, as text."""
+    return _kept() if callable(_kept) else _kept

@@ -1,0 +1,163 @@
+"""The `genprm` command: finds the subcommand, reads its options, runs it, and turns what happens into an exit code.
+
+A subcommand is a module of `genprm_trl.cli` with a function `run`, whose parameters are annotated with dataclasses of
+options (see `options`), and a line in `COMMANDS`. The module's docstring is what `genprm NAME --help` shows above the
+options. Whatever is slow to import is imported inside `run`, so that help and errors come at once.
+
+Exit codes: what `run` returns (None is 0); 2 for a wrong command line or an error that the user can act on
+(`GenPRMError`); 1 for any other exception, with its traceback; 130 after Ctrl-C; 141 if stdout was closed (`| head`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import os
+import platform
+import select
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module, metadata
+from typing import NoReturn
+
+from genprm_trl.cli import console
+from genprm_trl.errors import GenPRMError
+from genprm_trl.version import __version__
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A subcommand: the module that holds it, imported only when it is run, and one line for `genprm --help`."""
+
+    module: str
+    summary: str
+
+
+COMMANDS: dict[str, Command] = {
+    "quickstart": Command(
+        "genprm_trl.cli.quickstart", "train a small GenPRM on this machine, measure it, and show the results"
+    ),
+    "sft": Command("genprm_trl.cli.sft", "train a GenPRM on solutions with rationales"),
+    "verify": Command("genprm_trl.cli.verify", "judge a file of solutions step by step"),
+}
+
+
+class _VersionAction(argparse.Action):
+    """Prints the versions that a bug report needs, without importing the packages."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *args: object, **kwargs: object) -> NoReturn:
+        others = []
+        for package in ("trl", "transformers", "torch"):
+            try:
+                others.append(f"{package} {metadata.version(package)}")
+            except metadata.PackageNotFoundError:
+                others.append(f"{package} not installed")
+        print(f"genprm-trl {__version__} ({', '.join(others)}, Python {platform.python_version()})")
+        parser.exit(0)
+
+
+def _top_level_parser() -> argparse.ArgumentParser:
+    width = max(map(len, COMMANDS), default=0)
+    lines = [f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
+    parser = argparse.ArgumentParser(
+        prog="genprm",
+        usage="genprm [-h] [--version] [-v | -q] [--debug] COMMAND ...",
+        description="Train and use generative process reward models.",
+        epilog="\n".join(["commands:", *lines, "", "`genprm COMMAND --help` explains a command's options."]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action=_VersionAction, nargs=0, help="show versions and exit")
+    volume = parser.add_mutually_exclusive_group()
+    volume.add_argument("-v", "--verbose", action="store_true", help="show more of what happens")
+    volume.add_argument("-q", "--quiet", action="store_true", help="show errors and results alone")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error (or set GENPRM_DEBUG=1)")
+    parser.add_argument("command", nargs="?", metavar="COMMAND", help=argparse.SUPPRESS)
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line.
+
+    Args:
+        argv: The words after `genprm`; those of the process by default.
+
+    Returns:
+        The exit code, as the module's docstring lists them.
+    """
+    try:
+        try:
+            code = _dispatch(argv)
+        except SystemExit as stop:  # from argparse: usage errors, --help and --version
+            code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        if not _stdout_is_closed():
+            raise
+        return 141
+
+
+def _dispatch(argv: Sequence[str] | None) -> int:
+    parser = _top_level_parser()
+    top = parser.parse_args(argv)
+    if top.command is None:
+        parser.print_help()
+        return 0
+    if top.command not in COMMANDS:
+        from genprm_trl.cli.options import suggestion
+
+        parser.error(f"unknown command '{top.command}'{suggestion(top.command, COMMANDS)}")
+    prog = f"genprm {top.command}"
+
+    # These three are taken as they stand, before the command's options are read and before anything slow is imported:
+    # libraries read their settings from the environment once, and an error while reading options can have a traceback.
+    verbose = top.verbose or _given(top.arguments, "-v", "--verbose")
+    quiet = top.quiet or _given(top.arguments, "-q", "--quiet")
+    debug = top.debug or _given(top.arguments, "--debug") or os.environ.get("GENPRM_DEBUG", "0") not in ("", "0")
+    console.configure(-1 if quiet else int(verbose))
+    console.set_kept(None)
+    try:
+        from genprm_trl.cli.options import OptionParser, option_types
+
+        module = import_module(COMMANDS[top.command].module)
+        description = inspect.cleandoc(module.__doc__ or "")
+        options = OptionParser(option_types(module.run), prog=prog, description=description).parse(top.arguments)
+        return module.run(*options) or 0
+    except GenPRMError as error:
+        if debug:
+            traceback.print_exc()
+        print(f"{prog}: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        kept = console.kept()
+        print(f"\n{prog}: interrupted{f'; {kept}' if kept else ''}", file=sys.stderr)
+        return 130
+
+
+def _given(words: Sequence[str], *names: str) -> bool:
+    """Whether one of the names is among the words before a `--`."""
+    options = list(words)[: words.index("--")] if "--" in words else words
+    return any(name in options for name in names)
+
+
+def _stdout_is_closed() -> bool:
+    """Tells stdout's broken pipe from one of our own, such as a worker process that died."""
+    try:
+        output = sys.stdout.fileno()
+    except (OSError, ValueError):  # not a real file
+        return False
+    poll = select.poll()
+    poll.register(output, 0)
+    if not any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0)):
+        return False
+    # The interpreter flushes once more at exit; there must be something to take it.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+    return True
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,62 @@
+"""The package itself: what importing it costs, what it exports, what it ships."""
+
+import importlib.metadata
+import importlib.resources
+import json
+import subprocess
+import sys
+
+import pytest
+
+import genprm_trl
+
+HEAVY = ["torch", "transformers", "trl", "datasets", "accelerate", "pandas", "matplotlib", "sklearn"]
+
+
+def cost_of(module: str) -> tuple[float, list[str]]:
+    """CPU seconds of a module's import in a fresh interpreter, and the heavy packages that came with it."""
+    program = (
+        "import json, sys, time; before = time.process_time()\n"
+        f"import {module}\n"
+        f"print(json.dumps([time.process_time() - before, [m for m in {HEAVY!r} if m in sys.modules]]))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    seconds, heavy = json.loads(done.stdout)
+    return seconds, heavy
+
+
+def test_importing_the_package_is_fast():
+    seconds, heavy = cost_of("genprm_trl")
+    assert heavy == []
+    assert seconds < 0.2
+
+
+@pytest.mark.parametrize("module", ["errors", "records", "protocol", "sandbox.base", "generation.base", "cli.main"])
+def test_light_modules_import_nothing_heavy(module):
+    assert cost_of(f"genprm_trl.{module}")[1] == []
+
+
+@pytest.mark.parametrize("name", [name for name in genprm_trl.__all__ if name != "__version__"])
+def test_every_export_exists_and_is_remembered(name):
+    value = getattr(genprm_trl, name)
+    assert value.__name__ == name
+    assert vars(genprm_trl)[name] is value
+
+
+def test_dir_lists_exports_before_they_are_used():
+    program = "import genprm_trl; print(*(set(genprm_trl.__all__) - set(dir(genprm_trl))))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match=r"genprm_trl.*no attribute 'GenPRMTrainr'"):
+        genprm_trl.GenPRMTrainr  # noqa: B018
+
+
+def test_the_version_is_the_distributions():
+    assert genprm_trl.__version__ == importlib.metadata.version("genprm-trl")
+
+
+def test_the_package_says_that_it_is_typed():
+    assert importlib.resources.files("genprm_trl").joinpath("py.typed").is_file()
