@@ -7,8 +7,6 @@ implements, is tested without a model, and a new format is a new file instead of
 
 from __future__ import annotations
 
-import bisect
-import itertools
 import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
@@ -62,7 +60,7 @@ class Generate:
 
 @dataclass(frozen=True, slots=True)
 class Execute:
-    """Run code in the solution's own namespace. The driver sends back the output as a string."""
+    """Run code in the solution's own namespace. The driver sends back the output, or None if the sandbox failed."""
 
     code: str
 
@@ -131,15 +129,25 @@ def binary_probability(written: Written, position: int, positive: str, negative:
     Returns:
         A probability in [0, 1], or None if `position` is outside of the text or neither word is there.
     """
-    ends = list(itertools.accumulate(len(token) for token in written.tokens))
-    index = bisect.bisect_right(ends, position)
-    alternatives = written.top_logprobs[index] if index < min(len(ends), len(written.top_logprobs)) else ()
+    # Counted from the end: single tokens of a character that spans several do not decode to it, and such characters
+    # are found in rationales, not after their verdicts.
+    to_end, tail, index = len(written.text) - position, 0, len(written.tokens)
+    while index > 0 and tail < to_end:
+        index -= 1
+        tail += len(written.tokens[index])
+    lead_length = tail - to_end
+    aligned = lead_length >= 0 and index < len(written.top_logprobs) and to_end > 0
+    if aligned:
+        lead, opening = written.tokens[index][:lead_length], written.tokens[index][lead_length:]
+        aligned = written.text.startswith(opening, position)
+    alternatives = written.top_logprobs[index] if aligned else ()
+
+    word_written = written.text[position:].casefold()
+    hard = {word: word_written.startswith(word.casefold()) for word in (positive, negative)}
+    if not any(hard.values()):
+        return None
     if not alternatives:
-        word = written.text[position:].casefold()
-        if word.startswith(positive.casefold()):
-            return 1.0
-        return 0.0 if word.startswith(negative.casefold()) else None
-    lead = written.tokens[index][: position - (ends[index] - len(written.tokens[index]))]
+        return float(hard[positive])
     best: dict[str, float] = {}
     for text, logprob in alternatives:
         if not text.startswith(lead):
@@ -150,7 +158,7 @@ def binary_probability(written: Written, position: int, positive: str, negative:
             if rest and (word.startswith(rest) or rest.startswith(word)):
                 best[word] = max(logprob, best.get(word, -math.inf))
     if not best:
-        return None
+        return float(hard[positive])
     floor = min(logprob for _, logprob in alternatives)
     difference = best.get(positive, floor) - best.get(negative, floor)
     if math.isnan(difference):  # both are -inf

@@ -341,6 +341,8 @@ class GenPRMProtocol:
                 break
             code = last_code_block(turn)
             output = NO_CODE_FOUND if code is None else (yield Execute(code))
+            if output is None:
+                return 0.5, "error"
             shown = CODE_OUTPUT.format(output=output)
             used = yield Append(shown, "interpreter")
             turn += shown
