@@ -1,0 +1,76 @@
+# Everything runs in a virtual environment of the project's own, made and kept up to date by the targets that need it.
+# Needs Python 3.11 or newer with pip, and make. Another interpreter: make PYTHON=python3.12 install
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# Torch is asked for by itself and by its exact version, before anything that depends on it: left to the resolver it
+# may be replaced by the newest build, with gigabytes of GPU libraries.
+TORCH := $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' constraints.txt)
+BENCHMARKS ?= $(sort $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py)))
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help install install-dev quickstart test lint format bench constraints clean distclean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(VENV)/.installed ## Create .venv and install the package
+	@echo "Ready: $(BIN)/genprm --help"
+
+install-dev: $(VENV)/.installed-dev ## The same, with what tests and linting need
+
+quickstart: $(VENV)/.installed ## Train a small GenPRM on this machine, measure it, show the results (ARGS=--fast)
+	$(BIN)/genprm quickstart $(ARGS)
+
+test: $(VENV)/.installed-dev ## Run the tests (ARGS="-k protocol" for some of them)
+	$(BIN)/python -m pytest --durations=15 $(ARGS)
+
+lint: $(VENV)/.installed-dev ## Check style, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.installed-dev ## Fix what can be fixed of style and formatting
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.installed-dev ## Run the benchmarks (BENCHMARKS=benchmarks/one.py for one of them)
+	@test -n "$(BENCHMARKS)" || echo "There is nothing in benchmarks/."
+	@for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python "$$script" $(ARGS) || exit $$?; done
+
+constraints: $(VENV)/.installed-dev ## Write constraints.txt anew from what is installed
+	@{ grep '^#' constraints.txt; $(PIP) freeze --exclude-editable | sed -E 's/^(torch==[0-9.]+)\+.*/\1/'; } > constraints.new
+	@mv constraints.new constraints.txt
+
+clean: ## Remove caches and built files; keep .venv and outputs
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+distclean: clean ## Remove .venv as well
+	rm -rf $(VENV) *.egg-info
+
+# Distributions that package Python in pieces may lack ensurepip; the interpreter's own pip can fill the gap.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is older than Python 3.11 or missing; name another one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@echo "Creating $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV) || { $(PYTHON) -m venv --clear --without-pip $(VENV) && \
+		$(PYTHON) -m pip --python $(BIN)/python install --quiet pip; }
+
+$(VENV)/.torch: constraints.txt | $(BIN)/python
+	@echo "Installing $(TORCH) (the largest part; some minutes on a slow line)"
+	@$(PIP) install --constraint constraints.txt $(TORCH)
+	@touch $@
+
+$(VENV)/.installed: pyproject.toml constraints.txt $(VENV)/.torch
+	@echo "Installing genprm-trl"
+	@$(PIP) install --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt $(VENV)/.torch
+	@echo "Installing genprm-trl with its development tools"
+	@$(PIP) install --constraint constraints.txt --editable '.[dev]'
+	@touch $(VENV)/.installed $@
