@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self, runtime_checkable
 
+from ..errors import ConfigError
+
 FinishReason = Literal["stop", "length", "context", "error"]
 
 
@@ -22,6 +24,9 @@ class SamplingParams:
         logprobs: How many of the most likely tokens to report at each position, from the model's own distribution
             (before temperature and filters). 0 reports none.
         seed: Makes a sampled request reproducible whatever else is in the batch. None draws a fresh one.
+
+    Raises:
+        ConfigError: A value is outside its range.
     """
 
     max_new_tokens: int = 2048
@@ -31,6 +36,20 @@ class SamplingParams:
     stop: tuple[str, ...] = ()
     logprobs: int = 20
     seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 0:
+            raise ConfigError(f"max_new_tokens must not be negative, got {self.max_new_tokens}")
+        if not 0 <= self.temperature < float("inf"):
+            raise ConfigError(f"temperature must be 0 (greedy) or a positive number, got {self.temperature}")
+        if not 0 < self.top_p <= 1:
+            raise ConfigError(f"top_p must be above 0 and at most 1, got {self.top_p}")
+        if self.top_k < 0:
+            raise ConfigError(f"top_k must be positive, or 0 for no filter, got {self.top_k}")
+        if self.logprobs < 0:
+            raise ConfigError(f"logprobs must not be negative, got {self.logprobs}")
+        if isinstance(self.stop, str) or not all(isinstance(s, str) and s for s in self.stop):
+            raise ConfigError(f"stop must be a tuple of non-empty strings, got {self.stop!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +89,11 @@ class Generator(Protocol):
     max_context: int
 
     async def generate(self, token_ids: list[int], params: SamplingParams) -> GenerationResult:
-        """Continues `token_ids`. Never raises for what the model writes; a failed request has reason `error`."""
+        """Continues `token_ids`. Never raises for what the model writes; a failed request has reason `error`.
+
+        Raises:
+            GenPRMError: The generator is closed.
+        """
         ...
 
     async def close(self) -> None: ...

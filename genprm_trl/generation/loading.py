@@ -1,0 +1,114 @@
+"""Loading a causal language model and its tokenizer, with errors that say what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from ..errors import ConfigError
+
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "vocab.txt")
+
+
+def load_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model directory or a model id of the Hugging Face Hub.
+
+    Raises:
+        ConfigError: There is none, or it cannot be read.
+    """
+    directory = _local_directory(name_or_path)
+    if directory is not None and not any((directory / name).is_file() for name in _TOKENIZER_FILES):
+        raise ConfigError(
+            f"{directory} holds no tokenizer (none of {', '.join(_TOKENIZER_FILES)}). Save the one the model "
+            f"was trained with there (tokenizer.save_pretrained), or name another directory as the tokenizer."
+        )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(directory or name_or_path)
+    except Exception as error:
+        raise ConfigError(f"cannot load a tokenizer from {name_or_path}: {_brief(error)}") from error
+    if len(tokenizer) == 0:
+        raise ConfigError(f"the tokenizer in {name_or_path} has no vocabulary; its tokenizer.json is missing or empty")
+    return tokenizer
+
+
+def load_model(
+    name_or_path: str | Path,
+    *,
+    dtype: str | torch.dtype = "auto",
+    device: str | torch.device | None = None,
+    model_kwargs: Mapping[str, Any] | None = None,
+) -> PreTrainedModel:
+    """The causal language model of a directory or a model id of the Hugging Face Hub, in eval mode.
+
+    Args:
+        name_or_path: Directory or model id.
+        dtype: As in `from_pretrained`; "auto" is the checkpoint's own.
+        device: Where to put it. None is the first accelerator, else the CPU; with a `device_map` in `model_kwargs`
+            it stays None.
+        model_kwargs: Passed on to `from_pretrained`.
+
+    Raises:
+        ConfigError: The path does not exist, is not a model that generates text left to right, or cannot be read.
+    """
+    kwargs = dict(model_kwargs or {})
+    directory = _local_directory(name_or_path)
+    if directory is not None and not any(
+        (directory / name).is_file() for name in ("config.json", "adapter_config.json")
+    ):
+        raise ConfigError(
+            f"{directory} is not a model directory: it has no config.json. Name the directory that save_pretrained "
+            f"wrote (a trainer's checkpoint-N directory or its final output)."
+        )
+    if "device_map" in kwargs and device is not None:
+        raise ConfigError("give either a device or model_kwargs['device_map'], not both")
+    kwargs.setdefault("dtype", dtype)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(directory or name_or_path, **kwargs)
+        if "device_map" not in kwargs:
+            model = model.to(device or default_device())
+    except Exception as error:
+        raise ConfigError(f"cannot load a causal language model from {name_or_path}: {_brief(error)}") from error
+    return model.eval()
+
+
+def default_device() -> torch.device:
+    """The first accelerator that torch can use, else the CPU."""
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return accelerator or torch.device("cpu")
+
+
+def context_length(model: Any, tokenizer: Any) -> int:
+    """Tokens that the model's context holds.
+
+    Raises:
+        ConfigError: Neither the model's config nor the tokenizer says.
+    """
+    length = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    if length is None and tokenizer.model_max_length < 10**9:  # transformers' own "unknown" is about 1e30
+        length = tokenizer.model_max_length
+    if not length:
+        raise ConfigError("the model does not say how long its context is: give max_context")
+    return int(length)
+
+
+def _local_directory(name_or_path: str | Path) -> Path | None:
+    """The directory named, or None for what can only be a model id of the Hub (`name` or `owner/name`)."""
+    path = Path(name_or_path).expanduser()
+    if path.is_dir():
+        return path
+    if path.is_file():
+        raise ConfigError(f"{path} is a file; name the model's directory")
+    name = str(name_or_path)
+    if isinstance(name_or_path, Path) or name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
+        raise ConfigError(f"model directory {path} does not exist")
+    return None
+
+
+def _brief(error: Exception) -> str:
+    """The error on one line; loaders' messages run over many."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"
