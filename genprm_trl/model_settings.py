@@ -42,6 +42,11 @@ class ModelSettings:
             if mode not in MODES:
                 raise ConfigError(f"unknown mode {mode!r}; choose one of {', '.join(MODES)}")
 
+    @property
+    def default_mode(self) -> str:
+        """The mode to verify in unless another is asked for."""
+        return self.modes[0]
+
     def save(self, model_dir: str | os.PathLike[str]) -> None:
         """Writes `genprm.json` into a model directory."""
         text = json.dumps(asdict(self), indent=2)

@@ -277,7 +277,8 @@ class GenPRMProtocol:
             return f"{problem}\n{steps[0]}"
         return f"Question: {problem}\n\n{steps[0]}"
 
-    def _opening_messages(self, problem: str, steps: Sequence[str], index: int) -> tuple[dict[str, str], ...]:
+    def opening_messages(self, problem: str, steps: Sequence[str], index: int) -> tuple[dict[str, str], ...]:
+        """The messages that come before the assistant's turn on step `index` (from 0), the system's at first."""
         user = {"role": "user", "content": self.user_turn(problem, steps, index)}
         return ({"role": "system", "content": self.system_prompt}, user) if index == 0 else (user,)
 
@@ -285,14 +286,14 @@ class GenPRMProtocol:
         """The finished conversation over the first `len(rationales)` steps."""
         conversation: list[dict[str, str]] = []
         for index, rationale in enumerate(rationales):
-            conversation += self._opening_messages(problem, steps, index)
+            conversation += self.opening_messages(problem, steps, index)
             conversation.append({"role": "assistant", "content": rationale})
         return conversation
 
     def chain(self, problem: str, steps: Sequence[str]) -> ChainScript:
         """One chain over the whole solution (see `base.VerificationProtocol.chain`)."""
         for index in range(len(steps)):
-            yield OpenTurn(self._opening_messages(problem, steps, index))
+            yield OpenTurn(self.opening_messages(problem, steps, index))
             reward, status = yield from self._judge_step(index + 1)
             yield Judge(index, reward, status)
 
