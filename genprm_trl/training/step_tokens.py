@@ -1,0 +1,81 @@
+"""A solution as token ids with the place of every step's end: the one form that training and scoring share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..errors import ConfigError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+DEFAULT_STEP_SEPARATOR = "\n"
+
+
+@dataclass(frozen=True, slots=True)
+class StepTokens:
+    """Token ids of a prompt and its steps.
+
+    Attributes:
+        input_ids: Begin-of-text where the tokenizer has one, the prompt, then each kept step with its separator.
+        step_ends: For each kept step, the position in `input_ids` of the last token of its separator. This is where
+            the step is labelled and scored. Shorter than the list of steps where not all of them fit.
+    """
+
+    input_ids: list[int]
+    step_ends: list[int]
+
+
+def tokenize_steps(
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: str,
+    steps: Sequence[str],
+    step_separator: str = DEFAULT_STEP_SEPARATOR,
+    *,
+    max_length: int | None = None,
+    max_completion_length: int | None = None,
+) -> StepTokens:
+    r"""Encodes prompt, steps and separator apart from each other and joins their ids.
+
+    A byte-level tokenizer reads `".\n"` as one token, so that a separator encoded together with its step vanishes into
+    the step's last word, differently for every ending. Encoded apart it is the same ids after every step.
+
+    Args:
+        tokenizer: Any tokenizer of transformers.
+        prompt: The problem. It may begin with the tokenizer's begin-of-text token, which is then not added again.
+        steps: The steps in order, at least one.
+        step_separator: Text that ends every step, the last one too.
+        max_length: Bound on the tokens of prompt and steps together. None is no bound.
+        max_completion_length: Bound on the tokens of the steps alone. None is no bound.
+
+    Returns:
+        The ids up to the last step that fits whole; a step that does not fit ends the sequence before it, so no label
+        ever refers to a cut step. With no step that fits, the ids are the prompt's and `step_ends` is empty.
+
+    Raises:
+        ConfigError: The separator encodes to no token, which leaves nothing to label.
+    """
+
+    def encode(texts: list[str]) -> list[list[int]]:
+        # verbose=False: a text over the tokenizer's own model_max_length is expected here and cut below.
+        return tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+
+    prompt_ids, separator_ids, *steps_ids = encode([prompt, step_separator, *steps])
+    if not separator_ids:
+        raise ConfigError(f"step_separator={step_separator!r} encodes to no token; a step is scored at its separator")
+    bos = tokenizer.bos_token_id
+    if bos is not None and prompt_ids[:1] != [bos]:
+        prompt_ids = [bos, *prompt_ids]
+
+    # The tighter of the two bounds, as a bound on the whole sequence.
+    bounds = [max_length, None if max_completion_length is None else len(prompt_ids) + max_completion_length]
+    limit = min((bound for bound in bounds if bound is not None), default=None)
+    input_ids, step_ends = list(prompt_ids), []
+    for step_ids in steps_ids:
+        if limit is not None and len(input_ids) + len(step_ids) + len(separator_ids) > limit:
+            break
+        input_ids += step_ids + separator_ids
+        step_ends.append(len(input_ids) - 1)
+    return StepTokens(input_ids, step_ends)
