@@ -1,0 +1,107 @@
+"""The system calls that Python 3.11 does not wrap. Every function raises OSError with the call's name."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import platform
+import sys
+
+CLONE_NEWNS = 0x00020000
+CLONE_NEWUTS = 0x04000000
+CLONE_NEWIPC = 0x08000000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = (
+    1, 2, 4, 8, 32, 4096, 16384, 1 << 18,
+)  # fmt: skip
+MNT_DETACH = 2
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_SECCOMP = 1, 4, 24, 22
+PR_SET_SECUREBITS, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 28, 38, 47, 4
+# SECBIT_NOROOT, NO_SETUID_FIXUP and KEEP_CAPS off and locked: user id 0 means nothing, whatever is executed.
+SECUREBITS = 0x01 | 0x02 | 0x04 | 0x08 | 0x20 | 0x80
+
+_SYSCALLS = {
+    "x86_64": {"pivot_root": 155, "capset": 126, "mount_setattr": 442, "seccomp": 317},
+    "aarch64": {"pivot_root": 41, "capset": 91, "mount_setattr": 442, "seccomp": 277},
+}
+MACHINE = platform.machine()
+SUPPORTED = sys.platform == "linux" and MACHINE in _SYSCALLS and ctypes.sizeof(ctypes.c_void_p) == 8
+
+if sys.platform == "linux":
+    _libc = ctypes.CDLL(None, use_errno=True)
+    _libc.syscall.restype = ctypes.c_long
+    _libc.mount.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p]
+
+
+def _check(result: int, name: str) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{name}: {os.strerror(number)}")
+    return result
+
+
+def syscall(name: str, *arguments: int | bytes | None) -> int:
+    """A raw system call by name. Integers go as 64 bits, so that pointers and flags survive the variadic call."""
+    number = _SYSCALLS[MACHINE][name]
+    values = [ctypes.c_long(a) if isinstance(a, int) else ctypes.c_char_p(a) for a in arguments]
+    return _check(_libc.syscall(ctypes.c_long(number), *values), name)
+
+
+def unshare(flags: int) -> None:
+    _check(_libc.unshare(ctypes.c_int(flags)), "unshare")
+
+
+def setns(descriptor: int, kind: int) -> None:
+    _check(_libc.setns(ctypes.c_int(descriptor), ctypes.c_int(kind)), "setns")
+
+
+def prctl(option: int, *arguments: int) -> int:
+    padded = [ctypes.c_ulong(a) for a in (*arguments, 0, 0, 0, 0)[:4]]
+    return _check(_libc.prctl(ctypes.c_int(option), *padded), f"prctl {option}")
+
+
+def mount(source: str, target: str, kind: str | None, flags: int, options: str = "") -> None:
+    result = _libc.mount(
+        os.fsencode(source), os.fsencode(target), kind.encode() if kind else None, flags, options.encode() or None
+    )
+    _check(result, f"mount {target}")
+
+
+def detach(target: str) -> None:
+    _check(_libc.umount2(os.fsencode(target), ctypes.c_int(MNT_DETACH)), f"umount {target}")
+
+
+def pivot_root(new: str, old: str) -> None:
+    syscall("pivot_root", os.fsencode(new), os.fsencode(old))
+
+
+def make_read_only(target: str) -> None:
+    """Makes a mount and all mounts below it read-only, without set-user-id programs and devices (Linux 5.12)."""
+
+    class MountAttr(ctypes.Structure):
+        _fields_ = [(n, ctypes.c_uint64) for n in ("attr_set", "attr_clr", "propagation", "userns_fd")]
+
+    attr = MountAttr(MS_RDONLY | MS_NOSUID | MS_NODEV, 0, 0, 0)  # MOUNT_ATTR_* have these bits too
+    at_fdcwd, at_recursive = -100, 0x8000
+    address = ctypes.addressof(attr)
+    syscall("mount_setattr", at_fdcwd, os.fsencode(target), at_recursive, address, ctypes.sizeof(attr))
+
+
+def drop_capabilities() -> None:
+    """Empties every capability set for good. What cannot be locked without a capability is already harmless."""
+    with contextlib.suppress(OSError):
+        prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
+    for capability in range(64):
+        try:
+            prctl(PR_CAPBSET_DROP, capability)
+        except OSError:
+            break  # past the last one that this kernel knows, or not ours to drop
+    with contextlib.suppress(OSError):
+        prctl(PR_SET_SECUREBITS, SECUREBITS)
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+    data = (ctypes.c_uint32 * 6)()
+    syscall("capset", ctypes.addressof(header), ctypes.addressof(data))

@@ -1,0 +1,24 @@
+"""The bytes that cross the wall, in one place for both sides.
+
+Host and zygote share a control socket: one length-prefixed JSON each way at the start, then fixed-size commands. Host
+and worker share a channel of their own: a request for each block, a result for each request. A result must carry its
+request's nonce, fresh random bytes for each block, so what a program plants in the channel cannot pass for a later
+block's result.
+"""
+
+from __future__ import annotations
+
+import struct
+
+FRAME = struct.Struct("<I")  # length of the JSON that follows
+COMMAND = struct.Struct("<cQ")  # what (SPAWN or KILL), session key; SPAWN carries two descriptors: channel, status
+EXIT = struct.Struct("<idB")  # wait status, CPU seconds used, whether the kernel killed it for memory
+REQUEST = struct.Struct("<16sdI")  # nonce, soft time-out in seconds, length of the UTF-8 code that follows
+RESULT = struct.Struct("<16sBdI")  # nonce, index into STATUSES, seconds, length of the UTF-8 text that follows
+
+SPAWN, KILL = b"S", b"K"
+READY = b"R"  # a worker's first byte: every protection is up
+FAILED = b"F"  # or this, and the reason as text: it could not be set up
+STATUSES = ("ok", "error", "timeout", "memory")
+TIMEOUT_TEXT = "Code execute time out: Code execution timed out"
+SPAWN_FAILED = 0x7FFF  # a wait status no process can have: the worker could not be forked

@@ -1,0 +1,286 @@
+"""A session's process: runs code blocks in one namespace and reports what each did.
+
+This code shares a process with the programs it runs. A program can therefore break it, and break its own session with
+it; it cannot thereby reach the host, which takes nothing from the channel but a bounded text and a status, and ends
+the session at the first malformed byte.
+"""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import errno
+import io
+import os
+import random
+import resource
+import signal
+import sys
+import threading
+import time
+import types
+from pathlib import Path
+from typing import Any
+
+from .wire import READY, REQUEST, RESULT, STATUSES, TIMEOUT_TEXT
+
+RETRY_INTERVAL = 0.1  # a program that swallows the time-out gets it again after this many seconds
+RESERVE = 64 << 20  # bytes of address space that the harness may add to report a MemoryError
+
+
+class BlockTimeout(BaseException):
+    """Raised inside a block when its time is up. Not an `Exception`, so a plain handler does not swallow it."""
+
+
+class _Capture(io.RawIOBase):
+    """Standard output: a file in memory, which subprocesses inherit as descriptor 1, kept near `limit` bytes."""
+
+    def __init__(self, descriptor: int, limit: int):
+        self._descriptor, self._limit, self._pending, self.dropped = descriptor, limit, 0, 0
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return 1
+
+    def write(self, data: Any) -> int:
+        size = os.write(self._descriptor, data)
+        self._pending += size
+        if self._pending > 4 * self._limit:
+            self._compact()
+        return size
+
+    def _compact(self) -> None:
+        head, tail, dropped = _ends(self._descriptor, self._limit)
+        self.dropped += dropped
+        os.ftruncate(self._descriptor, len(head))
+        os.write(self._descriptor, tail)
+        self._pending = 0
+
+    def text(self) -> str:
+        head, tail, dropped = _ends(self._descriptor, self._limit)
+        total = self.dropped + dropped
+        if not total:
+            return (head + tail).decode("utf-8", "replace")
+        return (
+            _whole_end(head).decode("utf-8", "replace")
+            + cut_mark(total)
+            + _whole_start(tail).decode("utf-8", "replace")
+        )
+
+
+def _whole_end(head: bytes) -> bytes:
+    """Drops a character that was cut at the end; stray bytes elsewhere become U+FFFD later."""
+    for back in range(1, min(4, len(head)) + 1):
+        first = head[-back]
+        if first & 0xC0 != 0x80:
+            length = 1 if first < 0xC0 else 2 if first < 0xE0 else 3 if first < 0xF0 else 4
+            return head[:-back] if length > back else head
+    return head
+
+
+def _whole_start(tail: bytes) -> bytes:
+    """Drops what is left of a character that was cut at the start."""
+    skip = 0
+    while skip < min(3, len(tail)) and tail[skip] & 0xC0 == 0x80:
+        skip += 1
+    return tail[skip:]
+
+
+def cut_mark(count: int) -> str:
+    return f"\n... [{count} bytes of output cut] ...\n"
+
+
+def cut_middle(text: str, limit: int) -> str:
+    """Cuts the middle of a text that is over `limit` characters."""
+    half = limit // 2
+    return text if len(text) <= limit else text[:half] + cut_mark(len(text) - 2 * half) + text[-half:]
+
+
+def _ends(descriptor: int, limit: int) -> tuple[bytes, bytes, int]:
+    """The first and last half of `limit` bytes, and how many lie between them. The boundary stays where it is."""
+    size, half = os.fstat(descriptor).st_size, limit // 2
+    head = os.pread(descriptor, half, 0)
+    start = max(half, size - half)
+    return head, os.pread(descriptor, half, start), max(0, start - half)
+
+
+class Worker:
+    """Serves one session.
+
+    Args:
+        channel: Descriptor of the socket to the host.
+        capture: Descriptor of the in-memory file that stands for standard output.
+        limits: The `Limits` of the sandbox as a dictionary.
+        seed: Seeds `random` and numpy's global generator.
+        init: Whether this process is the first of a PID namespace of its own, so that whatever else lives in it is the
+            program's and dies with the block.
+    """
+
+    def __init__(self, channel: int, capture: int, limits: dict[str, Any], seed: int, init: bool):
+        self._channel, self._capture_fd, self._limits, self._init = channel, capture, limits, init
+        self._pid = os.getpid()
+        self._armed = self._fired = False
+        self._stale: set[int] = set()
+        self._module = types.ModuleType("__main__")
+        self._module.__dict__["__builtins__"] = builtins
+        sys.modules["__main__"] = self._module
+        sys.argv = [""]
+        random.seed(seed)
+        if "numpy" in sys.modules:
+            sys.modules["numpy"].random.seed(seed)
+        os.register_at_fork(after_in_child=self._forked)
+
+    def serve(self) -> None:
+        """Runs blocks until the host hangs up."""
+        self._send(READY)
+        while True:
+            nonce, seconds, size = REQUEST.unpack(self._receive(REQUEST.size))
+            code = self._receive(size).decode("utf-8", "surrogatepass")
+            start = time.perf_counter()
+            status, text = self._run(code, seconds)
+            elapsed = time.perf_counter() - start
+            self._reap()
+            self._stale.clear()
+            self._stale.update(sys._current_frames())
+            self._stale.discard(threading.get_ident())
+            data = text.encode("utf-8", "backslashreplace")
+            self._send(RESULT.pack(nonce, STATUSES.index(status), elapsed, len(data)) + data)
+
+    def _run(self, code: str, seconds: float) -> tuple[str, str]:
+        raw = self._open_streams()
+        status, text = "ok", ""
+        self._fired, self._armed = False, True
+        signal.signal(signal.SIGALRM, self._alarm)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
+        try:
+            signal.setitimer(signal.ITIMER_REAL, seconds, RETRY_INTERVAL)
+            status, text = self._execute(code)
+            if status == "ok":
+                with contextlib.suppress(Exception):  # the program may have closed or replaced it
+                    sys.stdout.flush()
+                if sys.stdout is not self._stdout:
+                    with contextlib.suppress(Exception):
+                        self._stdout.flush()
+        except BlockTimeout:
+            pass
+        except BaseException as error:  # nothing that a program leaves behind may end the session's loop
+            status, text = "error", f"Code execute Error: {type(error).__name__}: "
+        finally:
+            self._disarm()
+        if os.getpid() != self._pid:
+            os._exit(0)  # a child that the program forked has come to the end of the block
+        if self._fired:
+            return "timeout", TIMEOUT_TEXT
+        if status != "ok":
+            return status, cut_middle(text, self._limits["output"])
+        try:
+            return "ok", raw.text().strip()
+        except OSError as error:  # the program closed our descriptors
+            return "error", f"Code execute Error: {type(error).__name__}: {error}"
+
+    def _execute(self, code: str) -> tuple[str, str]:
+        try:
+            # "<string>" is the file name that exec() of a text gives, which error messages of the wire format contain.
+            exec(compile(code, "<string>", "exec", dont_inherit=True), self._module.__dict__)
+            return "ok", ""
+        except BlockTimeout:
+            raise
+        except SystemExit as error:
+            if error.code is None or error.code == 0:
+                return "ok", ""
+            return "error", _describe(error)
+        except MemoryError as error:
+            with self._reserve():
+                return "memory", _describe(error)
+        except OSError as error:
+            return ("memory" if error.errno == errno.ENOMEM else "error"), _describe(error)
+        except BaseException as error:
+            return "error", _describe(error)
+
+    def _alarm(self, signum: int, frame: Any) -> None:
+        if self._armed:
+            self._fired = True
+            raise BlockTimeout
+
+    def _disarm(self) -> None:
+        while True:
+            try:
+                self._armed = False
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                return
+            except BlockTimeout:
+                continue  # it fired between the block's end and this line
+
+    @contextlib.contextmanager
+    def _reserve(self) -> Any:
+        soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+    def _open_streams(self) -> _Capture:
+        """Standard streams as new for each block, whatever the last one closed or replaced."""
+        os.dup2(self._capture_fd, 1)
+        os.ftruncate(self._capture_fd, 0)
+        raw = _Capture(self._capture_fd, self._limits["output"])
+        self._stdout = _Writer(raw, self._stale)
+        sys.stdout = sys.__stdout__ = self._stdout  # type: ignore[misc]
+        sys.stderr = sys.__stderr__ = Path("/dev/null").open("w")  # type: ignore[misc]  # noqa: SIM115
+        sys.stdin = sys.__stdin__ = Path("/dev/null").open()  # type: ignore[misc]  # noqa: SIM115
+        sys.displayhook, sys.excepthook = sys.__displayhook__, sys.__excepthook__
+        return raw
+
+    def _reap(self) -> None:
+        """Ends the processes that the block left behind (all of them, where it has a PID namespace)."""
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                pid, _ = os.waitpid(-1, os.WNOHANG)
+                if pid == 0:
+                    if not self._init:
+                        return
+                    os.kill(-1, signal.SIGKILL)
+                    os.waitpid(-1, 0)
+
+    def _forked(self) -> None:
+        with contextlib.suppress(OSError):
+            os.close(self._channel)
+
+    def _receive(self, size: int) -> bytes:
+        parts = bytearray()
+        while len(parts) < size:
+            part = os.read(self._channel, min(size - len(parts), 1 << 20))
+            if not part:
+                os._exit(0)
+            parts += part
+        return bytes(parts)
+
+    def _send(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._channel, view) :]
+
+
+class _Writer(io.TextIOWrapper):
+    """`sys.stdout`. Threads that earlier blocks left behind (`stale`, by identifier) write into the void."""
+
+    def __init__(self, raw: _Capture, stale: set[int]):
+        super().__init__(io.BufferedWriter(raw, 1 << 16), encoding="utf-8", errors="backslashreplace")
+        self._stale = stale
+
+    def write(self, text: str) -> int:
+        if threading.get_ident() in self._stale:
+            return len(text)
+        return super().write(text)
+
+
+def _describe(error: BaseException) -> str:
+    try:
+        return f"Code execute Error: {type(error).__name__}: {error}"
+    except BlockTimeout:
+        raise
+    except BaseException:  # __str__ is the program's own code
+        return f"Code execute Error: {type(error).__name__}: "

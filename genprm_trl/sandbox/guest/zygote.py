@@ -1,0 +1,274 @@
+"""The process that all sessions are forked from: a fresh interpreter that has imported the libraries once.
+
+Three generations. The *launcher* is the host's child; it enters the outer namespaces, forks the zygote, and from then
+on only watches: if the host dies, it kills the zygote. The *zygote* is process 1 of a PID namespace, so its death is
+the death of everything below it. The *workers* are its children, one a session.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import time
+import traceback
+from typing import Any
+
+from . import isolation, linux
+from .wire import COMMAND, EXIT, FAILED, FRAME, KILL, SPAWN, SPAWN_FAILED
+from .worker import Worker
+
+
+def main(control_fd: int) -> None:
+    """Entry point of the fresh interpreter. `control_fd` is the socket to the host."""
+    control = socket.socket(fileno=control_fd)
+    try:
+        os.environ.clear()
+        os.umask(0o077)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        config = json.loads(_read(control, FRAME.unpack(_read(control, FRAME.size))[0]))
+        outcomes: isolation.Outcomes = dict.fromkeys(isolation.NAMES, isolation.NO_LINUX)
+        outcomes["cgroup"] = "not built yet"
+        isolation.enter_outer(outcomes)
+        if outcomes["pid_namespace"] == "":
+            pid = os.fork()
+            if pid:
+                _watch(control, config["host"], pid, config["directory"])
+            linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
+        Zygote(control, config, outcomes).serve()
+    except BaseException:
+        _say(control, {"error": traceback.format_exc()})
+    os._exit(1)
+
+
+def _watch(control: socket.socket, host: int, zygote: int, directory: str) -> None:
+    """The launcher's life: ends when host or zygote does, and takes the other's children along.
+
+    The descriptor of the host's process is needed besides the socket, which a child that the host forked keeps open.
+    """
+    control.close()
+    poll = select.poll()
+    for pid in (host, zygote):
+        with contextlib.suppress(ProcessLookupError):
+            poll.register(os.pidfd_open(pid), select.POLLIN)
+    if os.getppid() == host:
+        poll.poll()
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(zygote, signal.SIGKILL)
+    os.waitpid(zygote, 0)
+    shutil.rmtree(directory, ignore_errors=True)
+    os._exit(0)
+
+
+class Zygote:
+    """Forks workers on command and says how each ended."""
+
+    def __init__(self, control: socket.socket, config: dict[str, Any], outcomes: isolation.Outcomes):
+        self._control, self._config, self._outcomes = control, config, outcomes
+        self._workers: dict[int, tuple[int, int, str]] = {}  # process id -> session key, status descriptor, directory
+        self._keys: dict[int, int] = {}  # session key -> process id
+        self._namespaced = outcomes["pid_namespace"] == ""
+        for name in config["imports"]:
+            importlib.import_module(name)
+        if "numpy" in config["imports"]:
+            importlib.import_module("numpy.random")  # numpy imports it on first use; sessions seed it
+        self._null = os.open("/dev/null", os.O_RDWR)
+        self._proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY) if linux.SUPPORTED else None
+        self._own_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY) if self._namespaced else -1
+        isolation.hide_root(outcomes, config["limits"]["disk"])
+        self._forks = 0
+
+    def serve(self) -> None:
+        wake_read, wake_write = os.pipe()
+        os.set_blocking(wake_write, False)
+        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        gc.collect()
+        gc.freeze()  # what is shared with the workers stays shared: the collector will not write to it
+        for descriptor in (1, 2):
+            os.dup2(self._null, descriptor)
+        self._outcomes = self._probe()
+        _say(self._control, {"protections": self._outcomes})
+        poll = select.poll()
+        poll.register(self._control, select.POLLIN)
+        poll.register(wake_read, select.POLLIN)
+        while True:
+            ready = dict(poll.poll(None if self._namespaced else 1000))
+            if wake_read in ready:
+                os.read(wake_read, 4096)
+            self._reap()
+            if self._control.fileno() in ready and not self._command():
+                break
+            if not self._namespaced and os.getppid() == 1:
+                break  # the host is gone, but something holds its end of the socket
+        for pid in list(self._workers):
+            self._kill(pid)
+        while self._workers:
+            self._reap()
+            time.sleep(0.002)
+        shutil.rmtree(self._config["directory"], ignore_errors=True)
+        os._exit(0)
+
+    def _command(self) -> bool:
+        message, descriptors, _, _ = socket.recv_fds(self._control, COMMAND.size, 2)
+        if len(message) < COMMAND.size:
+            return False
+        what, key = COMMAND.unpack(message)
+        if what == SPAWN:
+            self._spawn(key, *descriptors)
+        elif what == KILL and key in self._keys:
+            self._kill(self._keys[key])
+        return True
+
+    def _spawn(self, key: int, channel: int, status: int) -> None:
+        directory = ""
+        try:
+            if self._outcomes.get("private_tmp") != "":
+                directory = os.path.join(self._config["directory"], str(key))  # noqa: PTH118
+                os.mkdir(directory, 0o700)  # noqa: PTH102
+                if os.geteuid() == 0:
+                    os.chown(directory, isolation.NOBODY, isolation.NOBODY)
+            pid = self._fork()
+        except OSError:
+            os.write(status, EXIT.pack(SPAWN_FAILED, 0.0, 0))
+            os.close(status)
+            os.close(channel)
+            return
+        if pid == 0:
+            self._become_worker(channel, directory)
+        os.close(channel)
+        self._workers[pid] = (key, status, directory)
+        self._keys[key] = pid
+
+    def _fork(self) -> int:
+        if self._namespaced:
+            if self._forks:
+                linux.setns(self._own_namespace, linux.CLONE_NEWPID)
+            linux.unshare(linux.CLONE_NEWPID)
+            self._forks += 1
+        return os.fork()
+
+    def _become_worker(self, channel: int, directory: str) -> None:
+        """The rest of the child's life. Never returns."""
+        try:
+            worker = self._wall_in(channel, directory, dict(self._outcomes))
+        except BaseException:
+            reason = FAILED + traceback.format_exc().encode()[-8000:]
+            for descriptor in (self._config["limits"]["open_files"] - 1, channel):  # wherever it is by now
+                with contextlib.suppress(OSError):
+                    os.write(descriptor, reason)
+            os._exit(1)
+        try:
+            worker.serve()
+        finally:
+            os._exit(1)
+
+    def _wall_in(self, channel: int, directory: str, expected: isolation.Outcomes, probe: int = -1) -> Worker:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        os.setsid()
+        limits = self._config["limits"]
+        outcomes = dict(expected)
+        capture = _memory_file(directory)
+        isolation.enter_session(outcomes, limits, directory, self._proc)
+        if probe >= 0:
+            os.write(probe, json.dumps(outcomes).encode())
+        elif outcomes != expected:
+            raise OSError("a protection that held at the start does not hold now")
+        # Standard streams, then the channel and the capture file at the top of the allowed range, nothing in between.
+        top = limits["open_files"] - 1
+        os.dup2(channel, top, inheritable=False)
+        os.dup2(capture, top - 1, inheritable=False)
+        for descriptor in range(3):
+            os.dup2(self._null, descriptor)
+        os.closerange(3, top - 1)
+        os.closerange(top + 1, 1 << 16)
+        return Worker(top, top - 1, limits, self._config["seed"], init=self._namespaced)
+
+    def _probe(self) -> isolation.Outcomes:
+        """Walls in a throw-away process to learn what really holds."""
+        read, write = os.pipe()
+        directory = self._config["directory"]
+        pid = self._fork()
+        if pid == 0:
+            try:
+                self._wall_in(write, directory, self._outcomes, probe=write)
+            except BaseException:
+                os.write(write, traceback.format_exc().encode())
+            os._exit(0)
+        os.close(write)
+        with open(read, "rb") as reader:  # noqa: PTH123
+            answer = reader.read()
+        os.waitpid(pid, 0)
+        try:
+            outcomes: isolation.Outcomes = json.loads(answer)
+        except ValueError:
+            raise RuntimeError(f"a session could not be set up: {answer.decode()}") from None
+        return outcomes
+
+    def _kill(self, pid: int) -> None:
+        """Ends a worker and, where there is no PID namespace to do so, at least its process group."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
+        if not self._namespaced:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, signal.SIGKILL)
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if pid not in self._workers:
+                continue
+            key, descriptor, directory = self._workers.pop(pid)
+            del self._keys[key]
+            if not self._namespaced:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(pid, signal.SIGKILL)
+            if directory:
+                shutil.rmtree(directory, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                os.write(descriptor, EXIT.pack(status, usage.ru_utime + usage.ru_stime, 0))
+            os.close(descriptor)
+
+
+def _memory_file(directory: str) -> int:
+    """A file without a name, for what the program prints. Appending, so it can be shortened while others write."""
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("stdout", 0)
+    else:
+        import tempfile
+
+        descriptor, path = tempfile.mkstemp(dir=directory)
+        os.unlink(path)  # noqa: PTH108
+    import fcntl
+
+    fcntl.fcntl(descriptor, fcntl.F_SETFL, os.O_RDWR | os.O_APPEND)
+    return descriptor
+
+
+def _read(sock: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        part = sock.recv(size - len(data))
+        if not part:
+            os._exit(0)
+        data += part
+    return data
+
+
+def _say(sock: socket.socket, message: dict[str, Any]) -> None:
+    data = json.dumps(message).encode()
+    with contextlib.suppress(OSError):
+        sock.sendall(FRAME.pack(len(data)) + data)

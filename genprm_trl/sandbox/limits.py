@@ -1,0 +1,32 @@
+"""What a session may use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of one session. Times in seconds, sizes in bytes.
+
+    Attributes:
+        timeout: Wall time of a block, after which it is interrupted and its names are kept (GenPRM's published 5 s).
+        grace: What a block that cannot be interrupted gets on top before its session's process is killed.
+        cpu: Processor time of a process, over all blocks.
+        memory: Address space of a process, on top of what the imported libraries take.
+        output: What is kept of a block's output; the middle of a longer one is cut.
+        disk: Size of the private temporary directory, and the largest file.
+        file_size: The largest file, standard output included.
+        open_files: Descriptors a process may have.
+        processes: Processes and threads at once.
+    """
+
+    timeout: float = 5.0
+    grace: float = 2.0
+    cpu: int = 300
+    memory: int = 1 << 30
+    output: int = 16 << 10
+    disk: int = 64 << 20
+    file_size: int = 64 << 20
+    open_files: int = 64
+    processes: int = 32

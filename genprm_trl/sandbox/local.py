@@ -1,0 +1,260 @@
+"""The embedded sandbox: every session a process of its own, forked from a warmed-up interpreter and walled in."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+import time
+import weakref
+from collections import deque
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from ..errors import ConfigError
+from .base import ExecutionResult
+from .gate import FairGate
+from .guest.wire import TIMEOUT_TEXT
+from .limits import Limits
+from .process import Ended, SandboxError, Worker, Zygote
+
+logger = logging.getLogger(__name__)
+
+REQUIRED = ("separate_process", "limits")
+REMEDIES = {
+    "no_network": "allow unprivileged user namespaces (sysctl user.max_user_namespaces > 0) or run as root",
+    "seccomp": "use a kernel built with CONFIG_SECCOMP_FILTER, on x86_64 or aarch64",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Protection:
+    """Whether a layer of the wall holds on this machine, and if not, why."""
+
+    name: str
+    holds: bool
+    reason: str = ""
+
+
+class LocalSandbox:
+    """Runs untrusted Python in processes of this machine.
+
+    Usable from several event loops and threads at once. Nothing is started until the first use.
+
+    Args:
+        limits: Bounds of each session.
+        max_concurrency: Blocks that run at once; the others wait their turn. Default: twice the cores.
+        replay: Whether a session whose process ended gets its earlier successful blocks run again in the new one.
+        required: Protections (names as in `protections`) without which it refuses to start.
+        imports: Modules imported once for all sessions.
+        seed: Seeds `random` and numpy's global generator in each session.
+
+    Example:
+        >>> import asyncio
+        >>> from genprm_trl.sandbox import LocalSandbox
+        >>> async def main():
+        ...     async with LocalSandbox() as sandbox, sandbox.session() as session:
+        ...         await session.run("x = 6")
+        ...         return (await session.run("print(x * 7)")).output
+        >>> asyncio.run(main())
+        '42'
+    """
+
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        *,
+        max_concurrency: int | None = None,
+        replay: bool = True,
+        required: tuple[str, ...] = REQUIRED,
+        imports: tuple[str, ...] = ("math", "sympy", "numpy"),
+        seed: int = 0,
+    ):
+        self.limits = limits or Limits()
+        self.replay = replay
+        self._required, self._imports, self._seed = required, imports, seed
+        self._gate = FairGate(max_concurrency or 2 * (os.cpu_count() or 1))
+        self._spare = max(2, os.cpu_count() or 1)
+        self._lock = threading.Lock()
+        self._zygote: Zygote | None = None
+        self._pool: deque[Worker] = deque()
+        self._closed = False
+        self._logged = False
+
+    def session(self) -> LocalSession:
+        """A new session. Its process starts with its first block."""
+        return LocalSession(self)
+
+    def protections(self) -> dict[str, Protection]:
+        """What holds on this machine, by name. Starts the sandbox if need be, which blocks about a second."""
+        reasons = self._start().protections
+        return {name: Protection(name, reason == "", reason) for name, reason in reasons.items()}
+
+    async def close(self) -> None:
+        """Ends every session. Safe to call twice."""
+        with self._lock:
+            self._closed = True
+            zygote, self._zygote = self._zygote, None
+            pool, self._pool = self._pool, deque()
+        for worker in pool:
+            worker.close()
+        if zygote is not None:
+            await asyncio.to_thread(zygote.close)
+
+    async def __aenter__(self) -> Self:
+        await asyncio.to_thread(self._start)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def _start(self) -> Zygote:
+        """The running zygote; a new one if there is none, or if it died."""
+        with self._lock:
+            if self._closed:
+                raise SandboxError("The sandbox is closed.")
+            if self._zygote is not None and self._zygote.alive:
+                return self._zygote
+            if self._zygote is not None:
+                self._zygote.close()
+                self._pool.clear()
+            zygote = Zygote(self.limits, self._imports, self._seed)
+            self._check(zygote)
+            weakref.finalize(self, zygote.close)
+            self._zygote = zygote
+            return zygote
+
+    def _check(self, zygote: Zygote) -> None:
+        reasons = zygote.protections
+        unknown = [name for name in self._required if name not in reasons]
+        missing = [name for name in self._required if reasons.get(name)]
+        if unknown or missing:
+            zygote.close()
+        if unknown:
+            raise ConfigError(f"Unknown protections required: {', '.join(unknown)}. Known: {', '.join(reasons)}.")
+        if missing:
+            lines = [f"  {n}: {reasons[n]}" + (f"; {REMEDIES[n]}" if n in REMEDIES else "") for n in missing]
+            raise ConfigError("The sandbox cannot give the protections required of it:\n" + "\n".join(lines))
+        if not self._logged:
+            self._logged = True
+            holding = ", ".join(n for n, reason in reasons.items() if not reason)
+            lacking = "; ".join(f"{n} ({reason})" for n, reason in reasons.items() if reason)
+            logger.info("Sandbox protections in force: %s. Not in force: %s.", holding, lacking or "none")
+
+    async def _worker(self) -> Worker:
+        """A fresh worker, ready to run. Raises SandboxError after a second failure."""
+        for final in (False, True):
+            zygote = self._zygote
+            if zygote is None or not zygote.alive:
+                zygote = await asyncio.to_thread(self._start)
+            with self._lock:
+                worker = self._pool.popleft() if self._pool else zygote.spawn()
+                while len(self._pool) < self._spare and not self._closed:
+                    self._pool.append(zygote.spawn())
+            try:
+                await worker.ready()
+                return worker
+            except SandboxError:
+                worker.close()
+                if final:
+                    raise
+            except BaseException:
+                worker.close()
+                raise
+        raise AssertionError("unreachable")
+
+
+class LocalSession:
+    """One namespace in a process of its own. Made by `LocalSandbox.session`."""
+
+    def __init__(self, sandbox: LocalSandbox):
+        self._sandbox = sandbox
+        self._turn = FairGate(1)
+        self._worker: Worker | None = None
+        self._history: list[str] = []
+        self._lost = self._closed = False
+
+    async def run(self, code: str) -> ExecutionResult:
+        """Runs a block after those that wait before it. Never raises for anything the code does."""
+        async with self._turn, self._sandbox._gate:
+            start = time.perf_counter()
+            try:
+                if self._closed:
+                    raise SandboxError("The session is closed.")
+                if self._worker is None:
+                    self._worker = await self._sandbox._worker()
+                    if self._lost and self._sandbox.replay:
+                        await self._replay()
+                    self._lost = False
+                result = await self._run(code)
+            except SandboxError as error:
+                self._lose()
+                logger.warning("Sandbox failure: %s", error)
+                return ExecutionResult("", "sandbox_error", time.perf_counter() - start, str(error))
+            except BaseException:
+                self._lose()  # cancelled: what the process is doing is unknown
+                raise
+            if result.status == "ok":
+                self._history.append(code)
+            return result
+
+    async def _run(self, code: str) -> ExecutionResult:
+        assert self._worker is not None
+        limits, start = self._sandbox.limits, time.perf_counter()
+        try:
+            answer = await self._worker.run(code, limits)
+        except TimeoutError:
+            self._lose()
+            return ExecutionResult(TIMEOUT_TEXT, "timeout", time.perf_counter() - start, "hard time-out")
+        except ConnectionError as error:
+            self._lose()
+            message = f"the program tampered with its session's channel: {error}"
+            return ExecutionResult(_died(message), "killed", time.perf_counter() - start, message)
+        if isinstance(answer, Ended):
+            self._lose()
+            seconds, message = time.perf_counter() - start, answer.describe()
+            if answer.wait_status is None:
+                raise SandboxError(message)
+            if answer.out_of_memory:
+                return ExecutionResult("Code execute Error: MemoryError: ", "memory", seconds, message)
+            if answer.cpu_seconds >= limits.cpu:
+                return ExecutionResult(TIMEOUT_TEXT, "timeout", seconds, "processor time used up")
+            return ExecutionResult(_died(message), "killed", seconds, message)
+        status, output, seconds = answer
+        return ExecutionResult(output, status, seconds)  # type: ignore[arg-type]
+
+    async def _replay(self) -> None:
+        """Runs the earlier successful blocks again. A block that now ends the process leaves an empty namespace."""
+        for code in self._history:
+            result = await self._run(code)
+            if self._worker is None or result.status == "timeout":
+                self._lose()
+                self._history.clear()
+                self._worker = await self._sandbox._worker()
+                return
+
+    def _lose(self) -> None:
+        if self._worker is not None:
+            self._worker.close()
+            self._worker, self._lost = None, True
+
+    async def close(self) -> None:
+        """Ends the session's process. Safe to call twice."""
+        self._closed = True
+        self._lose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+def _died(message: str) -> str:
+    return f"Code execute Error: ChildProcessError: {message}"

@@ -1,0 +1,287 @@
+"""Our side of the wall: the handles on the zygote and on its workers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from dataclasses import asdict, dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from ..errors import GenPRMError
+from .guest import wire
+from .limits import Limits
+
+STARTUP_SECONDS = 60.0  # for a zygote to import its libraries, on the slowest of machines
+SPAWN_SECONDS = 30.0
+
+
+class SandboxError(GenPRMError):
+    """The sandbox itself failed; nothing is said about the program."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a worker's process ended.
+
+    Attributes:
+        wait_status: As from `os.waitpid`; None where it could not be learnt.
+        cpu_seconds: Processor time it used.
+        out_of_memory: Whether the kernel killed it for its memory.
+    """
+
+    wait_status: int | None
+    cpu_seconds: float = 0.0
+    out_of_memory: bool = False
+
+    def describe(self) -> str:
+        if self.wait_status is None:
+            return "the process that starts sessions is gone"
+        if self.wait_status == wire.SPAWN_FAILED:
+            return "the system refused a new process"
+        if os.WIFSIGNALED(self.wait_status):
+            number = os.WTERMSIG(self.wait_status)
+            with contextlib.suppress(ValueError):
+                return f"the process was ended by {signal.Signals(number).name}"
+            return f"the process was ended by signal {number}"
+        return f"the process exited with code {os.waitstatus_to_exitcode(self.wait_status)}"
+
+
+class Zygote:
+    """The process that forks workers. Made by `start`, which blocks: call it in a thread.
+
+    Attributes:
+        protections: Name of a protection -> "" where it holds, otherwise why not.
+    """
+
+    def __init__(self, limits: Limits, imports: tuple[str, ...], seed: int):
+        self._lock = threading.Lock()
+        self._keys = count(1)
+        self._pid = os.getpid()
+        self.directory = tempfile.mkdtemp(prefix="genprm-sandbox-")
+        Path(self.directory).chmod(0o711)
+        self._control, theirs = socket.socketpair()
+        guest = Path(__file__).parent
+        program = (
+            f"import sys; sys.path.insert(0, {str(guest)!r}); from guest import zygote; zygote.main({theirs.fileno()})"
+        )
+        environment = {
+            "PYTHONHASHSEED": "0",
+            **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
+        }
+        try:
+            # -s and -P with an environment of our own isolate as -I does, which would ignore PYTHONHASHSEED.
+            self._process = subprocess.Popen(
+                [sys.executable, "-s", "-P", "-B", "-X", "utf8", "-c", program],
+                env=environment,
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,
+            )
+        finally:
+            theirs.close()
+        config = {
+            "host": os.getpid(),
+            "limits": asdict(limits),
+            "imports": imports,
+            "seed": seed,
+            "directory": self.directory,
+        }
+        try:
+            self._control.settimeout(STARTUP_SECONDS)
+            data = json.dumps(config).encode()
+            self._control.sendall(wire.FRAME.pack(len(data)) + data)
+            answer = json.loads(self._read(wire.FRAME.unpack(self._read(wire.FRAME.size))[0]))
+        except (OSError, ValueError) as error:
+            self.close()
+            raise SandboxError(f"The sandbox's interpreter did not start: {error}") from error
+        if "error" in answer:
+            self.close()
+            raise SandboxError(f"The sandbox's interpreter did not start:\n{answer['error']}")
+        self._control.settimeout(SPAWN_SECONDS)
+        self.protections: dict[str, str] = answer["protections"]
+
+    def _read(self, size: int) -> bytes:
+        data = b""
+        while len(data) < size:
+            part = self._control.recv(size - len(data))
+            if not part:
+                raise OSError("it ended without a word")
+            data += part
+        return data
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs and is this process's own (a forked child has its parent's object, not its process)."""
+        return self._pid == os.getpid() and self._process.poll() is None
+
+    def spawn(self) -> Worker:
+        """Asks for a worker. Returns at once; `Worker.ready` waits for it."""
+        channel, channel_end = socket.socketpair()
+        status, status_end = socket.socketpair()
+        channel.setblocking(False)
+        status.setblocking(False)
+        key = next(self._keys)
+        try:
+            with self._lock:
+                descriptors = [channel_end.fileno(), status_end.fileno()]
+                socket.send_fds(self._control, [wire.COMMAND.pack(wire.SPAWN, key)], descriptors)
+        except OSError:
+            pass  # it is gone: the worker's status socket reaches its end, which says so
+        finally:
+            channel_end.close()
+            status_end.close()
+        return Worker(self, key, channel, status)
+
+    def kill(self, key: int) -> None:
+        with self._lock, contextlib.suppress(OSError):
+            self._control.send(wire.COMMAND.pack(wire.KILL, key))
+
+    def close(self) -> None:
+        """Ends the zygote and with it every worker. Blocks for a moment."""
+        self._control.close()
+        if self._pid != os.getpid():
+            return
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+class Worker:
+    """A session's process."""
+
+    def __init__(self, zygote: Zygote, key: int, channel: socket.socket, status: socket.socket):
+        self._zygote, self._key, self._channel, self._status = zygote, key, channel, status
+        self._is_ready = False
+
+    async def ready(self) -> None:
+        """Waits until every protection is up.
+
+        Raises:
+            SandboxError: It did not get there.
+        """
+        if self._is_ready:
+            return
+        try:
+            async with asyncio.timeout(SPAWN_SECONDS):
+                data = await self._receive(1)
+                if data == wire.FAILED:
+                    reason = await asyncio.get_running_loop().sock_recv(self._channel, 1 << 14)
+                    raise SandboxError(f"A session's process could not be set up: {reason.decode(errors='replace')}")
+        except TimeoutError:
+            raise SandboxError(f"A session's process was not ready after {SPAWN_SECONDS:.0f} s.") from None
+        if isinstance(data, Ended):
+            raise SandboxError(f"A session's process could not be started: {data.describe()}.")
+        self._is_ready = True
+
+    async def run(self, code: str, limits: Limits) -> tuple[str, str, float] | Ended:
+        """Runs a block.
+
+        Returns:
+            Status, output and seconds; or how the process ended.
+
+        Raises:
+            TimeoutError: It did not come back within time-out and grace.
+            ConnectionError: What came back is not a result: the program tampered with the channel.
+        """
+        with contextlib.suppress(BlockingIOError):
+            if self._channel.recv(1, socket.MSG_PEEK):
+                raise ConnectionError("bytes before the request")
+            return await self._ended()
+        nonce = secrets.token_bytes(16)
+        data = code.encode("utf-8", "surrogatepass")
+        request = wire.REQUEST.pack(nonce, limits.timeout, len(data)) + data
+        async with asyncio.timeout(limits.timeout + limits.grace):
+            try:
+                await asyncio.get_running_loop().sock_sendall(self._channel, request)
+            except OSError:
+                return await self._ended()
+            header = await self._receive(wire.RESULT.size)
+            if isinstance(header, Ended):
+                return header
+            echoed, status, seconds, size = wire.RESULT.unpack(header)
+            # A cut text has twice half the limit and the mark; backslash escapes can make it longer.
+            if echoed != nonce or status >= len(wire.STATUSES) or size > 12 * limits.output + 4096:
+                raise ConnectionError("a malformed result")
+            text = await self._receive(size)
+            if isinstance(text, Ended):
+                return text
+        return wire.STATUSES[status], text.decode("utf-8", "replace"), seconds
+
+    async def _receive(self, size: int) -> bytes | Ended:
+        parts = bytearray()
+        while len(parts) < size:
+            try:
+                part = self._channel.recv(min(size - len(parts), 1 << 20))
+            except BlockingIOError:
+                if await _first_readable(self._channel, self._status) is self._status:
+                    try:  # a last result may have come just before the end
+                        part = self._channel.recv(min(size - len(parts), 1 << 20))
+                    except OSError:
+                        return await self._ended()
+                else:
+                    continue
+            except OSError:
+                return await self._ended()
+            if not part:
+                return await self._ended()
+            parts += part
+        return bytes(parts)
+
+    async def _ended(self) -> Ended:
+        """What the zygote says about the end. A worker that has only closed its channel is ended first."""
+        self._zygote.kill(self._key)
+        data = b""
+        try:
+            async with asyncio.timeout(SPAWN_SECONDS):
+                while len(data) < wire.EXIT.size:
+                    part = await asyncio.get_running_loop().sock_recv(self._status, wire.EXIT.size - len(data))
+                    if not part:
+                        return Ended(None)
+                    data += part
+        except (OSError, TimeoutError):
+            return Ended(None)
+        status, cpu, memory = wire.EXIT.unpack(data)
+        return Ended(status, cpu, bool(memory))
+
+    def close(self) -> None:
+        """Ends the process, if it still runs. Does not wait. Safe to call twice."""
+        if self._channel.fileno() >= 0:
+            self._zygote.kill(self._key)
+            self._channel.close()
+            self._status.close()
+
+
+async def _first_readable(first: socket.socket, second: socket.socket) -> socket.socket:
+    loop = asyncio.get_running_loop()
+    turn: asyncio.Future[Any] = loop.create_future()
+
+    def wake(sock: socket.socket) -> None:
+        if not turn.done():
+            turn.set_result(sock)
+
+    for sock in (first, second):
+        loop.add_reader(sock, wake, sock)
+    try:
+        result: socket.socket = await turn
+        return result
+    finally:
+        for sock in (first, second):
+            loop.remove_reader(sock)

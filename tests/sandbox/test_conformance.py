@@ -1,0 +1,139 @@
+"""What every sandbox does, whoever provides it. A provider joins by an entry in conftest.PROVIDERS."""
+
+import asyncio
+
+import pytest
+
+from genprm_trl.sandbox import Sandbox, Session
+
+E = "Code execute Error: "
+TIMEOUT_TEXT = "Code execute time out: Code execution timed out"
+
+WIRE = {
+    "printed text is stripped": ("print()\nprint(' 1 ')\nprint()", "ok", "1"),
+    "nothing printed": ("x = 1", "ok", ""),
+    "empty code": ("", "ok", ""),
+    "no final newline": ("print('a', end='')", "ok", "a"),
+    "inner white space stays": ("print('a\\n\\n  b')", "ok", "a\n\n  b"),
+    "unicode": ("print('π ≈ 3.14 😀')", "ok", "π ≈ 3.14 😀"),
+    "lone surrogate": ("print('\\ud800')", "ok", "\\ud800"),
+    "exception": ("1/0", "error", E + "ZeroDivisionError: division by zero"),
+    "exception after output": ("print('lost')\n[][1]", "error", E + "IndexError: list index out of range"),
+    "exception without message": ("raise ValueError", "error", E + "ValueError: "),
+    "key error shows its repr": ("{}['a']", "error", E + "KeyError: 'a'"),
+    "name error": ("print(y)", "error", E + "NameError: name 'y' is not defined"),
+    "syntax error": ("print(", "error", E + "SyntaxError: '(' was never closed (<string>, line 1)"),
+    "own exception": ("class E(Exception): pass\nraise E('m')", "error", E + "E: m"),
+    "failed assertion": ("assert 1 == 2, 'no'", "error", E + "AssertionError: no"),
+    "null byte in code": ("x='\0'", "error", None),
+    "surrogate in code": ("x='\ud800'", "error", None),
+    "broken __str__": ("class E(Exception):\n def __str__(self): 1/0\nraise E", "error", E + "E: "),
+    "sys.exit": ("print(1)\nimport sys; sys.exit()\nprint(2)", "ok", "1"),
+    "sys.exit with a message": ("import sys; sys.exit('no')", "error", E + "SystemExit: no"),
+    "keyboard interrupt": ("raise KeyboardInterrupt", "error", E + "KeyboardInterrupt: "),
+    "input": ("input()", "error", E + "EOFError: EOF when reading a line"),
+    "recursion": ("def f(): return f()\nf()", "error", E + "RecursionError: maximum recursion depth exceeded"),
+    "closed stdout": ("import sys; sys.stdout.close(); print()", "error", E + "ValueError: I/O operation on closed file."),
+    "main guard": ("if __name__ == '__main__': print('main')", "ok", "main"),
+    "libraries": ("import sympy, numpy, math\nprint(sympy.sqrt(8), numpy.arange(3).sum())", "ok", "2*sqrt(2) 3"),
+    "time-out": ("print('lost', flush=True)\nwhile True: pass", "timeout", TIMEOUT_TEXT),
+    "sleep": ("import time; time.sleep(60)", "timeout", TIMEOUT_TEXT),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WIRE)
+async def test_wire_format(session: Session, name: str):
+    code, status, output = WIRE[name]
+    result = await session.run(code)
+    assert result.status == status
+    if output is None:
+        assert result.output.startswith("Code execute Error: ")
+    else:
+        assert result.output == output
+    assert 0 <= result.seconds < 5
+
+
+async def test_names_persist_over_blocks(session: Session):
+    await session.run("import math\nx = 20\ndef twice(n): return 2 * n")
+    assert (await session.run("print(twice(x) + math.floor(2.5))")).output == "42"
+
+
+async def test_names_defined_before_an_exception_stay(session: Session):
+    await session.run("x = 1\n1/0")
+    assert (await session.run("print(x)")).output == "1"
+
+
+async def test_soft_timeout_keeps_names(session: Session):
+    await session.run("x = 1")
+    assert (await session.run("y = 2\nwhile True: pass")).status == "timeout"
+    assert (await session.run("print(x, y)")).output == "1 2"
+
+
+async def test_sessions_do_not_share_names(sandbox: Sandbox):
+    async with sandbox.session() as one, sandbox.session() as two:
+        await one.run("x = 1; import math; math.pi = 3")
+        assert (await two.run("print('x' in globals())")).output == "False"
+        assert (await two.run("import math; print(math.pi)")).output.startswith("3.14")
+
+
+async def test_a_died_session_is_replayed(session: Session):
+    await session.run("x = [1]")
+    await session.run("x.append(2); 1/0")  # not successful: not replayed
+    died = await session.run("import os; os._exit(3)")
+    assert died.status == "killed"
+    assert died.output.startswith("Code execute Error: ")
+    assert (await session.run("print(x)")).output == "[1]"
+
+
+async def test_long_output_is_cut_in_the_middle(session: Session):
+    result = await session.run("print('start'); print('é' * 200_000); print('end')")
+    assert result.status == "ok"
+    assert result.output.startswith("start\né")
+    assert result.output.endswith("é\nend")
+    assert "bytes of output cut" in result.output
+    assert "\ufffd" not in result.output
+    assert len(result.output) < 50_000
+
+
+async def test_random_is_the_same_in_every_session(sandbox: Sandbox):
+    code = "import random, numpy\nprint(random.random(), numpy.random.rand(), hash('a'), list({'a', 'b', 'c'}))"
+    outputs = []
+    for _ in range(2):
+        async with sandbox.session() as opened:
+            outputs.append((await opened.run(code)).output)
+    assert outputs[0] == outputs[1]
+
+
+async def test_environment_is_empty(session: Session, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    assert "secret" not in (await session.run("import os; print(dict(os.environ))")).output
+
+
+async def test_many_sessions_at_once(sandbox: Sandbox):
+    async def one(number: int) -> list[str]:
+        async with sandbox.session() as opened:
+            await opened.run(f"x = {number}")
+            return [(await opened.run(f"x += {i}; print(x)")).output for i in range(3)]
+
+    outputs = await asyncio.gather(*(one(n) for n in range(24)))
+    assert outputs == [[str(n), str(n + 1), str(n + 3)] for n in range(24)]
+
+
+async def test_concurrent_blocks_of_a_session_run_in_order(session: Session):
+    await session.run("x = []")
+    await asyncio.gather(*(session.run(f"x.append({i})") for i in range(8)))
+    assert (await session.run("print(x)")).output == str(list(range(8)))
+
+
+async def test_a_closed_session_says_so(sandbox: Sandbox):
+    opened = sandbox.session()
+    await opened.close()
+    await opened.close()
+    result = await opened.run("print(1)")
+    assert (result.status, result.output) == ("sandbox_error", "")
+    assert "closed" in result.message
+
+
+async def test_satisfies_the_protocol(sandbox: Sandbox):
+    assert isinstance(sandbox, Sandbox)
+    assert isinstance(sandbox.session(), Session)

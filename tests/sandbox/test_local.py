@@ -1,0 +1,195 @@
+# ruff: noqa: ASYNC220, ASYNC240, ASYNC251
+"""What only the embedded sandbox promises: its processes, limits, and what it leaves on the machine."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from genprm_trl.errors import ConfigError
+from genprm_trl.sandbox import Limits, LocalSandbox
+
+STUBBORN = "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})\nwhile 1: pass"
+SHORT = Limits(timeout=0.3, grace=0.3)
+
+
+def descendants() -> set[int]:
+    return {p.pid for p in psutil.Process().children(recursive=True)}
+
+
+async def gone(pids: set[int], seconds: float = 5) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if not any(psutil.pid_exists(p) for p in pids):
+            return True
+        await asyncio.sleep(0.02)
+    return False
+
+
+async def test_hard_timeout_ends_the_process_and_replays():
+    async with LocalSandbox(SHORT) as sandbox, sandbox.session() as session:
+        await session.run("x = 1")
+        start = time.monotonic()
+        result = await session.run(STUBBORN)
+        assert result.status == "timeout"
+        assert 0.5 < time.monotonic() - start < 3
+        assert (await session.run("print(x)")).output == "1"
+
+
+async def test_without_replay_the_namespace_is_new():
+    async with LocalSandbox(replay=False) as sandbox, sandbox.session() as session:
+        await session.run("x = 1")
+        await session.run("import os; os._exit(0)")
+        assert "NameError" in (await session.run("print(x)")).output
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "x = bytearray(1 << 34)",
+        "x = []\nwhile True: x.append(bytearray(1 << 22))",
+        "import numpy; x = numpy.ones(1 << 32)",
+        "x = 'a' * (1 << 34)",
+        "import mmap; x = mmap.mmap(-1, 1 << 34)",
+    ],
+)
+async def test_memory_limit(code: str):
+    async with LocalSandbox(Limits(memory=256 << 20)) as sandbox, sandbox.session() as session:
+        result = await session.run(code)
+        assert result.status == "memory"
+        assert (await session.run("print('alive')")).output == "alive"
+
+
+async def test_processor_time_limit():
+    async with LocalSandbox(Limits(timeout=10, cpu=1)) as sandbox, sandbox.session() as session:
+        result = await session.run("while True: pass")
+        assert result.status == "timeout"
+        assert result.seconds < 8
+
+
+async def test_files_stay_inside_and_are_limited(tmp_path: Path):
+    async with LocalSandbox(Limits(file_size=1 << 20)) as sandbox, sandbox.session() as session:
+        assert (await session.run("open('a', 'w').write('hi'); print(open('a').read())")).output == "hi"
+        assert (await session.run("open('b', 'wb').write(bytes(1 << 21))")).status == "error"
+        assert (await session.run(f"open({str(tmp_path / 'c')!r}, 'w')")).status == "error"
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_no_descriptor_is_inherited(tmp_path: Path):
+    secret = (tmp_path / "secret").open("w+")
+    os.set_inheritable(secret.fileno(), True)
+    code = "import os\nfor i in range(256):\n try: os.fstat(i); print(i, end=' ')\n except OSError: pass"
+    async with LocalSandbox() as sandbox, sandbox.session() as session:
+        output = (await session.run(code)).output
+    # Standard streams, the files of sys.stdin and sys.stderr, the capture file and the channel.
+    assert output == "0 1 2 3 4 62 63"
+
+
+async def test_forked_children_end_with_the_block():
+    code = "import os, time\npid = os.fork()\nif not pid:\n while True: time.sleep(1)\nprint(pid)"
+    async with LocalSandbox() as sandbox, sandbox.session() as session:
+        assert (await session.run(code)).status == "ok"
+        assert (await session.run("print(1)")).output == "1"
+
+
+async def test_a_thread_that_outlives_its_block_does_not_write_into_the_next():
+    code = (
+        "import threading, time\n"
+        "def f():\n while True: print('stray'); time.sleep(0.01)\n"
+        "threading.Thread(target=f).start()"
+    )
+    async with LocalSandbox() as sandbox, sandbox.session() as session:
+        assert (await session.run(code)).status == "ok"
+        assert (await session.run("import time; time.sleep(0.2); print('mine')")).output == "mine"
+
+
+async def test_from_several_loops_and_threads():
+    outputs: list[str] = []
+    async with LocalSandbox() as sandbox:
+
+        async def use(number: int) -> None:
+            async with sandbox.session() as session:
+                await session.run(f"x = {number}")
+                outputs.append((await session.run("print(x)")).output)
+
+        async def several(number: int) -> None:
+            await asyncio.gather(*(use(number + i) for i in range(5)))
+
+        threads = [threading.Thread(target=lambda n=n: asyncio.run(several(n))) for n in range(0, 20, 5)]
+        for thread in threads:
+            thread.start()
+        await asyncio.to_thread(lambda: [thread.join() for thread in threads])
+    assert sorted(outputs, key=int) == [str(n) for n in range(20)]
+
+
+async def test_cancelled_block_loses_the_process_not_the_session():
+    async with LocalSandbox() as sandbox, sandbox.session() as session:
+        await session.run("x = 1")
+        task = asyncio.create_task(session.run("import time; time.sleep(4)"))
+        await asyncio.sleep(0.2)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert (await session.run("print(x)")).output == "1"
+
+
+async def test_nothing_is_left_behind():
+    before, descriptors = descendants(), psutil.Process().num_fds()
+    async with LocalSandbox() as sandbox:
+        directory = sandbox._start().directory
+        for _ in range(20):
+            async with sandbox.session() as session:
+                await session.run("x = 1")
+        during = descendants() - before
+        assert during
+    assert await gone(during)
+    assert psutil.Process().num_fds() <= descriptors + 2  # the event loop's helper thread may have come up
+    assert not Path(directory).exists()
+
+
+async def test_the_zygotes_death_is_survived():
+    async with LocalSandbox() as sandbox, sandbox.session() as session:
+        await session.run("x = 1")
+        os.kill(sandbox._start()._process.pid, signal.SIGKILL)
+        result = await session.run("print(x)")
+        if result.status == "sandbox_error":  # noticed while the block ran
+            result = await session.run("print(x)")
+        assert result.output == "1"
+
+
+async def test_everything_dies_with_a_killed_host():
+    program = (
+        "import asyncio\nfrom genprm_trl.sandbox import LocalSandbox\n"
+        "async def main():\n"
+        "    sandbox = LocalSandbox()\n    session = sandbox.session()\n    await session.run('x = 1')\n"
+        "    print(sandbox._start().directory, flush=True)\n"
+        "    await session.run('while True: pass')\n"
+        "asyncio.run(main())\n"
+    )
+    host = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    directory = host.stdout.readline().strip()
+    time.sleep(0.2)
+    children = {p.pid for p in psutil.Process(host.pid).children(recursive=True)}
+    assert children
+    host.kill()
+    host.wait()
+    host.stdout.close()
+    assert await gone(children)
+    assert not Path(directory).exists()
+
+
+def test_requirements_are_checked():
+    with pytest.raises(ConfigError, match="nonsense"):
+        LocalSandbox(required=("nonsense",)).protections()
+
+
+def test_import_is_light():
+    code = "import sys, genprm_trl.sandbox; print({'torch', 'numpy', 'sympy', 'transformers'} & set(sys.modules))"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"
