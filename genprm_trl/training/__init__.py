@@ -1,0 +1,31 @@
+"""Trainers, loaded when they are first used."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from genprm_trl.training.prm import PRMConfig, PRMTrainer
+    from genprm_trl.training.sft import GenPRMConfig, GenPRMTrainer
+
+_HOME_OF = {
+    "GenPRMConfig": "genprm_trl.training.sft",
+    "GenPRMTrainer": "genprm_trl.training.sft",
+    "PRMConfig": "genprm_trl.training.prm",
+    "PRMTrainer": "genprm_trl.training.prm",
+}
+
+__all__ = ["GenPRMConfig", "GenPRMTrainer", "PRMConfig", "PRMTrainer"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    value = getattr(import_module(_HOME_OF[name]), name)
+    globals()[name] = value  # the next use is a plain attribute
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME_OF})
