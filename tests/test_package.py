@@ -31,7 +31,21 @@ def test_importing_the_package_is_fast():
     assert seconds < 0.2
 
 
-@pytest.mark.parametrize("module", ["errors", "records", "protocol", "sandbox.base", "generation.base", "cli.main"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "records",
+        "formats",
+        "loading",
+        "jsonl",
+        "steps",
+        "metrics",
+        "protocol",
+        "sandbox",
+        "generation.base",
+        "cli.main",
+    ],
+)
 def test_light_modules_import_nothing_heavy(module):
     assert cost_of(f"genprm_trl.{module}")[1] == []
 
