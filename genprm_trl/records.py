@@ -1,9 +1,33 @@
-"""The records that flow between the stages: solutions, verdicts, and rationale data."""
+"""The records that flow between the stages: solutions, verdicts, and rationale data.
+
+Each converts to a JSON object and back without loss (`to_dict`, `from_dict`); `from_dict` checks what it reads and
+raises `DataError` naming the field. Reading files of them is in `loading`, writing in `jsonl`, other data sets' row
+formats in `formats`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Self, get_args
+
+from genprm_trl.errors import DataError
+from genprm_trl.fields import (
+    as_answer,
+    as_bool,
+    as_filled_text,
+    as_integer,
+    as_list,
+    as_number,
+    as_object,
+    as_optional_bool,
+    as_optional_text,
+    as_steps,
+    as_text,
+    json_safe,
+    kind,
+    require,
+)
 
 StepStatus = Literal[
     "ok",  # a verdict was read after a complete rationale
@@ -13,6 +37,7 @@ StepStatus = Literal[
     "skipped",  # not judged, because an earlier step ended the solution (`stop="first_error"`)
     "error",  # the generator failed on this step; the reward is 0.5
 ]
+_STEP_STATUSES: tuple[str, ...] = get_args(StepStatus)
 
 
 @dataclass(slots=True)
@@ -39,6 +64,50 @@ class Solution:
     generator: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
+    def to_dict(self) -> dict[str, Any]:
+        """The row of this solution: ProcessBench's fields, `answer`, and `extra` where it holds anything."""
+        row: dict[str, Any] = {
+            "id": self.id,
+            "generator": self.generator,
+            "problem": self.problem,
+            "steps": list(self.steps),
+            "answer": self.answer,
+            "final_answer_correct": self.final_answer_correct,
+            "label": self.label,
+        }
+        if self.extra:  # an empty object has no type in Arrow, so `datasets` could not read it
+            row["extra"] = dict(self.extra)
+        return row
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any], *, default_id: str | None = None) -> Self:
+        """Checks a row and makes the solution of it. Fields without a place of their own go to `extra`.
+
+        Args:
+            row: A row of ProcessBench's schema, or one that `to_dict` made.
+            default_id: The id of a row that has none.
+
+        Raises:
+            DataError: A field is missing, of the wrong type or out of range.
+        """
+        row = as_object(row, None)
+        steps = as_steps(require(row, "steps"), "steps")
+        known = {"id", "generator", "problem", "steps", "answer", "final_answer_correct", "label", "extra"}
+        nested = row.get("extra")
+        extra = dict(nested) if isinstance(nested, Mapping) else {} if nested is None else {"extra": nested}
+        extra |= {key: value for key, value in row.items() if key not in known}
+        label = row.get("label")
+        return cls(
+            id=_identifier(row, default_id),
+            problem=as_filled_text(require(row, "problem"), "problem"),
+            steps=steps,
+            answer=as_answer(row.get("answer"), "answer"),
+            final_answer_correct=as_optional_bool(row.get("final_answer_correct"), "final_answer_correct"),
+            label=None if label is None else as_integer(label, "label", low=-1, high=len(steps) - 1),
+            generator=as_optional_text(row.get("generator"), "generator"),
+            extra=json_safe(extra),
+        )
+
 
 @dataclass(slots=True)
 class CodeRound:
@@ -48,6 +117,20 @@ class CodeRound:
     output: str
     status: str
     seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"code": self.code, "output": self.output, "status": self.status, "seconds": float(self.seconds)}
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any], *, path: str = "") -> Self:
+        """`path` is where the round stands in its record, for error messages."""
+        row = as_object(row, path.rstrip("."))
+        return cls(
+            code=as_text(row.get("code"), f"{path}code"),
+            output=as_text(row.get("output"), f"{path}output"),
+            status=as_text(row.get("status"), f"{path}status"),
+            seconds=as_number(row.get("seconds"), f"{path}seconds"),
+        )
 
 
 @dataclass(slots=True)
@@ -67,6 +150,33 @@ class StepJudgement:
     status: StepStatus
     code_rounds: list[CodeRound] = field(default_factory=list)
     num_tokens: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "rationale": self.rationale,
+            "reward": float(self.reward),
+            "status": self.status,
+            "code_rounds": [code_round.to_dict() for code_round in self.code_rounds],
+            "num_tokens": int(self.num_tokens),
+        }
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any], *, path: str = "") -> Self:
+        """`path` is where the judgement stands in its record, for error messages."""
+        row = as_object(row, path.rstrip("."))
+        status = as_text(row.get("status"), f"{path}status")
+        if status not in _STEP_STATUSES:
+            raise DataError(f"must be one of {', '.join(_STEP_STATUSES)}, but is {status!r}", field=f"{path}status")
+        rounds = as_list(row.get("code_rounds") or [], f"{path}code_rounds")
+        return cls(
+            rationale=as_text(row.get("rationale"), f"{path}rationale"),
+            reward=as_number(row.get("reward"), f"{path}reward", low=0, high=1),
+            status=status,  # type: ignore[arg-type]  # checked against the literal's values above
+            code_rounds=[
+                CodeRound.from_dict(item, path=f"{path}code_rounds[{index}].") for index, item in enumerate(rounds)
+            ],
+            num_tokens=as_integer(row.get("num_tokens", 0), f"{path}num_tokens", low=0),
+        )
 
 
 @dataclass(slots=True)
@@ -89,6 +199,40 @@ class Verdict:
     label: int | None = None
     threshold: float = 0.5
 
+    def to_dict(self) -> dict[str, Any]:
+        """The row of this verdict. Every row has the same fields and types, so `datasets` reads a file of them."""
+        return {
+            "id": self.id,
+            "rewards": [float(reward) for reward in self.rewards],
+            "prediction": int(self.prediction),
+            "label": None if self.label is None else int(self.label),
+            "threshold": float(self.threshold),
+            "chains": [[judgement.to_dict() for judgement in chain] for chain in self.chains],
+        }
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> Self:
+        """Checks a row and makes the verdict of it.
+
+        Raises:
+            DataError: A field is missing, of the wrong type or out of range.
+        """
+        row = as_object(row, None)
+        rewards = as_list(require(row, "rewards"), "rewards")
+        chains = [as_list(chain, f"chains[{n}]") for n, chain in enumerate(as_list(row.get("chains") or [], "chains"))]
+        label = row.get("label")
+        return cls(
+            id=_identifier(row, None),
+            rewards=[as_number(reward, f"rewards[{t}]", low=0, high=1) for t, reward in enumerate(rewards)],
+            prediction=as_integer(require(row, "prediction"), "prediction", low=-1, high=len(rewards) - 1),
+            chains=[
+                [StepJudgement.from_dict(item, path=f"chains[{n}][{t}].") for t, item in enumerate(chain)]
+                for n, chain in enumerate(chains)
+            ],
+            label=None if label is None else as_integer(label, "label", low=-1),
+            threshold=as_number(row.get("threshold", 0.5), "threshold"),
+        )
+
 
 @dataclass(slots=True)
 class RationaleRecord:
@@ -96,8 +240,8 @@ class RationaleRecord:
 
     Attributes:
         solution: The solution judged.
-        rationales: The assistant's text for each judged step, in the conversation format of `protocol`; one for each of
-            the first `len(rationales)` steps (a solution is usually judged up to its first wrong step).
+        rationales: The assistant's text for each judged step, in the conversation format of `protocol`; one for each
+            of the first `len(rationales)` steps (a solution is usually judged up to its first wrong step).
         labels: Whether each judged step is correct.
         source: What made the rationales, for audit.
     """
@@ -106,3 +250,57 @@ class RationaleRecord:
     rationales: list[str]
     labels: list[bool]
     source: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The row of this record. `id` repeats the solution's, so that files of every kind resume alike."""
+        row: dict[str, Any] = {
+            "id": self.solution.id,
+            "solution": self.solution.to_dict(),
+            "rationales": list(self.rationales),
+            "labels": [bool(label) for label in self.labels],
+        }
+        if self.source:  # an empty object has no type in Arrow
+            row["source"] = dict(self.source)
+        return row
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> Self:
+        """Checks a row and makes the record of it.
+
+        Raises:
+            DataError: A field is missing, of the wrong type, or the numbers of rationales, labels and steps disagree.
+        """
+        row = as_object(row, None)
+        inner = as_object(require(row, "solution"), "solution")
+        try:
+            solution = Solution.from_dict(inner, default_id=row.get("id"))
+        except DataError as error:
+            raise DataError(error.message, field=f"solution.{error.field}") from None
+        rationales = as_list(require(row, "rationales"), "rationales")
+        labels = as_list(require(row, "labels"), "labels")
+        if not 1 <= len(rationales) <= len(solution.steps):
+            raise DataError(
+                f"must hold one rationale for each judged step: {len(rationales)} for {len(solution.steps)} steps",
+                field="rationales",
+            )
+        if len(labels) != len(rationales):
+            raise DataError(f"must be as many as the rationales: {len(labels)} for {len(rationales)}", field="labels")
+        return cls(
+            solution=solution,
+            rationales=[as_filled_text(item, f"rationales[{index}]") for index, item in enumerate(rationales)],
+            labels=[as_bool(item, f"labels[{index}]") for index, item in enumerate(labels)],
+            source=json_safe(as_object(row.get("source") or {}, "source")),
+        )
+
+
+def _identifier(row: Mapping[str, Any], default: str | None) -> str:
+    value = row.get("id")
+    if value is None:
+        value = default
+    if value is None:
+        raise DataError("is missing", field="id")
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str):
+        raise DataError(f"must be a string or an integer, but is {kind(value)}", field="id")
+    return as_filled_text(value, "id")

@@ -1,0 +1,74 @@
+"""The process behind `grading`: reads pairs of answers from standard input, compares them, writes the outcome.
+
+Run as a script, one JSON object a line each way. It does not import the package.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import logging
+import os
+import signal
+import sys
+from typing import Any
+
+_MEMORY_BYTES = 2 << 30
+
+
+def confine() -> None:
+    """Bounds the memory of this process and forbids it to write files."""
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource
+
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        limit = _MEMORY_BYTES if hard == resource.RLIM_INFINITY else min(_MEMORY_BYTES, hard)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+@functools.lru_cache(maxsize=256)
+def parse_answer(text: str, prose: bool) -> tuple[Any, ...]:
+    """What math-verify makes of an answer: expressions, and the text itself where it found one."""
+    import math_verify
+
+    # A bare formula is recognised as LaTeX only inside a box; prose is searched for what it holds.
+    return tuple(math_verify.parse(text if prose else f"\\boxed{{{text}}}", parsing_timeout=None))
+
+
+def compare(prediction: tuple[str, bool], reference: tuple[str, bool]) -> dict[str, Any]:
+    import math_verify
+
+    ours = list(parse_answer(*prediction))
+    if not ours:
+        return {"correct": False, "status": "no_answer"}
+    theirs = list(parse_answer(*reference))
+    # The order matters: math-verify lets a prediction `x = 5` stand for the reference `5`.
+    return {"correct": bool(math_verify.verify(theirs, ours, timeout_seconds=None)), "status": "ok"}
+
+
+def main() -> None:
+    # Whatever a library prints must not get between the answers.
+    with os.fdopen(os.dup(1), "wb", buffering=0) as out:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        confine()
+        import math_verify  # noqa: F401 (loaded before the first question, whose time is limited)
+
+        logging.disable(logging.CRITICAL)
+        out.write(b'{"status": "ready"}\n')
+        for line in sys.stdin.buffer:
+            request = json.loads(line)
+            # If the parent is killed it cannot kill us. The alarm's default action ends the process even in C code.
+            signal.setitimer(signal.ITIMER_REAL, request["timeout"] + 1.0)
+            try:
+                reply = compare(tuple(request["prediction"]), tuple(request["reference"]))
+            except Exception as error:  # MemoryError and RecursionError among them
+                reply = {"correct": False, "status": "error", "message": type(error).__name__}
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            out.write(json.dumps(reply).encode() + b"\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""Splitting a solution's text into steps, without losing a character of it.
+
+A solution comes as one text, and a process reward model judges it step by step. What counts as a step is a
+convention: `Step k:` headings where the policy was made to write them (step forcing; GenPRM, arXiv 2504.00891),
+paragraphs set apart by blank lines (ProcessBench, arXiv 2412.06559), or single lines (GSM8K).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+StepStyle = Literal["auto", "step", "blank_line", "line"]
+
+# A heading at the start of a line: `Step 3:`, also as models dress it up (`## Step 3:`, `**Step 3: Add up.**`).
+# Possessive quantifiers keep the match linear on lines of nothing but spaces.
+_HEADING = re.compile(
+    r"[ \t]*+(?:#{1,6}[ \t]*+)?(?:\*\*|__)?step[ \t]++\d{1,4}[ \t]*+(?:\*\*|__)?[ \t]*+[:.]", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StepSplit:
+    """A text taken apart.
+
+    Attributes:
+        steps: The steps in order, without the white space around them. None is empty; there are none if the text is
+            blank.
+        separators: The white space before the first step, between each two, and after the last:
+            `len(steps) + 1` strings.
+        style: The style that was used: `step`, `blank_line` or `line`.
+    """
+
+    steps: list[str]
+    separators: list[str]
+    style: StepStyle
+
+    def join(self) -> str:
+        """The text that was split, character for character."""
+        return join_steps(self.steps, self.separators)
+
+
+def split_steps(text: str, style: StepStyle = "auto") -> StepSplit:
+    """Splits a solution's text into steps. Nothing is lost: `split_steps(text).join() == text` for every text.
+
+    Args:
+        text: Any text.
+        style: Where a step begins. `step`: at each line that opens with a `Step k:` heading, which stays part of the
+            step; what stands before the first heading is a step of its own. `blank_line`: after each blank line.
+            `line`: at each line. `auto`: `step` if the text begins with a heading or has two of them, else
+            `blank_line` if that gives more than one step, else `line`.
+
+    Returns:
+        The steps and the white space between them.
+
+    Raises:
+        ValueError: The style is unknown.
+
+    Examples:
+        >>> split_steps("Step 1: 2 + 2 = 4\\nStep 2: The answer is 4.\\n").steps
+        ['Step 1: 2 + 2 = 4', 'Step 2: The answer is 4.']
+        >>> split_steps("First,\\nadd.\\n\\nThen stop.")
+        StepSplit(steps=['First,\\nadd.', 'Then stop.'], separators=['', '\\n\\n', ''], style='blank_line')
+    """
+    if style not in get_args(StepStyle):
+        raise ValueError(f"unknown step style {style!r}: expected one of {', '.join(get_args(StepStyle))}")
+    lines = text.split("\n")
+    if style != "auto":
+        return _split(text, _step_starts(lines, style), style)
+    headings = _step_starts(lines, "step")
+    begins_with_heading = bool(_HEADING.match(text.lstrip()))
+    # The start of the text is always among the starts, whether or not there is a heading.
+    if begins_with_heading or len(headings) > 2:
+        return _split(text, headings, "step")
+    paragraphs = _split(text, _step_starts(lines, "blank_line"), "blank_line")
+    return paragraphs if len(paragraphs.steps) > 1 else _split(text, _step_starts(lines, "line"), "line")
+
+
+def join_steps(steps: Sequence[str], separators: Sequence[str] | str = "\n\n") -> str:
+    """Joins steps into one text.
+
+    Args:
+        steps: The steps.
+        separators: One string to set between each two, or `len(steps) + 1` strings as in `StepSplit.separators`.
+
+    Raises:
+        ValueError: The number of separators does not fit.
+    """
+    if isinstance(separators, str):
+        return separators.join(steps)
+    if len(separators) != len(steps) + 1:
+        raise ValueError(f"{len(steps)} steps need {len(steps) + 1} separators, not {len(separators)}")
+    return separators[0] + "".join(step + after for step, after in zip(steps, separators[1:], strict=True))
+
+
+def _step_starts(lines: Sequence[str], style: StepStyle) -> list[int]:
+    """Offsets at which a step may begin: always 0, and the start of each line that the style says."""
+    starts, offset, after_blank = [0], 0, False
+    for line in lines:
+        begins = (
+            style == "line"
+            or (style == "blank_line" and after_blank)
+            or (style == "step" and _HEADING.match(line) is not None)
+        )
+        if begins and offset > 0:
+            starts.append(offset)
+        after_blank = not line.strip()
+        offset += len(line) + 1
+    return starts
+
+
+def _split(text: str, starts: list[int], style: StepStyle) -> StepSplit:
+    steps: list[str] = []
+    separators = [""]
+    for start, end in zip(starts, [*starts[1:], len(text)], strict=True):
+        piece = text[start:end]
+        step = piece.strip()
+        if not step:
+            separators[-1] += piece
+            continue
+        lead = len(piece) - len(piece.lstrip())
+        separators[-1] += piece[:lead]
+        steps.append(step)
+        separators.append(piece[lead + len(step) :])
+    return StepSplit(steps, separators, style)
