@@ -124,7 +124,8 @@ def binary_probability(written: Written, position: int, positive: str, negative:
     The word at character `position` of `written.text` may start inside a token (`{Yes`) or span several (`Y`, `es`).
     An alternative counts for a word if it has the same characters before the word and then begins the word or
     continues past it. If only one of the two words is among the reported alternatives, the other takes the smallest
-    reported log-probability (the published rule). Without log-probabilities the written word decides: 1 or 0.
+    reported log-probability (the published rule). Without at least two log-probabilities the
+    written word decides: 1 or 0.
 
     Returns:
         A probability in [0, 1], or None if `position` is outside of the text or neither word is there.
@@ -146,24 +147,32 @@ def binary_probability(written: Written, position: int, positive: str, negative:
     hard = {word: word_written.startswith(word.casefold()) for word in (positive, negative)}
     if not any(hard.values()):
         return None
-    if not alternatives:
+    if len(alternatives) < 2:  # nothing to compare with
         return float(hard[positive])
+    # One spelling a word, as published: "Yes" and "YES" are different tokens and are not added up. Case counts unless
+    # the model itself wrote the word in another one.
+    spelled_exactly = written.text.startswith((positive, negative), position)
+    spell = str if spelled_exactly else str.casefold
     best: dict[str, float] = {}
     for text, logprob in alternatives:
-        if not text.startswith(lead):
+        rest = spell(text[len(lead) :])
+        if not rest or not text.startswith(lead) or math.isnan(logprob):
             continue
-        rest = text[len(lead) :]
         for word in (positive, negative):
-            # One spelling a word, as published: "Yes" and "YES" are different tokens and are not added up.
-            if rest and (word.startswith(rest) or rest.startswith(word)):
+            if spell(word).startswith(rest) or _starts_with_word(rest, spell(word)):
                 best[word] = max(logprob, best.get(word, -math.inf))
     if not best:
         return float(hard[positive])
-    floor = min(logprob for _, logprob in alternatives)
+    floor = min(logprob for _, logprob in alternatives if not math.isnan(logprob))
     difference = best.get(positive, floor) - best.get(negative, floor)
-    if math.isnan(difference):  # both are -inf
+    if math.isnan(difference):  # equal infinities
         return 0.5
     # A numerically safe sigmoid: exp never sees a large positive argument.
     if difference >= 0:
         return 1 / (1 + math.exp(-difference))
     return math.exp(difference) / (1 + math.exp(difference))
+
+
+def _starts_with_word(text: str, word: str) -> bool:
+    """Whether `text` starts with `word` as a word of its own: `No}` does for `No`, `Not` does not."""
+    return text.startswith(word) and not text[len(word) : len(word) + 1].isalpha()

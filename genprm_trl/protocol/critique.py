@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib.resources import files
 
-_ANSWER_PATTERN = re.compile(r"\\boxed\{([^}]*)\}")
+_BOX = "\\boxed{"
 
 
 @cache
@@ -37,14 +37,28 @@ def parse_critique(text: str, num_steps: int | None = None) -> int | None:
         num_steps: If given, an index outside of [-1, num_steps) is unreadable as well. The benchmark itself does not
             check this (such an index is then simply wrong).
     """
-    found = _ANSWER_PATTERN.findall(text)
-    if not found:
+    answer = _last_box(text).strip()
+    if not re.fullmatch(r"[+-]?[0-9]{1,9}", answer):
         return None
-    digits = found[-1].strip()
-    if not re.fullmatch(r"[+-]?[0-9]{1,9}", digits):
-        return None
-    index = int(digits)
+    index = int(answer)
     return index if num_steps is None or -1 <= index < num_steps else None
+
+
+def _last_box(text: str) -> str:
+    """What the last match of the benchmark's `\\boxed\\{([^}]*)\\}` holds; empty for none.
+
+    Plain searches, since that expression takes quadratic time on boxes that never close.
+    """
+    content = ""
+    start = text.find(_BOX)
+    while start >= 0:
+        start += len(_BOX)
+        end = text.find("}", start)
+        if end < 0:
+            break
+        content = text[start:end]
+        start = text.find(_BOX, end)
+    return content
 
 
 def vote(predictions: Iterable[int | None]) -> int | None:

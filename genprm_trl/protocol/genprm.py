@@ -49,8 +49,7 @@ REFINEMENT_PROMPT = (
     ">{step}\n\n {critique}"
 )
 
-_ANALYZE_PREFIX_PATTERN = re.compile(r"<analyze>\nLet's analyze the Paragraph \d+ step by step: ")
-_CODE_PATTERN = re.compile(r"```python\s*(.*?)\s*```", re.DOTALL)
+_ANALYZE_PREFIX_PATTERN = re.compile(r"<analyze>\nLet's analyze the Paragraph ([0-9]{1,9}) step by step: ")
 _VERDICT_PATTERN = re.compile(r"\\boxed\{\s*(?:\\text\{\s*)?(Yes|No)(?![A-Za-z])", re.IGNORECASE)
 
 FirstTurn = Literal["evaluation", "demonstration"]
@@ -185,10 +184,10 @@ def parse_rationale(text: str, step: int | None = None) -> ParsedRationale:
     """
     rest, well_formed = text, True
     analysis: str | None = None
-    number = re.match(r"<analyze>\nLet's analyze the Paragraph (\d{1,9}) step by step: ", rest)
-    if number:
-        step = int(number.group(1))
-        analysis, closed, rest = rest[number.end() :].partition(ANALYZE_END)
+    opening = _ANALYZE_PREFIX_PATTERN.match(rest)
+    if opening:
+        step = int(opening.group(1))
+        analysis, closed, rest = rest[opening.end() :].partition(ANALYZE_END)
         well_formed = bool(closed)
     blocks: list[CodeBlock] = []
     remark = ""
@@ -228,9 +227,18 @@ def parse_rationale(text: str, step: int | None = None) -> ParsedRationale:
 
 
 def last_code_block(text: str) -> str | None:
-    """The code to run: the last fenced Python block of the assistant's turn, stripped; None if there is none."""
-    blocks = _CODE_PATTERN.findall(text)
-    return blocks[-1].strip() if blocks else None
+    """The last fenced Python block of a text, stripped; None if there is none."""
+    # Plain searches: a regular expression takes cubic time on long runs of white space.
+    code = None
+    start = text.find("```python")
+    while start >= 0:
+        start += len("```python")
+        end = text.find("```", start)
+        if end < 0:
+            break
+        code = text[start:end].strip()
+        start = text.find("```python", end + len("```"))
+    return code
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,7 +307,6 @@ class GenPRMProtocol:
 
     def _judge_step(self, number: int) -> Generator[Action, object, tuple[float, StepStatus]]:
         mode = self._mode
-        turn = ""  # the assistant's turn so far, to find the code block in
         kept_segments = 0  # what a fall-back keeps: the analysis
         if mode.analyze:
             prefix = ANALYZE_PREFIX.format(n=number)
@@ -308,23 +315,23 @@ class GenPRMProtocol:
             assert isinstance(written, Written)
             if written.finish_reason in ("error", "context"):
                 return 0.5, _failure(written)
-            turn, kept_segments = prefix + written.text, written.turn_segments
+            kept_segments = written.turn_segments
             if not written.text.endswith(ANALYZE_END):
                 # Out of tokens, or the model ended its text: close the analysis for it.
                 closing = "\n" if written.text.endswith(ANALYZE_END.rstrip("\n")) else ANALYZE_END
                 yield Append(closing)
-                turn, kept_segments = turn + closing, kept_segments + 1
+                kept_segments += 1
                 if written.turn_tokens >= self.max_step_tokens:
                     return (yield from self._force_verdict())
         opening = VERIFY_PREFIX if mode.verify else OUTPUT_PREFIX
         used = yield Append(opening)
-        turn += opening
 
         if not mode.verify:
             # The rest of the turn is the verdict; it follows the same prefix that a fall-back would force.
             written = yield Generate((OUTPUT_END,), self.verdict_tokens)
-            return _verdict_or(turn, written, otherwise=(0.5, "no_verdict"))
+            return _verdict_or_none(opening, written)
         stops = (CODE_END, OUTPUT_END) if mode.execute else (OUTPUT_END,)
+        before = opening  # what was put before the text that the model writes next
         for _ in range(self.max_code_rounds):
             assert isinstance(used, int)
             if used >= self.max_step_tokens:
@@ -333,20 +340,19 @@ class GenPRMProtocol:
             assert isinstance(written, Written)
             if written.finish_reason in ("error", "context"):
                 return 0.5, _failure(written)
-            reward = read_verdict(turn, written)
-            if reward is not None:
-                return reward, "ok"
-            turn += written.text
             if not mode.execute or not written.text.endswith(CODE_END):
-                # Nothing to run: the text ended without a verdict, or tokens ran out in the middle of it.
+                # Nothing to run, so the text ends with a verdict, or tokens ran out in the middle of it.
+                reward = read_verdict(before, written)
+                if reward is not None:
+                    return reward, "ok"
                 break
-            code = last_code_block(turn)
+            # Only what this round wrote: a block that has run already must not run again.
+            code = last_code_block(before + written.text)
             output = NO_CODE_FOUND if code is None else (yield Execute(code))
             if output is None:
                 return 0.5, "error"
-            shown = CODE_OUTPUT.format(output=output)
-            used = yield Append(shown, "interpreter")
-            turn += shown
+            before = ""
+            used = yield Append(CODE_OUTPUT.format(output=output), "interpreter")
         if mode.analyze:
             yield Rewind(kept_segments)
         else:
@@ -357,7 +363,7 @@ class GenPRMProtocol:
         """Opens the verdict for the model and reads P(Yes) from what follows."""
         yield Append(OUTPUT_PREFIX)
         written = yield Generate((OUTPUT_END,), self.verdict_tokens)
-        return _verdict_or(OUTPUT_PREFIX, written, otherwise=(0.5, "no_verdict"), status="fallback")
+        return _verdict_or_none(OUTPUT_PREFIX, written, status="fallback")
 
     def segments(self, rationale: str) -> list[Segment]:
         """Splits an assistant turn into what is forced, written by the model, and printed by the interpreter.
@@ -400,15 +406,13 @@ def _failure(written: Written) -> StepStatus:
     return "truncated" if written.finish_reason == "context" else "error"
 
 
-def _verdict_or(
-    before: str, written: object, otherwise: tuple[float, StepStatus], status: StepStatus = "ok"
-) -> tuple[float, StepStatus]:
-    """The verdict that the model was made to write, or `otherwise`."""
+def _verdict_or_none(before: str, written: object, status: StepStatus = "ok") -> tuple[float, StepStatus]:
+    """The verdict that the model was made to write after `before`, with `status`; 0.5 if it wrote none."""
     assert isinstance(written, Written)
     if written.finish_reason in ("error", "context"):
         return 0.5, _failure(written)
     reward = read_verdict(before, written)
-    return otherwise if reward is None else (reward, status)
+    return (0.5, "no_verdict") if reward is None else (reward, status)
 
 
 def read_verdict(before: str, written: Written) -> float | None:

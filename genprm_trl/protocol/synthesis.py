@@ -15,13 +15,15 @@ from genprm_trl.protocol.critique import parse_critique, tag_paragraphs
 from genprm_trl.protocol.genprm import (
     ANALYZE_END,
     ANALYZE_PREFIX,
+    CODE_END,
+    CODE_START,
     OUTPUT_END,
     OUTPUT_PREFIX,
     VERIFY_END,
     VERIFY_PREFIX,
 )
 
-SYNTHESIS_STOP = "\n```\n"
+SYNTHESIS_STOP = CODE_END  # kept in the text; the block's output follows in the form of `genprm.CODE_OUTPUT`
 
 _PROMPT = """\
 Below are a math problem and a solution to it. The solution is split into paragraphs, each enclosed in tags and \
@@ -51,7 +53,6 @@ When you reach the first wrong paragraph, or the end, put the number of the firs
 -1 if every paragraph is right."""
 
 _HEADING = re.compile(r"^### Paragraph (\d{1,6})[^\S\n]*\n", re.MULTILINE)
-_THINKING = re.compile(r"^.*</think>\s*", re.DOTALL)
 
 
 def synthesis_prompt(problem: str, steps: Sequence[str]) -> str:
@@ -110,10 +111,12 @@ class Synthesis:
         The verification must hold a code block to be of use to SFT; one without any gives None as well.
         """
         part = next((part for part in self.paragraphs if part.number == index + 1), None)
-        if part is None or self.first_error is None or "```python\n" not in part.verification:
+        if part is None or self.first_error is None or CODE_START not in part.verification:
             return None
+        if 0 <= self.first_error < index:
+            return None  # the critique says nothing about what follows the first error
         # The conversation's forced prefix opens the first block itself, so what led up to it moves to the analysis.
-        lead, _, verification = part.verification.partition("```python\n")
+        lead, _, verification = part.verification.partition(CODE_START)
         analysis = part.analysis.strip() + (f"\n{lead.strip()}" if lead.strip() else "")
         verdict = "{No}" if self.first_error == index else "{Yes}"
         return (
@@ -123,25 +126,30 @@ class Synthesis:
         )
 
 
+def _take_element(text: str, tag: str) -> tuple[str, str]:
+    """The content of the first `<tag>` element, without the line breaks next to its tags, and what follows it.
+
+    Without a complete element, nothing and the whole text.
+    """
+    content, closed, rest = text.partition(f"<{tag}>")[2].partition(f"</{tag}>")
+    return (content.removeprefix("\n").removesuffix("\n"), rest) if closed else ("", text)
+
+
 def parse_synthesis(text: str) -> Synthesis:
     """Takes a reasoner's answer apart. Accepts any string; a thinking block that ends in `</think>` is left out."""
-    text = _THINKING.sub("", text)
+    text = text.rpartition("</think>")[2]
     headings = list(_HEADING.finditer(text))
+    ends = [heading.start() for heading in headings[1:]] + [len(text)]
     paragraphs = []
-    for heading, following in zip(headings, [*headings[1:], None], strict=True):
-        body = text[heading.end() : following.start() if following else len(text)]
-        analysis = re.search(r"<analyze>\n?(.*?)\n?</analyze>", body, re.DOTALL)
-        verification = re.search(r"<verify>\n?(.*?)\n?</verify>", body, re.DOTALL)
-        paragraphs.append(
-            ParagraphCritique(
-                int(heading.group(1)),
-                analysis.group(1) if analysis else "",
-                verification.group(1) if verification else "",
-            )
-        )
-    # The verdict stands after the last paragraph; an analysis may well box intermediate results.
-    tail = text.rpartition("</verify>")[2] if paragraphs else text
-    number = parse_critique(tail)
+    tail = text
+    for heading, end in zip(headings, ends, strict=False):
+        analysis, rest = _take_element(text[heading.end() : end], "analyze")
+        verification, tail = _take_element(rest, "verify")
+        paragraphs.append(ParagraphCritique(int(heading.group(1)), analysis, verification))
+    # The verdict stands after the last paragraph's parts; they may well box intermediate results, and an answer that
+    # was cut in the middle of a part has no verdict.
+    complete = "<analyze>" not in tail and "<verify>" not in tail
+    number = parse_critique(tail) if complete else None
     if number is None or (number < 1 and number != -1):
         first_error = None
     else:
