@@ -22,8 +22,15 @@ TokenKind = Literal["template", "forced", "written", "interpreter", "end_of_turn
 
 # Stands for an assistant's turn while the template is rendered. Private-use characters: no template touches them.
 _PLACEHOLDER = "\ue0f0turn\ue0f1"
-# Breaks a special token's string in text that is not ours; invisible, and no tokenizer has a token across it.
+# Breaks a control token's string in text that is not ours; invisible, and no tokenizer has a token across it.
 _BREAK = "\u200b"
+# Text that others are encoded behind, to see how they are encoded in the middle of a text.
+_ANCHORS = ("\n", ".", "x")
+_INCOMPLETE_HISTORY = (
+    "the chat template does not keep every turn of the history, which a conversation with one turn a step needs; "
+    "give another with the option chat_template"
+)
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class ChatFormat:
@@ -56,29 +63,42 @@ class ChatFormat:
         self.tokenizer = tokenizer
         self.turn_opening: TurnOpening = turn_opening
         self._template = chat_template
-        special = {str(token) for token in tokenizer.all_special_tokens}
-        special |= {str(token) for token in getattr(tokenizer, "added_tokens_decoder", {}).values() if token.special}
-        special.discard("")
-        longest_first = sorted(special, key=len, reverse=True)
-        self._special = re.compile("|".join(map(re.escape, longest_first))) if special else None
-        self._special_ids = frozenset(tokenizer.convert_tokens_to_ids(list(special)))
-        # Encoders of the SentencePiece family put a space before each text they are given; behind an anchor they
-        # do not.
-        joined = tokenizer.decode(self._plain_encode("x") + self._plain_encode("x"))
-        self._anchor = "" if joined == "xx" else "\n"
+        control = self._control_tokens()
+        self._control_ids = frozenset(tokenizer.convert_tokens_to_ids(control))
+        # Finds every character at which one of them starts, overlapping ones, too.
+        strings = "|".join(map(re.escape, [_PLACEHOLDER, *control]))
+        self._control_start = re.compile(f"(?={strings})(.)", re.DOTALL)
+        bos = tokenizer.bos_token_id
+        self._adds_bos = bos is not None and tokenizer.encode("x", add_special_tokens=True)[:1] == [bos]
+        # Encoders of the SentencePiece family put a space before each text they are given.
+        self._adds_space = tokenizer.decode(self._plain_encode("x") + self._plain_encode("x")) != "xx"
         # Forced texts recur endlessly; a bounded cache spares encoding them anew in every step.
         self._encode_short = functools.lru_cache(maxsize=4096)(self._encode)
         self._system_role = self._supports_system_role()
+        self._check_history()
+
+    def _control_tokens(self) -> list[str]:
+        """Strings of the tokens that text of others must not bring in: special ones, and those the template writes.
+
+        A turn's markers are not always special tokens (DeepSeek-R1-Distill's `<｜User｜>` is not one).
+        """
+        template = self._template if self._template is not None else str(self.tokenizer.chat_template)
+        tokens = {str(token) for token in self.tokenizer.all_special_tokens}
+        for token in self.tokenizer.added_tokens_decoder.values():
+            if token.special or (token.content in template and not token.content.isalnum()):
+                tokens.add(token.content)
+        # A single character, for instance a line break used as end-of-text, cannot be broken and is left alone.
+        return sorted(token for token in tokens if len(token.strip()) > 1)
 
     def _plain_encode(self, text: str) -> list[int]:
         return list(self.tokenizer.encode(text, add_special_tokens=False))
 
     def _encode(self, text: str) -> tuple[int, ...]:
-        if self._anchor:
-            anchor = self._plain_encode(self._anchor)
-            ids = self._plain_encode(self._anchor + text)
-            if ids[: len(anchor)] == anchor:
-                return tuple(ids[len(anchor) :])
+        for anchor in _ANCHORS if self._adds_space else ():
+            anchor_ids = self._plain_encode(anchor)
+            ids = self._plain_encode(anchor + text)
+            if ids[: len(anchor_ids)] == anchor_ids:  # otherwise the text's start was merged with this anchor
+                return tuple(ids[len(anchor_ids) :])
         return tuple(self._plain_encode(text))
 
     def encode(self, text: str) -> list[int]:
@@ -89,17 +109,25 @@ class ChatFormat:
         """Encodes the start of a conversation: begin-of-text exactly once if the tokenizer would add it by itself."""
         ids = self._plain_encode(text)
         bos = self.tokenizer.bos_token_id
-        adds_bos = bos is not None and self.tokenizer.encode("x", add_special_tokens=True)[:1] == [bos]
-        return [bos, *ids] if adds_bos and ids[:1] != [bos] else ids
+        return [bos, *ids] if self._adds_bos and ids[:1] != [bos] else ids
 
     def neutralize(self, text: str) -> str:
-        """Breaks every special token's string, so that a step or a program's output cannot end its turn."""
-        if self._special is None:
-            return text
-        return self._special.sub(lambda match: match.group()[0] + _BREAK + match.group()[1:], text)
+        """Makes text of others safe to encode.
 
-    def is_special(self, token_id: int) -> bool:
-        return token_id in self._special_ids
+        Every control token's string is broken, so that a step or a program's output cannot end its turn; half
+        characters (lone surrogates), which no tokenizer takes, become U+FFFD.
+        """
+        return self._control_start.sub(rf"\1{_BREAK}", _SURROGATE.sub("\ufffd", text))
+
+    def closing_length(self, ids: Sequence[int]) -> int:
+        """How many of the ids that follow an assistant's text end its turn: up to the first control token.
+
+        0 if other text comes first: then the template has no token that ends a turn.
+        """
+        first = next((place for place, token in enumerate(ids) if token in self._control_ids), None)
+        if first is None or (first and self.tokenizer.decode(ids[:first]).strip()):
+            return 0
+        return first + 1
 
     def _apply(self, messages: Sequence[dict[str, str]], add_generation_prompt: bool) -> str:
         return self.tokenizer.apply_chat_template(
@@ -121,6 +149,13 @@ class ChatFormat:
                 raise ConfigError(f"the chat template cannot render a user message: {error}") from refusal
             return False
 
+    def _check_history(self) -> None:
+        first, second = "\ue0f2", "\ue0f3"
+        turns = [{"role": "user", "content": first}, {"role": "assistant"}, {"role": "user", "content": second}]
+        pieces = self.render(turns, open_turn=True)
+        if first not in pieces[0] or second not in pieces[1]:
+            raise ConfigError(_INCOMPLETE_HISTORY)
+
     def render(self, messages: Sequence[dict[str, str]], *, open_turn: bool) -> list[str]:
         """Renders the conversation and splits it where the assistant's turns stand.
 
@@ -134,8 +169,6 @@ class ChatFormat:
         prepared: list[dict[str, str]] = []
         for message in messages:
             content = _PLACEHOLDER if message["role"] == "assistant" else self.neutralize(message["content"])
-            if message["role"] != "assistant":
-                content = content.replace(_PLACEHOLDER, "")
             prepared.append({"role": message["role"], "content": content})
         if prepared and prepared[0]["role"] == "system" and not self._system_role:
             system = prepared.pop(0)["content"]
@@ -153,10 +186,7 @@ class ChatFormat:
         pieces = text.split(_PLACEHOLDER)
         expected = sum(message["role"] == "assistant" for message in prepared) + 1
         if len(pieces) != expected:
-            raise ConfigError(
-                "the chat template does not keep every assistant turn of the history, which a conversation with one "
-                "turn a step needs; give another with the option chat_template"
-            )
+            raise ConfigError(_INCOMPLETE_HISTORY)
         return pieces
 
 
@@ -194,22 +224,9 @@ class Conversation:
 
     def open_turn(self, messages: Iterable[dict[str, str]]) -> None:
         """Ends the open turn, adds `messages` (user and system) and opens the assistant's next turn."""
-        pieces_needed = len(self._turns)
-        if self._turns and self._chat.turn_opening == "generation_prompt":
-            ids, kinds = self._turn_ids(self._turns[-1], first=len(self._turns) == 1)
-            self._closed += ids
-            self._closed_kinds += kinds
         self._messages += messages
         pieces = self._chat.render(self._messages, open_turn=True)
-        assert len(pieces) == pieces_needed + 1
-        if self._chat.turn_opening == "as_published":
-            # Earlier turns now carry the template's marker, which they did not when they were written.
-            self._closed, self._closed_kinds = [], []
-            for number, (piece, turn) in enumerate(zip(pieces, self._turns, strict=False)):
-                turn.opening = piece
-                ids, kinds = self._turn_ids(turn, first=number == 0)
-                self._closed += ids
-                self._closed_kinds += kinds
+        self._closed, self._closed_kinds = self._finished_turns(pieces[:-1])
         self._messages.append({"role": "assistant", "content": ""})
         self._turns.append(_Turn(pieces[-1]))
 
@@ -243,13 +260,35 @@ class Conversation:
     @property
     def token_ids(self) -> list[int]:
         """The whole conversation up to here, as the model continues it."""
-        ids, _ = self._turn_ids(self._turns[-1], first=len(self._turns) == 1)
+        turn = self._turns[-1]
+        ids, _ = self._turn_ids(turn, turn.opening)
         return self._closed + ids
 
-    def _turn_ids(self, turn: _Turn, first: bool) -> tuple[list[int], list[TokenKind]]:
+    def _finished_turns(self, openings: Sequence[str]) -> tuple[list[int], list[TokenKind]]:
+        """Ids and kinds of all turns so far as a later turn, or training, sees them.
+
+        Args:
+            openings: The template's text before each turn, rendered with all turns finished.
+        """
+        if not self._turns:
+            return [], []
+        if self._chat.turn_opening == "generation_prompt":
+            # Turns stay as they were opened, whatever the template does to history.
+            ids, kinds = self._turn_ids(self._turns[-1], self._turns[-1].opening)
+            return self._closed + ids, self._closed_kinds + kinds
+        # Finished turns carry the template's marker, which they did not when they were written.
+        ids, kinds = [], []
+        for turn, opening in zip(self._turns, openings, strict=True):
+            turn_ids, turn_kinds = self._turn_ids(turn, opening)
+            ids += turn_ids
+            kinds += turn_kinds
+        return ids, kinds
+
+    def _turn_ids(self, turn: _Turn, opening: str) -> tuple[list[int], list[TokenKind]]:
         """Ids and kinds of a turn with what leads up to it."""
         segments = turn.segments
-        text = turn.opening
+        first = turn is self._turns[0]
+        text = opening
         kinds: list[TokenKind] = []
         forced = bool(segments) and segments[0].kind == "forced"
         if forced:
@@ -259,9 +298,9 @@ class Conversation:
         if turn.encoded is None or turn.encoded[0] != text:
             turn.encoded = (text, self._chat.encode_start(text) if first else self._chat.encode(text))
         ids = turn.encoded[1]
-        if not first and ids and self._chat.is_special(ids[0]):
-            # What opens the next turn ends the one before: the model must learn to write it.
-            kinds = ["end_of_turn"]
+        if not first:
+            # The text between two turns begins with what ends the one before: the model must learn to write it.
+            kinds += ["end_of_turn"] * self._chat.closing_length(ids)
         prefix_tokens = len(segments[0].ids) if forced else 0
         kinds += ["template"] * max(len(ids) - len(kinds) - prefix_tokens, 0)
         kinds += ["forced"] * (len(ids) - len(kinds))
@@ -273,18 +312,9 @@ class Conversation:
     def finished(self) -> tuple[list[int], list[TokenKind]]:
         """The finished conversation for training: token ids and, for each, who put it there."""
         pieces = self._chat.render(self._messages, open_turn=False)
-        if self._chat.turn_opening == "as_published":
-            ids: list[int] = []
-            kinds: list[TokenKind] = []
-            for number, (piece, turn) in enumerate(zip(pieces, self._turns, strict=False)):
-                turn.opening = piece
-                turn_ids, turn_kinds = self._turn_ids(turn, first=number == 0)
-                ids += turn_ids
-                kinds += turn_kinds
-        else:
-            turn_ids, turn_kinds = self._turn_ids(self._turns[-1], first=len(self._turns) == 1)
-            ids, kinds = self._closed + turn_ids, self._closed_kinds + turn_kinds
+        ids, kinds = self._finished_turns(pieces[:-1])
         closing = self._chat.encode(pieces[-1])
-        ends_turn = bool(closing) and self._chat.is_special(closing[0])
-        kinds += ["end_of_turn" if ends_turn and not index else "template" for index in range(len(closing))]
+        ends = self._chat.closing_length(closing)
+        kinds += ["end_of_turn"] * ends
+        kinds += ["template"] * (len(closing) - ends)
         return ids + closing, kinds
