@@ -5,12 +5,13 @@ Nothing is downloaded: the tokenizer is trained here on text made here, the mode
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
 CHATML_TEMPLATE = (
     "{% for message in messages %}"
@@ -46,24 +47,29 @@ def corpus() -> list[str]:
 
 @cache
 def tiny_tokenizer(vocab_size: int = 600) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer that encodes any text without loss, with ChatML's special tokens and template.
+    """A byte-level BPE tokenizer for any text in Unicode's composed form, with ChatML's special tokens and template.
 
     `<|endoftext|>` is beginning of text and padding, `<|im_end|>` ends a turn and is the end-of-text token. Encoding
     adds no special tokens by itself. The object is shared by the whole session: do not change it.
+
+    It is Qwen2's own tokenizer class with a small vocabulary (digits are single tokens). transformers loads the
+    tokenizer of any directory that holds a Qwen2 model as that class, whatever was saved there: one with another
+    pre-tokenizer would silently encode differently after saving and loading.
     """
-    specials = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    backend = Qwen2Tokenizer().backend_tokenizer
     core = Tokenizer(models.BPE())
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
+    core.normalizer, core.pre_tokenizer, core.decoder = backend.normalizer, backend.pre_tokenizer, backend.decoder
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
-        special_tokens=specials,
+        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     core.train_from_iterator(corpus(), trainer)
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=core,
+    trained = json.loads(core.to_str())["model"]
+    tokenizer = Qwen2Tokenizer(
+        vocab=trained["vocab"],
+        merges=[tuple(merge) for merge in trained["merges"]],
         bos_token="<|endoftext|>",
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",

@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 from ..errors import ConfigError
 
@@ -26,12 +33,18 @@ def load_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerBase:
             f"{directory} holds no tokenizer (none of {', '.join(_TOKENIZER_FILES)}). Save the one the model "
             f"was trained with there (tokenizer.save_pretrained), or name another directory as the tokenizer."
         )
+    source = directory or name_or_path
     try:
-        tokenizer = AutoTokenizer.from_pretrained(directory or name_or_path)
+        # A tokenizer that names no class of its own is all in its tokenizer.json. For some model types (Qwen2 is one)
+        # AutoTokenizer loads even such a one as the type's usual class, which splits text by rules of its own.
+        declared = get_tokenizer_config(source).get("tokenizer_class")
+        generic = declared in ("PreTrainedTokenizerFast", "TokenizersBackend")
+        tokenizer = (PreTrainedTokenizerFast if generic else AutoTokenizer).from_pretrained(source)
     except Exception as error:
         raise ConfigError(f"cannot load a tokenizer from {name_or_path}: {_brief(error)}") from error
-    if len(tokenizer) == 0:
-        raise ConfigError(f"the tokenizer in {name_or_path} has no vocabulary; its tokenizer.json is missing or empty")
+    # Where only tokenizer_config.json is left, a tokenizer of nothing but special tokens is loaded without complaint.
+    if not tokenizer.encode("a", add_special_tokens=False):
+        raise ConfigError(f"the tokenizer in {name_or_path} has no vocabulary: is its tokenizer.json missing?")
     return tokenizer
 
 

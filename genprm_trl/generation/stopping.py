@@ -116,7 +116,8 @@ class GeneratedText:
         """Index of the text right after the first stop string, or -1."""
         text = self.text()
         end = self.stop.find_end(text, self._searched)
-        self._searched = len(self._text)
+        if end < 0:
+            self._searched = len(self._text)
         return end
 
     def cut(self, end: int) -> tuple[str, list[int], int]:
