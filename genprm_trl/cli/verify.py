@@ -1,0 +1,205 @@
+"""Judge a file of solutions step by step with a trained GenPRM.
+
+FILE is JSONL, JSON, parquet, or a data set: ProcessBench, GSM8K (model solutions too), PRM800K, Math-Shepherd or
+stepwise-supervision rows, recognised by their fields. Verdicts are written as they finish, a line each; a run that was
+stopped goes on where it was when started again with the same words.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from genprm_trl.cli import console
+from genprm_trl.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from genprm_trl.verifier import GenPRM
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class VerifyOptions:
+    """Options of `genprm verify`."""
+
+    file: str = field(
+        metadata={"help": "Solutions to judge: a file, or a directory saved by datasets.", "positional": True}
+    )
+    model: str = field(metadata={"help": "Model directory or Hub id of a GenPRM."})
+    output: str | None = field(
+        default=None, metadata={"help": "Where verdicts go (JSONL). Default: outputs/verify/FILE-MODEL.jsonl"}
+    )
+    overwrite: bool = field(default=False, metadata={"help": "Start anew if the output exists, instead of going on."})
+    n: int = field(default=1, metadata={"help": "Rationales sampled a solution and averaged (Maj@N)."})
+    mode: str | None = field(
+        default=None,
+        metadata={
+            "help": "Parts of a rationale: full, analysis_code, analysis, code_execution, code or direct. Default: "
+            "what the model was trained for."
+        },
+    )
+    stop: Literal["never", "first_error"] = field(
+        default="never", metadata={"help": "first_error: do not judge what follows the first step judged wrong."}
+    )
+    threshold: float = field(default=0.5, metadata={"help": "A step whose reward is below this is judged wrong."})
+    limit: int | None = field(default=None, metadata={"help": "Judge the first LIMIT solutions alone."})
+    format: str = field(default="auto", metadata={"help": "Row format of FILE; recognised by its fields by default."})
+    split: str | None = field(default=None, metadata={"help": "Split of a data set from the Hub."})
+    skip_bad_rows: bool = field(
+        default=False, metadata={"help": "Report and skip unusable rows instead of stopping before work starts."}
+    )
+    seed: int = field(default=0, metadata={"help": "Verdicts repeat with the same seed."})
+    temperature: float = field(default=0.6, metadata={"help": "Sampling temperature; 0 is greedy."})
+    top_p: float = field(default=0.95, metadata={"help": "Nucleus filter."})
+    top_k: int = field(default=20, metadata={"help": "Top-k filter; 0 is none."})
+    max_step_tokens: int = field(default=2048, metadata={"help": "Bound on the tokens of one step's rationale."})
+    max_chains: int = field(default=256, metadata={"help": "Rationales in flight at once."})
+    batch_size: int | None = field(default=None, metadata={"help": "Sequences a batch of the generator."})
+    device: str | None = field(default=None, metadata={"help": "Device of the model, e.g. cuda:1."})
+    dtype: str = field(default="auto", metadata={"help": "Precision of the weights, e.g. bfloat16."})
+    turn_opening: str | None = field(
+        default=None,
+        metadata={
+            "help": "How an assistant's turn opens: generation_prompt, or as_published for the checkpoints of the "
+            "paper's authors. Default: what the model's directory says."
+        },
+    )
+    first_turn: str | None = field(
+        default=None, metadata={"help": "Form of the first turn: evaluation or demonstration."}
+    )
+    chat_template_path: str | None = field(
+        default=None, metadata={"help": "Jinja file to use in place of the tokenizer's chat template."}
+    )
+
+    def output_path(self) -> Path:
+        if self.output is not None:
+            return Path(self.output)
+        return Path("outputs", "verify", f"{_stem(self.file)}-{_stem(self.model)}.jsonl")
+
+    def what_decides_verdicts(self) -> dict[str, object]:
+        """The settings that a resumed run must share with the one before."""
+        names = (
+            "model n mode stop threshold seed temperature top_p top_k max_step_tokens turn_opening first_turn "
+            "chat_template_path"
+        )
+        values = asdict(self)
+        return {name: values[name] for name in names.split()}
+
+
+def _stem(path: str) -> str:
+    return Path(path.rstrip("/")).name.split(".")[0] or "solutions"
+
+
+def run(options: VerifyOptions) -> int:
+    from genprm_trl.jsonl import JsonlWriter, completed_ids
+    from genprm_trl.loading import load_solutions
+    from genprm_trl.records import Verdict
+    from genprm_trl.summary import VerdictSummary
+
+    if options.limit is not None and options.limit < 1:
+        raise ConfigError(f"--limit must be at least 1, got {options.limit}")
+    # Every row is read before the first one is judged: a bad row must not surface after hours of work.
+    solutions = load_solutions(
+        options.file,
+        split=options.split,
+        format=options.format,
+        limit=options.limit,
+        skip_bad_rows=options.skip_bad_rows,
+    )
+    output = options.output_path()
+    _prepare_output(options, output)
+    done = completed_ids(output) if output.exists() else set()
+    remaining = [solution for solution in solutions if solution.id not in done]
+    if done:
+        logger.info("%s holds %d verdicts; going on with the other %d", output, len(done), len(remaining))
+
+    seconds = 0.0
+    if remaining:
+        with _load_verifier(options) as prm, JsonlWriter(output) as writer:
+            console.set_kept(f"finished verdicts are in {output}; the same command goes on from there")
+            started = time.monotonic()
+            for verdict in prm.verify_all(remaining, progress=not console.is_quiet()):
+                writer.write(verdict)
+            seconds = time.monotonic() - started
+
+    # The summary is of the whole file, including what an earlier run judged.
+    summary = VerdictSummary()
+    by_id = {solution.id: solution for solution in solutions}
+    for _, row in _rows(output):
+        verdict = Verdict.from_dict(row)
+        if verdict.id in by_id:
+            summary.add(verdict, by_id[verdict.id])
+    print("\n".join(summary.lines()))
+    if seconds:
+        print(f"time               {seconds:.1f} s, {len(remaining) / seconds:.2f} solutions a second")
+    print(f"verdicts           {output}")
+    return 0
+
+
+def _rows(output: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    from genprm_trl.jsonl import iter_written_rows
+
+    return iter_written_rows(output) if output.exists() else iter(())
+
+
+def _prepare_output(options: VerifyOptions, output: Path) -> None:
+    """Makes the output's directory and refuses to mix verdicts of different settings in one file."""
+    if output.is_dir():
+        raise ConfigError(f"--output {output} is a directory; name a file")
+    settings_file = output.with_suffix(".settings.json")
+    settings = options.what_decides_verdicts()
+    if options.overwrite:
+        output.unlink(missing_ok=True)
+        settings_file.unlink(missing_ok=True)
+    if output.exists() and settings_file.exists():
+        try:
+            before = json.loads(settings_file.read_text(encoding="utf-8"))
+            changed = [name for name, value in settings.items() if before.get(name) != value]
+        except (ValueError, AttributeError) as error:
+            raise DataError(f"cannot be read: {error}", file=str(settings_file)) from error
+        if changed:
+            what = ", ".join(f"{name} was {before.get(name)!r} and is now {settings[name]!r}" for name in changed)
+            raise ConfigError(
+                f"{output} holds verdicts made with other settings ({what}); choose another --output, or --overwrite"
+            )
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        settings_file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot write to {output.parent}: {error.strerror or error}") from error
+
+
+def _load_verifier(options: VerifyOptions) -> GenPRM:
+    from genprm_trl.generation.base import SamplingParams
+    from genprm_trl.verifier import GenPRM
+
+    chat_template = None
+    if options.chat_template_path is not None:
+        try:
+            chat_template = Path(options.chat_template_path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"--chat_template_path {options.chat_template_path}: {error}") from error
+    generator_kwargs = {"device": options.device, "dtype": options.dtype}
+    if options.batch_size is not None:
+        generator_kwargs["max_batch_size"] = options.batch_size  # type: ignore[assignment]
+    return GenPRM.from_pretrained(
+        options.model,
+        mode=options.mode,
+        turn_opening=options.turn_opening,  # type: ignore[arg-type]
+        first_turn=options.first_turn,  # type: ignore[arg-type]
+        chat_template=chat_template,
+        generator_kwargs=generator_kwargs,
+        max_step_tokens=options.max_step_tokens,
+        n=options.n,
+        sampling=SamplingParams(temperature=options.temperature, top_p=options.top_p, top_k=options.top_k),
+        threshold=options.threshold,
+        stop=options.stop,
+        seed=options.seed,
+        max_chains=options.max_chains,
+    )

@@ -1,0 +1,393 @@
+"""The main job in the miniature world, end to end: build data, train, verify held-out solutions, and compare.
+
+Three models of equal size learn from the same solutions: a GenPRM (rationales with analysis and code), the same
+architecture trained to answer directly, and a discriminative process reward model. All are judged on problems that
+none has seen, in ProcessBench's schema and by its scores (arXiv 2412.06559). The GenPRM is asked in each of its modes,
+which is the ablation of arXiv 2504.00891, section 5.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from genprm_trl.chain_metrics import ScoreEstimate, processbench_by_votes
+from genprm_trl.generation import TransformersGenerator
+from genprm_trl.hub import CardContent, MeasuredScore, write_model_card
+from genprm_trl.jsonl import write_jsonl
+from genprm_trl.miniature.models import tiny_causal_lm, tiny_token_classifier
+from genprm_trl.miniature.reasoner import ConsensusCounts, rationale_records
+from genprm_trl.miniature.tokenizer import build_tokenizer
+from genprm_trl.miniature.world import make_solutions
+from genprm_trl.records import RationaleRecord, Solution, Verdict
+from genprm_trl.report import Curve, markdown_table, plot_score_by_n
+from genprm_trl.sandbox import LocalSandbox
+from genprm_trl.training.prm import PRMConfig, PRMTrainer
+from genprm_trl.training.prm_scorer import PRMScorer
+from genprm_trl.training.sft import GenPRMConfig, GenPRMTrainer
+from genprm_trl.verifier import GenPRM
+
+logger = logging.getLogger(__name__)
+
+# What one rationale can see, said beside the numbers: the modes differ by this, not by luck.
+MODE_NOTES = {
+    "discriminative": "a classifier at each step's end; must compute in its head",
+    "direct": "a verdict without a rationale; must compute in its head",
+    "analysis": "words only: sees a wrong operation, quantity or lost result, hardly ever wrong arithmetic",
+    "code_execution": "code recomputes the step's own equation: sees wrong arithmetic and nothing else",
+    "full": "words say what the step should compute, code compares",
+}
+_MODE_NAMES = {"analysis": "analysis only", "code_execution": "code with execution", "full": "full"}
+
+
+@dataclass(frozen=True, slots=True)
+class QuickstartPlan:
+    """How much of everything.
+
+    Attributes:
+        train_solutions: Labelled solutions the training data is made from.
+        heldout_solutions: Solutions judged in the comparison.
+        mode_weights: Share of the training solutions that get a rationale of each form.
+        genprm_epochs, direct_epochs, discriminative_epochs: Passes over the training data.
+        learning_rate: Peak learning rate; such tiny models want a large one.
+        batch_sequences: Packed sequences (GenPRM, direct) of `pack_length` tokens in an optimiser step.
+        pack_length: Tokens of a packed sequence.
+        chains: Rationales sampled for each solution.
+    """
+
+    train_solutions: int = 6000
+    heldout_solutions: int = 120
+    mode_weights: dict[str, float] = field(
+        default_factory=lambda: {"full": 0.6, "analysis": 0.2, "code_execution": 0.2}
+    )
+    genprm_epochs: float = 2.0
+    direct_epochs: float = 2.0
+    discriminative_epochs: float = 4.0
+    learning_rate: float = 4e-3
+    batch_sequences: int = 8
+    pack_length: int = 1024
+    chains: int = 8
+
+
+FULL_PLAN = QuickstartPlan()
+FAST_PLAN = QuickstartPlan(
+    train_solutions=1500, heldout_solutions=40, genprm_epochs=1.0, direct_epochs=1.0, discriminative_epochs=1.0
+)
+
+
+@dataclass(slots=True)
+class Row:
+    """A line of the comparison.
+
+    Attributes:
+        name: What was measured.
+        key: Its key in `MODE_NOTES`.
+        by_n: Scores by the number of rationales averaged; N = 1 alone where sampling changes nothing.
+        verdicts: The file with its verdicts.
+    """
+
+    name: str
+    key: str
+    by_n: dict[int, dict[str, ScoreEstimate]]
+    verdicts: Path
+
+
+def run_quickstart(
+    output_dir: str | Path,
+    plan: QuickstartPlan = FULL_PLAN,
+    *,
+    seed: int = 0,
+    announce: Callable[[str], None] = logger.info,
+    progress: bool = True,
+) -> list[Row]:
+    """Runs every stage and writes data, models, verdicts, `results.md`, `results.json` and `f1_by_n.png`.
+
+    A stage whose output is there from an earlier run with the same plan and seed is not repeated.
+
+    Args:
+        output_dir: Where everything goes; `genprm/` below it is the trained verifier.
+        plan: How much of everything.
+        seed: Fixes data, weights and sampling.
+        announce: Told what happens next, a sentence at a time.
+        progress: Show progress bars.
+    """
+    output = Path(output_dir)
+    output.mkdir(parents=True, exist_ok=True)
+    stages = _Stages(output, {"plan": asdict(plan), "seed": seed}, announce)
+    tokenizer = build_tokenizer()
+
+    announce(f"Making {plan.train_solutions} labelled solutions to learn from and {plan.heldout_solutions} to judge.")
+    train = make_solutions(plan.train_solutions, seed=seed, split="train")
+    heldout = make_solutions(plan.heldout_solutions, seed=seed, split="heldout")
+    records, counts = rationale_records(train, plan.mode_weights, seed=seed)
+    write_jsonl(output / "data" / "train_rationales.jsonl", records)
+    write_jsonl(output / "data" / "heldout.jsonl", heldout)
+    announce(
+        f"The reasoner's rationales: {counts.kept} solutions kept, {counts.discarded} dropped because a verdict "
+        "disagreed with the label."
+    )
+
+    training = _Training(plan, seed, tokenizer, progress)
+    stages.run("genprm", "Training the GenPRM on rationales", lambda d: training.genprm(d, records))
+    stages.run("direct", "Training the direct baseline on the same solutions", lambda d: training.direct(d, train))
+    stages.run("discriminative", "Training the discriminative baseline", lambda d: training.discriminative(d, train))
+
+    rows = _judge(output, stages, plan, heldout, seed, progress)
+    _write_results(output, plan, rows, records, counts, stages)
+    return rows
+
+
+def conclusions(rows: Sequence[Row]) -> list[str]:
+    """What the comparison shows, also where that is not what was hoped for."""
+    best = {row.key: row.by_n[max(row.by_n)]["f1"].value for row in rows}
+    full = next(row for row in rows if row.key == "full").by_n
+    lines = []
+    for baseline in ("direct", "discriminative"):
+        gap = best["full"] - best[baseline]
+        shown = "shown" if gap >= 20 else "NOT shown in this run"
+        lines.append(f"full is at least 20 points of F1 above {baseline}: {shown} ({gap:+.1f})")
+    most = max(full)
+    gain = full[most]["f1"].value - full[1]["f1"].value
+    shown = "shown" if gain >= 0 else "NOT shown in this run"
+    lines.append(f"Maj@{most} of full is not below its Pass@1: {shown} ({gain:+.1f})")
+    return lines
+
+
+def results_table(rows: Sequence[Row]) -> str:
+    """The comparison in Markdown: scores in per cent, F1 with its 95 % bootstrap interval over solutions."""
+    cells = []
+    for row in rows:
+        for n, scores in row.by_n.items():
+            if n not in (1, max(row.by_n)):
+                continue
+            f1 = scores["f1"]
+            cells.append(
+                [
+                    row.name,
+                    "1" if n == 1 else f"Maj@{n}",
+                    f"{scores['error_acc'].value:.1f}",
+                    f"{scores['correct_acc'].value:.1f}",
+                    f"{f1.value:.1f}",
+                    f"{f1.low:.1f} to {f1.high:.1f}",
+                ]
+            )
+    return markdown_table(["verifier", "N", "error_acc", "correct_acc", "F1", "95 % interval"], cells)
+
+
+class _Stages:
+    """Runs a stage into a directory of its own, once: a finished stage carries a mark with what it was made with."""
+
+    def __init__(self, output: Path, settings: dict[str, Any], announce: Callable[[str], None]):
+        self.output, self.settings, self.announce = output, settings, announce
+        self.seconds: dict[str, float] = {}
+
+    def run(self, name: str, what: str, work: Callable[[Path], None]) -> Path:
+        directory = self.output / name
+        mark = directory / "finished.json"
+        done = self._read(mark)
+        if done is not None and done["settings"] == json.loads(json.dumps(self.settings)):
+            self.announce(f"{what}: done before, in {directory}.")
+            self.seconds[name] = done["seconds"]
+            return directory
+        self.announce(f"{what}.")
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir(parents=True)
+        started = time.monotonic()
+        work(directory)
+        self.seconds[name] = time.monotonic() - started
+        mark.write_text(json.dumps({"settings": self.settings, "seconds": self.seconds[name]}) + "\n")
+        return directory
+
+    @staticmethod
+    def _read(mark: Path) -> dict[str, Any] | None:
+        try:
+            return json.loads(mark.read_text())
+        except (OSError, ValueError):
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Training:
+    """The three models' training, alike in all but what is learned."""
+
+    plan: QuickstartPlan
+    seed: int
+    tokenizer: PreTrainedTokenizerBase
+    progress: bool
+
+    def _arguments(self, directory: Path, epochs: float) -> dict[str, Any]:
+        return {
+            "output_dir": str(directory / "checkpoints"),
+            "num_train_epochs": epochs,
+            "learning_rate": self.plan.learning_rate,
+            "lr_scheduler_type": "cosine",
+            "warmup_steps": 20,
+            "weight_decay": 0.01,
+            "seed": self.seed,
+            "use_cpu": True,
+            "bf16": False,
+            "gradient_checkpointing": False,
+            "save_strategy": "no",
+            "logging_steps": 20,
+            "report_to": "none",
+            "disable_tqdm": not self.progress,
+        }
+
+    def _sft(self, directory: Path, rows: Any, epochs: float, mode: str | None) -> None:
+        trainer = GenPRMTrainer(
+            tiny_causal_lm(self.tokenizer, seed=self.seed),
+            GenPRMConfig(
+                **self._arguments(directory, epochs),
+                mode=mode,
+                packing=True,
+                max_length=self.plan.pack_length,
+                per_device_train_batch_size=self.plan.batch_sequences,
+            ),
+            train_dataset=rows,
+            processing_class=self.tokenizer,
+        )
+        trainer.train()
+        self._save(trainer, directory)
+
+    def genprm(self, directory: Path, records: list[RationaleRecord]) -> None:
+        self._sft(directory, records, self.plan.genprm_epochs, None)
+
+    def direct(self, directory: Path, solutions: list[Solution]) -> None:
+        self._sft(directory, [s.to_dict() for s in solutions], self.plan.direct_epochs, "direct")
+
+    def discriminative(self, directory: Path, solutions: list[Solution]) -> None:
+        trainer = PRMTrainer(
+            tiny_token_classifier(self.tokenizer, seed=self.seed),
+            PRMConfig(**self._arguments(directory, self.plan.discriminative_epochs), per_device_train_batch_size=32),
+            train_dataset=[s.to_dict() for s in solutions],
+            processing_class=self.tokenizer,
+        )
+        trainer.train()
+        self._save(trainer, directory)
+
+    @staticmethod
+    def _save(trainer: Any, directory: Path) -> None:
+        trainer.save_model(str(directory))
+        shutil.rmtree(directory / "checkpoints", ignore_errors=True)
+
+
+def _judge(
+    output: Path, stages: _Stages, plan: QuickstartPlan, heldout: list[Solution], seed: int, progress: bool
+) -> list[Row]:
+    rows = []
+    labels = [solution.label if solution.label is not None else -1 for solution in heldout]
+    order = {solution.id: place for place, solution in enumerate(heldout)}
+
+    def add(key: str, name: str, verdicts: Sequence[Verdict], ns: Sequence[int]) -> None:
+        ordered = sorted(verdicts, key=lambda verdict: order[verdict.id])
+        path = output / "verdicts" / f"{key}.jsonl"
+        write_jsonl(path, ordered)
+        chains = [[[judgement.reward for judgement in chain] for chain in verdict.chains] for verdict in ordered]
+        by_n = {n: processbench_by_votes(labels, chains, n, seed=seed) for n in ns}
+        rows.append(Row(name, key, by_n, path))
+
+    stages.announce(f"Judging {len(heldout)} held-out solutions.")
+    started = time.monotonic()
+    scorer = PRMScorer(output / "discriminative")
+    add("discriminative", "discriminative", scorer.score(heldout), [1])
+
+    with GenPRM.from_pretrained(output / "direct", seed=seed) as prm:
+        # Its verdict is read from the probabilities of a forced prefix: sampling it again gives the same number.
+        add("direct", "direct", list(prm.verify_all(heldout, progress=progress, desc="direct")), [1])
+
+    ns = [n for n in (1, 2, 4, 8, 16, 32) if n <= plan.chains]
+    with GenPRM(TransformersGenerator(output / "genprm"), LocalSandbox(), n=plan.chains, seed=seed) as prm:
+        for mode, name in _MODE_NAMES.items():
+            verifier = prm.with_options(mode=mode)
+            add(mode, name, list(verifier.verify_all(heldout, progress=progress, desc=name)), ns)
+    stages.seconds["judging"] = time.monotonic() - started
+    return rows
+
+
+def _write_results(
+    output: Path,
+    plan: QuickstartPlan,
+    rows: Sequence[Row],
+    records: Sequence[RationaleRecord],
+    counts: ConsensusCounts,
+    stages: _Stages,
+) -> None:
+    machine = f"{os.cpu_count()} CPU cores, {platform.machine()}, torch {torch.__version__}"
+    seconds = ", ".join(f"{name} {value:.0f} s" for name, value in stages.seconds.items())
+    notes = "\n".join(f"- {row.name}: {MODE_NOTES[row.key]}" for row in rows)
+    lines = "\n".join(f"- {line}" for line in conclusions(rows))
+    (output / "results.md").write_text(
+        f"{results_table(rows)}\n{lines}\n\nWhat each can see:\n\n{notes}\n\n"
+        f"{plan.heldout_solutions} held-out solutions; {machine}; {seconds}.\n",
+        encoding="utf-8",
+    )
+    results = {
+        "settings": stages.settings,
+        "machine": machine,
+        "seconds": stages.seconds,
+        "rows": [
+            {
+                "name": row.name,
+                "key": row.key,
+                "by_n": {
+                    n: {score: asdict(value) for score, value in scores.items()} for n, scores in row.by_n.items()
+                },
+            }
+            for row in rows
+        ],
+    }
+    (output / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    plot_score_by_n(
+        output / "f1_by_n.png",
+        {
+            row.name: Curve(
+                {n: scores["f1"].value for n, scores in row.by_n.items()},
+                {n: (scores["f1"].low, scores["f1"].high) for n, scores in row.by_n.items()},
+            )
+            for row in rows
+            if len(row.by_n) > 1
+        },
+        {row.name: row.by_n[1]["f1"].value for row in rows if len(row.by_n) == 1},
+        title=f"{plan.heldout_solutions} held-out solutions of the miniature world",
+    )
+    model_rows = [row for row in rows if row.key in _MODE_NAMES]
+    write_model_card(
+        output / "genprm",
+        CardContent(
+            name="Miniature GenPRM",
+            description=(
+                "This one is tiny and trained from scratch on the project's miniature world, arithmetic word problems "
+                "made by a program. It shows that the whole path works; it cannot judge other problems."
+            ),
+            scores=[
+                MeasuredScore(
+                    "miniature world, held out",
+                    "F1" if score == "f1" else score,
+                    values[score].value,
+                    f"{row.name}, {'Pass@1' if n == 1 else f'Maj@{n}'}",
+                )
+                for row in model_rows
+                for n, values in row.by_n.items()
+                if n in (1, max(row.by_n))
+                for score in ("error_acc", "correct_acc", "f1")
+            ],
+            training={
+                "solutions": f"{len(records)} of {counts.kept + counts.discarded} (consensus filter)",
+                "epochs": plan.genprm_epochs,
+                "learning rate": plan.learning_rate,
+                "tokens a step": plan.batch_sequences * plan.pack_length,
+                "seconds": f"{stages.seconds['genprm']:.0f}",
+            },
+        ),
+    )

@@ -1,0 +1,414 @@
+"""The GenPRM at work: chains of rationale and code over many solutions at once, and the verdicts they give.
+
+A chain judges one solution once. It is a coroutine that carries out the protocol's actions: generate until a stop, run
+the code, go on. Chains are independent; the generator batches whatever is in flight, and code runs while others
+generate.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import threading
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from tqdm.auto import tqdm
+
+from genprm_trl.chat import ChatFormat, Conversation, TurnOpening
+from genprm_trl.errors import ConfigError, GenPRMError
+from genprm_trl.generation.base import GenerationResult, Generator, SamplingParams
+from genprm_trl.metrics import prediction_from_rewards
+from genprm_trl.model_settings import ModelSettings, load_settings
+from genprm_trl.protocol.base import Append, Execute, Generate, Judge, OpenTurn, Rewind, VerificationProtocol, Written
+from genprm_trl.protocol.genprm import FirstTurn, GenPRMProtocol, Mode
+from genprm_trl.records import CodeRound, Solution, StepJudgement, Verdict
+from genprm_trl.sandbox.base import Sandbox, Session
+from genprm_trl.streaming import iterate_in_thread
+
+logger = logging.getLogger(__name__)
+
+StopRule = Literal["never", "first_error"]
+
+# Checkpoints of the paper's authors carry no settings of ours, and were measured with their own way to open a turn.
+_PUBLISHED_PREFIX = "GenPRM/GenPRM-"
+
+
+class GenPRM:
+    """A generative process reward model: judges the steps of solutions by writing and running rationales.
+
+    Args:
+        generator: Where text comes from.
+        sandbox: Where code runs. Needed by modes that execute.
+        protocol: The conversation's format; its mode says which parts of a rationale are written.
+        chat: The tokenizer's chat template, made ready; default: the generator's own, opened by its generation prompt.
+        n: Chains a solution (Maj@N); rewards are averaged step by step.
+        sampling: Temperature and filters; default: the published ones. Its stop strings, bounds and seed are ignored.
+        threshold: A step whose averaged reward is below it is predicted wrong.
+        stop: `first_error` ends a solution at the first step whose averaged reward is below the threshold; its verdict
+            then has rewards up to that step. `never` judges every step.
+        seed: With the same seed, model and solutions, verdicts are the same in whatever order things happen.
+        max_chains: Chains in flight at once.
+
+    Example:
+        >>> from genprm_trl import GenPRM  # doctest: +SKIP
+        >>> prm = GenPRM.from_pretrained("GenPRM/GenPRM-7B", n=8)  # doctest: +SKIP
+        >>> solution = Solution("1", "What is 2 * 3 + 1?", ["2 * 3 = 6", "6 + 1 = 8"])  # doctest: +SKIP
+        >>> [verdict] = prm.verify_all([solution])  # doctest: +SKIP
+        >>> verdict.prediction  # the second step is wrong  # doctest: +SKIP
+        1
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        sandbox: Sandbox | None = None,
+        protocol: VerificationProtocol | None = None,
+        *,
+        chat: ChatFormat | None = None,
+        n: int = 1,
+        sampling: SamplingParams | None = None,
+        threshold: float = 0.5,
+        stop: StopRule = "never",
+        seed: int = 0,
+        max_chains: int = 256,
+    ):
+        if n < 1:
+            raise ConfigError(f"n must be at least 1, got {n}")
+        if max_chains < 1:
+            raise ConfigError(f"max_chains must be at least 1, got {max_chains}")
+        if not 0 <= threshold <= 1:
+            raise ConfigError(f"threshold must be within [0, 1], got {threshold}")
+        if stop not in ("never", "first_error"):
+            raise ConfigError(f"unknown stop rule {stop!r}; choose never or first_error")
+        self.generator = generator
+        self.sandbox = sandbox
+        self.protocol = protocol if protocol is not None else GenPRMProtocol()
+        if sandbox is None and isinstance(self.protocol, GenPRMProtocol) and Mode.of(self.protocol.mode).execute:
+            raise ConfigError(
+                "this mode runs code and needs a sandbox, for instance genprm_trl.sandbox.LocalSandbox()"
+            )
+        self.chat = chat if chat is not None else ChatFormat(generator.tokenizer)
+        self.n = n
+        self.sampling = sampling if sampling is not None else SamplingParams()
+        self.threshold = threshold
+        self.stop: StopRule = stop
+        self.seed = seed
+        self.max_chains = max_chains
+        self._token_texts: dict[int, str] = {}
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | Path | Any,
+        *,
+        tokenizer: Any = None,
+        mode: Mode | str | None = None,
+        turn_opening: TurnOpening | None = None,
+        first_turn: FirstTurn | None = None,
+        chat_template: str | None = None,
+        sandbox: Sandbox | None = None,
+        generator_kwargs: dict[str, Any] | None = None,
+        max_step_tokens: int = 2048,
+        **kwargs: Any,
+    ) -> Self:
+        """A verifier on `transformers`, with the settings that the model was trained with.
+
+        Args:
+            model: A directory, a name on the Hub, or a loaded model (then give its tokenizer, too).
+            tokenizer: Default: the one saved with the model.
+            mode, turn_opening, first_turn: Default: what the model's directory says; else the full mode, the
+                evaluation's first turn, and the published opening for the checkpoints of the paper's authors.
+            chat_template: A Jinja template in place of the tokenizer's own.
+            sandbox: Default: a `LocalSandbox` if the mode executes code.
+            generator_kwargs: Passed to `TransformersGenerator`.
+            max_step_tokens: Bound on the tokens of one rationale.
+            **kwargs: Passed to `GenPRM`.
+
+        Raises:
+            ConfigError: if the directory holds no model, no tokenizer or no chat template, or an option is unknown.
+        """
+        from genprm_trl.generation import TransformersGenerator
+
+        settings = load_settings(model) if isinstance(model, str | Path) else None
+        if settings is None:
+            published = str(model).startswith(_PUBLISHED_PREFIX)
+            settings = ModelSettings(turn_opening="as_published" if published else "generation_prompt")
+        protocol = GenPRMProtocol(
+            mode=mode if mode is not None else settings.modes[0],
+            first_turn=first_turn or settings.first_turn,
+            max_step_tokens=max_step_tokens,
+        )
+        generator = TransformersGenerator(model, tokenizer, **(generator_kwargs or {}))
+        chat = ChatFormat(generator.tokenizer, turn_opening or settings.turn_opening, chat_template)
+        if sandbox is None and Mode.of(protocol.mode).execute:
+            from genprm_trl.sandbox import LocalSandbox
+
+            sandbox = LocalSandbox()
+        return cls(generator, sandbox, protocol, chat=chat, **kwargs)
+
+    def with_options(self, *, mode: Mode | str | None = None, **changes: Any) -> GenPRM:
+        """A verifier on the same generator and sandbox with other settings: `with_options(mode="direct", n=8)`."""
+        protocol = self.protocol
+        if mode is not None:
+            if not isinstance(protocol, GenPRMProtocol):
+                raise ConfigError(f"{type(protocol).__name__} has no modes")
+            protocol = replace(protocol, mode=mode)
+        settings: dict[str, Any] = {
+            "chat": self.chat,
+            "n": self.n,
+            "sampling": self.sampling,
+            "threshold": self.threshold,
+            "stop": self.stop,
+            "seed": self.seed,
+            "max_chains": self.max_chains,
+        }
+        return GenPRM(self.generator, self.sandbox, protocol, **(settings | changes))
+
+    async def verify(self, solution: Solution) -> Verdict:
+        """Judges one solution with N concurrent chains.
+
+        Whatever the model writes ends in a verdict; see the statuses of its judgements.
+        """
+        return await self._verify(solution, asyncio.Semaphore(self.max_chains))
+
+    async def verify_stream(self, solutions: Iterable[Solution]) -> AsyncGenerator[Verdict, None]:
+        """Judges many solutions and yields each verdict as it is ready.
+
+        Solutions are taken from the iterable only as chains become free, so it may be longer than memory.
+        """
+        chains = asyncio.Semaphore(self.max_chains)
+        remaining = iter(solutions)
+        tasks: set[asyncio.Task[Verdict]] = set()
+        # One solution more than fills the chains is ready to start, so that no chain waits for the next solution.
+        window = max(1, -(-self.max_chains // self.n)) + 1
+        try:
+            while True:
+                while len(tasks) < window and (solution := next(remaining, None)) is not None:
+                    tasks.add(asyncio.create_task(self._verify(solution, chains)))
+                if not tasks:
+                    return
+                done, tasks = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                failed = [task for task in done if task.exception() is not None]
+                for task in done.difference(failed):
+                    yield task.result()
+                if failed:
+                    failed[0].result()  # raises, once what was finished beside it has been handed out
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def verify_all(
+        self,
+        solutions: Iterable[Solution],
+        *,
+        progress: bool = True,
+        total: int | None = None,
+        desc: str = "Verifying",
+    ) -> Iterator[Verdict]:
+        """Judges many solutions and yields each verdict as it is ready, with a progress bar.
+
+        The event loop runs in a thread of its own, so this works in scripts and notebooks alike.
+
+        Args:
+            solutions: Any iterable; consumed lazily.
+            progress: Show a progress bar on stderr.
+            total: Number of solutions for the bar, if `solutions` has no length.
+            desc: The bar's label.
+        """
+        if total is None and isinstance(solutions, Sequence):
+            total = len(solutions)
+        verdicts = iterate_in_thread(lambda: self.verify_stream(solutions))
+        with (
+            contextlib.closing(verdicts),  # type: ignore[type-var]
+            tqdm(total=total, desc=desc, unit="solution", disable=not progress, dynamic_ncols=True) as bar,
+        ):
+            for verdict in verdicts:
+                bar.update()
+                yield verdict
+
+    async def _verify(self, solution: Solution, chains: asyncio.Semaphore) -> Verdict:
+        if not solution.steps:
+            raise ConfigError(f"solution '{solution.id}' has no steps")
+        tally = _Tally(self.n, len(solution.steps), self.threshold if self.stop == "first_error" else None)
+
+        async def run(index: int) -> None:
+            async with chains:
+                await self._run_chain(solution, index, tally)
+
+        tasks = [asyncio.create_task(run(index)) for index in range(self.n)]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        judged = tally.judged_by_all()
+        rewards = tally.averages()[:judged]
+        return Verdict(
+            id=solution.id,
+            rewards=rewards,
+            prediction=prediction_from_rewards(rewards, self.threshold),
+            # A chain that ran ahead of the deciding step did so by chance of timing; what it wrote there is dropped.
+            chains=[chain[:judged] for chain in tally.chains],
+            label=solution.label,
+            threshold=self.threshold,
+        )
+
+    async def _run_chain(self, solution: Solution, index: int, tally: _Tally) -> None:
+        conversation = Conversation(self.chat)
+        script = self.protocol.chain(solution.problem, solution.steps)
+        session: Session | None = None
+        rounds: list[CodeRound] = []
+        generated = requests = 0
+        reply: Any = None
+        try:
+            while not tally.decided:
+                try:
+                    action = script.send(reply)
+                except StopIteration:
+                    break
+                reply = None
+                match action:
+                    case OpenTurn(messages):
+                        conversation.open_turn(messages)
+                    case Append(text, kind):
+                        conversation.append(text, kind)
+                        reply = conversation.turn_tokens
+                    case Rewind(keep):
+                        conversation.rewind(keep)
+                    case Generate():
+                        seed = _request_seed(self.seed, solution.id, index, requests)
+                        requests += 1
+                        result = await self._generate(conversation, action, seed)
+                        generated += result.num_generated
+                        reply = self._written(conversation, result)
+                    case Execute(code):
+                        if session is None:
+                            assert self.sandbox is not None  # checked at construction
+                            session = self.sandbox.session()
+                        outcome = await session.run(code)
+                        rounds.append(CodeRound(code, outcome.output, outcome.status, outcome.seconds))
+                        # The sandbox's own failure is not something the program printed: the model must not see it.
+                        reply = None if outcome.status == "sandbox_error" else outcome.output
+                    case Judge(step, reward, status):
+                        judgement = StepJudgement(conversation.turn_text, reward, status, rounds, generated)
+                        tally.add(index, step, judgement)
+                        rounds, generated = [], 0
+        finally:
+            script.close()
+            if session is not None:
+                await session.close()
+
+    async def _generate(self, conversation: Conversation, action: Generate, seed: int) -> GenerationResult:
+        token_ids = conversation.token_ids
+        if len(token_ids) >= self.generator.max_context:
+            return GenerationResult("", [], finish_reason="context")
+        params = replace(self.sampling, stop=action.stop, max_new_tokens=action.max_new_tokens, seed=seed)
+        try:
+            return await self.generator.generate(token_ids, params)
+        except GenPRMError:
+            raise
+        except Exception as error:
+            logger.warning("generation failed: %s: %s", type(error).__name__, error)
+            return GenerationResult("", [], finish_reason="error", message=f"{type(error).__name__}: {error}")
+
+    def _written(self, conversation: Conversation, result: GenerationResult) -> Written:
+        conversation.append_ids(result.token_ids, result.text)
+        return Written(
+            text=result.text,
+            finish_reason=result.finish_reason,
+            turn_tokens=conversation.turn_tokens,
+            turn_segments=conversation.turn_segments,
+            tokens=[self._token_text(token) for token in result.token_ids],
+            top_logprobs=_TextLogprobs(result.top_logprobs, self._token_text),
+        )
+
+    def _token_text(self, token: int) -> str:
+        text = self._token_texts.get(token)
+        if text is None:
+            text = self._token_texts[token] = self.generator.tokenizer.decode([token], skip_special_tokens=True)
+        return text
+
+    async def close(self) -> None:
+        """Frees the generator and the sandbox."""
+        await self.generator.close()
+        if self.sandbox is not None:
+            await self.sandbox.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # In a thread, because a notebook's own event loop may be running in this one.
+        thread = threading.Thread(target=lambda: asyncio.run(self.close()))
+        thread.start()
+        thread.join()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+@dataclass(slots=True)
+class _Tally:
+    """The judgements of a solution's chains as they come in, and whether they already decide its prediction."""
+
+    n: int
+    num_steps: int
+    threshold: float | None  # None: never decided before every step is judged
+    decided: bool = False
+    chains: list[list[StepJudgement]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.chains = [[] for _ in range(self.n)]
+
+    def add(self, chain: int, step: int, judgement: StepJudgement) -> None:
+        assert len(self.chains[chain]) == step, "a protocol judges steps in order"
+        self.chains[chain].append(judgement)
+        self.decided = self.threshold is not None and self._first_error() is not None
+
+    def averages(self) -> list[float]:
+        """Averaged rewards of the steps that every chain has judged."""
+        judged = min(len(chain) for chain in self.chains)
+        return [sum(chain[step].reward for chain in self.chains) / self.n for step in range(judged)]
+
+    def _first_error(self) -> int | None:
+        assert self.threshold is not None
+        return next((step for step, reward in enumerate(self.averages()) if reward < self.threshold), None)
+
+    def judged_by_all(self) -> int:
+        """How many steps the verdict covers."""
+        first_error = self._first_error() if self.threshold is not None else None
+        return len(self.averages()) if first_error is None else first_error + 1
+
+
+class _TextLogprobs(Sequence[Sequence[tuple[str, float]]]):
+    """Reported log-probabilities by token text, decoded only where they are looked at."""
+
+    def __init__(self, logprobs: Sequence[dict[int, float]], text_of: Any):
+        self._logprobs, self._text_of = logprobs, text_of
+
+    def __len__(self) -> int:
+        return len(self._logprobs)
+
+    def __getitem__(self, index: Any) -> Any:
+        return [(self._text_of(token), logprob) for token, logprob in self._logprobs[index].items()]
+
+
+def _request_seed(seed: int, solution_id: str, chain: int, request: int) -> int:
+    """A seed for one generation that depends on nothing else that is in flight."""
+    key = f"{seed}/{solution_id}/{chain}/{request}".encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(key, digest_size=6).digest(), "big")
