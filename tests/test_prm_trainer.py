@@ -350,6 +350,8 @@ def test_step_metrics_on_known_predictions():
     # first wrong steps 1, -1, 1, -1; predicted 1, -1, 0, -1
     assert (scores["error_acc"], scores["correct_acc"]) == (pytest.approx(50), pytest.approx(100))
     assert scores["f1"] == pytest.approx(200 / 3)
+    one_class = step_metrics(EvalPrediction(predictions[1:2], labels[1:2]))
+    assert one_class == {"accuracy": 1, "correct_acc": 100}
     batches = EvalPrediction([predictions[:3], predictions[3:]], [labels[:3], labels[3:]])
     assert step_metrics(batches) == scores
 
@@ -564,7 +566,7 @@ def test_last_step_only_is_for_training_alone(tmp_path):
     assert count(trainer.train_dataset) == 8
     assert count(trainer.eval_dataset["all"]) == sum(len(row["labels"]) for row in rows)
     metrics = trainer.evaluate()
-    assert {"eval_all_accuracy", "eval_first_accuracy", "eval_all_f1"} <= set(metrics)
+    assert {"eval_all_accuracy", "eval_first_accuracy", "eval_all_error_acc"} <= set(metrics)
     assert trainer.evaluate(rows[:2], metric_key_prefix="test")["test_accuracy"] <= 1
 
 

@@ -338,7 +338,7 @@ def step_metrics(prediction: EvalPrediction) -> dict[str, float]:
 
     Returns:
         `accuracy`: share of labelled steps judged right, in [0, 1]. `error_acc`, `correct_acc`, `f1`: see
-        `metrics.processbench_scores`, in per cent.
+        `metrics.processbench_scores`, in per cent; those that need a class of which there is no row are left out.
     """
     from ..metrics import processbench_scores
 
@@ -352,7 +352,9 @@ def step_metrics(prediction: EvalPrediction) -> dict[str, float]:
         num_steps += len(correct)
         first_wrong.append(_first_false(correct))
         predicted.append(_first_false(judged))
-    return {"accuracy": num_right / num_steps, **processbench_scores(first_wrong, predicted)}
+    # Without a score of one class Trainer could not compare checkpoints, nor a logger draw it: leave it out instead.
+    scores = processbench_scores(first_wrong, predicted)
+    return {"accuracy": num_right / num_steps} | {name: s for name, s in scores.items() if s is not None}
 
 
 def _rows(batches: Any) -> Iterable[np.ndarray]:

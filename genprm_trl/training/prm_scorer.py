@@ -10,6 +10,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import ConfigError, DataError
+from ..metrics import prediction_from_rewards
 from ..records import Solution, StepJudgement, Verdict
 from .prm_data import StepCollator
 from .prm_loading import load_step_tokenizer, load_trained_classifier
@@ -121,5 +122,5 @@ class PRMScorer:
         ]
         chain += [StepJudgement("", 0.5, "truncated")] * (len(solution.steps) - len(chain))
         rewards = [judgement.reward for judgement in chain]
-        prediction = next((t for t, reward in enumerate(rewards) if reward < self.threshold), -1)
+        prediction = prediction_from_rewards(rewards, self.threshold)
         return Verdict(solution.id, rewards, prediction, [chain], label=solution.label, threshold=self.threshold)
