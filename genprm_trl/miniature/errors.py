@@ -1,8 +1,8 @@
 """Wrong solutions: one error is planted at a step, everything after it is carried on from the wrong number.
 
-Two sorts of kinds make the ablation of the paper (arXiv 2504.00891, section 5) mean something. `ARITHMETIC` kinds state
-a false equation: recomputing it shows them, reading does not. `STRUCTURAL` kinds state a true equation that is not the
-one the problem asks for: reading shows them, recomputing the step's own equation does not.
+Two sorts of kinds make the ablation of the paper (arXiv 2504.00891, section 5) mean something. `ARITHMETIC` kinds
+state a false equation: recomputing it shows them, reading does not. `STRUCTURAL` kinds state a true equation that is
+not the one the problem asks for: reading shows them, recomputing the step's own equation does not.
 """
 
 from __future__ import annotations

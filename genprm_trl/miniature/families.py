@@ -17,8 +17,8 @@ class Operation:
     """One step of a plan.
 
     Attributes:
-        expression: Two operands and one of `+ - * /` between them, such as `q3 * r0`: `q3` is a quantity of the problem,
-            `r0` the result of the first operation.
+        expression: Two operands and one of `+ - * /` between them, such as `q3 * r0`: `q3` is a quantity of the
+            problem, `r0` the result of the first operation.
         purpose: What the result is, in words.
         texts: Sentences that state the equation, any of which may be used.
     """
@@ -307,7 +307,7 @@ FAMILIES: tuple[Family, ...] = (
         texts=(
             "A factory makes {q0} {item} a day for {q1} days and {q2} {item} a day for {q3} days. "
             "Of these {q4} are broken, and the good ones sell for {q5} dollars each. How many dollars is that?",
-            "{name} runs a factory. It makes {q0} {item} on each of {q1} days, later {q2} {item} on each of {q3} days. "
+            "{name} runs a factory. It makes {q0} {item} on each of {q1} days, then {q2} {item} on each of {q3} days. "
             "The {q4} broken ones are thrown away. How much do the others bring at {q5} dollars each?",
         ),
         ranges=((11, 60), (6, 29), (11, 60), (6, 29), (50, 400), (3, 9)),

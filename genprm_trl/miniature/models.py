@@ -1,0 +1,43 @@
+"""Tiny models of a real architecture (Qwen2), with random weights from a seed."""
+
+from __future__ import annotations
+
+import torch
+from transformers import PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM, Qwen2ForTokenClassification
+
+MAX_CONTEXT = 2048
+
+
+def tiny_config(tokenizer: PreTrainedTokenizerBase, hidden_size: int = 96, num_layers: int = 3) -> Qwen2Config:
+    """A Qwen2 configuration for the tokenizer: about 0.3M parameters, tied embeddings, a context of 2,048 tokens."""
+    return Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=hidden_size,
+        intermediate_size=2 * hidden_size,
+        num_hidden_layers=num_layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=MAX_CONTEXT,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def tiny_causal_lm(tokenizer: PreTrainedTokenizerBase, seed: int = 0) -> Qwen2ForCausalLM:
+    """A language model with random weights: the policy, the GenPRM and the direct baseline start from one."""
+    return _seeded(Qwen2ForCausalLM, tiny_config(tokenizer), seed)
+
+
+def tiny_token_classifier(tokenizer: PreTrainedTokenizerBase, seed: int = 0) -> Qwen2ForTokenClassification:
+    """A token classifier of the same size with two labels: the discriminative baseline starts from it."""
+    config = tiny_config(tokenizer)
+    config.num_labels = 2
+    return _seeded(Qwen2ForTokenClassification, config, seed)
+
+
+def _seeded(model_class, config, seed):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return model_class(config).to(torch.float32)
