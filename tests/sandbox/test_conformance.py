@@ -7,6 +7,7 @@ import pytest
 from genprm_trl.sandbox import Sandbox, Session
 
 E = "Code execute Error: "
+CLOSED = "ValueError: I/O operation on closed file."
 TIMEOUT_TEXT = "Code execute time out: Code execution timed out"
 
 WIRE = {
@@ -33,7 +34,7 @@ WIRE = {
     "keyboard interrupt": ("raise KeyboardInterrupt", "error", E + "KeyboardInterrupt: "),
     "input": ("input()", "error", E + "EOFError: EOF when reading a line"),
     "recursion": ("def f(): return f()\nf()", "error", E + "RecursionError: maximum recursion depth exceeded"),
-    "closed stdout": ("import sys; sys.stdout.close(); print()", "error", E + "ValueError: I/O operation on closed file."),
+    "closed stdout": ("import sys; sys.stdout.close(); print()", "error", E + CLOSED),
     "main guard": ("if __name__ == '__main__': print('main')", "ok", "main"),
     "libraries": ("import sympy, numpy, math\nprint(sympy.sqrt(8), numpy.arange(3).sum())", "ok", "2*sqrt(2) 3"),
     "time-out": ("print('lost', flush=True)\nwhile True: pass", "timeout", TIMEOUT_TEXT),

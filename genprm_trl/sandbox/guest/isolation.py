@@ -7,6 +7,7 @@ layer that the kernel refuses is noted with its reason, and the rest go on: the 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import resource
 import signal
@@ -17,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from . import linux
+from . import linux, seccomp
 
 NOBODY = 65534
 ROOT = "/tmp"  # where the new root is put together, inside our own mount namespace
@@ -89,6 +90,7 @@ def hide_root(outcomes: Outcomes, disk: int) -> None:
         outcomes["hidden_root"] = outcomes["private_tmp"] = "needs the mount namespace"
         return
     attempt(outcomes, "hidden_root", lambda: _build_root(disk))
+    _filter(None)  # assembled once, for all sessions
 
 
 def enter_session(outcomes: Outcomes, limits: dict[str, Any], directory: str, proc: int | None) -> None:
@@ -117,7 +119,13 @@ def enter_session(outcomes: Outcomes, limits: dict[str, Any], directory: str, pr
     attempt(outcomes, "no_new_privs", lambda: linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1))
     with contextlib.suppress(OSError):
         linux.prctl(linux.PR_SET_DUMPABLE, 0)  # nobody of the same user may trace or dump it
-    outcomes["seccomp"] = "not built yet"
+    signals_to = None if outcomes.get("pid_namespace") == "" else os.getpid()
+    attempt(outcomes, "seccomp", lambda: seccomp.install(_filter(signals_to)))
+
+
+@functools.cache
+def _filter(signals_to: int | None) -> bytes:
+    return seccomp.assemble(linux.MACHINE, signals_to)
 
 
 def _can_unshare() -> bool:

@@ -1,0 +1,200 @@
+"""How fast the embedded sandbox is, against the ways people run model-written code without one.
+
+Everything is measured in one run on one machine, so that the ratios mean something. `--leak N` opens N sessions too and
+compares descriptors, processes, directories and memory before and after.
+
+    python benchmarks/sandbox.py [--seconds 3] [--leak 10000] [--output benchmarks/results/sandbox.txt]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import psutil
+
+from genprm_trl.sandbox import LocalSandbox
+
+CODE = "x = 2 + 2\nprint(x == 4)"  # a one-line check, as a verifier writes them
+
+
+def rate_of(action: Callable[[], object], seconds: float) -> tuple[float, float]:
+    """Calls a second, and the median seconds of a call."""
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(times) < 3:
+        start = time.perf_counter()
+        action()
+        times.append(time.perf_counter() - start)
+    return len(times) / sum(times), statistics.median(times)
+
+
+async def rate_of_async(action: Callable[[], Awaitable[object]], seconds: float) -> tuple[float, float]:
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        start = time.perf_counter()
+        await action()
+        times.append(time.perf_counter() - start)
+    return len(times) / sum(times), statistics.median(times)
+
+
+def in_process() -> None:
+    import contextlib
+    import io
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        exec(CODE, {})
+
+
+def fresh(code: str) -> None:
+    subprocess.run([sys.executable, "-I", "-c", code], stdout=subprocess.PIPE, check=True)
+
+
+async def concurrent(sandbox: LocalSandbox, sessions: int, seconds: float) -> tuple[float, float, float]:
+    """Blocks a second over all sessions; p50 and p99 of a block as its caller sees it."""
+    times: list[float] = []
+    start = time.perf_counter()
+
+    async def client() -> None:
+        async with sandbox.session() as session:
+            await session.run("x = 1")
+            while time.perf_counter() < start + seconds:
+                begin = time.perf_counter()
+                await session.run(CODE)
+                times.append(time.perf_counter() - begin)
+
+    await asyncio.gather(*(client() for _ in range(sessions)))
+    elapsed = time.perf_counter() - start
+    times.sort()
+    return len(times) / elapsed, times[len(times) // 2], times[int(len(times) * 0.99)]
+
+
+def session_memory(process: psutil.Process) -> list[int]:
+    """Proportional set sizes of the sandbox's workers in bytes (those with no children below the zygote)."""
+    return [p.memory_full_info().pss for p in process.children(recursive=True) if not p.children()]
+
+
+def resources() -> dict[str, int]:
+    process = psutil.Process()
+    return {
+        "descriptors": process.num_fds(),
+        "processes": len(process.children(recursive=True)),
+        "directories": len(list(Path(tempfile.gettempdir()).glob("genprm-sandbox-*"))),
+        "resident KiB, host": process.memory_info().rss >> 10,
+        "resident KiB, zygote": sum(
+            p.memory_info().rss >> 10 for p in process.children() for p in p.children() or [p]
+        ),
+    }
+
+
+async def leak(count: int, at_once: int = 8) -> list[str]:
+    """Opens `count` sessions, `at_once` at a time. What is there after the first hundred must be there at the end."""
+    lines: list[str] = []
+    async with LocalSandbox() as sandbox:
+        remaining = iter(range(count))
+
+        async def client() -> None:
+            for number in remaining:
+                async with sandbox.session() as session:
+                    result = await session.run(f"open('f', 'w').write('x'); print({number})")
+                    assert result.output == str(number), result
+                if number == 100:
+                    await asyncio.sleep(0.5)
+                    states.append(resources())
+
+        states: list[dict[str, int]] = []
+        start = time.perf_counter()
+        await asyncio.gather(*(client() for _ in range(at_once)))
+        elapsed = time.perf_counter() - start
+        await asyncio.sleep(0.5)
+        states.append(resources())
+        lines.append(f"{count} sessions in {elapsed:.1f} s ({count / elapsed:.0f} a second)")
+        lines += [f"  {name}: {states[0][name]} after 100, {states[1][name]} after {count}" for name in states[0]]
+    await asyncio.sleep(0.2)
+    lines.append("  after closing: " + ", ".join(f"{n} {v}" for n, v in resources().items() if "KiB" not in n))
+    return lines
+
+
+async def measure(seconds: float, leak_sessions: int) -> list[str]:
+    lines = [
+        f"{platform.platform()}, {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+        f"load average at start {os.getloadavg()[0]:.1f}, user id {os.geteuid()}",
+    ]
+    async with LocalSandbox() as sandbox:
+        held = sandbox.protections()
+        lines.append("protections in force: " + ", ".join(n for n, p in held.items() if p.holds))
+        lacking = [f"{n} ({p.reason})" for n, p in held.items() if not p.holds]
+        lines.append("not in force: " + ("; ".join(lacking) or "none"))
+
+        exec_rate, exec_median = rate_of(in_process, seconds)
+        bare_rate, bare_median = rate_of(lambda: fresh(CODE), seconds)
+        sympy_rate, sympy_median = rate_of(lambda: fresh("import sympy\n" + CODE), seconds)
+        async with sandbox.session() as session:
+            await session.run("x = 1")
+            warm_rate, warm_median = await rate_of_async(lambda: session.run(CODE), seconds)
+
+        async def new_session() -> None:
+            async with sandbox.session() as session:
+                await session.run("sympy = __import__('sympy')\n" + CODE)
+
+        new_rate, new_median = await rate_of_async(new_session, seconds)
+        rows = [
+            ("in-process exec (no isolation)", exec_rate, exec_median),
+            ("fresh python -I -c", bare_rate, bare_median),
+            ("fresh python importing sympy", sympy_rate, sympy_median),
+            ("warm block in a session", warm_rate, warm_median),
+            ("new session, sympy at hand", new_rate, new_median),
+        ]
+        lines.append("")
+        lines += [f"{name:34s} {rate:10.1f} a second, median {median * 1e3:8.3f} ms" for name, rate, median in rows]
+        lines += [
+            "",
+            f"warm block / fresh python:           {warm_rate / bare_rate:6.1f} x",
+            f"warm block - in-process, medians:    {(warm_median - exec_median) * 1e3:6.3f} ms",
+            f"new session / fresh with sympy:      {new_rate / sympy_rate:6.1f} x",
+            "",
+        ]
+        for sessions in (2, 8, 64):
+            rate, p50, p99 = await concurrent(sandbox, sessions, seconds)
+            lines.append(
+                f"{sessions:3d} sessions at once: {rate:8.0f} blocks a second, "
+                f"p50 {p50 * 1e3:7.2f} ms, p99 {p99 * 1e3:7.2f} ms"
+            )
+        sessions_open = [sandbox.session() for _ in range(16)]
+        for session in sessions_open:
+            await session.run("import sympy; y = sympy.expand((sympy.Symbol('x') + 1) ** 3); " + "print(y)")
+        memory = session_memory(psutil.Process())
+        lines.append(
+            f"memory a session with sympy in use (proportional set size): {max(memory) / 2**20:.1f} MiB at most"
+        )
+        for session in sessions_open:
+            await session.close()
+    if leak_sessions:
+        lines += ["", *await leak(leak_sessions)]
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=3.0, help="how long each thing is measured")
+    parser.add_argument("--leak", type=int, default=0, help="sessions of the leak test; 0 leaves it out")
+    parser.add_argument("--output", type=Path, help="file that gets what is printed")
+    options = parser.parse_args()
+    text = "\n".join(asyncio.run(measure(options.seconds, options.leak))) + "\n"
+    print(text, end="")
+    if options.output:
+        options.output.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
