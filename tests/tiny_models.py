@@ -127,4 +127,7 @@ def _tiny_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Qwen2ForCausalLM(Qwen2Config(**settings))
+    with torch.no_grad():
+        # A small logit: a random model should not end most texts after a few tokens.
+        model.lm_head.weight[tokenizer.eos_token_id] *= 0.1
     return model.to(torch.float32).eval()

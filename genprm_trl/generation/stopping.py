@@ -35,13 +35,14 @@ class Detokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Tokens whose text is `text` in the middle of a text, as far as the tokenizer has such."""
-        ids = list(self._tokenizer.encode(text, add_special_tokens=False))
-        if self.decode(ids) != text:
-            anchored = list(self._tokenizer.encode("\n" + text, add_special_tokens=False))
-            start = next((i for i in range(len(anchored)) if self.decode(anchored[i:]) == text), None)
-            if start is not None:
-                return anchored[start:]
-        return ids
+        # A tokenizer that puts a space before whatever it encodes is asked for the text behind something else, which
+        # must not merge with it.
+        for before in ("", "\n", "a", "1"):
+            ids = list(self._tokenizer.encode(before + text, add_special_tokens=False))
+            for start in range(len(ids)):
+                if self.decode(ids[start:]) == text:
+                    return ids[start:]
+        return list(self._tokenizer.encode(text, add_special_tokens=False))
 
     def token_text(self, token: int) -> str:
         """The text of one token, remembered."""
