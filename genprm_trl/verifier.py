@@ -135,6 +135,9 @@ class GenPRM:
         """
         from genprm_trl.generation import TransformersGenerator
 
+        if mode is not None:
+            Mode.of(mode)  # a misspelt mode shows before the weights are loaded
+        generator = TransformersGenerator(model, tokenizer, **(generator_kwargs or {}))
         settings = load_settings(model) if isinstance(model, str | Path) else None
         if settings is None:
             published = str(model).startswith(_PUBLISHED_PREFIX)
@@ -144,7 +147,6 @@ class GenPRM:
             first_turn=first_turn or settings.first_turn,
             max_step_tokens=max_step_tokens,
         )
-        generator = TransformersGenerator(model, tokenizer, **(generator_kwargs or {}))
         chat = ChatFormat(generator.tokenizer, turn_opening or settings.turn_opening, chat_template)
         if sandbox is None and Mode.of(protocol.mode).execute:
             from genprm_trl.sandbox import LocalSandbox

@@ -23,7 +23,6 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from genprm_trl.chain_metrics import ScoreEstimate, processbench_by_votes
-from genprm_trl.generation import TransformersGenerator
 from genprm_trl.hub import CardContent, MeasuredScore, write_model_card
 from genprm_trl.jsonl import write_jsonl
 from genprm_trl.miniature.models import tiny_causal_lm, tiny_token_classifier
@@ -32,7 +31,6 @@ from genprm_trl.miniature.tokenizer import build_tokenizer
 from genprm_trl.miniature.world import make_solutions
 from genprm_trl.records import RationaleRecord, Solution, Verdict
 from genprm_trl.report import Curve, markdown_table, plot_score_by_n
-from genprm_trl.sandbox import LocalSandbox
 from genprm_trl.training.prm import PRMConfig, PRMTrainer
 from genprm_trl.training.prm_scorer import PRMScorer
 from genprm_trl.training.sft import GenPRMConfig, GenPRMTrainer
@@ -48,6 +46,8 @@ MODE_NOTES = {
     "code_execution": "code recomputes the step's own equation: sees wrong arithmetic and nothing else",
     "full": "words say what the step should compute, code compares",
 }
+# More than the longest rationale of the reasoner takes; what rambles on is not worth waiting for.
+STEP_TOKENS = 320
 _MODE_NAMES = {"analysis": "analysis only", "code_execution": "code with execution", "full": "full"}
 
 
@@ -307,7 +307,7 @@ def _judge(
         add("direct", "direct", list(prm.verify_all(heldout, progress=progress, desc="direct")), [1])
 
     ns = [n for n in (1, 2, 4, 8, 16, 32) if n <= plan.chains]
-    with GenPRM(TransformersGenerator(output / "genprm"), LocalSandbox(), n=plan.chains, seed=seed) as prm:
+    with GenPRM.from_pretrained(output / "genprm", n=plan.chains, seed=seed, max_step_tokens=STEP_TOKENS) as prm:
         for mode, name in _MODE_NAMES.items():
             verifier = prm.with_options(mode=mode)
             add(mode, name, list(verifier.verify_all(heldout, progress=progress, desc=name)), ns)
