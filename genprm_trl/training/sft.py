@@ -17,15 +17,17 @@ from accelerate.logging import get_logger
 from accelerate.utils import is_peft_model, str_to_bool
 from datasets import Dataset, IterableDataset
 from huggingface_hub import ModelCard, ModelCardData
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
+from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import is_torch_bf16_gpu_available, is_torch_xla_available
 from trl import SFTConfig, SFTTrainer
 
 from genprm_trl.chat import ChatFormat, TokenKind
 from genprm_trl.errors import ConfigError
+from genprm_trl.generation.loading import load_tokenizer
 from genprm_trl.model_settings import ModelSettings
 from genprm_trl.protocol.genprm import MODES
+from genprm_trl.training.packing import leakage
 from genprm_trl.training.sft_data import ConversationEncoder, Rows, as_dataset, encode_dataset
 
 if TYPE_CHECKING:
@@ -233,7 +235,12 @@ class GenPRMTrainer(SFTTrainer):
             raise ConfigError("GenPRMTrainer needs a train_dataset")
         if kwargs.get("formatting_func") is not None:
             raise ConfigError("formatting_func has no use here: the conversations are made from the rows")
+        if processing_class is None and isinstance(model, str):
+            # Loaded as the verifier will load it; AutoTokenizer takes some saved tokenizers for another class.
+            processing_class = load_tokenizer(model)
         self._modes: dict[str, None] = {}  # in the order they are met
+        self._max_tokens = _max_tokens(model, args)
+        self._documents_apart = False
         self._judgements: list[torch.Tensor] = []
         super().__init__(
             model=model,
@@ -263,7 +270,7 @@ class GenPRMTrainer(SFTTrainer):
         if "input_ids" not in (dataset.column_names or ()):
             encoder = _encoder(args, f"{dataset_name}_dataset")
             encoder.tokenizer = getattr(processing_class, "tokenizer", processing_class)
-            encoder.max_length = args.max_length
+            encoder.max_length = self._max_tokens
             ChatFormat(encoder.tokenizer, encoder.turn_opening)  # an unusable chat template shows before the work
             dataset = encode_dataset(dataset, encoder, args.dataset_num_proc)
             if isinstance(dataset, Dataset) and dataset_name == "train":
@@ -275,6 +282,25 @@ class GenPRMTrainer(SFTTrainer):
         super()._set_signature_columns_if_needed()
         if _VERDICTS not in self._signature_columns:
             self._signature_columns.append(_VERDICTS)
+
+    def compute_loss(
+        self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> torch.Tensor | tuple[torch.Tensor, Any]:
+        if self.padding_free and not self._documents_apart:
+            # Here, since only now is the model where and how it will be trained, whatever wraps it.
+            self._check_documents_apart(model)
+        return super().compute_loss(model, inputs, *args, **kwargs)
+
+    def _check_documents_apart(self, model: torch.nn.Module) -> None:
+        config = self.model.config
+        leaked = leakage(model, config.get_text_config().vocab_size, self.args.device)
+        # A few per cent are rounding, where the tokens of documents are grouped (mixtures of experts).
+        if leaked > 0.05:
+            raise ConfigError(
+                f"packed conversations see one another with this model's attention ({config._attn_implementation}); "
+                "load it with attn_implementation='sdpa' or a FlashAttention, or set packing=False"
+            )
+        self._documents_apart = True
 
     def evaluate(
         self,
@@ -338,6 +364,12 @@ class GenPRMTrainer(SFTTrainer):
         judged = torch.full((*verdicts.shape[:2], 2), -1.0, device=verdicts.device)
         judged[there] = torch.stack((reward, judgement.float()), dim=1)
         return judged
+
+    @property
+    def chat_format(self) -> ChatFormat:
+        """The chat template that the conversations are encoded with."""
+        tokenizer = getattr(self.processing_class, "tokenizer", self.processing_class)
+        return ChatFormat(tokenizer, self.model_settings.turn_opening)
 
     @property
     def model_settings(self) -> ModelSettings:
@@ -441,7 +473,7 @@ def step_metrics(judgements: Iterable[torch.Tensor]) -> dict[str, float]:
 
     Returns:
         `step_accuracy`: share of steps judged right, in [0, 1]. `error_acc`, `correct_acc`, `f1`: see
-        `metrics.processbench_scores`, in per cent.
+        `metrics.processbench_scores`, in per cent; those that the data leave undefined are left out.
     """
     from genprm_trl.metrics import processbench_scores
 
@@ -455,11 +487,31 @@ def step_metrics(judgements: Iterable[torch.Tensor]) -> dict[str, float]:
         total += len(correct)
         labels.append(_first_false(correct))
         predictions.append(_first_false(judged))
-    return {"step_accuracy": right / total, **processbench_scores(labels, predictions)}
+    scores = processbench_scores(labels, predictions)
+    return {"step_accuracy": right / total, **{name: value for name, value in scores.items() if value is not None}}
 
 
 def _first_false(values: torch.Tensor) -> int:
     return int(values.int().argmin()) if not values.all() else -1
+
+
+def _max_tokens(model: Any, args: GenPRMConfig) -> int | None:
+    """The bound on a conversation: `max_length`, or the model's context where that is shorter."""
+    config = getattr(model, "config", None)
+    if config is None:
+        init_kwargs = args.model_init_kwargs if isinstance(args.model_init_kwargs, dict) else {}
+        try:
+            config = AutoConfig.from_pretrained(
+                model, revision=init_kwargs.get("revision"), trust_remote_code=args.trust_remote_code
+            )
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"no model could be loaded from '{model}': {error}") from error
+    context = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if context is None or (args.max_length is not None and args.max_length <= context):
+        return args.max_length
+    if args.max_length is not None:
+        logger.info(f"Conversations are cut at the model's context of {context} tokens, not at max_length.")
+    return context
 
 
 def _encoder(args: GenPRMConfig, name: str) -> ConversationEncoder:

@@ -216,9 +216,9 @@ def _fit(text: str, number: int, mode_name: str, field_name: str, *, may_reduce:
 
     parsed = parse_rationale(text, step=number)
     rationale, judgement = parsed.rationale, parsed.rationale.judgement
-    if parsed.status == "no_verdict" or judgement is None:
+    if parsed.status == "no_verdict":
         raise bad("has no verdict; a rationale ends with <output>, **Judgement**: $\\boxed{Yes}$ (or No), </output>")
-    if parsed.status != "ok":
+    if parsed.status != "ok" or judgement is None:
         raise bad("is not in the format of a rationale (see genprm_trl.protocol.Rationale)")
     if rationale.step != number:
         raise bad(f"speaks of paragraph {rationale.step}, but is the turn of paragraph {number}")

@@ -1,0 +1,133 @@
+"""Judging real solutions while a GenPRM is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from accelerate.utils import gather_object
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from genprm_trl.errors import ConfigError, DataError
+from genprm_trl.metrics import processbench_scores
+from genprm_trl.protocol.genprm import GenPRMProtocol, Mode
+from genprm_trl.records import Solution
+
+if TYPE_CHECKING:
+    from genprm_trl.training.sft import GenPRMTrainer
+
+
+class VerificationCallback(TrainerCallback):
+    """At each evaluation, lets the model judge solutions as the verifier does: it writes rationales, and code runs.
+
+    Logs the scores of ProcessBench in per cent as `eval_verified_f1`, `eval_verified_error_acc` and
+    `eval_verified_correct_acc` (those that the labels leave undefined are left out), and as `eval_verified_ok` the
+    share of judgements, in [0, 1], that came of a complete rationale. All of them can be `metric_for_best_model`.
+
+    With several processes, each judges its share of the solutions with its own copy of the model.
+
+    Args:
+        trainer: The trainer; add the callback to it with `trainer.add_callback`.
+        solutions: Solutions with a `label`; a few dozen, since generation is slow.
+        mode: The mode to judge in; default: the main one that the model is trained in.
+        n: Chains a solution.
+        max_step_tokens: Bound on the tokens of one rationale.
+        max_batch_size: Chains that generate at once.
+        seed: Of the sampling, the same at each evaluation.
+
+    Raises:
+        ConfigError: The model is sharded over processes, so that none can generate with it alone.
+        DataError: There are no solutions, or one has no label.
+
+    Example:
+        ```python
+                trainer = GenPRMTrainer("Qwen/Qwen2.5-0.5B-Instruct", args=args, train_dataset=records)
+        trainer.add_callback(VerificationCallback(trainer, read_solutions("held_out.jsonl")[:50]))
+        trainer.train()
+        ```
+    """
+
+    def __init__(
+        self,
+        trainer: GenPRMTrainer,
+        solutions: Sequence[Solution],
+        *,
+        mode: str | None = None,
+        n: int = 1,
+        max_step_tokens: int = 2048,
+        max_batch_size: int = 64,
+        seed: int = 0,
+    ):
+        if not solutions:
+            raise DataError("no solutions to verify")
+        for number, solution in enumerate(solutions, start=1):
+            if solution.label is None:
+                raise DataError("missing; without it there is nothing to score", row=number, field="label")
+        zero3 = trainer.is_deepspeed_enabled and trainer.accelerator.state.deepspeed_plugin.zero_stage == 3
+        if trainer.is_fsdp_enabled or zero3:
+            raise ConfigError("solutions cannot be verified during training with a sharded model (FSDP, ZeRO-3)")
+        self.trainer = trainer
+        self.solutions = list(solutions)
+        settings = trainer.model_settings
+        self.protocol = GenPRMProtocol(mode or settings.default_mode, settings.first_turn, max_step_tokens)
+        self.n = n
+        self.max_batch_size = max_batch_size
+        self.seed = seed
+        self._done_at: int | None = None
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Verifies, once a step even where several data sets are evaluated."""
+        if self._done_at == state.global_step and state.global_step:
+            return
+        self._done_at = state.global_step
+        scores = {f"eval_verified_{name}": value for name, value in self.verify().items()}
+        if metrics is not None:
+            metrics.update(scores)  # where the trainer looks for metric_for_best_model
+        self.trainer.log(dict(scores))
+
+    def verify(self) -> Mapping[str, float]:
+        """Lets the model as it is judge the solutions.
+
+        Returns:
+            The scores, without their prefix; the same in every process.
+        """
+        from genprm_trl.generation import TransformersGenerator
+        from genprm_trl.sandbox import LocalSandbox
+        from genprm_trl.verifier import GenPRM
+
+        trainer = self.trainer
+        rank, world = trainer.accelerator.process_index, trainer.accelerator.num_processes
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        chat = trainer.chat_format
+        generator = TransformersGenerator(model, chat.tokenizer, max_batch_size=self.max_batch_size)
+        prm = GenPRM(
+            generator,
+            LocalSandbox() if Mode.of(self.protocol.mode).execute else None,
+            self.protocol,
+            chat=chat,
+            n=self.n,
+            stop="first_error",
+            seed=self.seed,
+        )
+        was_training = model.training
+        try:
+            with prm:
+                share = self.solutions[rank::world]
+                verdicts = list(prm.verify_all(share, progress=not trainer.args.disable_tqdm and rank == 0))
+        finally:
+            model.train(was_training)
+        statuses = [judgement.status for verdict in verdicts for chain in verdict.chains for judgement in chain]
+        found = gather_object([(verdict.label, verdict.prediction) for verdict in verdicts])
+        complete = gather_object([status == "ok" for status in statuses])
+        scores = processbench_scores([label for label, _ in found], [prediction for _, prediction in found])
+        return {
+            **{name: value for name, value in scores.items() if value is not None},
+            "ok": sum(complete) / len(complete),
+        }
