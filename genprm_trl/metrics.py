@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
@@ -185,89 +184,6 @@ def bootstrap_interval(
         return None
     low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
-
-
-@dataclass(frozen=True, slots=True)
-class ScoreEstimate:
-    """A score with the interval that other problems and other samples of rationales would put it in.
-
-    Attributes:
-        value: The score.
-        low, high: The ends of its bootstrap interval.
-    """
-
-    value: float
-    low: float
-    high: float
-
-
-def processbench_by_votes(
-    labels: Sequence[int],
-    chains: Sequence[Sequence[Sequence[float]]],
-    n: int,
-    *,
-    threshold: float = 0.5,
-    confidence: float = 0.95,
-    draws: int = 200,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> dict[str, ScoreEstimate]:
-    """ProcessBench's scores with the rewards of n rationale chains averaged (Maj@n), estimated from a pool of chains.
-
-    With fewer chains than the pool holds, scores are means over random draws of n chains for each solution, so that
-    Maj@1 and Maj@8 from one pool of eight are not a matter of which chain came first.
-
-    Args:
-        labels: As for `processbench_scores`, both classes present. Shape (B,).
-        chains: Step rewards: `chains[b][k][t]` of solution b, chain k, step t. At least n chains each, all of a
-            solution's chains of one length.
-        n: Chains to average.
-        threshold: As for `prediction_from_rewards`.
-        confidence: Coverage of the interval, by percentile bootstrap over the solutions and the chains drawn for them.
-        draws: How many draws of chains to average over.
-        resamples: How many bootstrap resamples to draw.
-        seed: Makes the draws reproducible.
-
-    Returns:
-        Estimates of `error_acc`, `correct_acc` and `f1` in per cent.
-
-    Raises:
-        ValueError: The lengths differ, a class is empty, or a solution has fewer than n chains.
-    """
-    if len(labels) != len(chains):
-        raise ValueError(f"{len(labels)} labels for {len(chains)} solutions' chains")
-    wrong = np.array([label != -1 for label in labels], dtype=bool)
-    if wrong.all() or not wrong.any():
-        raise ValueError("both solutions with and without an error are needed")
-    generator = np.random.default_rng(seed)
-    right = np.empty((len(labels), draws), dtype=bool)
-    for index, (label, pool) in enumerate(zip(labels, chains, strict=True)):
-        if not 1 <= n <= len(pool):
-            raise ValueError(f"n must be from 1 to the {len(pool)} chains of solution {index}, not {n}")
-        if len({len(chain) for chain in pool}) != 1:
-            raise ValueError(f"the chains of solution {index} have different lengths")
-        rewards = np.asarray(pool, dtype=float)
-        drawn = generator.permuted(np.tile(np.arange(len(pool)), (draws, 1)), axis=1)[:, :n]
-        # Sorted, so that the same chains have the same mean to the last bit whatever order they were drawn in.
-        means = rewards[np.sort(drawn, axis=1)].mean(axis=1)
-        right[index] = [prediction_from_rewards(row, threshold) == label for row in means.tolist()]
-
-    def scores(outcomes: np.ndarray, wrong: np.ndarray) -> np.ndarray:
-        """Outcomes and their classes of shape (..., B) to scores of shape (3, ...)."""
-        with np.errstate(invalid="ignore", divide="ignore"):
-            error_acc = 100 * (outcomes & wrong).sum(-1) / wrong.sum(-1)
-            correct_acc = 100 * (outcomes & ~wrong).sum(-1) / (~wrong).sum(-1)
-            f1 = np.where(error_acc + correct_acc > 0, 2 * error_acc * correct_acc / (error_acc + correct_acc), 0)
-        return np.stack([error_acc, correct_acc, np.where(np.isnan(error_acc + correct_acc), np.nan, f1)])
-
-    values = scores(right.T, wrong).mean(axis=1)
-    picked = generator.integers(len(labels), size=(resamples, len(labels)))
-    resampled = scores(right[picked, generator.integers(draws, size=picked.shape)], wrong[picked])
-    tail = (1 - confidence) / 2
-    # A resample of few solutions may miss a class; its score is undefined and left out.
-    low, high = np.nanquantile(resampled, [tail, 1 - tail], axis=1)
-    names = ("error_acc", "correct_acc", "f1")
-    return {name: ScoreEstimate(float(values[i]), float(low[i]), float(high[i])) for i, name in enumerate(names)}
 
 
 # ---------------------------------------------------------------------------------------------------------------------

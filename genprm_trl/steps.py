@@ -112,16 +112,17 @@ def _step_starts(lines: Sequence[str], style: StepStyle) -> list[int]:
 
 
 def _split(text: str, starts: list[int], style: StepStyle) -> StepSplit:
-    steps: list[str] = []
-    separators = [""]
+    spans = []
     for start, end in zip(starts, [*starts[1:], len(text)], strict=True):
         piece = text[start:end]
         step = piece.strip()
-        if not step:
-            separators[-1] += piece
-            continue
-        lead = len(piece) - len(piece.lstrip())
-        separators[-1] += piece[:lead]
-        steps.append(step)
-        separators.append(piece[lead + len(step) :])
-    return StepSplit(steps, separators, style)
+        if step:
+            first = start + len(piece) - len(piece.lstrip())
+            spans.append((first, first + len(step)))
+    ends = [0, *(end for _, end in spans)]
+    begins = [*(begin for begin, _ in spans), len(text)]
+    return StepSplit(
+        steps=[text[begin:end] for begin, end in spans],
+        separators=[text[end:begin] for end, begin in zip(ends, begins, strict=True)],
+        style=style,
+    )
