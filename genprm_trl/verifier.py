@@ -303,6 +303,11 @@ class GenPRM:
                         judgement = StepJudgement(conversation.turn_text, reward, status, rounds, generated)
                         tally.add(index, step, judgement)
                         rounds, generated = [], 0
+                        if status == "truncated":
+                            # The history only grows, so nothing that follows can fit either.
+                            for later in range(step + 1, len(solution.steps)):
+                                tally.add(index, later, StepJudgement("", 0.5, "truncated"))
+                            break
         finally:
             script.close()
             if session is not None:
