@@ -6,6 +6,9 @@ import copy
 import dataclasses
 import json
 import logging
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -644,3 +647,62 @@ def test_an_adapter_is_trained_and_saved(tmp_path):
     assert load_settings(tmp_path) == ModelSettings()
     assert (tmp_path / "adapter_model.safetensors").exists()
     assert (tmp_path / "tokenizer.json").exists()
+
+
+# --- Several processes -----------------------------------------------------------------------------------------------
+
+
+def train_and_report(path: Path, batch_size: int) -> dict[str, Any]:
+    """A short run with evaluation and verification, as JSON; run by one process, or by each of several."""
+    run = trainer(
+        path,
+        records(8),
+        eval_dataset=records(5),  # not a multiple of the batches, so that padding rows would show
+        per_device_train_batch_size=batch_size,
+        per_device_eval_batch_size=batch_size,
+        max_steps=4,
+        max_grad_norm=1.0,
+        use_cpu=True,
+    )
+    run.train()
+    metrics = run.evaluate()
+    solutions = [record.solution for record in records(5)]
+    verified = VerificationCallback(run, solutions, mode="direct").verify()
+    return {
+        "processes": run.accelerator.num_processes,
+        "losses": losses(run),
+        "metrics": {name: metrics[f"eval_{name}"] for name in ("step_accuracy", "error_acc", "correct_acc")},
+        "verified": dict(verified),
+        "weights": [float(weight.detach().double().norm()) for weight in run.model.parameters()],
+        "main": run.is_world_process_zero(),
+    }
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_with_twice_the_batch(tmp_path):
+    script = (
+        "import json, sys; from pathlib import Path; from tests.test_sft_trainer import train_and_report; "
+        "report = train_and_report(Path(sys.argv[1]), 2); "
+        "report['main'] and Path(sys.argv[1], 'report.json').write_text(json.dumps(report))"
+    )
+    path = tmp_path / "run.py"
+    path.write_text(script, encoding="utf-8")
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(Path(__file__).parent.parent),
+        "HF_HUB_OFFLINE": "1",
+    }
+    subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", path, tmp_path],
+        check=True,
+        env=environment,
+        capture_output=True,
+        timeout=240,
+    )
+    both = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    one = train_and_report(tmp_path, 4)
+    assert (both["processes"], one["processes"]) == (2, 1)
+    assert both["losses"] == pytest.approx(one["losses"], rel=1e-5)
+    assert both["weights"] == pytest.approx(one["weights"], rel=1e-5)
+    assert both["metrics"] == pytest.approx(one["metrics"], rel=1e-4)
+    assert both["verified"] == pytest.approx(one["verified"])
