@@ -64,10 +64,13 @@ class ChatFormat:
         self.turn_opening: TurnOpening = turn_opening
         self._template = chat_template
         control = self._control_tokens()
-        self._control_ids = frozenset(tokenizer.convert_tokens_to_ids(control))
-        # Finds every character at which one of them starts, overlapping ones, too.
-        strings = "|".join(map(re.escape, [_PLACEHOLDER, *control]))
-        self._control_start = re.compile(f"(?={strings})(.)", re.DOTALL)
+        control_ids = {*tokenizer.all_special_ids, *tokenizer.convert_tokens_to_ids(control)}
+        self._control_ids = frozenset(control_ids - {tokenizer.unk_token_id})
+        # Finds every character at which one of them starts, overlapping ones, too. Most text is passed over by the
+        # first look-ahead, since a vocabulary may have hundreds of control tokens.
+        strings = [_PLACEHOLDER, *control]
+        first = "".join(sorted({re.escape(string[0]) for string in strings}))
+        self._control_start = re.compile(f"(?=[{first}])(?={'|'.join(map(re.escape, strings))})(.)", re.DOTALL)
         bos = tokenizer.bos_token_id
         self._adds_bos = bos is not None and tokenizer.encode("x", add_special_tokens=True)[:1] == [bos]
         # Encoders of the SentencePiece family put a space before each text they are given.
@@ -160,7 +163,7 @@ class ChatFormat:
         """Renders the conversation and splits it where the assistant's turns stand.
 
         Args:
-            messages: Messages; the content of an assistant's turn is ignored.
+            messages: Messages with contents that went through `neutralize`; an assistant's content is ignored.
             open_turn: Whether an assistant's turn is to follow. Otherwise the last message is the assistant's.
 
         Returns:
@@ -168,7 +171,7 @@ class ChatFormat:
         """
         prepared: list[dict[str, str]] = []
         for message in messages:
-            content = _PLACEHOLDER if message["role"] == "assistant" else self.neutralize(message["content"])
+            content = _PLACEHOLDER if message["role"] == "assistant" else message["content"]
             prepared.append({"role": message["role"], "content": content})
         if prepared and prepared[0]["role"] == "system" and not self._system_role:
             system = prepared.pop(0)["content"]
@@ -224,7 +227,8 @@ class Conversation:
 
     def open_turn(self, messages: Iterable[dict[str, str]]) -> None:
         """Ends the open turn, adds `messages` (user and system) and opens the assistant's next turn."""
-        self._messages += messages
+        for message in messages:
+            self._messages.append({**message, "content": self._chat.neutralize(message["content"])})
         pieces = self._chat.render(self._messages, open_turn=True)
         self._closed, self._closed_kinds = self._finished_turns(pieces[:-1])
         self._messages.append({"role": "assistant", "content": ""})
