@@ -1,6 +1,6 @@
 """How fast the embedded sandbox is, against the ways people run model-written code without one.
 
-Everything is measured in one run on one machine, so that the ratios mean something. `--leak N` opens N sessions too and
+Everything is measured in one run on one machine, so the ratios mean something. `--leak N` opens N sessions too and
 compares descriptors, processes, directories and memory before and after.
 
     python benchmarks/sandbox.py [--seconds 3] [--leak 10000] [--output benchmarks/results/sandbox.txt]

@@ -123,6 +123,7 @@ class Worker:
         self._pid = os.getpid()
         self._armed = self._fired = False
         self._stale: set[int] = set()
+        self._uninterruptible = {f.__code__ for f in (Worker._run, Worker._disarm, Worker._allow_reserve)}
         self._module = types.ModuleType("__main__")
         self._module.__dict__["__builtins__"] = builtins
         sys.modules["__main__"] = self._module
@@ -155,6 +156,7 @@ class Worker:
         signal.signal(signal.SIGALRM, self._alarm)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
         try:
+            self._allow_reserve(False)
             signal.setitimer(signal.ITIMER_REAL, seconds, RETRY_INTERVAL)
             status, text = self._execute(code)
             if status == "ok":
@@ -169,6 +171,7 @@ class Worker:
             status, text = "error", f"Code execute Error: {type(error).__name__}: "
         finally:
             self._disarm()
+            self._allow_reserve(True)
         if os.getpid() != self._pid:
             os._exit(0)  # a child that the program forked has come to the end of the block
         if self._fired:
@@ -192,8 +195,8 @@ class Worker:
                 return "ok", ""
             return "error", _describe(error)
         except MemoryError as error:
-            with self._reserve():
-                return "memory", _describe(error)
+            self._allow_reserve(True)  # the names of the program still fill the rest
+            return "memory", _describe(error)
         except OSError as error:
             return ("memory" if error.errno == errno.ENOMEM else "error"), _describe(error)
         except BaseException as error:
@@ -202,25 +205,19 @@ class Worker:
     def _alarm(self, signum: int, frame: Any) -> None:
         if self._armed:
             self._fired = True
-            raise BlockTimeout
+            # Never between the harness's own lines, where nobody would catch it: the timer comes again.
+            if frame is None or frame.f_code not in self._uninterruptible:
+                raise BlockTimeout
 
     def _disarm(self) -> None:
-        while True:
-            try:
-                self._armed = False
-                signal.setitimer(signal.ITIMER_REAL, 0)
-                return
-            except BlockTimeout:
-                continue  # it fired between the block's end and this line
+        self._armed = False
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
-    @contextlib.contextmanager
-    def _reserve(self) -> Any:
-        soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-        resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
-        try:
-            yield
-        finally:
-            resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    def _allow_reserve(self, allowed: bool) -> None:
+        """Moves the memory limit: with the reserve for the harness's own work, without it for a program's."""
+        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+        if hard != resource.RLIM_INFINITY:
+            resource.setrlimit(resource.RLIMIT_AS, (hard if allowed else hard - RESERVE, hard))
 
     def _open_streams(self) -> _Capture:
         """Standard streams as new for each block, whatever the last one closed or replaced."""

@@ -1,0 +1,8 @@
+# Uses up the time by a finally clause.
+# expect: timeout
+try:
+    while True:
+        pass
+finally:
+    while True:
+        pass

@@ -1,0 +1,6 @@
+# Uses up the time by a deadlock.
+# expect: timeout
+import threading
+lock = threading.Lock()
+lock.acquire()
+lock.acquire()

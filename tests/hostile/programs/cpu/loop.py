@@ -1,0 +1,4 @@
+# Uses up the time by a loop.
+# expect: timeout
+while True:
+    pass

@@ -1,0 +1,4 @@
+# Starts another interpreter.
+# expect: error
+import subprocess, sys
+print(subprocess.run([sys.executable, "-c", "print('BREACH')"], capture_output=True, text=True).stdout)

@@ -1,0 +1,5 @@
+# Raises an exception outside the usual tree.
+# expect: error
+class E(BaseException):
+    pass
+raise E("x")

@@ -1,0 +1,3 @@
+# Raises GeneratorExit.
+# expect: error
+raise GeneratorExit

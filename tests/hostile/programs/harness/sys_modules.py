@@ -1,0 +1,4 @@
+# Empties sys.modules.
+# expect: ok error
+import sys
+sys.modules.clear()

@@ -1,0 +1,4 @@
+# Aborts.
+# expect: killed
+import os
+os.abort()

@@ -1,0 +1,4 @@
+# Kills itself.
+# expect: ok killed
+import os
+os.kill(os.getpid(), 9)

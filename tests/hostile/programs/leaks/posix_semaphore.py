@@ -1,0 +1,4 @@
+# Leaves a POSIX semaphore behind.
+# expect: error
+import multiprocessing
+multiprocessing.Semaphore()

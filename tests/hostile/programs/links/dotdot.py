@@ -1,0 +1,3 @@
+# Climbs out by dots.
+# expect: error
+print("BREACH", open("/tmp" + "/.." * 20 + CANARY).read())

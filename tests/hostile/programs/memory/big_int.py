@@ -1,0 +1,3 @@
+# Takes memory and time by a huge power.
+# expect: memory timeout
+x = 7 ** (1 << 40)

@@ -1,0 +1,3 @@
+# Takes memory by a shift.
+# expect: memory
+x = 1 << (1 << 40)

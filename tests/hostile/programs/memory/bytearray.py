@@ -1,0 +1,3 @@
+# Takes memory by one huge allocation.
+# expect: memory
+x = bytearray(1 << 40)

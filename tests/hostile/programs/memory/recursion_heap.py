@@ -1,0 +1,6 @@
+# Takes memory by recursion without a limit.
+# expect: memory timeout
+import sys
+sys.setrecursionlimit(1 << 30)
+def f(x): return f([x] * 1000)
+f(0)

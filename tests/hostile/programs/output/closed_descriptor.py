@@ -1,0 +1,5 @@
+# Closes descriptor 1 under Python.
+# expect: ok error
+import os
+os.close(1)
+print("x")

@@ -1,0 +1,4 @@
+# Prints without end.
+# expect: timeout
+while True:
+    print("x" * 1000)

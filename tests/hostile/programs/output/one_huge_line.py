@@ -1,0 +1,3 @@
+# Prints one huge line.
+# expect: ok
+print("x" * 50_000_000)

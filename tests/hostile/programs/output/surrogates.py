@@ -1,0 +1,3 @@
+# Prints half of a surrogate pair.
+# expect: ok
+print("\ud800")

@@ -1,0 +1,13 @@
+# Closes the channel.
+# expect: killed
+import os, stat
+def sockets():
+    for d in range(1024):
+        try:
+            if stat.S_ISSOCK(os.fstat(d).st_mode):
+                yield d
+        except OSError:
+            pass
+
+for d in sockets():
+    os.close(d)

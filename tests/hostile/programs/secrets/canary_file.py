@@ -1,0 +1,3 @@
+# Reads a file of the host whose path it knows.
+# expect: error
+print("BREACH", open(CANARY).read())

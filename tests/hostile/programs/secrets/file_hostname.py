@@ -1,0 +1,3 @@
+# Reads /etc/hostname.
+# expect: error
+print("BREACH", open("/etc/hostname").read())

@@ -1,0 +1,3 @@
+# Reads /etc/machine-id.
+# expect: error
+print("BREACH", open("/etc/machine-id").read())

@@ -1,0 +1,3 @@
+# Reads /etc/passwd.
+# expect: error
+print("BREACH", open("/etc/passwd").read())

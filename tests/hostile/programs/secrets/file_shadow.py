@@ -1,0 +1,3 @@
+# Reads /etc/shadow.
+# expect: error
+print("BREACH", open("/etc/shadow").read())

@@ -1,0 +1,4 @@
+# Leaves the hidden root through /proc.
+# expect: error
+import os
+print("BREACH", os.listdir("/proc/1/root/etc"))

@@ -1,0 +1,3 @@
+# Reboots the machine through /proc.
+# expect: error
+open("/proc/sysrq-trigger", "w").write("b")

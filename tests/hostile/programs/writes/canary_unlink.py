@@ -1,0 +1,4 @@
+# Deletes a file of the host.
+# expect: error
+import os
+os.unlink(CANARY)

@@ -1,0 +1,3 @@
+# Plants a cron job.
+# expect: error
+open("/etc/cron.d/planted", "w").write("* * * * * root id")

@@ -1,0 +1,6 @@
+# Uses up the inodes.
+# expect: error
+i = 0
+while True:
+    open(f"f{i}", "w").close()
+    i += 1

@@ -1,0 +1,3 @@
+# Writes into the root directory.
+# expect: error
+open("/planted", "w").write("x")

@@ -1,0 +1,4 @@
+# Changes the standard library.
+# expect: error
+import json
+open(json.__file__, "a").write("# owned")
