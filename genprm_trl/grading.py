@@ -19,6 +19,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -121,9 +122,12 @@ def grade_many(pairs: Iterable[tuple[str, str]], *, timeout: float = 5.0) -> lis
 # Everything here takes time linear in the text, whatever the text: possessive quantifiers, one pass over braces.
 _BRACES = re.compile(r"\\(?:boxed|fbox)\s*+\{|\\.|[{}]", re.DOTALL)
 _BARE_BOX = re.compile(r"\\(?:boxed|fbox)\s++([^\s{}$\\]++)")
-_HASHES = re.compile(r"####[^\S\n]*+(\S[^\n]*)")
-_PHRASE = re.compile(r"\banswer\s*+(?:is|was|:|=)\s*+:?\s*+(\S[^\n]*)", re.IGNORECASE)
-_LETTER = re.compile(r"^A:[^\S\n]*+(\S[^\n]*)", re.MULTILINE)
+# What stands before an answer; the answer is the rest of the line.
+_MARKS = (
+    re.compile(r"####[^\S\n]*+(?=\S)"),
+    re.compile(r"\banswer\s*+(?:is|was|:|=)\s*+:?\s*+(?=\S)", re.IGNORECASE),
+    re.compile(r"^A:[^\S\n]*+(?=\S)", re.MULTILINE),
+)
 _SENTENCE_END = re.compile(r"\.(?=\s|$)")
 _DELIMITERS = (("**", "**"), ("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("`", "`"))
 
@@ -144,8 +148,8 @@ def extract_boxed(text: str) -> str | None:
             opened.append(token.end())
     if best is not None:
         return text[best[0] : best[1]].strip()
-    bare = _last(_BARE_BOX, text)
-    return bare.rstrip(".,;") or None if bare else None
+    bare = deque(_BARE_BOX.finditer(text), maxlen=1)
+    return (bare[0].group(1).rstrip(".,;") or None) if bare else None
 
 
 def extract_answer(text: str) -> str | None:
@@ -161,24 +165,19 @@ def extract_answer(text: str) -> str | None:
     boxed = extract_boxed(text)
     if boxed is not None:
         return boxed
-    for pattern in (_HASHES, _PHRASE, _LETTER):
-        found = _last(pattern, text)
-        if found and (answer := _trim(found)):
+    for mark in _MARKS:
+        last = deque(mark.finditer(text), maxlen=1)
+        if last and (answer := _trim(text[last[0].end() :].partition("\n")[0])):
             return answer
     return None
-
-
-def _last(pattern: re.Pattern[str], text: str) -> str | None:
-    found = None
-    for match in pattern.finditer(text):
-        found = match.group(1)
-    return found
 
 
 def _trim(text: str) -> str:
     """Takes the rest of the sentence off, and emphasis and math delimiters."""
     end = _SENTENCE_END.search(text)
     text = (text[: end.start()] if end else text).strip().rstrip(",;:").strip()
+    if text.count("**") == 1:  # the mark itself was emphasised: `**Answer:** 5`
+        text = text.replace("**", "").strip()
     for left, right in _DELIMITERS:
         if text.startswith(left) and text.endswith(right) and len(text) > len(left) + len(right):
             inner = text[len(left) : -len(right)]
