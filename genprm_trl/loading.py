@@ -128,6 +128,22 @@ def _iter_checked(
         raise DataError("has no usable row" if seen else "is empty", file=name)
 
 
+def iter_rows(
+    source: Any, *, split: str | None = None
+) -> tuple[str, Iterator[tuple[int, dict[str, Any] | DataError]]]:
+    """Reads the rows of any source that `load_solutions` takes as they are, for readers of other kinds of rows.
+
+    Returns:
+        The source's name for messages, and its rows with their numbers from 1; in the place of a row that cannot be
+        read, the error that says why.
+
+    Raises:
+        DataError: The source is missing, unreadable or not of a known kind.
+    """
+    name, _, rows = _open(source, split)
+    return name, rows
+
+
 class _Readable(Protocol):
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> Self: ...

@@ -17,6 +17,7 @@ from datasets import Dataset, Features, IterableDataset, List, Value
 
 from genprm_trl.chat import ChatFormat, Conversation, TokenKind, TurnOpening
 from genprm_trl.errors import DataError
+from genprm_trl.loading import iter_rows
 from genprm_trl.protocol.genprm import (
     DIRECT_SYSTEM_PROMPT,
     MODES,
@@ -400,10 +401,51 @@ def as_dataset(rows: Any, encoder: ConversationEncoder) -> Dataset | IterableDat
             problems.append(str(error))
             continue
         read.append(conversation.to_row())
-    _report_bad(encoder.name, problems, total)
-    if not read:
-        raise DataError("has no usable row" if total else "has no rows", file=encoder.name)
-    return Dataset.from_list(read)
+    return _to_dataset(read, problems, total, encoder.name)
+
+
+def load_conversations(
+    source: Any,
+    *,
+    split: str | None = None,
+    mode: str | None = None,
+    first_turn: FirstTurn = "evaluation",
+    skip_bad_rows: bool = False,
+) -> Dataset:
+    """Reads a file of rows that `GenPRMTrainer` takes; errors name the file and its row.
+
+    Args:
+        source: A file or data set of any kind that `loading.load_solutions` takes.
+        split: The split, where the source has several.
+        mode, first_turn: See `read_row`.
+        skip_bad_rows: Leave bad rows out, with a warning that counts them.
+
+    Returns:
+        A data set with the columns `messages` and `mode`.
+
+    Raises:
+        DataError: The source is unreadable or has no usable row; or, unless `skip_bad_rows`, a row is bad.
+    """
+    name, rows = iter_rows(source, split=split)
+    read, problems, total = [], [], 0
+    for number, row in rows:
+        total += 1
+        try:
+            if isinstance(row, DataError):
+                raise row
+            read.append(read_row(row, mode, first_turn, file=name, number=number).to_row())
+        except DataError as error:
+            if not skip_bad_rows:
+                raise
+            problems.append(str(error))
+    return _to_dataset(read, problems, total, name)
+
+
+def _to_dataset(rows: list[dict[str, Any]], problems: Sequence[str], total: int, name: str | None) -> Dataset:
+    _report_bad(name, problems, total)
+    if not rows:
+        raise DataError("has no usable row" if total else "has no rows", file=name)
+    return Dataset.from_list(rows)
 
 
 def encode_dataset(
