@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from genprm_trl.errors import ConfigError
 from genprm_trl.protocol.base import (
@@ -22,6 +22,7 @@ from genprm_trl.protocol.base import (
     OpenTurn,
     Rewind,
     Segment,
+    SegmentKind,
     Written,
     binary_probability,
 )
@@ -53,7 +54,6 @@ _ANALYZE_PREFIX_PATTERN = re.compile(r"<analyze>\nLet's analyze the Paragraph ([
 _VERDICT_PATTERN = re.compile(r"\\boxed\{\s*(?:\\text\{\s*)?(Yes|No)(?![A-Za-z])", re.IGNORECASE)
 
 FirstTurn = Literal["evaluation", "demonstration"]
-ModeName = Literal["full", "analysis_code", "analysis", "code_execution", "code", "direct"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,14 +305,15 @@ class GenPRMProtocol:
             reward, status = yield from self._judge_step(index + 1)
             yield Judge(index, reward, status)
 
-    def _judge_step(self, number: int) -> Generator[Action, object, tuple[float, StepStatus]]:
+    def _judge_step(self, number: int) -> Generator[Action, Any, tuple[float, StepStatus]]:
         mode = self._mode
+        written: Written
+        used: int  # tokens in the turn
         kept_segments = 0  # what a fall-back keeps: the analysis
         if mode.analyze:
             prefix = ANALYZE_PREFIX.format(n=number)
             yield Append(prefix)
             written = yield Generate((ANALYZE_END,), self.max_step_tokens)
-            assert isinstance(written, Written)
             if written.finish_reason in ("error", "context"):
                 return 0.5, _failure(written)
             kept_segments = written.turn_segments
@@ -329,15 +330,13 @@ class GenPRMProtocol:
         if not mode.verify:
             # The rest of the turn is the verdict; it follows the same prefix that a fall-back would force.
             written = yield Generate((OUTPUT_END,), self.verdict_tokens)
-            return _verdict_or_none(opening, written)
+            return _read_forced_verdict(opening, written)
         stops = (CODE_END, OUTPUT_END) if mode.execute else (OUTPUT_END,)
         before = opening  # what was put before the text that the model writes next
         for _ in range(self.max_code_rounds):
-            assert isinstance(used, int)
             if used >= self.max_step_tokens:
                 break
             written = yield Generate(stops, self.max_step_tokens - used)
-            assert isinstance(written, Written)
             if written.finish_reason in ("error", "context"):
                 return 0.5, _failure(written)
             if not mode.execute or not written.text.endswith(CODE_END):
@@ -359,11 +358,11 @@ class GenPRMProtocol:
             yield Append(VERIFY_END)
         return (yield from self._force_verdict())
 
-    def _force_verdict(self) -> Generator[Action, object, tuple[float, StepStatus]]:
+    def _force_verdict(self) -> Generator[Action, Any, tuple[float, StepStatus]]:
         """Opens the verdict for the model and reads P(Yes) from what follows."""
         yield Append(OUTPUT_PREFIX)
         written = yield Generate((OUTPUT_END,), self.verdict_tokens)
-        return _verdict_or_none(OUTPUT_PREFIX, written, status="fallback")
+        return _read_forced_verdict(OUTPUT_PREFIX, written, status="fallback")
 
     def segments(self, rationale: str) -> list[Segment]:
         """Splits an assistant turn into what is forced, written by the model, and printed by the interpreter.
@@ -372,9 +371,9 @@ class GenPRMProtocol:
         """
         parts: list[Segment] = []
 
-        def add(kind: str, text: str) -> None:
+        def add(kind: SegmentKind, text: str) -> None:
             if text:
-                parts.append(Segment(kind, text))  # type: ignore[arg-type]
+                parts.append(Segment(kind, text))
 
         def add_forced_opening(text: str) -> str:
             """Adds a prefix that the verifier forces at this place, and returns what follows it."""
@@ -406,9 +405,8 @@ def _failure(written: Written) -> StepStatus:
     return "truncated" if written.finish_reason == "context" else "error"
 
 
-def _verdict_or_none(before: str, written: object, status: StepStatus = "ok") -> tuple[float, StepStatus]:
+def _read_forced_verdict(before: str, written: Written, status: StepStatus = "ok") -> tuple[float, StepStatus]:
     """The verdict that the model was made to write after `before`, with `status`; 0.5 if it wrote none."""
-    assert isinstance(written, Written)
     if written.finish_reason in ("error", "context"):
         return 0.5, _failure(written)
     reward = read_verdict(before, written)

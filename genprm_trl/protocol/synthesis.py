@@ -21,6 +21,7 @@ from genprm_trl.protocol.genprm import (
     OUTPUT_PREFIX,
     VERIFY_END,
     VERIFY_PREFIX,
+    parse_rationale,
 )
 
 SYNTHESIS_STOP = CODE_END  # kept in the text; the block's output follows in the form of `genprm.CODE_OUTPUT`
@@ -106,9 +107,10 @@ class Synthesis:
         return text
 
     def rationale(self, index: int) -> str | None:
-        """The rationale of step `index` (from 0) in the form of the verification conversation, None if not critiqued.
+        """The rationale of step `index` (from 0) in the form of the verification conversation.
 
-        The verification must hold a code block to be of use to SFT; one without any gives None as well.
+        None if the step was not critiqued, or in a way that is of no use to SFT: without a closed code block, with
+        tags of the conversation in the wrong place, or in an answer without a verdict.
         """
         part = next((part for part in self.paragraphs if part.number == index + 1), None)
         if part is None or self.first_error is None or CODE_START not in part.verification:
@@ -119,11 +121,12 @@ class Synthesis:
         lead, _, verification = part.verification.partition(CODE_START)
         analysis = part.analysis.strip() + (f"\n{lead.strip()}" if lead.strip() else "")
         verdict = "{No}" if self.first_error == index else "{Yes}"
-        return (
+        rationale = (
             f"{ANALYZE_PREFIX.format(n=index + 1)}{analysis}\n{ANALYZE_END}"
             f"{VERIFY_PREFIX}{verification.strip()}\n{VERIFY_END}"
             f"{OUTPUT_PREFIX}{verdict}$\n{OUTPUT_END}"
         )
+        return rationale if parse_rationale(rationale).status == "ok" else None
 
 
 def _take_element(text: str, tag: str) -> tuple[str, str]:

@@ -11,7 +11,18 @@ from hypothesis import strategies as st
 from genprm_trl.protocol import Synthesis, parse_rationale, parse_synthesis, synthesis_prompt
 from genprm_trl.protocol.synthesis import SYNTHESIS_STOP, ParagraphCritique
 
-TAGS = ["<analyze>", "</analyze>", "<verify>", "</verify>", "### Paragraph 2\n", "\\boxed{1}", "</think>", "\n", "```"]
+TAGS = [
+    "```python\n",
+    "<analyze>",
+    "</analyze>",
+    "<verify>",
+    "</verify>",
+    "### Paragraph 2\n",
+    "\\boxed{1}",
+    "</think>",
+    "\n",
+    "```",
+]
 
 plain = st.text(st.characters(codec="utf-8", exclude_characters="<#\\"))
 hostile = st.lists(st.sampled_from(TAGS) | st.text(max_size=5), max_size=8).map("".join)
@@ -104,7 +115,8 @@ def test_no_rationale_after_the_first_error_or_without_code_or_verdict():
     assert [Synthesis(parts, 1).rationale(index) is None for index in range(3)] == [False, False, True]
     assert [Synthesis(parts, -1).rationale(index) is None for index in range(3)] == [False, False, False]
     assert Synthesis(parts, None).rationale(0) is None
-    assert Synthesis((ParagraphCritique(1, "fine", "no code"),), -1).rationale(0) is None
+    for verification in ("no code", "```python\nprint(1)", "```python\nprint(1)```", f"{code}\n```python\nprint(2)"):
+        assert Synthesis((ParagraphCritique(1, "fine", verification),), -1).rationale(0) is None
 
 
 def test_thinking_is_left_out():
@@ -162,7 +174,8 @@ def test_render_refuses_delimiters(part):
 def test_any_text_is_read(text):
     synthesis = parse_synthesis(text)
     for index in range(-1, 3):
-        assert synthesis.rationale(index) is None or isinstance(synthesis.rationale(index), str)
+        rationale = synthesis.rationale(index)
+        assert rationale is None or parse_rationale(rationale).status == "ok"
 
 
 @pytest.mark.parametrize(
