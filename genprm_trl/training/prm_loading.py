@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ from transformers import (
     AutoModelForTokenClassification,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
 )
 
 from ..errors import ConfigError, MissingExtraError
@@ -20,22 +18,13 @@ from .step_tokens import DEFAULT_STEP_SEPARATOR
 
 
 def load_step_tokenizer(path: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model directory or of a model on the hub, exactly as it was saved.
-
-    For some architectures, Qwen2 among them, `AutoTokenizer` takes the architecture's own class whatever class the
-    directory names, and with it another way to split text into words. A tokenizer of one's own would so encode a text
-    differently after it was saved and loaded.
+    """The tokenizer that belongs to a model.
 
     Raises:
-        ConfigError: There is no tokenizer.
+        ConfigError: There is none, or it cannot be read.
     """
     if not path:
         raise ConfigError("The model does not say where its tokenizer is; pass the tokenizer too")
-    saved = Path(path) / "tokenizer_config.json"
-    if saved.is_file() and (Path(path) / "tokenizer.json").is_file():
-        declared = json.loads(saved.read_text(encoding="utf-8")).get("tokenizer_class")
-        if declared in ("TokenizersBackend", "PreTrainedTokenizerFast"):  # the same class, by its new and old name
-            return PreTrainedTokenizerFast.from_pretrained(path)
     return load_tokenizer(path)
 
 
