@@ -2,8 +2,9 @@
 
 Training and inference build their token ids with the same class, `Conversation`, so that a model is asked in exactly
 the tokens it was trained on. Text is put together segment by segment: what the template, the protocol or the
-interpreter adds is encoded where it is added, what the model wrote keeps the token ids it was written in. Nothing is
-encoded twice, and a prompt always extends the one before it, which is what prefix caches need.
+interpreter adds is encoded where it is added, what the model wrote keeps the token ids it was written in. A prompt
+extends the one before it, which is what prefix caches need: through the whole conversation with the turn opening
+`generation_prompt`, within a turn with `as_published`, which renders a turn anew once it is history.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ TokenKind = Literal["template", "forced", "written", "interpreter", "end_of_turn
 
 # Stands for an assistant's turn while the template is rendered. Private-use characters: no template touches them.
 _PLACEHOLDER = "\ue0f0turn\ue0f1"
+# Contents that show what a template does with a message.
+_PROBE, _OTHER_PROBE = "\ue0f2", "\ue0f3"
 # Breaks a control token's string in text that is not ours; invisible, and no tokenizer has a token across it.
 _BREAK = "\u200b"
 # Text that others are encoded behind, to see how they are encoded in the middle of a text.
@@ -144,7 +147,7 @@ class ChatFormat:
         user = {"role": "user", "content": "x"}
         try:
             # The marker must come through: some templates refuse a system message, some drop it.
-            return "\ue0f2" in self._apply([{"role": "system", "content": "\ue0f2"}, user], True)
+            return _PROBE in self._apply([{"role": "system", "content": _PROBE}, user], True)
         except Exception as refusal:
             try:
                 self._apply([user], True)
@@ -153,10 +156,9 @@ class ChatFormat:
             return False
 
     def _check_history(self) -> None:
-        first, second = "\ue0f2", "\ue0f3"
-        turns = [{"role": "user", "content": first}, {"role": "assistant"}, {"role": "user", "content": second}]
-        pieces = self.render(turns, open_turn=True)
-        if first not in pieces[0] or second not in pieces[1]:
+        first, second = {"role": "user", "content": _PROBE}, {"role": "user", "content": _OTHER_PROBE}
+        pieces = self.render([first, {"role": "assistant"}, second], open_turn=True)
+        if _PROBE not in pieces[0] or _OTHER_PROBE not in pieces[1]:
             raise ConfigError(_INCOMPLETE_HISTORY)
 
     def render(self, messages: Sequence[dict[str, str]], *, open_turn: bool) -> list[str]:
@@ -235,7 +237,7 @@ class Conversation:
         self._turns.append(_Turn(pieces[-1]))
 
     def append(self, text: str, kind: SegmentKind) -> None:
-        """Adds text to the open turn. Special tokens' strings in it are text."""
+        """Adds text to the open turn. Control tokens' strings in it stay text (see `ChatFormat.neutralize`)."""
         self.append_ids(self._chat.encode(self._chat.neutralize(text)), text, kind)
 
     def append_ids(self, ids: Sequence[int], text: str, kind: SegmentKind = "written") -> None:
