@@ -68,7 +68,7 @@ def run(options: SFTOptions, args: GenPRMConfig, model_options: ModelOptions) ->
     if not model_options.model_name_or_path:
         raise ConfigError("name the model to start from with --model")
     if args.eval_strategy != "no" and options.eval_data is None:
-        raise ConfigError(f"--eval_strategy {args.eval_strategy} needs --eval_data")
+        raise ConfigError(f"--eval_strategy {args.eval_strategy.value} needs --eval_data")
     if args.eval_strategy == "no" and (options.eval_data or options.verify_data):
         raise ConfigError("evaluation needs --eval_strategy steps or epoch")
     if options.verify_limit < 1:
