@@ -14,6 +14,7 @@ import torch
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteria, StoppingCriteriaList
 
 from .base import FinishReason, GenerationResult, SamplingParams
+from .prefix_cache import CACHE_ARGUMENT, PrefixCache
 from .sampling import BatchSampler
 from .stopping import GeneratedText
 
@@ -48,6 +49,10 @@ class Request:
     def tokens(self) -> list[int]:
         """Prompt and output so far."""
         return self.prompt + self.generated.ids
+
+    def gone(self) -> bool:
+        """Whether it was cancelled or has failed, and so is of no further use."""
+        return self.future.cancelled() or (self.future.done() and self.future.result().finish_reason == "error")
 
     def resolve(self, result: GenerationResult) -> None:
         """Hands over the result, unless the caller has gone or has one."""
@@ -102,6 +107,7 @@ class BatchDecoder(StoppingCriteria):
         eos_token_ids: End-of-text tokens.
         device: The device of the model's inputs.
         interrupt: Asked after each step with the number of unfinished rows; true ends the batch with those unfinished.
+        prefixes: Keys and values of earlier batches, or None to compute everything anew.
     """
 
     def __init__(
@@ -110,11 +116,13 @@ class BatchDecoder(StoppingCriteria):
         eos_token_ids: frozenset[int],
         device: torch.device,
         interrupt: Callable[[int], bool],
+        prefixes: PrefixCache | None = None,
     ):
         self._requests = list(requests)
         self._eos = eos_token_ids
         self._device = device
         self._interrupt = interrupt
+        self._prefixes = prefixes
         self._active = dict(enumerate(self._requests))
         self._done = torch.zeros(len(self._requests), dtype=torch.bool)
         self._steps = 0
@@ -133,6 +141,7 @@ class BatchDecoder(StoppingCriteria):
         for i, sequence in enumerate(sequences):
             input_ids[i, width - len(sequence) :] = torch.tensor(sequence)
             attention_mask[i, width - len(sequence) :] = 1
+        cache = self._prefixes.start(sequences) if self._prefixes else None
         model.generate(
             input_ids.to(self._device),
             attention_mask=attention_mask.to(self._device),
@@ -145,7 +154,12 @@ class BatchDecoder(StoppingCriteria):
             ),
             logits_processor=LogitsProcessorList([self._sampler]),
             stopping_criteria=StoppingCriteriaList([self]),
+            **({} if cache is None else {CACHE_ARGUMENT: cache}),
         )
+        if self._prefixes is not None and cache is not None:
+            for i, (request, sequence) in enumerate(zip(self._requests, sequences, strict=True)):
+                if not request.gone():
+                    self._prefixes.keep(request.tokens(), cache, row=i, start=width - len(sequence))
 
     def unfinished(self) -> list[Request]:
         """The requests that have no result after `run`, ready to go on in another batch. Call it once."""

@@ -19,6 +19,7 @@ from ..errors import ConfigError, GenPRMError
 from .base import GenerationResult, SamplingParams
 from .decoding import BatchDecoder, Request
 from .loading import context_length, load_model, load_tokenizer
+from .prefix_cache import PrefixCache
 from .sampling import draw_uniforms
 from .stopping import Detokenizer, GeneratedText, StopStrings
 
@@ -99,6 +100,12 @@ class TransformersGenerator:
         # Callers encode with the tokenizer while the worker decodes; fast tokenizers may not be shared like that.
         self._detokenizer = Detokenizer(copy.deepcopy(self.tokenizer))
         self._stop_strings: dict[tuple[str, ...], StopStrings] = {}
+
+        self._runner = _without_defaults(model)
+        self._prefixes: PrefixCache | None = None
+        # Of a model that is handed over nothing is remembered: it may have learned something since.
+        if isinstance(model_or_path, str | Path) and PrefixCache.supports(model):
+            self._prefixes = PrefixCache(self._runner, _memory_for_prefixes(model.device))
 
         self._row_limit = max_batch_size
         self._pending: deque[Request] = deque()
@@ -210,14 +217,11 @@ class TransformersGenerator:
 
     def _run(self, requests: list[Request]) -> list[Request]:
         """Runs a batch; returns the requests that have to be in another one."""
-        # A copy shares weights and hooks with the model; only its generation defaults are its own, and empty.
-        model = copy.copy(self.model)
-        model.generation_config = GenerationConfig()
         in_training = [module for module in self.model.modules() if module.training]
         try:
             self.model.eval()
-            decoder = BatchDecoder(requests, self._eos_token_ids, self.model.device, self._interrupt)
-            if not self._decode(decoder, model, requests):
+            decoder = BatchDecoder(requests, self._eos_token_ids, self.model.device, self._interrupt, self._prefixes)
+            if not self._decode(decoder, requests):
                 self._row_limit = max(1, len(requests) // 2)
                 logger.warning(
                     "out of memory with %d rows in a batch; going on with at most %d (set max_batch_size to avoid it)",
@@ -236,18 +240,35 @@ class TransformersGenerator:
             for module in in_training:
                 module.training = True
 
-    def _decode(self, decoder: BatchDecoder, model: PreTrainedModel, requests: list[Request]) -> bool:
+    def _decode(self, decoder: BatchDecoder, requests: list[Request]) -> bool:
         """Runs a batch to its end; false if memory ran out and fewer rows may help.
 
         A function of its own, so that nothing of the failed step, which its traceback holds, outlives it.
         """
         try:
-            decoder.run(model)
+            decoder.run(self._runner)
         except Exception as error:
             if not _is_out_of_memory(error) or len(requests) == 1:
                 raise
             return False
         return True
+
+
+def _without_defaults(model: PreTrainedModel) -> PreTrainedModel:
+    """The model with empty generation defaults of its own; weights, modules and hooks are shared."""
+    # PEFT's wrapper would hand its defaults on to the model inside. Adapters act there; only learned prompts need it.
+    if hasattr(model, "get_base_model") and not model.active_peft_config.is_prompt_learning:
+        model = model.get_base_model()
+    runner = copy.copy(model)
+    runner.generation_config = GenerationConfig()
+    return runner
+
+
+def _memory_for_prefixes(device: torch.device) -> int:
+    """Bytes that may be spent on keys and values between batches."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[1] // 5
+    return 2**30
 
 
 def _end_of_text(model: PreTrainedModel, tokenizer: Any) -> frozenset[int]:

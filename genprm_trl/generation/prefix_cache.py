@@ -1,0 +1,195 @@
+"""Keys and values kept between batches: a conversation that goes on computes only what is new in it."""
+
+from __future__ import annotations
+
+import inspect
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from transformers import DynamicCache, GenerationConfig, GenerationMixin, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
+
+Layers = list[tuple[torch.Tensor, torch.Tensor]]
+"""Keys and values of one sequence, layer by layer, each of shape `(heads, tokens, head size)`."""
+
+# Less in common is computed again as quickly as it is found.
+_MIN_SHARED = 16
+
+# generate's argument for a cache, which transformers has renamed.
+CACHE_ARGUMENT = (
+    "cache"
+    if "cache" in inspect.signature(GenerationMixin.prepare_inputs_for_generation).parameters
+    else "past_key_values"
+)
+
+
+@dataclass(slots=True, eq=False)
+class _Prefix:
+    tokens: npt.NDArray[np.int32]
+    layers: Layers
+
+    def shared_with(self, tokens: npt.NDArray[np.int32]) -> int:
+        """How many of the first tokens are the same."""
+        length = min(len(self.tokens), len(tokens))
+        differs = self.tokens[:length] != tokens[:length]
+        return int(differs.argmax()) if differs.any() else length
+
+    def bytes(self) -> int:
+        return sum(keys.nbytes + values.nbytes for keys, values in self.layers)
+
+
+class PrefixCache:
+    """Remembers keys and values of token sequences and starts batches from them.
+
+    Args:
+        model: The model. Its weights must not change as long as anything is remembered.
+        max_bytes: Bound on what is remembered; the least recently used sequences are forgotten first.
+    """
+
+    def __init__(self, model: PreTrainedModel, max_bytes: int):
+        self._model = model
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._prefixes: OrderedDict[int, _Prefix] = OrderedDict()  # by age of their last use
+        self._by_start: dict[bytes, list[int]] = {}
+        self._count = 0
+
+    @staticmethod
+    def supports(model: PreTrainedModel) -> bool:
+        """Whether the cache of a model can be taken apart and put together.
+
+        It needs the keys and values of every token (no sliding windows, no recurrent state), positions that are told
+        and not counted from the columns, and an attention that takes any mask.
+        """
+        return (
+            "position_ids" in inspect.signature(model.forward).parameters
+            and model.config._attn_implementation in ("sdpa", "eager")
+            and all(type(layer) is DynamicLayer for layer in DynamicCache(config=model.config).layers)
+        )
+
+    def start(self, sequences: Sequence[list[int]]) -> DynamicCache:
+        """A cache of all but the last token of each sequence, for a left-padded batch of them.
+
+        What is not remembered is computed: equal sequences once, those with about as many missing tokens together, so
+        that a long new prompt does not make its short neighbours pad to its length.
+        """
+        wanted = [np.asarray(sequence[:-1], dtype=np.int32) for sequence in sequences]
+        found = {tokens.tobytes(): self._find(tokens) for tokens in wanted}
+        missing = {key: len(key) // 4 - len(prefix.tokens) for key, prefix in found.items()}
+        todo = sorted((key for key in missing if missing[key]), key=missing.__getitem__, reverse=True)
+        while todo:
+            group = [key for key in todo if 2 * missing[key] >= missing[todo[0]]]
+            todo = todo[len(group) :]
+            found |= self._compute({key: found[key] for key in group})
+        return _stack([found[tokens.tobytes()].layers for tokens in wanted])
+
+    def keep(self, tokens: list[int], cache: DynamicCache, row: int, start: int) -> None:
+        """Remembers a row of a batch: the keys and values from column `start` on, which are those of `tokens`."""
+        end = min(start + len(tokens), cache.get_seq_length())
+        ids = np.asarray(tokens[: end - start], dtype=np.int32)
+        if len(ids) < _MIN_SHARED:
+            return
+        for key in list(self._alike(ids)):
+            shared = self._prefixes[key].shared_with(ids)
+            if shared == len(ids):
+                return  # it is part of a longer one
+            if shared == len(self._prefixes[key].tokens):
+                self._forget(key)
+        prefix = _Prefix(
+            ids, [(k[row, :, start:end].clone(), v[row, :, start:end].clone()) for k, v in _layers(cache)]
+        )
+        self._bytes += prefix.bytes()
+        self._count += 1
+        self._prefixes[self._count] = prefix
+        self._by_start.setdefault(ids[:_MIN_SHARED].tobytes(), []).append(self._count)
+        while self._bytes > self._max_bytes:
+            self._forget(next(iter(self._prefixes)))
+
+    def clear(self) -> bool:
+        """Forgets everything; true if there was something."""
+        held = bool(self._prefixes)
+        for key in list(self._prefixes):
+            self._forget(key)
+        return held
+
+    def _alike(self, tokens: npt.NDArray[np.int32]) -> Iterable[int]:
+        return self._by_start.get(tokens[:_MIN_SHARED].tobytes(), ())
+
+    def _find(self, tokens: npt.NDArray[np.int32]) -> _Prefix:
+        """The longest remembered beginning of a sequence; may be empty."""
+        best, shared = None, 0
+        for key in self._alike(tokens):
+            length = self._prefixes[key].shared_with(tokens)
+            if length > shared:
+                best, shared = key, length
+        if best is None:
+            return _Prefix(tokens[:0], [])
+        self._prefixes.move_to_end(best)
+        return _Prefix(tokens[:shared], [(k[:, :shared], v[:, :shared]) for k, v in self._prefixes[best].layers])
+
+    def _forget(self, key: int) -> None:
+        prefix = self._prefixes.pop(key)
+        self._bytes -= prefix.bytes()
+        self._by_start[prefix.tokens[:_MIN_SHARED].tobytes()].remove(key)
+
+    def _compute(self, group: dict[bytes, _Prefix]) -> dict[bytes, _Prefix]:
+        """Computes what the prefixes lack of their sequences (the keys), all in one batch.
+
+        Its columns are the known tokens, right-aligned, and then the new ones, right-aligned: the padding of the new
+        ones lies between the two. Neither mask nor positions mind.
+        """
+        sequences = {key: np.frombuffer(key, dtype=np.int32) for key in group}
+        known = max(len(prefix.tokens) for prefix in group.values())
+        new = max(len(sequences[key]) - len(prefix.tokens) for key, prefix in group.items())
+        input_ids = torch.zeros(len(group), known + new, dtype=torch.long)
+        attention_mask = torch.zeros_like(input_ids)
+        starts = []  # of the known and of the new tokens of each row
+        for row, (key, prefix) in enumerate(group.items()):
+            tokens = torch.from_numpy(sequences[key].astype(np.int64))
+            old = len(prefix.tokens)
+            starts.append((known - old, known + new - (len(tokens) - old)))
+            input_ids[row, starts[-1][0] : known], input_ids[row, starts[-1][1] :] = tokens[:old], tokens[old:]
+            attention_mask[row, starts[-1][0] : known] = attention_mask[row, starts[-1][1] :] = 1
+        cache = _stack([prefix.layers for prefix in group.values()])
+        # One token is the least that generate does; it is not used.
+        self._model.generate(
+            input_ids.to(self._model.device),
+            attention_mask=attention_mask.to(self._model.device),
+            generation_config=GenerationConfig(do_sample=False, max_new_tokens=1, pad_token_id=0),
+            **{CACHE_ARGUMENT: cache},
+        )
+        done = {}
+        for row, (key, (old_start, new_start)) in enumerate(zip(group, starts, strict=True)):
+            parts = slice(old_start, known), slice(new_start, known + new)
+            layers = [
+                (torch.cat([k[row, :, part] for part in parts], 1), torch.cat([v[row, :, part] for part in parts], 1))
+                for k, v in _layers(cache)
+            ]
+            done[key] = _Prefix(sequences[key], layers)
+        return done
+
+
+def _layers(cache: DynamicCache) -> Layers:
+    """Keys and values of a batch, layer by layer, each of shape `(rows, heads, columns, head size)`."""
+    return [(layer.keys, layer.values) for layer in cache.layers]
+
+
+def _stack(rows: Sequence[Layers]) -> DynamicCache:
+    """A cache with the given keys and values in its rows, aligned to the right and padded with zeros."""
+    cache = DynamicCache()
+    example = next((layers for layers in rows if layers), [])
+    columns = max((layers[0][0].shape[1] for layers in rows if layers), default=0)
+    if not columns:
+        return cache
+    for index, pair in enumerate(example):
+        stacked = [tensor.new_zeros(len(rows), tensor.shape[0], columns, tensor.shape[2]) for tensor in pair]
+        for row, layers in enumerate(rows):
+            if layers:
+                for target, tensor in zip(stacked, layers[index], strict=True):
+                    target[row, :, columns - tensor.shape[1] :] = tensor
+        cache.update(stacked[0], stacked[1], index)
+    return cache
