@@ -280,7 +280,7 @@ def _from_prm800k(row: Row, default_id: str) -> list[Solution]:
     reason = as_optional_text(labelled.get("finish_reason"), "label.finish_reason")
     steps = as_list(labelled.get("steps"), "label.steps")
     row_id = _id(row, "id", default_id)
-    carried = {key: value for key, value in row.items() if key not in ("id", "question", "label")}
+    carried = _rest(row, "id", "question", "label")
 
     def leaf(suffix: str, path: list[tuple[str, int | None]], finished: bool) -> Solution:
         ratings = [rating for _, rating in path]
@@ -292,7 +292,7 @@ def _from_prm800k(row: Row, default_id: str) -> list[Solution]:
             answer=answer,
             final_answer_correct=True if finished and reason == "solution" else None,
             label=None if unknown else ratings.index(-1) if -1 in ratings else -1,
-            extra=json_safe({**carried, "finish_reason": reason, "ratings": ratings}),
+            extra={**carried, "finish_reason": reason, "ratings": ratings},
         )
 
     path: list[tuple[str, int | None]] = []
@@ -351,7 +351,7 @@ def _id(row: Row, field: str, default: str) -> str:
 
 
 def _rest(row: Row, *used: str) -> dict[str, Any]:
-    return json_safe({key: value for key, value in row.items() if key not in used})
+    return json_safe({key: value for key, value in row.items() if key not in used and value is not None})
 
 
 def _has(*fields: str) -> Callable[[Row], bool]:

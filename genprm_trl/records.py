@@ -95,7 +95,8 @@ class Solution:
         known = {"id", "generator", "problem", "steps", "answer", "final_answer_correct", "label", "extra"}
         nested = row.get("extra")
         extra = dict(nested) if isinstance(nested, Mapping) else {} if nested is None else {"extra": nested}
-        extra |= {key: value for key, value in row.items() if key not in known}
+        # In Arrow every row has every column; a null is the absence of the field.
+        extra |= {key: value for key, value in row.items() if key not in known and value is not None}
         label = row.get("label")
         return cls(
             id=_identifier(row, default_id),
