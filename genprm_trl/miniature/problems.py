@@ -19,6 +19,7 @@ Split = Literal["train", "heldout"]
 _FAMILIES = {family.name: family for family in FAMILIES}
 _MAX_RESULT = 9999
 _HELDOUT_SHARE = 10  # one problem in this many is held out
+_SMALL_FACTOR, _SMALL_AMOUNT, _SMALL_TOTAL = (2, 9), (2, 60), (60, 400)
 _EQUATION = re.compile(r"(?<![\d.])(\d{1,12}) ([-+*/]) (\d{1,12}) = (\d{1,12})(?![\d])(?!\.\d)")
 _BOXED = re.compile(r"\\boxed\{([^}]*)\}")
 
@@ -169,17 +170,37 @@ class Problem:
             raise DataError(f"not a problem of the miniature world ({error!r})", field="extra") from error
 
 
-def random_problem(rng: random.Random, split: Split = "train") -> Problem:
+def _small_ranges(family: Family) -> tuple[tuple[int, int], ...]:
+    """Ranges of small quantities: what is multiplied is a digit, what others are taken from is larger."""
+    ranges = [_SMALL_AMOUNT] * len(family.ranges)
+    for operation in family.plan:
+        left, operator, right = operation.expression.split()
+        for reference in (left, right):
+            if reference[0] == "q" and operator in "*/":
+                ranges[int(reference[1:])] = _SMALL_FACTOR
+        if left[0] == "q" and operator == "-":
+            ranges[int(left[1:])] = _SMALL_TOTAL
+    return tuple(ranges)
+
+
+def random_problem(rng: random.Random, split: Split = "train", small: bool = False) -> Problem:
     """Draws a problem of a split. All its quantities and results are different positive whole numbers up to 9999.
 
     That they differ makes every planted error a real one: no wrong number can stand for the right one by chance.
+
+    Args:
+        rng: Draws everything.
+        split: The split that the problem shall belong to.
+        small: Quantities so small that a tiny policy can learn to compute with them. Otherwise products of two
+            numbers of two digits are beyond what it can do in its head.
     """
     family = rng.choice(FAMILIES)
+    ranges = _small_ranges(family) if small else family.ranges
     while True:
         words = {field: rng.choice(choices) for field, choices in family.words.items()}
         problem = Problem(
             family=family,
-            quantities=tuple(rng.randint(low, high) for low, high in family.ranges),
+            quantities=tuple(rng.randint(low, high) for low, high in ranges),
             telling=rng.randrange(len(family.texts)),
             words={"name": rng.choice(NAMES), **words},
         )

@@ -61,8 +61,7 @@ class QuickstartPlan:
         mode_weights: Share of the training solutions that get a rationale of each form.
         genprm_epochs, direct_epochs, discriminative_epochs: Passes over the training data.
         learning_rate: Peak learning rate; such tiny models want a large one.
-        batch_sequences: Packed sequences (GenPRM, direct) of `pack_length` tokens in an optimiser step.
-        pack_length: Tokens of a packed sequence.
+        batch_size: Solutions in an optimiser step.
         chains: Rationales sampled for each solution.
     """
 
@@ -75,8 +74,7 @@ class QuickstartPlan:
     direct_epochs: float = 2.0
     discriminative_epochs: float = 4.0
     learning_rate: float = 4e-3
-    batch_sequences: int = 8
-    pack_length: int = 1024
+    batch_size: int = 8
     chains: int = 8
 
 
@@ -232,7 +230,11 @@ class _Training:
             "num_train_epochs": epochs,
             "learning_rate": self.plan.learning_rate,
             "lr_scheduler_type": "cosine",
-            "warmup_steps": 20,
+            "warmup_steps": 30,
+            "per_device_train_batch_size": self.plan.batch_size,
+            # Conversations of similar length together. Packing pads less, but on a CPU attention over a packed row
+            # computes every pair of its tokens, also of different conversations, and is slower for it.
+            "train_sampling_strategy": "group_by_length",
             "weight_decay": 0.01,
             "seed": self.seed,
             "use_cpu": True,
@@ -247,13 +249,7 @@ class _Training:
     def _sft(self, directory: Path, rows: Any, epochs: float, mode: str | None) -> None:
         trainer = GenPRMTrainer(
             tiny_causal_lm(self.tokenizer, seed=self.seed),
-            GenPRMConfig(
-                **self._arguments(directory, epochs),
-                mode=mode,
-                packing=True,
-                max_length=self.plan.pack_length,
-                per_device_train_batch_size=self.plan.batch_sequences,
-            ),
+            GenPRMConfig(**self._arguments(directory, epochs), mode=mode, max_length=self.tokenizer.model_max_length),
             train_dataset=rows,
             processing_class=self.tokenizer,
         )
@@ -269,7 +265,7 @@ class _Training:
     def discriminative(self, directory: Path, solutions: list[Solution]) -> None:
         trainer = PRMTrainer(
             tiny_token_classifier(self.tokenizer, seed=self.seed),
-            PRMConfig(**self._arguments(directory, self.plan.discriminative_epochs), per_device_train_batch_size=32),
+            PRMConfig(**self._arguments(directory, self.plan.discriminative_epochs)),
             train_dataset=[s.to_dict() for s in solutions],
             processing_class=self.tokenizer,
         )
@@ -386,7 +382,7 @@ def _write_results(
                 "solutions": f"{len(records)} of {counts.kept + counts.discarded} (consensus filter)",
                 "epochs": plan.genprm_epochs,
                 "learning rate": plan.learning_rate,
-                "tokens a step": plan.batch_sequences * plan.pack_length,
+                "batch size": plan.batch_size,
                 "seconds": f"{stages.seconds['genprm']:.0f}",
             },
         ),

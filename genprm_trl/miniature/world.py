@@ -10,12 +10,24 @@ from genprm_trl.miniature.problems import Problem, Split, check_solution, final_
 from genprm_trl.records import Solution
 
 
-def make_problems(n: int, seed: int = 0, split: Split = "train") -> list[Problem]:
-    """`n` different problems. Problems of different splits never have family and numbers in common."""
-    rng = random.Random(f"miniature problems {split} {seed}")
+def seeded(*names: object) -> random.Random:
+    """A random number generator of its own for each use, the same on any machine."""
+    return random.Random(" ".join(map(str, names)))
+
+
+def make_problems(n: int, seed: int = 0, split: Split = "train", small_share: float = 0.0) -> list[Problem]:
+    """`n` different problems. Problems of different splits never have family and numbers in common.
+
+    Args:
+        n: How many.
+        seed: Equal arguments give equal problems, on any machine.
+        split: `train` and `heldout` problems are disjoint.
+        small_share: Probability in [0, 1] that a problem has small numbers (see `problems.random_problem`).
+    """
+    rng = seeded("problems", split, seed)
     problems: dict[str, Problem] = {}
     while len(problems) < n:
-        problem = random_problem(rng, split)
+        problem = random_problem(rng, split, small=rng.random() < small_share)
         problems.setdefault(problem.key, problem)
     return list(problems.values())
 
@@ -26,6 +38,7 @@ def make_solutions(
     split: Split = "train",
     error_share: float = 0.5,
     kinds: Sequence[str] = ERROR_KINDS,
+    small_share: float = 0.2,
 ) -> list[Solution]:
     """`n` solutions of `n` different problems, some with one planted error.
 
@@ -35,10 +48,11 @@ def make_solutions(
         split: `train` and `heldout` problems are disjoint.
         error_share: Probability in [0, 1] that a solution has an error.
         kinds: The kinds of error to draw from.
+        small_share: Probability in [0, 1] that a problem has small numbers (see `problems.random_problem`).
     """
-    rng = random.Random(f"miniature solutions {split} {seed}")
+    rng = seeded("solutions", split, seed)
     solutions = []
-    for number, problem in enumerate(make_problems(n, seed, split)):
+    for number, problem in enumerate(make_problems(n, seed, split, small_share)):
         if rng.random() < error_share:
             equations, label, kind = plant_error(problem, rng, kinds)
             steps = [problem.step_text(index, equation, rng) for index, equation in enumerate(equations)]

@@ -1,0 +1,124 @@
+"""A tiny policy: trained from scratch on right solutions, and not for long, so that it is right only sometimes.
+
+Its errors are natural ones. They are not planted but what such a model gets wrong: sums, products, copied numbers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from genprm_trl.generation.base import Generator, SamplingParams
+from genprm_trl.miniature.problems import Problem, Split, gold_steps
+from genprm_trl.miniature.world import as_solution, make_problems, seeded
+from genprm_trl.records import Solution
+from genprm_trl.steps import join_steps, split_steps
+
+GENERATOR_NAME = "miniature-policy"
+MAX_NEW_TOKENS = 300
+# A new line apart: the policy's text is split again at its "Step k:" headings.
+STEP_SEPARATOR = "\n"
+
+
+def policy_rows(n: int, seed: int = 0, split: Split = "train") -> list[dict[str, Any]]:
+    """Prompt-completion conversations (TRL's format) of right solutions to problems with small numbers."""
+    rng = seeded("policy rows", split, seed)
+    return [
+        {
+            "prompt": [{"role": "user", "content": problem.text}],
+            "completion": [
+                {"role": "assistant", "content": join_steps(gold_steps(problem, rng), separators=STEP_SEPARATOR)}
+            ],
+        }
+        for problem in make_problems(n, seed, split, small_share=1.0)
+    ]
+
+
+def train_policy(
+    output_dir: str, tokenizer: Any, *, n: int = 4000, max_steps: int = 600, seed: int = 0, **options: Any
+) -> Any:
+    """Trains a tiny model on right solutions with TRL's `SFTTrainer`.
+
+    Args:
+        output_dir: Where the model and the tokenizer are saved.
+        tokenizer: From `tokenizer.build_tokenizer`.
+        n: Solutions to train on.
+        max_steps: Optimizer steps of 16 solutions.
+        seed: Of data, weights and order.
+        options: Further fields of `SFTConfig`.
+
+    Returns:
+        The trained model (`Qwen2ForCausalLM`).
+    """
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    from genprm_trl.miniature.models import tiny_causal_lm
+
+    settings: dict[str, Any] = {
+        "per_device_train_batch_size": 16,
+        "learning_rate": 4e-3,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": 20,
+        "weight_decay": 0.0,
+        "adam_beta2": 0.98,
+        "train_sampling_strategy": "group_by_length",
+        "gradient_checkpointing": False,
+        "bf16": False,
+        "save_strategy": "no",
+        "logging_steps": 25,
+        "report_to": "none",
+    }
+    trainer = SFTTrainer(
+        tiny_causal_lm(tokenizer, seed),
+        args=SFTConfig(output_dir=output_dir, max_steps=max_steps, seed=seed, **(settings | options)),
+        train_dataset=Dataset.from_list(policy_rows(n, seed)),
+        processing_class=tokenizer,
+    )
+    trainer.train()
+    trainer.save_model()
+    return trainer.model.eval()
+
+
+def sample_solutions(
+    generator: Generator, problems: Sequence[Problem], samples: int = 1, temperature: float = 1.0, seed: int = 0
+) -> list[Solution]:
+    """Solutions that a policy writes, labelled against the problems' plans.
+
+    Args:
+        generator: The policy.
+        problems: The problems.
+        samples: Solutions a problem.
+        temperature: 0 is greedy.
+        seed: Equal arguments give equal solutions.
+
+    Returns:
+        `samples` solutions for each problem, in order. A text without any step counts as one empty step.
+    """
+    return asyncio.run(_sample(generator, problems, samples, temperature, seed))
+
+
+async def _sample(
+    generator: Generator, problems: Sequence[Problem], samples: int, temperature: float, seed: int
+) -> list[Solution]:
+    rng = seeded("policy samples", seed)
+
+    async def solve(number: int, problem: Problem, sample: int, request_seed: int) -> Solution:
+        prompt = generator.tokenizer.apply_chat_template(
+            [{"role": "user", "content": problem.text}], add_generation_prompt=True, return_dict=False
+        )
+        params = SamplingParams(
+            max_new_tokens=MAX_NEW_TOKENS, temperature=temperature, top_p=1.0, top_k=0, logprobs=0, seed=request_seed
+        )
+        result = await generator.generate(list(prompt), params)
+        steps = split_steps(result.text, style="step").steps or [""]
+        return as_solution(problem, steps, id=f"policy-{seed}-{number}-{sample}", generator=GENERATOR_NAME)
+
+    return await asyncio.gather(
+        *(
+            solve(number, problem, sample, rng.getrandbits(32))
+            for number, problem in enumerate(problems)
+            for sample in range(samples)
+        )
+    )
