@@ -28,6 +28,7 @@ from genprm_trl.records import RationaleRecord, Solution
 from genprm_trl.training.callbacks import VerificationCallback
 from genprm_trl.training.sft import step_metrics
 from genprm_trl.training.sft_data import ConversationEncoder, read_row
+from tests import chat_templates
 from tests.tiny_models import CHATML_TEMPLATE, tiny_model, tiny_tokenizer
 
 
@@ -112,12 +113,18 @@ class ReplayGenerator:
     async def close(self) -> None: ...
 
 
-@pytest.mark.parametrize("mode", MODES)
-async def test_a_model_is_asked_in_the_tokens_that_it_was_trained_on(mode):
+@pytest.mark.parametrize(
+    ("make_tokenizer", "mode"),
+    [
+        *((tiny_tokenizer, mode) for mode in MODES),
+        *((make, "full") for make in (chat_templates.deepseek, chat_templates.llama3, chat_templates.merging)),
+    ],
+)
+async def test_a_model_is_asked_in_the_tokens_that_it_was_trained_on(make_tokenizer, mode):
     from genprm_trl import GenPRM
     from genprm_trl.sandbox import LocalSandbox
 
-    tokenizer = tiny_tokenizer()
+    tokenizer = make_tokenizer()
     [record] = records(1, steps=3)
     encoder = ConversationEncoder(tokenizer, mode=mode)
     encoded = encoder.encode(read_row(record, mode))
@@ -132,6 +139,14 @@ async def test_a_model_is_asked_in_the_tokens_that_it_was_trained_on(mode):
         assert encoded.input_ids[: len(prompt)] == prompt
         # What the model was asked to write here is what it was trained to write here.
         assert encoded.labels[len(prompt)] == encoded.input_ids[len(prompt)]
+    for position, judgement, yes, no in encoded.verdicts:
+        assert encoded.input_ids[position] == (yes if judgement else no)
+        assert yes != no
+    # The end of each turn is trained on, lest the model never stop.
+    ends = [
+        i for i, token in enumerate(encoded.input_ids) if token == tokenizer.eos_token_id and encoded.labels[i] != -100
+    ]
+    assert len(ends) == 3
 
 
 def test_the_loss_is_on_what_the_model_must_write(tmp_path):
