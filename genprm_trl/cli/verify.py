@@ -10,10 +10,9 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from genprm_trl.cli import console
 from genprm_trl.errors import ConfigError, DataError
@@ -98,19 +97,20 @@ def _stem(path: str) -> str:
 
 def run(options: VerifyOptions) -> int:
     from genprm_trl.jsonl import JsonlWriter, completed_ids
-    from genprm_trl.loading import load_solutions
-    from genprm_trl.records import Verdict
+    from genprm_trl.loading import iter_verdicts, load_solutions
     from genprm_trl.summary import VerdictSummary
 
     if options.limit is not None and options.limit < 1:
         raise ConfigError(f"--limit must be at least 1, got {options.limit}")
     # Every row is read before the first one is judged: a bad row must not surface after hours of work.
+    skipped: list[DataError] = []
     solutions = load_solutions(
         options.file,
         split=options.split,
         format=options.format,
         limit=options.limit,
         skip_bad_rows=options.skip_bad_rows,
+        on_bad_row=skipped.append,
     )
     output = options.output_path()
     _prepare_output(options, output)
@@ -131,21 +131,16 @@ def run(options: VerifyOptions) -> int:
     # The summary is of the whole file, including what an earlier run judged.
     summary = VerdictSummary()
     by_id = {solution.id: solution for solution in solutions}
-    for _, row in _rows(output):
-        verdict = Verdict.from_dict(row)
+    for verdict in iter_verdicts(output) if output.exists() else ():
         if verdict.id in by_id:
             summary.add(verdict, by_id[verdict.id])
     print("\n".join(summary.lines()))
+    if skipped:
+        print(f"rows skipped       {len(skipped)} that could not be used (named above)")
     if seconds:
         print(f"time               {seconds:.1f} s, {len(remaining) / seconds:.2f} solutions a second")
     print(f"verdicts           {output}")
     return 0
-
-
-def _rows(output: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    from genprm_trl.jsonl import iter_written_rows
-
-    return iter_written_rows(output) if output.exists() else iter(())
 
 
 def _prepare_output(options: VerifyOptions, output: Path) -> None:
