@@ -34,8 +34,7 @@ StepStatus = Literal[
     "fallback",  # code rounds or tokens ran out, the verdict was forced after what had been written
     "no_verdict",  # the model wrote no verdict even when it was forced; the reward is 0.5
     "truncated",  # the conversation would not fit the model's context; the reward is 0.5
-    "skipped",  # not judged, because an earlier step ended the solution (`stop="first_error"`)
-    "error",  # the generator failed on this step; the reward is 0.5
+    "error",  # the generator or the sandbox failed on this step; the reward is 0.5
 ]
 _STEP_STATUSES: tuple[str, ...] = get_args(StepStatus)
 

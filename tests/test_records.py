@@ -42,7 +42,7 @@ judgements = st.builds(
     StepJudgement,
     rationale=st.text(),
     reward=rewards,
-    status=st.sampled_from(["ok", "fallback", "no_verdict", "truncated", "skipped", "error"]),
+    status=st.sampled_from(["ok", "fallback", "no_verdict", "truncated", "error"]),
     code_rounds=st.lists(
         st.builds(CodeRound, code=st.text(), output=st.text(), status=st.text(), seconds=numbers), max_size=2
     ),
