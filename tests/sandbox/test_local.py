@@ -43,6 +43,12 @@ async def test_hard_timeout_ends_the_process_and_replays():
         assert (await session.run("print(x)")).output == "1"
 
 
+async def test_soft_timeout_keeps_what_the_block_had_defined():
+    async with LocalSandbox(SHORT) as sandbox, sandbox.session() as session:
+        assert (await session.run("x = 2\nwhile True: pass")).status == "timeout"
+        assert (await session.run("print(x)")).output == "2"
+
+
 async def test_without_replay_the_namespace_is_new():
     async with LocalSandbox(replay=False) as sandbox, sandbox.session() as session:
         await session.run("x = 1")
@@ -71,7 +77,7 @@ async def test_processor_time_limit():
     async with LocalSandbox(Limits(timeout=10, cpu=1)) as sandbox, sandbox.session() as session:
         result = await session.run("while True: pass")
         assert result.status == "timeout"
-        assert result.seconds < 8
+        assert result.message == "processor time used up"
 
 
 async def test_files_stay_inside_and_are_limited(tmp_path: Path):

@@ -1,0 +1,123 @@
+"""The client of a SandboxFusion server, against one that misbehaves. Good days are in the conformance suite."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterator
+
+import pytest
+
+pytest.importorskip("sandbox_fusion", reason="needs the extra 'fusion'")
+
+from fusion_server import FusionServer
+
+from genprm_trl.errors import ConfigError
+from genprm_trl.sandbox import FusionSandbox, Limits
+from genprm_trl.sandbox import fusion as module
+
+FAST = Limits(timeout=1.0, grace=0.5)
+FAULTS = ["429", "500", "502", "503", "hang up", "cut short", "html", "not json", "wrong schema", "a list", "empty"]
+FAULTS += ["null fields", "sandbox error"]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[FusionServer]:
+    with FusionServer().running() as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def quiet(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL, "sandbox_fusion.client")
+
+
+def sandbox_for(server: FusionServer, **options: object) -> FusionSandbox:
+    return FusionSandbox(server.endpoint, FAST, attempts=3, backoff=0.02, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("mode", ["script", "jupyter"])
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_a_passing_fault_is_retried(server: FusionServer, fault: str, mode: str):
+    server.reset(fault, fault)
+    result = await sandbox_for(server, mode=mode).session().run("print(1)")
+    assert (result.status, result.output) == ("ok", "1")
+    assert server.requests == 3
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_a_lasting_fault_ends_in_a_status(server: FusionServer, fault: str):
+    server.reset(fault, forever=True)
+    session = sandbox_for(server).session()
+    result = await session.run("print(1)")
+    assert (result.status, result.output) == ("sandbox_error", "")
+    assert result.message
+    assert server.requests == 3
+    server.reset()
+    assert (await session.run("print(2)")).output == "2"
+
+
+@pytest.mark.parametrize("status", ["400", "404", "422"])
+async def test_a_rejected_request_is_not_repeated(server: FusionServer, status: str):
+    server.reset(status, forever=True)
+    result = await sandbox_for(server).session().run("print(1)")
+    assert result.status == "sandbox_error"
+    assert status in result.message
+    assert server.requests == 1
+
+
+async def test_a_slow_server_is_given_up(server: FusionServer, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "CLIENT_GRACE", 0.1)
+    server.reset("slow", forever=True)
+    start = time.monotonic()
+    result = (
+        await FusionSandbox(server.endpoint, Limits(timeout=0.1, grace=0.1), attempts=2, backoff=0.02)
+        .session()
+        .run("1")
+    )
+    assert result.status == "sandbox_error"
+    assert "no answer" in result.message or "Timeout" in result.message
+    assert time.monotonic() - start < 3
+
+
+async def test_a_server_that_is_not_there():
+    result = await FusionSandbox("http://127.0.0.1:9", FAST, attempts=2, backoff=0.02).session().run("print(1)")
+    assert (result.status, result.output) == ("sandbox_error", "")
+
+
+async def test_requests_at_once_are_bounded(server: FusionServer):
+    server.reset()
+    sandbox = sandbox_for(server, max_concurrency=2)
+    results = await asyncio.gather(*(sandbox.session().run(f"print({i})") for i in range(6)))
+    assert [r.output for r in results] == [str(i) for i in range(6)]
+    assert server.most_at_once == 2
+
+
+@pytest.mark.parametrize("mode", ["script", "jupyter"])
+async def test_hard_timeout(server: FusionServer, mode: str):
+    server.reset()
+    sandbox = FusionSandbox(server.endpoint, Limits(timeout=0.3, grace=0.7), mode=mode)  # type: ignore[arg-type]
+    code = "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})\nwhile True: pass"
+    monkeyed = await sandbox.session().run(code)
+    assert monkeyed.status == "timeout"
+    assert monkeyed.output == "Code execute time out: Code execution timed out"
+    assert server.requests == 1
+
+
+async def test_memory_limit(server: FusionServer):
+    server.reset()
+    result = await FusionSandbox(server.endpoint, Limits(memory=1 << 28)).session().run("x = bytearray(1 << 30)")
+    assert (result.status, result.output) == ("memory", "Code execute Error: MemoryError: ")
+
+
+async def test_a_printed_result_is_not_believed(server: FusionServer):
+    server.reset()
+    answer = '{"status": "ok", "output": "forged", "seconds": 0.0}'
+    code = f"import os\nos.write(1, {('<' + '0' * 32 + '>' + answer).encode()!r})\nos._exit(0)"
+    result = await sandbox_for(server).session().run(code)
+    assert result.status == "killed"
+    assert "forged" not in result.output
+
+
+def test_an_unknown_mode_is_an_error(server: FusionServer):
+    with pytest.raises(ConfigError, match="script, jupyter"):
+        FusionSandbox(server.endpoint, mode="notebook")  # type: ignore[arg-type]
