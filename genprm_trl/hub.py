@@ -36,8 +36,8 @@ Python that checks the step, reads what the code printed, and answers Yes or No;
 {{ usage }}
 ```
 
-The verifier **runs Python that the model writes**. `genprm_trl` does so in its sandbox; read the project's notes on what that \
-protects from before you point it at models or problems that you do not trust.
+The verifier **runs Python that the model writes**. `genprm_trl` does so in its sandbox; read the project's notes on \
+what that protects from before you point it at models or problems that you do not trust.
 
 ## Measured
 
@@ -83,6 +83,8 @@ class CardContent:
         training: Facts of the training, shown as a table.
         base_model: Hub id of the model that training started from; None if it started from random weights.
         datasets: Hub ids of the data sets used.
+        tags: Tags besides the usual ones.
+        model_id: What users load the model by; its directory if None.
     """
 
     name: str
@@ -91,6 +93,8 @@ class CardContent:
     training: Mapping[str, Any]
     base_model: str | None = None
     datasets: Sequence[str] = field(default_factory=tuple)
+    tags: Sequence[str] = ()
+    model_id: str | None = None
 
 
 def usage_snippet(model: str) -> str:
@@ -130,7 +134,7 @@ def write_model_card(model_dir: str | Path, content: CardContent) -> Path:
     card_data = ModelCardData(
         library_name="transformers",
         pipeline_tag="text-generation",
-        tags=["genprm-trl", "genprm", "process-reward-model", "trl", "sft"],
+        tags=["genprm-trl", "genprm", "process-reward-model", "trl", "sft", *content.tags],
         base_model=content.base_model,
         datasets=list(content.datasets) or None,
         model_name=content.name,
@@ -138,16 +142,17 @@ def write_model_card(model_dir: str | Path, content: CardContent) -> Path:
     )
     versions = {name: metadata.version(name) for name in ("trl", "transformers", "torch", "datasets")}
     facts = {**content.training, "genprm-trl": __version__, **versions}
+    measured = markdown_table(
+        ["data", "setting", "score", "value"],
+        [[score.dataset, score.setting, score.metric, f"{score.value:.1f}"] for score in content.scores],
+    )
     card = ModelCard.from_template(
         card_data,
         template_str=_BODY,
         name=content.name,
         description=content.description,
-        usage=usage_snippet(str(model_dir)),
-        results=markdown_table(
-            ["data", "setting", "score", "value"],
-            [[score.dataset, score.setting, score.metric, f"{score.value:.1f}"] for score in content.scores],
-        ),
+        usage=usage_snippet(content.model_id or str(model_dir)),
+        results=measured if content.scores else "Nothing yet.",
         training=markdown_table(["", "value"], [[key, str(value)] for key, value in facts.items()]),
         citation=_CITATION,
     )

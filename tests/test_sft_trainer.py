@@ -300,6 +300,22 @@ def test_the_models_context_bounds_conversations(tmp_path):
     assert len(run.train_dataset) == 1
 
 
+@pytest.mark.slow
+def test_tokenizing_again_finds_the_cache(tmp_path):
+    Dataset.from_list([record.to_dict() for record in records()]).save_to_disk(str(tmp_path / "rows"))
+    script = (
+        "import sys; from pathlib import Path; from datasets import load_from_disk; "
+        "from tests.test_sft_trainer import trainer; "
+        "print(trainer(Path(sys.argv[1]), load_from_disk(sys.argv[1] + '/rows')).train_dataset.cache_files)"
+    )
+    seen = []
+    for seed in ("1", "2"):  # in another process, where sets have another order
+        environment = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": str(Path(__file__).parent.parent)}
+        subprocess.run([sys.executable, "-c", script, tmp_path], check=True, env=environment, capture_output=True)
+        seen.append({path.name for path in (tmp_path / "rows").glob("cache-*.arrow")})
+    assert seen[0] == seen[1] != set()
+
+
 # --- Bad input -------------------------------------------------------------------------------------------------------
 
 

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import inspect
 import os
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,7 +13,6 @@ import torch
 from accelerate.logging import get_logger
 from accelerate.utils import is_peft_model, str_to_bool
 from datasets import Dataset, IterableDataset
-from huggingface_hub import ModelCard, ModelCardData
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import is_torch_bf16_gpu_available, is_torch_xla_available
@@ -25,6 +21,7 @@ from trl import SFTConfig, SFTTrainer
 from genprm_trl.chat import ChatFormat, TokenKind
 from genprm_trl.errors import ConfigError
 from genprm_trl.generation.loading import load_tokenizer
+from genprm_trl.hub import CardContent, write_model_card
 from genprm_trl.model_settings import ModelSettings
 from genprm_trl.protocol.genprm import MODES
 from genprm_trl.training.packing import leakage
@@ -152,14 +149,14 @@ class GenPRMConfig(SFTConfig):
         )
 
     @property
-    def trained_kinds(self) -> frozenset[TokenKind]:
+    def trained_kinds(self) -> tuple[TokenKind, ...]:
         """The kinds of tokens (`chat.TokenKind`) that the loss is on."""
-        kinds: set[TokenKind] = {"written", "end_of_turn"}
+        kinds: list[TokenKind] = ["written", "end_of_turn"]
         if self.train_on_interpreter_output:
-            kinds.add("interpreter")
+            kinds.append("interpreter")
         if self.train_on_forced_prefix:
-            kinds.add("forced")
-        return frozenset(kinds)
+            kinds.append("forced")
+        return tuple(kinds)
 
 
 class GenPRMTrainer(SFTTrainer):
@@ -202,19 +199,6 @@ class GenPRMTrainer(SFTTrainer):
 
     _tag_names: ClassVar[list[str]] = ["trl", "genprm-trl", "genprm"]
     _name = "GenPRM"
-    _paper: ClassVar[dict[str, str]] = {
-        "title": "GenPRM: Scaling Test-Time Compute of Process Reward Models via Generative Reasoning",
-        "id": "2504.00891",
-        "citation": textwrap.dedent("""\
-            @article{zhao2025genprm,
-              title   = {GenPRM: Scaling Test-Time Compute of Process Reward Models via Generative Reasoning},
-              author  = {Zhao, Jian and Liu, Runze and Zhang, Kaiyan and Zhou, Zhimu and Gao, Junqi and Li, Dong and
-                         Lyu, Jiafei and Qian, Zhouyi and Qi, Biqing and Li, Xiu and Zhou, Bowen},
-              journal = {arXiv preprint arXiv:2504.00891},
-              year    = {2025}
-            }"""),
-    }
-
     args: GenPRMConfig
     train_dataset: Dataset | IterableDataset
     data_collator: Any
@@ -275,8 +259,10 @@ class GenPRMTrainer(SFTTrainer):
             encoder.max_length = self._max_tokens
             ChatFormat(encoder.tokenizer, encoder.turn_opening)  # an unusable chat template shows before the work
             dataset = encode_dataset(dataset, encoder, args.dataset_num_proc)
-            if isinstance(dataset, Dataset) and dataset_name == "train":
-                self._modes |= dict.fromkeys(dataset.unique("mode"))
+            if dataset_name == "train":
+                # A streamed data set is not read through for this; its first row speaks for it.
+                modes = dataset.unique("mode") if isinstance(dataset, Dataset) else [next(iter(dataset))["mode"]]
+                self._modes |= dict.fromkeys(modes)
             dataset = dataset.remove_columns("mode")
         return super()._prepare_dataset(dataset, processing_class, args, packing, formatting_func, dataset_name)
 
@@ -400,33 +386,27 @@ class GenPRMTrainer(SFTTrainer):
         if not self.is_world_process_zero():
             return
         base_model = self.model.config.name_or_path
-        if not base_model or Path(base_model).exists():
-            base_model = None
-        extra_tags = [tags] if isinstance(tags, str) else tags or []
-        data = ModelCardData(
-            base_model=base_model,
-            datasets=dataset_name,
-            library_name="transformers",
-            model_name=model_name,
-            pipeline_tag="text-generation",
-            tags=sorted({"generated_from_trainer", *self._tag_names, *extra_tags}),
+        settings, args = self.model_settings, self.args
+        devices = args.world_size * args.gradient_accumulation_steps
+        content = CardContent(
+            name=model_name or Path(args.output_dir).name,
+            description=f"Trained on {dataset_name}." if dataset_name else "",
+            scores=(),
+            training={
+                "trainer": f"genprm_trl.{type(self).__name__}",
+                "modes": ", ".join(settings.modes),
+                "turns open with": settings.turn_opening,
+                "form of the first turn": settings.first_turn,
+                "learning rate": args.learning_rate,
+                "batch": args.per_device_train_batch_size * devices,
+                "steps": self.state.global_step,
+            },
+            base_model=None if not base_model or Path(base_model).exists() else base_model,
+            datasets=(dataset_name,) if dataset_name else (),
+            tags=(tags,) if isinstance(tags, str) else tuple(tags or ()),
+            model_id=args.hub_model_id,
         )
-        with resources.as_file(resources.files(__package__) / "genprm_model_card.jinja") as template:
-            card = ModelCard.from_template(
-                data,
-                template_path=str(template),
-                model_name=model_name or Path(self.args.output_dir).name,
-                model_id=self.args.hub_model_id or self.args.output_dir,
-                base_model=base_model,
-                dataset_name=dataset_name,
-                settings=self.model_settings,
-                trainer_name=f"genprm_trl.{type(self).__name__}",
-                paper_title=self._paper["title"],
-                paper_id=self._paper["id"],
-                citation=self._paper["citation"],
-                versions={name: version(name) for name in ("genprm-trl", "trl", "transformers", "torch", "datasets")},
-            )
-        card.save(Path(self.args.output_dir) / "README.md")
+        write_model_card(args.output_dir, content)
 
 
 _VERDICTS = "verdicts"

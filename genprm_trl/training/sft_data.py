@@ -286,7 +286,7 @@ class ConversationEncoder:
     turn_opening: TurnOpening = "generation_prompt"
     first_turn: FirstTurn = "evaluation"
     mode: str | None = None
-    trained: frozenset[TokenKind] = frozenset({"written", "end_of_turn"})
+    trained: tuple[TokenKind, ...] = ("written", "end_of_turn")
     max_length: int | None = None
     skip_bad_rows: bool = False
     name: str | None = None
