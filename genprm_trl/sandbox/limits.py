@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+
+from ..errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +21,9 @@ class Limits:
         file_size: The largest file, standard output included.
         open_files: Descriptors a process may have.
         processes: Processes and threads at once.
+
+    Raises:
+        ConfigError: A limit that is not positive, or too few open files for the sandbox's own.
     """
 
     timeout: float = 5.0
@@ -30,3 +35,10 @@ class Limits:
     file_size: int = 64 << 20
     open_files: int = 64
     processes: int = 32
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if getattr(self, field.name) <= 0:
+                raise ConfigError(f"Limit '{field.name}' must be positive, not {getattr(self, field.name)}.")
+        if self.open_files < 16:
+            raise ConfigError(f"Limit 'open_files' must be at least 16, not {self.open_files}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import threading
@@ -23,9 +24,20 @@ from .process import Ended, SandboxError, Worker, Zygote
 logger = logging.getLogger(__name__)
 
 REQUIRED = ("separate_process", "limits")
+EXPECTED = ("no_network", "hidden_root", "seccomp")  # without one of these the log's line is a warning
+NAMESPACES = (
+    "allow unprivileged user namespaces (sysctl user.max_user_namespaces above 0, kernel.unprivileged_userns_clone=1, "
+    "kernel.apparmor_restrict_unprivileged_userns=0), run as root, or give the container CAP_SYS_ADMIN"
+)
 REMEDIES = {
-    "no_network": "allow unprivileged user namespaces (sysctl user.max_user_namespaces > 0) or run as root",
     "seccomp": "use a kernel built with CONFIG_SECCOMP_FILTER, on x86_64 or aarch64",
+    "unprivileged_user": "do not run as the only user of a user namespace",
+    "cgroup": "run as root or delegate a cgroup with the memory and pids controllers",
+    **dict.fromkeys(
+        ("no_network", "pid_namespace", "mount_namespace", "ipc_namespace", "uts_namespace", "user_namespace"),
+        NAMESPACES,
+    ),
+    **dict.fromkeys(("hidden_root", "private_tmp"), NAMESPACES),
 }
 
 
@@ -143,7 +155,8 @@ class LocalSandbox:
             self._logged = True
             holding = ", ".join(n for n, reason in reasons.items() if not reason)
             lacking = "; ".join(f"{n} ({reason})" for n, reason in reasons.items() if reason)
-            logger.info("Sandbox protections in force: %s. Not in force: %s.", holding, lacking or "none")
+            level = logging.WARNING if any(reasons[name] for name in EXPECTED) else logging.INFO
+            logger.log(level, "Sandbox protections in force: %s. Not in force: %s.", holding, lacking or "none")
 
     async def _worker(self) -> Worker:
         """A fresh worker, ready to run. Raises SandboxError after a second failure."""
@@ -153,8 +166,9 @@ class LocalSandbox:
                 zygote = await asyncio.to_thread(self._start)
             with self._lock:
                 worker = self._pool.popleft() if self._pool else zygote.spawn()
-                while len(self._pool) < self._spare and not self._closed:
-                    self._pool.append(zygote.spawn())
+                with contextlib.suppress(SandboxError):  # spares are a matter of speed alone
+                    while len(self._pool) < self._spare and not self._closed:
+                        self._pool.append(zygote.spawn())
             try:
                 await worker.ready()
                 return worker
@@ -243,9 +257,12 @@ class LocalSession:
             self._worker, self._lost = None, True
 
     async def close(self) -> None:
-        """Ends the session's process. Safe to call twice."""
+        """Ends the session's process, and with it a block that still runs. Safe to call twice."""
         self._closed = True
-        self._lose()
+        if self._worker is not None:
+            self._worker.kill()
+        async with self._turn:
+            self._lose()
 
     async def __aenter__(self) -> Self:
         return self

@@ -130,9 +130,21 @@ class Zygote:
         return self._pid == os.getpid() and self._process.poll() is None
 
     def spawn(self) -> Worker:
-        """Asks for a worker. Returns at once; `Worker.ready` waits for it."""
-        channel, channel_end = socket.socketpair()
-        status, status_end = socket.socketpair()
+        """Asks for a worker. Returns at once; `Worker.ready` waits for it.
+
+        Raises:
+            SandboxError: This process has no descriptors left (each open session takes two).
+        """
+        try:
+            channel, channel_end = socket.socketpair()
+        except OSError as error:
+            raise SandboxError(f"No session could be started: {error}.") from error
+        try:
+            status, status_end = socket.socketpair()
+        except OSError as error:
+            channel.close()
+            channel_end.close()
+            raise SandboxError(f"No session could be started: {error}.") from error
         channel.setblocking(False)
         status.setblocking(False)
         key = next(self._keys)
@@ -261,10 +273,14 @@ class Worker:
         status, cpu, memory = wire.EXIT.unpack(data)
         return Ended(status, cpu, bool(memory))
 
+    def kill(self) -> None:
+        """Ends the process. Does not wait: whoever waits for its answer learns of it."""
+        self._zygote.kill(self._key)
+
     def close(self) -> None:
-        """Ends the process, if it still runs. Does not wait. Safe to call twice."""
+        """Ends the process, if it still runs, and frees the handle. Does not wait. Safe to call twice."""
         if self._channel.fileno() >= 0:
-            self._zygote.kill(self._key)
+            self.kill()
             self._channel.close()
             self._status.close()
 

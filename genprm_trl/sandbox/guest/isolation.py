@@ -56,13 +56,20 @@ def attempt(outcomes: Outcomes, name: str, action: Callable[[], Any]) -> bool:
     return True
 
 
-def enter_outer(outcomes: Outcomes) -> None:
-    """Enters namespaces shared by all sessions. The next fork is process 1 of the new PID namespace."""
+def enter_outer(outcomes: Outcomes, directory: str) -> None:
+    """Enters namespaces shared by all sessions. The next fork is process 1 of the new PID namespace.
+
+    Args:
+        outcomes: Where to note what holds.
+        directory: Where the sessions' directories will be, if they cannot have private ones.
+    """
     if not linux.SUPPORTED:
         return
     if os.geteuid() != 0 or not _can_unshare():
         if os.geteuid() == 0:
-            _become_nobody()
+            with contextlib.suppress(OSError):
+                os.chown(directory, NOBODY, NOBODY)
+                _become_nobody()
         attempt(outcomes, "outer_user_namespace", _new_user_namespace)
     for name, flag in (
         ("mount_namespace", linux.CLONE_NEWNS),
@@ -106,14 +113,15 @@ def enter_session(outcomes: Outcomes, limits: dict[str, Any], directory: str, pr
         attempt(outcomes, "ipc_namespace", lambda: linux.unshare(linux.CLONE_NEWIPC))
     if outcomes.get("hidden_root") == "":
         attempt(outcomes, "private_tmp", lambda: _private_tmp(limits["disk"]))
-        os.chdir("/tmp")
+        os.chdir(_scratch())
     else:
         os.chdir(directory)
     baseline = _address_space(proc)
     if os.geteuid() == 0:
-        _become_nobody()
+        attempt(outcomes, "unprivileged_user", _become_nobody)
+    else:
+        outcomes["unprivileged_user"] = ""
     attempt(outcomes, "user_namespace", lambda: _new_user_namespace(proc))
-    outcomes["unprivileged_user"] = "" if os.geteuid() != 0 else "runs as root"
     attempt(outcomes, "limits", lambda: _set_limits(limits, baseline))
     attempt(outcomes, "no_capabilities", linux.drop_capabilities)
     attempt(outcomes, "no_new_privs", lambda: linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1))
@@ -136,7 +144,8 @@ def _can_unshare() -> bool:
 
 
 def _become_nobody() -> None:
-    os.setgroups([])
+    with contextlib.suppress(PermissionError):  # forbidden in a user namespace; the groups there are not ours either
+        os.setgroups([])
     os.setresgid(NOBODY, NOBODY, NOBODY)
     os.setresuid(NOBODY, NOBODY, NOBODY)
     linux.prctl(linux.PR_SET_DUMPABLE, 1)  # or /proc/self would stay root's, and the id maps unwritable
@@ -172,6 +181,12 @@ def _library_paths() -> list[str]:
     return kept
 
 
+@functools.cache
+def _scratch() -> str:
+    """Where the private temporary directory goes: not over an interpreter that lives below /tmp."""
+    return "/scratch" if any(path.startswith("/tmp") for path in _library_paths()) else "/tmp"
+
+
 def _build_root(disk: int) -> None:
     linux.unshare(linux.CLONE_NEWNS)  # the launcher keeps the machine's view, to tidy up with
     paths = _library_paths()
@@ -195,7 +210,7 @@ def _build_root(disk: int) -> None:
         for path, aim in links.items():
             with contextlib.suppress(FileExistsError):
                 Path(ROOT + path).symlink_to(aim)
-        for path in (ROOT + "/tmp", ROOT + "/.old"):
+        for path in (ROOT + _scratch(), ROOT + "/.old"):
             Path(path).mkdir(exist_ok=True)
         os.chdir(ROOT)
         linux.pivot_root(".", ".old")
@@ -215,7 +230,7 @@ def _build_root(disk: int) -> None:
 def _private_tmp(disk: int) -> None:
     linux.unshare(linux.CLONE_NEWNS)
     flags = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
-    linux.mount("tmpfs", "/tmp", "tmpfs", flags, f"size={disk},nr_inodes=4096,mode=1777")
+    linux.mount("tmpfs", _scratch(), "tmpfs", flags, f"size={disk},nr_inodes=4096,mode=1777")
 
 
 def _address_space(proc: int | None) -> int:

@@ -131,6 +131,8 @@ class Worker:
         random.seed(seed)
         if "numpy" in sys.modules:
             sys.modules["numpy"].random.seed(seed)
+        if "sympy.core.random" in sys.modules:
+            sys.modules["sympy.core.random"].seed(seed)
         os.register_at_fork(after_in_child=self._forked)
 
     def serve(self) -> None:

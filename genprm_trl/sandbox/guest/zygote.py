@@ -12,10 +12,12 @@ import gc
 import importlib
 import json
 import os
+import resource
 import select
 import shutil
 import signal
 import socket
+import sys
 import time
 import traceback
 from typing import Any
@@ -27,6 +29,7 @@ from .worker import Worker
 
 def main(control_fd: int) -> None:
     """Entry point of the fresh interpreter. `control_fd` is the socket to the host."""
+    sys.path.pop(0)  # the way to this package, which is no program's business
     control = socket.socket(fileno=control_fd)
     try:
         os.environ.clear()
@@ -35,7 +38,7 @@ def main(control_fd: int) -> None:
         config = json.loads(_read(control, FRAME.unpack(_read(control, FRAME.size))[0]))
         outcomes: isolation.Outcomes = dict.fromkeys(isolation.NAMES, isolation.NO_LINUX)
         outcomes["cgroup"] = "not built yet"
-        isolation.enter_outer(outcomes)
+        isolation.enter_outer(outcomes, config["directory"])
         if outcomes["pid_namespace"] == "":
             pid = os.fork()
             if pid:
@@ -74,6 +77,8 @@ class Zygote:
         self._workers: dict[int, tuple[int, int, str]] = {}  # process id -> session key, status descriptor, directory
         self._keys: dict[int, int] = {}  # session key -> process id
         self._namespaced = outcomes["pid_namespace"] == ""
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # one for each session
         for name in config["imports"]:
             importlib.import_module(name)
         if "numpy" in config["imports"]:
@@ -105,7 +110,7 @@ class Zygote:
             self._reap()
             if self._control.fileno() in ready and not self._command():
                 break
-            if not self._namespaced and os.getppid() == 1:
+            if not self._namespaced and os.getppid() != self._config["host"]:
                 break  # the host is gone, but something holds its end of the socket
         for pid in list(self._workers):
             self._kill(pid)
@@ -133,7 +138,8 @@ class Zygote:
                 directory = os.path.join(self._config["directory"], str(key))  # noqa: PTH118
                 os.mkdir(directory, 0o700)  # noqa: PTH102
                 if os.geteuid() == 0:
-                    os.chown(directory, isolation.NOBODY, isolation.NOBODY)
+                    with contextlib.suppress(OSError):  # in a user namespace without that user
+                        os.chown(directory, isolation.NOBODY, isolation.NOBODY)
             pid = self._fork()
         except OSError:
             os.write(status, EXIT.pack(SPAWN_FAILED, 0.0, 0))
@@ -189,7 +195,7 @@ class Zygote:
         for descriptor in range(3):
             os.dup2(self._null, descriptor)
         os.closerange(3, top - 1)
-        os.closerange(top + 1, 1 << 16)
+        os.closerange(top + 1, 1 << 20)
         return Worker(top, top - 1, limits, self._config["seed"], init=self._namespaced)
 
     def _probe(self) -> isolation.Outcomes:

@@ -1,0 +1,81 @@
+"""On a kernel that refuses every namespace the sandbox still runs, and says what it lacks."""
+
+import ctypes
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# A user namespace of its own in which no further namespace of any kind may be made.
+REFUSING = """
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+uid, gid = os.geteuid(), os.getegid()
+if libc.unshare(0x10000000):
+    sys.exit(77)
+for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
+    open(f"/proc/self/{name}", "w").write(text)
+for kind in ("user", "mnt", "net", "ipc", "uts", "pid"):
+    open(f"/proc/sys/user/max_{kind}_namespaces", "w").write("0")
+"""
+PROGRAM = """
+import asyncio, json, logging
+from genprm_trl.errors import ConfigError
+from genprm_trl.sandbox import Limits, LocalSandbox
+async def main():
+    report = {}
+    async with LocalSandbox(Limits(timeout=1, grace=1)) as sandbox, sandbox.session() as session:
+        report["missing"] = [n for n, p in sandbox.protections().items() if not p.holds and p.reason]
+        report["directory"] = sandbox._start().directory
+        for name, code in {
+            "state": "x = 41", "output": "x += 1; print(x)",
+            "file": "open('f', 'w').write('a'); print(open('f').read())",
+            "kill": f"import os; os.kill({os.getpid()}, 9)",
+            "socket": "import socket; socket.socket()",
+            "died": "import os; os._exit(1)", "replayed": "print(x)",
+            "child": "import os, time\\nif os.fork() == 0: time.sleep(60)",
+            "hard": "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})\\nwhile True: pass",
+        }.items():
+            result = await session.run(code)
+            report[name] = [result.status, result.output or result.message]
+    try:
+        LocalSandbox(required=("no_network",)).protections()
+    except ConfigError as error:
+        report["refusal"] = str(error)
+    print(json.dumps(report))
+import os
+asyncio.run(main())
+"""
+
+
+def can_unshare() -> bool:
+    pid = os.fork()
+    if pid == 0:
+        os._exit(ctypes.CDLL(None).unshare(0x10000000) and 1)
+    return os.waitpid(pid, 0)[1] == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux" or not can_unshare(), reason="needs a user namespace to refuse others in")
+def test_without_namespaces():
+    done = subprocess.run([sys.executable, "-c", REFUSING + PROGRAM], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert {"user_namespace", "pid_namespace", "mount_namespace", "no_network", "hidden_root"} <= set(
+        report["missing"]
+    )
+    assert not {"separate_process", "limits", "empty_environment", "no_new_privs", "seccomp"} & set(report["missing"])
+    assert report["output"] == ["ok", "42"]
+    assert report["file"] == ["ok", "a"]
+    # The system call filter holds what the namespaces would have: signals reach nobody else, and there is no network.
+    assert report["kill"] == ["error", "Code execute Error: PermissionError: [Errno 1] Operation not permitted"]
+    assert report["socket"] == ["error", "Code execute Error: PermissionError: [Errno 1] Operation not permitted"]
+    assert report["died"][0] == "killed"
+    assert report["replayed"] == ["ok", "42"]
+    assert report["child"][0] == "ok"
+    assert report["hard"][0] == "timeout"
+    assert "no_network" in report["refusal"]
+    assert "user.max_user_namespaces" in report["refusal"]
+    assert not Path(report["directory"]).exists()
