@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
 import json
 import logging
 import os
@@ -17,6 +18,7 @@ import torch
 from datasets import Dataset
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from trl import SFTTrainer
 
 from genprm_trl import GenPRMConfig, GenPRMTrainer
 from genprm_trl.chat import ChatFormat
@@ -678,6 +680,25 @@ def test_an_adapter_is_trained_and_saved(tmp_path):
     assert load_settings(tmp_path) == ModelSettings()
     assert (tmp_path / "adapter_model.safetensors").exists()
     assert (tmp_path / "tokenizer.json").exists()
+
+
+def test_the_seams_of_trl_are_as_they_were():
+    """What of SFTTrainer the trainer overrides or reads that TRL does not promise to keep."""
+    parameters = inspect.signature(SFTTrainer._prepare_dataset).parameters
+    assert list(parameters)[1:] == [
+        "dataset",
+        "processing_class",
+        "args",
+        "packing",
+        "formatting_func",
+        "dataset_name",
+    ]
+    # A data set with these columns is taken as tokenized; this set of columns reaches the collator.
+    assert '"input_ids" in column_names' in inspect.getsource(SFTTrainer._prepare_dataset)
+    assert "_signature_columns" in inspect.getsource(SFTTrainer._set_signature_columns_if_needed)
+    assert "self.padding_free = " in inspect.getsource(SFTTrainer.__init__)
+    for name in ("compute_loss", "prediction_step", "evaluation_loop", "evaluate", "save_model"):
+        assert callable(getattr(SFTTrainer, name))
 
 
 # --- Several processes -----------------------------------------------------------------------------------------------

@@ -221,7 +221,7 @@ class GenPRMTrainer(SFTTrainer):
             raise ConfigError("GenPRMTrainer needs a train_dataset")
         if kwargs.get("formatting_func") is not None:
             raise ConfigError("formatting_func has no use here: the conversations are made from the rows")
-        if processing_class is None and isinstance(model, str):
+        if processing_class is None and isinstance(model, str) and not _is_special_checkpoint(args):
             # Loaded as the verifier will load it; AutoTokenizer takes some saved tokenizers for another class.
             processing_class = load_tokenizer(model)
         self._modes: dict[str, None] = {}  # in the order they are met
@@ -475,6 +475,12 @@ def step_metrics(judgements: Iterable[torch.Tensor]) -> dict[str, float]:
 
 def _first_false(values: torch.Tensor) -> int:
     return int(values.int().argmin()) if not values.all() else -1
+
+
+def _is_special_checkpoint(args: GenPRMConfig) -> bool:
+    """Whether the model is of another revision, or comes with code: SFTTrainer knows how to load its tokenizer."""
+    revision = args.model_init_kwargs.get("revision") if isinstance(args.model_init_kwargs, dict) else None
+    return args.trust_remote_code or revision not in (None, "main")
 
 
 def _max_tokens(model: Any, args: GenPRMConfig) -> int | None:
