@@ -33,4 +33,6 @@ class MissingExtraError(GenPRMError, ImportError):
     """An optional package is needed and not installed. Names the extra that brings it."""
 
     def __init__(self, package: str, extra: str, purpose: str):
-        super().__init__(f"{purpose} needs the package '{package}'. Install it with: pip install 'genprm-trl[{extra}]'")
+        super().__init__(
+            f"{purpose} needs the package '{package}'. Install it with: pip install 'genprm-trl[{extra}]'"
+        )
