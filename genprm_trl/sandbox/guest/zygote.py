@@ -22,7 +22,7 @@ import time
 import traceback
 from typing import Any
 
-from . import isolation, linux
+from . import cgroup, isolation, linux
 from .wire import COMMAND, EXIT, FAILED, FRAME, KILL, SPAWN, SPAWN_FAILED
 from .worker import Worker
 
@@ -37,20 +37,22 @@ def main(control_fd: int) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         config = json.loads(_read(control, FRAME.unpack(_read(control, FRAME.size))[0]))
         outcomes: isolation.Outcomes = dict.fromkeys(isolation.NAMES, isolation.NO_LINUX)
-        outcomes["cgroup"] = "not built yet"
+        groups: list[cgroup.Groups] = []
+        if linux.SUPPORTED:  # before the namespaces, in which the machine's groups may no longer be ours to change
+            isolation.attempt(outcomes, "cgroup", lambda: groups.append(cgroup.make(os.getpid())))
         isolation.enter_outer(outcomes, config["directory"])
         if outcomes["pid_namespace"] == "":
             pid = os.fork()
             if pid:
-                _watch(control, config["host"], pid, config["directory"])
+                _watch(control, config["host"], pid, config["directory"], groups)
             linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
-        Zygote(control, config, outcomes).serve()
+        Zygote(control, config, outcomes, groups[0] if groups else None).serve()
     except BaseException:
         _say(control, {"error": traceback.format_exc()})
     os._exit(1)
 
 
-def _watch(control: socket.socket, host: int, zygote: int, directory: str) -> None:
+def _watch(control: socket.socket, host: int, zygote: int, directory: str, groups: list[cgroup.Groups]) -> None:
     """The launcher's life: ends when host or zygote does, and takes the other's children along.
 
     The descriptor of the host's process is needed besides the socket, which a child that the host forked keeps open.
@@ -66,14 +68,22 @@ def _watch(control: socket.socket, host: int, zygote: int, directory: str) -> No
         os.kill(zygote, signal.SIGKILL)
     os.waitpid(zygote, 0)
     shutil.rmtree(directory, ignore_errors=True)
+    for group in groups:
+        cgroup.remove_all(group.path)
     os._exit(0)
 
 
 class Zygote:
     """Forks workers on command and says how each ended."""
 
-    def __init__(self, control: socket.socket, config: dict[str, Any], outcomes: isolation.Outcomes):
-        self._control, self._config, self._outcomes = control, config, outcomes
+    def __init__(
+        self,
+        control: socket.socket,
+        config: dict[str, Any],
+        outcomes: isolation.Outcomes,
+        groups: cgroup.Groups | None,
+    ):
+        self._control, self._config, self._outcomes, self._groups = control, config, outcomes, groups
         self._workers: dict[int, tuple[int, int, str]] = {}  # process id -> session key, status descriptor, directory
         self._keys: dict[int, int] = {}  # session key -> process id
         self._namespaced = outcomes["pid_namespace"] == ""
@@ -118,6 +128,8 @@ class Zygote:
             self._reap()
             time.sleep(0.002)
         shutil.rmtree(self._config["directory"], ignore_errors=True)
+        if self._groups and not self._namespaced:
+            cgroup.remove_all(self._groups.path)
         os._exit(0)
 
     def _command(self) -> bool:
@@ -140,6 +152,7 @@ class Zygote:
                 if os.geteuid() == 0:
                     with contextlib.suppress(OSError):  # in a user namespace without that user
                         os.chown(directory, isolation.NOBODY, isolation.NOBODY)
+            self._group(key)
             pid = self._fork()
         except OSError:
             os.write(status, EXIT.pack(SPAWN_FAILED, 0.0, 0))
@@ -147,7 +160,7 @@ class Zygote:
             os.close(channel)
             return
         if pid == 0:
-            self._become_worker(channel, directory)
+            self._become_worker(key, channel, directory)
         os.close(channel)
         self._workers[pid] = (key, status, directory)
         self._keys[key] = pid
@@ -160,10 +173,10 @@ class Zygote:
             self._forks += 1
         return os.fork()
 
-    def _become_worker(self, channel: int, directory: str) -> None:
+    def _become_worker(self, key: int, channel: int, directory: str) -> None:
         """The rest of the child's life. Never returns."""
         try:
-            worker = self._wall_in(channel, directory, dict(self._outcomes))
+            worker = self._wall_in(key, channel, directory, dict(self._outcomes))
         except BaseException:
             reason = FAILED + traceback.format_exc().encode()[-8000:]
             for descriptor in (self._config["limits"]["open_files"] - 1, channel):  # wherever it is by now
@@ -175,13 +188,17 @@ class Zygote:
         finally:
             os._exit(1)
 
-    def _wall_in(self, channel: int, directory: str, expected: isolation.Outcomes, probe: int = -1) -> Worker:
+    def _wall_in(
+        self, key: int, channel: int, directory: str, expected: isolation.Outcomes, probe: int = -1
+    ) -> Worker:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         os.setsid()
         limits = self._config["limits"]
         outcomes = dict(expected)
+        if groups := self._groups:
+            isolation.attempt(outcomes, "cgroup", lambda: groups.join(key))
         capture = _memory_file(directory)
         isolation.enter_session(outcomes, limits, directory, self._proc)
         if probe >= 0:
@@ -202,10 +219,12 @@ class Zygote:
         """Walls in a throw-away process to learn what really holds."""
         read, write = os.pipe()
         directory = self._config["directory"]
+        if self._groups and not isolation.attempt(self._outcomes, "cgroup", lambda: self._group(0)):
+            self._groups = None
         pid = self._fork()
         if pid == 0:
             try:
-                self._wall_in(write, directory, self._outcomes, probe=write)
+                self._wall_in(0, write, directory, self._outcomes, probe=write)
             except BaseException:
                 os.write(write, traceback.format_exc().encode())
             os._exit(0)
@@ -213,11 +232,19 @@ class Zygote:
         with open(read, "rb") as reader:  # noqa: PTH123
             answer = reader.read()
         os.waitpid(pid, 0)
+        if self._groups:
+            self._groups.remove(0)
         try:
             outcomes: isolation.Outcomes = json.loads(answer)
         except ValueError:
             raise RuntimeError(f"a session could not be set up: {answer.decode()}") from None
+        if outcomes["cgroup"]:
+            self._groups = None
         return outcomes
+
+    def _group(self, key: int) -> None:
+        if self._groups:
+            self._groups.add(key, self._config["limits"]["memory"], self._config["limits"]["processes"])
 
     def _kill(self, pid: int) -> None:
         """Ends a worker and, where there is no PID namespace to do so, at least its process group."""
@@ -244,8 +271,9 @@ class Zygote:
                     os.killpg(pid, signal.SIGKILL)
             if directory:
                 shutil.rmtree(directory, ignore_errors=True)
+            out_of_memory = self._groups.remove(key) if self._groups else False
             with contextlib.suppress(OSError):
-                os.write(descriptor, EXIT.pack(status, usage.ru_utime + usage.ru_stime, 0))
+                os.write(descriptor, EXIT.pack(status, usage.ru_utime + usage.ru_stime, out_of_memory))
             os.close(descriptor)
 
 
