@@ -27,6 +27,27 @@ from .wire import COMMAND, EXIT, FAILED, FRAME, KILL, SPAWN, SPAWN_FAILED
 from .worker import Worker
 
 
+def _warm_up_numpy() -> None:
+    import numpy
+
+    numpy.random.seed(0)  # numpy imports its generators on first use
+
+
+def _warm_up_sympy() -> None:
+    """What verification code calls most. The first call of each imports modules and fills caches, for all sessions."""
+    import sympy
+
+    x = sympy.Symbol("x")
+    str(sympy.expand((x + 1) ** 3))
+    sympy.simplify((x**2 - 1) / (x - 1))
+    sympy.solve(x**2 - 4, x)
+    sympy.integrate(sympy.sin(x) * x, x)
+    sympy.N(sympy.sqrt(sympy.sympify("2")))
+
+
+WARM_UP = {"numpy": _warm_up_numpy, "sympy": _warm_up_sympy}
+
+
 def main(control_fd: int) -> None:
     """Entry point of the fresh interpreter. `control_fd` is the socket to the host."""
     sys.path.pop(0)  # the way to this package, which is no program's business
@@ -91,8 +112,9 @@ class Zygote:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # one for each session
         for name in config["imports"]:
             importlib.import_module(name)
-        if "numpy" in config["imports"]:
-            importlib.import_module("numpy.random")  # numpy imports it on first use; sessions seed it
+        for name in config["imports"]:
+            with contextlib.suppress(Exception):
+                WARM_UP.get(name, lambda: None)()
         self._null = os.open("/dev/null", os.O_RDWR)
         self._proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY) if linux.SUPPORTED else None
         self._own_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY) if self._namespaced else -1
