@@ -56,7 +56,7 @@ FAMILIES: tuple[Family, ...] = (
             "There are {q0} boxes of {q1} {item} and {q2} bags of {q3} {item} in the shop of {name}. "
             "After {q4} {item} are given away, how many {item} remain?",
         ),
-        ranges=((11, 60), (11, 60), (11, 40), (11, 40), (50, 900)),
+        ranges=((11, 99), (3, 9), (11, 99), (3, 9), (50, 400)),
         plan=(
             Operation(
                 "q0 * q1",
@@ -89,7 +89,7 @@ FAMILIES: tuple[Family, ...] = (
             "At the market {item} cost {q1} dollars each and {other} cost {q3} dollars each. "
             "{name} takes {q0} {item} and {q2} {other} and has a coupon worth {q4} dollars. What is the price to pay?",
         ),
-        ranges=((11, 40), (11, 60), (11, 40), (11, 60), (50, 900)),
+        ranges=((3, 9), (11, 99), (3, 9), (11, 99), (50, 400)),
         plan=(
             Operation(
                 "q0 * q1",
@@ -122,7 +122,7 @@ FAMILIES: tuple[Family, ...] = (
             "{name} has saved {q2} dollars. For {q1} hours of work {name} gets {q0} dollars an hour. "
             "A {item} for {q3} dollars is bought. How much money is left?",
         ),
-        ranges=((11, 60), (11, 90), (50, 900), (50, 900)),
+        ranges=((11, 99), (3, 9), (50, 400), (50, 600)),
         plan=(
             Operation(
                 "q0 * q1",
@@ -150,7 +150,7 @@ FAMILIES: tuple[Family, ...] = (
             "{name} has to go {q4} km by {item}. The first {q0} hours go at {q1} km an hour, the next {q2} hours at "
             "{q3} km an hour. How far is it still?",
         ),
-        ranges=((3, 29), (31, 95), (3, 29), (31, 95), (2000, 6000)),
+        ranges=((3, 9), (31, 99), (3, 9), (31, 99), (700, 1900)),
         plan=(
             Operation(
                 "q0 * q1",
@@ -183,7 +183,7 @@ FAMILIES: tuple[Family, ...] = (
             "In a garden are {q0} rows with {q1} bushes each. A storm breaks {q2} bushes and each of the others "
             "bears {q3} {item}. Birds take {q4} {item}. How many {item} does {name} get?",
         ),
-        ranges=((11, 40), (11, 40), (11, 99), (3, 9), (50, 900)),
+        ranges=((11, 60), (3, 9), (11, 99), (3, 9), (50, 400)),
         plan=(
             Operation(
                 "q0 * q1",
@@ -216,7 +216,7 @@ FAMILIES: tuple[Family, ...] = (
             "{name} reads {q1} pages on each of {q2} days and then {q3} pages on Sunday. "
             "The {item} has {q0} pages. How many pages are still unread?",
         ),
-        ranges=((1500, 5000), (11, 60), (11, 60), (50, 300)),
+        ranges=((500, 1900), (11, 99), (3, 9), (50, 300)),
         plan=(
             Operation(
                 "q1 * q2",
@@ -244,7 +244,7 @@ FAMILIES: tuple[Family, ...] = (
             "A bakery makes {q0} trays with {q1} {item} each and throws {q2} burnt {item} away. "
             "{name} fills bags with {q3} {item} and sells each bag for {q4} dollars. How much money is that?",
         ),
-        ranges=((11, 50), (11, 50), (11, 99), (3, 9), (11, 29)),
+        ranges=((3, 9), (31, 99), (11, 99), (3, 9), (3, 29)),
         plan=(
             Operation(
                 "q0 * q1",
@@ -277,7 +277,7 @@ FAMILIES: tuple[Family, ...] = (
             "{name} plans a trip for {q0} classes with {q1} {item} each and for {q2} teachers. "
             "A bus has room for {q3} people and costs {q4} dollars. How many dollars are the buses?",
         ),
-        ranges=((11, 40), (11, 40), (11, 99), (5, 20), (21, 99)),
+        ranges=((3, 19), (11, 40), (11, 99), (5, 20), (21, 99)),
         plan=(
             Operation(
                 "q0 * q1",
@@ -310,7 +310,7 @@ FAMILIES: tuple[Family, ...] = (
             "{name} runs a factory. It makes {q0} {item} on each of {q1} days, then {q2} {item} on each of {q3} days. "
             "The {q4} broken ones are thrown away. How much do the others bring at {q5} dollars each?",
         ),
-        ranges=((11, 60), (6, 29), (11, 60), (6, 29), (50, 400), (3, 9)),
+        ranges=((11, 60), (3, 9), (11, 60), (3, 9), (50, 400), (3, 9)),
         plan=(
             Operation(
                 "q0 * q1",
@@ -348,7 +348,7 @@ FAMILIES: tuple[Family, ...] = (
             "{name} fills {q1} buckets of {q2} litres into a tank with {q0} litres of {item}. "
             "It leaks {q3} litres an hour for {q4} hours. How many litres does it hold then?",
         ),
-        ranges=((500, 3000), (11, 50), (11, 40), (11, 40), (11, 40)),
+        ranges=((100, 900), (11, 60), (3, 9), (11, 60), (3, 9)),
         plan=(
             Operation(
                 "q1 * q2",

@@ -29,9 +29,12 @@ from genprm_trl.sandbox.base import Session
 
 REASONER_MODES = ("full", "analysis", "code_execution", "direct")
 
-_SAME = ("The paragraph uses {claim}, the same.", "It has {claim}, which fits.")
-_DIFFERENT = ("The paragraph uses {claim}, which differs.", "It has {claim}, which is not that.")
-_NEED = ("To find {purpose} we need {expected}. ", "This should be {purpose}, so {expected}. ")
+# The claim comes first and word for word, right after the step it is from: the nearer the source, the sooner a tiny
+# model learns to copy.
+_CLAIM = ("It says {claim}. ", "Here {claim}. ")
+_NEED = ("To find {purpose} we need {expected}", "This should be {purpose}, so {expected}")
+_SAME = (", the same.", ", which fits.")
+_DIFFERENT = (", which differs.", ", which is not that.")
 
 
 @dataclass(slots=True)
@@ -113,11 +116,12 @@ def draft_rationale(
         if expected is None:
             analysis = "Nothing is left to compute here.\n"
         elif claim is None:
-            analysis = _need(problem, index, expected, rng) + "The paragraph has no equation.\n"
+            analysis = "It says no equation. " + _need(problem, index, expected, rng) + ".\n"
         else:
             same = claim.same_expression(expected)
-            found = rng.choice(_SAME if same else _DIFFERENT).format(claim=claim.expression)
-            analysis = _need(problem, index, expected, rng) + found + "\n"
+            found = rng.choice(_SAME if same else _DIFFERENT)
+            said = rng.choice(_CLAIM).format(claim=claim.text)
+            analysis = said + _need(problem, index, expected, rng) + found + "\n"
             judgement = same and (not _known_by_heart(claim) or claim.holds)
     code = None
     if mode == "full":

@@ -74,6 +74,18 @@ def test_models_have_equal_size_and_weights_from_their_seed() -> None:
     assert not torch.equal(model.lm_head.weight, other.lm_head.weight)
 
 
+@pytest.mark.parametrize("build", [tiny_causal_lm, tiny_token_classifier])
+def test_heads_of_the_first_layer_start_by_looking_back(build) -> None:
+    model = build(TOKENIZER).eval()
+    model.set_attn_implementation("eager")
+    with torch.no_grad():
+        attention = model(torch.arange(100, 500)[None], output_attentions=True).attentions[0][0]
+    queries = torch.arange(10, 400)
+    for head in range(3):
+        assert attention[head, queries, queries - head - 1].min() > 0.8
+    assert attention[3].max(dim=-1).values[50:].mean() < 0.5
+
+
 def test_model_and_tokenizer_load_as_any_other(tmp_path) -> None:
     model = tiny_causal_lm(TOKENIZER)
     model.save_pretrained(tmp_path)

@@ -6,6 +6,7 @@ import pytest
 
 from genprm_trl.errors import ConfigError
 from genprm_trl.miniature.errors import ARITHMETIC, STRUCTURAL
+from genprm_trl.miniature.families import FAMILIES
 from genprm_trl.miniature.problems import Problem, read_equation
 from genprm_trl.miniature.reasoner import REASONER_MODES, judge, judge_in_session, rationale_records
 from genprm_trl.miniature.world import as_solution, make_problems, make_solutions
@@ -42,9 +43,8 @@ def test_words_see_structure_and_not_arithmetic() -> None:
 
 
 def test_words_see_arithmetic_that_is_known_by_heart() -> None:
-    problem = make_problems(1, seed=1)[0]
-    quantities = (*(3, 8) * 3,)[: len(problem.quantities)]
-    easy = Problem(problem.family, quantities, problem.telling, problem.words)
+    words = {"name": "Anna", "item": "pens"}
+    easy = Problem(FAMILIES[0], (3, 8, 2, 7, 5), telling=0, words=words)
     true = easy.plan[0]
     assert max(true.left, true.right) < 10
     wrong = as_solution(easy, [f"Step 1: {true.expression} = {true.result + 1}"], "easy", "test")
