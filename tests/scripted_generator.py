@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from genprm_trl.errors import GenPRMError
 from genprm_trl.generation.base import FinishReason, GenerationResult, SamplingParams
 from tests.tiny_models import tiny_tokenizer
 
@@ -87,7 +88,7 @@ class ScriptedGenerator:
 
     async def generate(self, token_ids: list[int], params: SamplingParams) -> GenerationResult:
         if self.closed:
-            raise RuntimeError("generate() after close()")
+            raise GenPRMError("the generator is closed")
         prompt = self.tokenizer.decode(token_ids, skip_special_tokens=False)
         self.calls.append((prompt, params))
         await asyncio.sleep(self.delay)

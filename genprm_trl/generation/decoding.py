@@ -141,7 +141,7 @@ class BatchDecoder(StoppingCriteria):
         for i, sequence in enumerate(sequences):
             input_ids[i, width - len(sequence) :] = torch.tensor(sequence)
             attention_mask[i, width - len(sequence) :] = 1
-        cache = self._prefixes.start(sequences) if self._prefixes else None
+        cache = self._prefixes.start(sequences) if self._prefixes is not None else None
         model.generate(
             input_ids.to(self._device),
             attention_mask=attention_mask.to(self._device),

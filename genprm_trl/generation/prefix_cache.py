@@ -109,12 +109,14 @@ class PrefixCache:
         while self._bytes > self._max_bytes:
             self._forget(next(iter(self._prefixes)))
 
-    def clear(self) -> bool:
-        """Forgets everything; true if there was something."""
-        held = bool(self._prefixes)
+    def clear(self) -> None:
+        """Forgets everything."""
         for key in list(self._prefixes):
             self._forget(key)
-        return held
+
+    def __len__(self) -> int:
+        """Sequences remembered."""
+        return len(self._prefixes)
 
     def _alike(self, tokens: npt.NDArray[np.int32]) -> Iterable[int]:
         return self._by_start.get(tokens[:_MIN_SHARED].tobytes(), ())
@@ -134,7 +136,10 @@ class PrefixCache:
     def _forget(self, key: int) -> None:
         prefix = self._prefixes.pop(key)
         self._bytes -= prefix.bytes()
-        self._by_start[prefix.tokens[:_MIN_SHARED].tobytes()].remove(key)
+        start = prefix.tokens[:_MIN_SHARED].tobytes()
+        self._by_start[start].remove(key)
+        if not self._by_start[start]:
+            del self._by_start[start]
 
     def _compute(self, group: dict[bytes, _Prefix]) -> dict[bytes, _Prefix]:
         """Computes what the prefixes lack of their sequences (the keys), all in one batch.

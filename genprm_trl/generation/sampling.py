@@ -170,7 +170,8 @@ def _nucleus(ranked: torch.Tensor, top_p: torch.Tensor) -> torch.Tensor:
 def _invert(probabilities: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
     """Indices, `(rows, 1)`, where the cumulative mass passes the share `uniform` of the total; never one of mass 0."""
     cumulative = probabilities.cumsum(dim=-1)
-    total = cumulative[:, -1:]
-    target = torch.minimum(uniform * total, torch.nextafter(total, torch.zeros_like(total)))
-    # A row of NaN would be past the end; it is reported as broken, here it only has to stay within the vocabulary.
-    return torch.searchsorted(cumulative, target, right=True).clamp(max=probabilities.shape[1] - 1)
+    possible = probabilities > 0
+    passed = (cumulative > uniform * cumulative[:, -1:]) & possible
+    # argmax finds the first. Rounding may leave none, which is the last possible one then.
+    last = probabilities.shape[1] - 1 - possible.flip(-1).int().argmax(dim=-1, keepdim=True)
+    return torch.where(passed.any(dim=-1, keepdim=True), passed.int().argmax(dim=-1, keepdim=True), last)

@@ -103,7 +103,7 @@ class TransformersGenerator:
 
         self._runner = _without_defaults(model)
         self._prefixes: PrefixCache | None = None
-        # Of a model that is handed over nothing is remembered: it may have learned something since.
+        # Nothing is remembered of a model that is handed over: it may be trained between batches.
         if isinstance(model_or_path, str | Path) and PrefixCache.supports(model):
             self._prefixes = PrefixCache(self._runner, _memory_for_prefixes(model.device))
 
@@ -222,14 +222,7 @@ class TransformersGenerator:
             self.model.eval()
             decoder = BatchDecoder(requests, self._eos_token_ids, self.model.device, self._interrupt, self._prefixes)
             if not self._decode(decoder, requests):
-                self._row_limit = max(1, len(requests) // 2)
-                logger.warning(
-                    "out of memory with %d rows in a batch; going on with at most %d (set max_batch_size to avoid it)",
-                    len(requests),
-                    self._row_limit,
-                )
-                if torch.cuda.is_available():
-                    torch.cuda.empty_cache()
+                self._make_room(len(requests))
             return decoder.unfinished()
         except Exception as error:
             logger.exception("generation failed for %d requests", len(requests))
@@ -241,17 +234,34 @@ class TransformersGenerator:
                 module.training = True
 
     def _decode(self, decoder: BatchDecoder, requests: list[Request]) -> bool:
-        """Runs a batch to its end; false if memory ran out and fewer rows may help.
+        """Runs a batch to its end; false if memory ran out and there is something to be done about it.
 
         A function of its own, so that nothing of the failed step, which its traceback holds, outlives it.
         """
         try:
             decoder.run(self._runner)
         except Exception as error:
-            if not _is_out_of_memory(error) or len(requests) == 1:
-                raise
-            return False
+            if _is_out_of_memory(error) and (len(requests) > 1 or self._prefixes):
+                return False
+            raise
         return True
+
+    def _make_room(self, rows: int) -> None:
+        """After a batch of `rows` ran out of memory: forgets what is remembered, or else makes batches smaller."""
+        if self._prefixes:
+            self._prefixes.clear()
+            logger.warning(
+                "out of memory with %d rows in a batch; the keys and values of earlier ones are dropped", rows
+            )
+        else:
+            self._row_limit = max(1, rows // 2)
+            logger.warning(
+                "out of memory with %d rows in a batch; going on with at most %d (set max_batch_size to avoid it)",
+                rows,
+                self._row_limit,
+            )
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
 
 def _without_defaults(model: PreTrainedModel) -> PreTrainedModel:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from genprm_trl.errors import GenPRMError
 from genprm_trl.generation.base import Generator, SamplingParams
 from tests.scripted_generator import Reply, ScriptedGenerator
 
@@ -32,7 +33,7 @@ async def test_limits_and_errors_have_their_reasons() -> None:
     failing = ScriptedGenerator(lambda _: Reply("", error="boom"))
     assert (await failing.generate(PROMPT, SamplingParams())).message == "boom"
     await failing.close()
-    with pytest.raises(RuntimeError):
+    with pytest.raises(GenPRMError):
         await failing.generate(PROMPT, SamplingParams())
 
 

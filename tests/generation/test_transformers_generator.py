@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import dataclasses
+import functools
 import subprocess
 import sys
 import time
@@ -52,6 +53,7 @@ def spy_on_batches(model: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     sizes: list[int] = []
     original = type(model).forward
 
+    @functools.wraps(original)  # generate looks at its signature
     def forward(self: Any, input_ids: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         if input_ids.shape[1] > 1:
             sizes.append(input_ids.shape[0])
@@ -108,6 +110,7 @@ async def test_out_of_memory_makes_smaller_batches(monkeypatch: pytest.MonkeyPat
     model = tiny_model()
     original = type(model).forward
 
+    @functools.wraps(original)  # generate looks at its signature
     def forward(self: Any, input_ids: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         # Three rows fit until their cache has grown, then two.
         if input_ids.shape[0] > 3 or (input_ids.shape[0] > 2 and kwargs["attention_mask"].shape[1] > 60):
