@@ -239,6 +239,10 @@ class LocalSession:
                 return ExecutionResult(TIMEOUT_TEXT, "timeout", seconds, "processor time used up")
             return ExecutionResult(_died(message), "killed", seconds, message)
         status, output, seconds = answer
+        if status == "killed":
+            self._lose()
+            message = f"the program broke its session's process: {output}"
+            return ExecutionResult(_died("the process broke"), "killed", seconds, message)
         return ExecutionResult(output, status, seconds)  # type: ignore[arg-type]
 
     async def _replay(self) -> None:

@@ -98,6 +98,17 @@ async def test_no_descriptor_is_inherited(tmp_path: Path):
     assert output == "0 1 2 3 4 62 63"
 
 
+async def test_more_sessions_open_than_a_session_may_have_descriptors():
+    async with LocalSandbox() as sandbox:
+        sessions = [sandbox.session() for _ in range(80)]
+        results = await asyncio.gather(*(s.run(f"x = {i}; print(x)") for i, s in enumerate(sessions)))
+        assert [r.output for r in results] == [str(i) for i in range(80)]
+        results = await asyncio.gather(*(s.run("print(x)") for s in sessions))
+        assert [r.output for r in results] == [str(i) for i in range(80)]
+        for session in sessions:
+            await session.close()
+
+
 async def test_forked_children_end_with_the_block():
     code = "import os, time\npid = os.fork()\nif not pid:\n while True: time.sleep(1)\nprint(pid)"
     async with LocalSandbox() as sandbox, sandbox.session() as session:

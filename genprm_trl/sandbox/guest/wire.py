@@ -19,6 +19,6 @@ RESULT = struct.Struct("<16sBdI")  # nonce, index into STATUSES, seconds, length
 SPAWN, KILL = b"S", b"K"
 READY = b"R"  # a worker's first byte: every protection is up
 FAILED = b"F"  # or this, and the reason as text: it could not be set up
-STATUSES = ("ok", "error", "timeout", "memory")
+STATUSES = ("ok", "error", "timeout", "memory", "killed")  # killed: the harness failed, the text says how
 TIMEOUT_TEXT = "Code execute time out: Code execution timed out"
 SPAWN_FAILED = 0x7FFF  # a wait status no process can have: the worker could not be forked

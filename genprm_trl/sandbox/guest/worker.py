@@ -122,6 +122,7 @@ class Worker:
         self._channel, self._capture_fd, self._limits, self._init = channel, capture, limits, init
         self._pid = os.getpid()
         self._armed = self._fired = False
+        self._nonce = bytes(16)
         self._stale: set[int] = set()
         self._uninterruptible = {f.__code__ for f in (Worker._run, Worker._disarm, Worker._allow_reserve)}
         self._module = types.ModuleType("__main__")
@@ -140,6 +141,7 @@ class Worker:
         self._send(READY)
         while True:
             nonce, seconds, size = REQUEST.unpack(self._receive(REQUEST.size))
+            self._nonce = nonce
             code = self._receive(size).decode("utf-8", "surrogatepass")
             start = time.perf_counter()
             status, text = self._run(code, seconds)
@@ -150,6 +152,12 @@ class Worker:
             self._stale.discard(threading.get_ident())
             data = text.encode("utf-8", "backslashreplace")
             self._send(RESULT.pack(nonce, STATUSES.index(status), elapsed, len(data)) + data)
+
+    def report_failure(self, reason: str) -> None:
+        """Says why `serve` came to an end that it should not have come to."""
+        data = reason.encode("utf-8", "backslashreplace")[-4000:]
+        with contextlib.suppress(OSError):
+            self._send(RESULT.pack(self._nonce, STATUSES.index("killed"), 0.0, len(data)) + data)
 
     def _run(self, code: str, seconds: float) -> tuple[str, str]:
         raw = self._open_streams()

@@ -8,6 +8,7 @@ the death of everything below it. The *workers* are its children, one a session.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import gc
 import importlib
 import json
@@ -201,12 +202,17 @@ class Zygote:
             worker = self._wall_in(key, channel, directory, dict(self._outcomes))
         except BaseException:
             reason = FAILED + traceback.format_exc().encode()[-8000:]
-            for descriptor in (self._config["limits"]["open_files"] - 1, channel):  # wherever it is by now
-                with contextlib.suppress(OSError):
+            for descriptor in (channel, self._config["limits"]["open_files"] - 1):  # wherever it is by now
+                try:
                     os.write(descriptor, reason)
+                    break
+                except OSError:
+                    continue
             os._exit(1)
         try:
             worker.serve()
+        except BaseException:
+            worker.report_failure(traceback.format_exc())
         finally:
             os._exit(1)
 
@@ -221,14 +227,15 @@ class Zygote:
         outcomes = dict(expected)
         if groups := self._groups:
             isolation.attempt(outcomes, "cgroup", lambda: groups.join(key))
-        capture = _memory_file(directory)
+        top = limits["open_files"] - 1
+        # Out of the way of the numbers that they get in the end: with many sessions open, either might be the other's.
+        channel, capture = (_above(top, descriptor) for descriptor in (channel, _memory_file(directory)))
         isolation.enter_session(outcomes, limits, directory, self._proc)
         if probe >= 0:
             os.write(probe, json.dumps(outcomes).encode())
         elif outcomes != expected:
             raise OSError("a protection that held at the start does not hold now")
         # Standard streams, then the channel and the capture file at the top of the allowed range, nothing in between.
-        top = limits["open_files"] - 1
         os.dup2(channel, top, inheritable=False)
         os.dup2(capture, top - 1, inheritable=False)
         for descriptor in range(3):
@@ -299,6 +306,10 @@ class Zygote:
             os.close(descriptor)
 
 
+def _above(number: int, descriptor: int) -> int:
+    return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, number + 1)
+
+
 def _memory_file(directory: str) -> int:
     """A file without a name, for what the program prints. Appending, so it can be shortened while others write."""
     if hasattr(os, "memfd_create"):
@@ -308,8 +319,6 @@ def _memory_file(directory: str) -> int:
 
         descriptor, path = tempfile.mkstemp(dir=directory)
         os.unlink(path)  # noqa: PTH108
-    import fcntl
-
     fcntl.fcntl(descriptor, fcntl.F_SETFL, os.O_RDWR | os.O_APPEND)
     return descriptor
 
