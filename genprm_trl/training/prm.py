@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import torch
 from accelerate.logging import get_logger
-from accelerate.utils import is_peft_model, str_to_bool
+from accelerate.utils import is_peft_model
 from huggingface_hub import ModelCard, ModelCardData
 from torch.nn.functional import cross_entropy
 from transformers import (
@@ -27,7 +27,6 @@ from transformers import (
     set_seed,
 )
 from transformers.trainer_utils import EvalPrediction
-from transformers.utils import is_torch_bf16_gpu_available, is_torch_xla_available
 
 # Every name of TRL that this trainer rests on and that TRL does not promise to keep; tests/test_prm_trainer.py has a
 # test for each.
@@ -35,10 +34,11 @@ from trl.trainer.base_config import _BaseConfig
 from trl.trainer.base_trainer import _BaseTrainer
 from trl.trainer.utils import disable_dropout_in_model
 
-from ..errors import ConfigError, MissingExtraError
-from .prm_data import IGNORED, Rows, StepCollator, prepare_dataset
-from .prm_loading import load_new_classifier, load_step_tokenizer
-from .step_tokens import DEFAULT_STEP_SEPARATOR
+from genprm_trl.errors import ConfigError, MissingExtraError
+from genprm_trl.training.precision import computes_in_bf16
+from genprm_trl.training.prm_data import IGNORED, Rows, StepCollator, prepare_dataset
+from genprm_trl.training.prm_loading import load_new_classifier, load_step_tokenizer
+from genprm_trl.training.step_tokens import DEFAULT_STEP_SEPARATOR
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
@@ -97,9 +97,7 @@ class PRMConfig(_BaseConfig):
     )
 
     def __post_init__(self) -> None:
-        # The base class turns bf16 on wherever fp16 is off and then fails on a machine without an accelerator.
-        on_cpu = self.use_cpu or str_to_bool(os.environ.get("ACCELERATE_USE_CPU", "false"))
-        if self.bf16 is None and (on_cpu or not (is_torch_bf16_gpu_available() or is_torch_xla_available())):
+        if self.bf16 is None and not computes_in_bf16(self.use_cpu):
             self.bf16 = False
         super().__post_init__()
         for name in ("max_length", "max_completion_length"):
@@ -340,7 +338,7 @@ def step_metrics(prediction: EvalPrediction) -> dict[str, float]:
         `accuracy`: share of labelled steps judged right, in [0, 1]. `error_acc`, `correct_acc`, `f1`: see
         `metrics.processbench_scores`, in per cent; those that need a class of which there is no row are left out.
     """
-    from ..metrics import processbench_scores
+    from genprm_trl.metrics import processbench_scores
 
     num_right = num_steps = 0
     first_wrong: list[int] = []

@@ -14,14 +14,14 @@ from accelerate.logging import get_logger
 from datasets import Dataset, Features, List, Value
 from torch.nn.utils.rnn import pad_sequence
 
-from ..errors import DataError
-from ..records import Solution
-from .step_tokens import tokenize_steps
+from genprm_trl.errors import DataError
+from genprm_trl.records import Solution
+from genprm_trl.training.step_tokens import tokenize_steps
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from .prm import PRMConfig
+    from genprm_trl.training.prm import PRMConfig
 
 logger = get_logger(__name__)
 

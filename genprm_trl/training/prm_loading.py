@@ -12,9 +12,9 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from ..errors import ConfigError, MissingExtraError
-from ..generation.loading import default_device, load_tokenizer
-from .step_tokens import DEFAULT_STEP_SEPARATOR
+from genprm_trl.errors import ConfigError, MissingExtraError
+from genprm_trl.generation.loading import default_device, load_tokenizer
+from genprm_trl.training.step_tokens import DEFAULT_STEP_SEPARATOR
 
 
 def load_step_tokenizer(path: str) -> PreTrainedTokenizerBase:

@@ -9,12 +9,12 @@ import torch
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..errors import ConfigError, DataError
-from ..metrics import prediction_from_rewards
-from ..records import Solution, StepJudgement, Verdict
-from .prm_data import StepCollator
-from .prm_loading import load_step_tokenizer, load_trained_classifier
-from .step_tokens import DEFAULT_STEP_SEPARATOR, StepTokens, tokenize_steps
+from genprm_trl.errors import ConfigError, DataError
+from genprm_trl.metrics import prediction_from_rewards
+from genprm_trl.records import Solution, StepJudgement, Verdict
+from genprm_trl.training.prm_data import StepCollator
+from genprm_trl.training.prm_loading import load_step_tokenizer, load_trained_classifier
+from genprm_trl.training.step_tokens import DEFAULT_STEP_SEPARATOR, StepTokens, tokenize_steps
 
 
 class PRMScorer:

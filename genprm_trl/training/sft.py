@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,11 +10,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from accelerate.logging import get_logger
-from accelerate.utils import is_peft_model, str_to_bool
+from accelerate.utils import is_peft_model
 from datasets import Dataset, IterableDataset
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 from transformers.trainer_utils import EvalLoopOutput
-from transformers.utils import is_torch_bf16_gpu_available, is_torch_xla_available
 from trl import SFTConfig, SFTTrainer
 
 from genprm_trl.chat import ChatFormat, TokenKind
@@ -25,6 +23,7 @@ from genprm_trl.hub import CardContent, write_model_card
 from genprm_trl.model_settings import ModelSettings
 from genprm_trl.protocol.genprm import MODES
 from genprm_trl.training.packing import leakage
+from genprm_trl.training.precision import computes_in_bf16
 from genprm_trl.training.sft_data import ConversationEncoder, Rows, as_dataset, encode_dataset
 
 if TYPE_CHECKING:
@@ -115,9 +114,7 @@ class GenPRMConfig(SFTConfig):
     )
 
     def __post_init__(self) -> None:
-        # The base class turns bf16 on wherever fp16 is off and then fails on a machine without an accelerator.
-        on_cpu = self.use_cpu or str_to_bool(os.environ.get("ACCELERATE_USE_CPU", "false"))
-        if self.bf16 is None and (on_cpu or not (is_torch_bf16_gpu_available() or is_torch_xla_available())):
+        if self.bf16 is None and not computes_in_bf16(self.use_cpu):
             self.bf16 = False
         super().__post_init__()
         # Checks the three values at once; the settings that are saved are the ones that were used.
