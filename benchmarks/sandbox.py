@@ -15,7 +15,6 @@ import platform
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -84,12 +83,12 @@ def session_memory(process: psutil.Process) -> list[int]:
     return [p.memory_full_info().pss for p in process.children(recursive=True) if not p.children()]
 
 
-def resources() -> dict[str, int]:
+def resources(directory: Path) -> dict[str, int]:
     process = psutil.Process()
     return {
         "descriptors": process.num_fds(),
         "processes": len(process.children(recursive=True)),
-        "directories": len(list(Path(tempfile.gettempdir()).glob("genprm-sandbox-*"))),
+        "files and directories": len(list(directory.rglob("*"))) if directory.exists() else 0,
         "resident KiB, host": process.memory_info().rss >> 10,
         "resident KiB, zygote": sum(
             p.memory_info().rss >> 10 for p in process.children() for p in p.children() or [p]
@@ -101,6 +100,7 @@ async def leak(count: int, at_once: int = 8) -> list[str]:
     """Opens `count` sessions, `at_once` at a time. What is there after the first hundred must be there at the end."""
     lines: list[str] = []
     async with LocalSandbox() as sandbox:
+        directory = Path(sandbox._start().directory)
         remaining = iter(range(count))
 
         async def client() -> None:
@@ -110,18 +110,21 @@ async def leak(count: int, at_once: int = 8) -> list[str]:
                     assert result.output == str(number), result
                 if number == 100:
                     await asyncio.sleep(0.5)
-                    states.append(resources())
+                    states.append(resources(directory))
 
         states: list[dict[str, int]] = []
         start = time.perf_counter()
         await asyncio.gather(*(client() for _ in range(at_once)))
         elapsed = time.perf_counter() - start
         await asyncio.sleep(0.5)
-        states.append(resources())
+        states.append(resources(directory))
         lines.append(f"{count} sessions in {elapsed:.1f} s ({count / elapsed:.0f} a second)")
         lines += [f"  {name}: {states[0][name]} after 100, {states[1][name]} after {count}" for name in states[0]]
     await asyncio.sleep(0.2)
-    lines.append("  after closing: " + ", ".join(f"{n} {v}" for n, v in resources().items() if "KiB" not in n))
+    assert not directory.exists()  # noqa: ASYNC240
+    lines.append(
+        "  after closing: " + ", ".join(f"{n} {v}" for n, v in resources(directory).items() if "KiB" not in n)
+    )
     return lines
 
 

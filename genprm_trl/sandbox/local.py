@@ -176,6 +176,7 @@ class LocalSandbox:
                 worker.close()
                 if final:
                     raise
+                await asyncio.sleep(0.05)  # for the end of a zygote that just died to be seen
             except BaseException:
                 worker.close()
                 raise

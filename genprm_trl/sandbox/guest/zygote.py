@@ -121,6 +121,7 @@ class Zygote:
         self._own_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY) if self._namespaced else -1
         isolation.hide_root(outcomes, config["limits"]["disk"])
         self._forks = 0
+        self._highest = 0  # the highest descriptor that a session came with
 
     def serve(self) -> None:
         wake_read, wake_write = os.pipe()
@@ -160,13 +161,17 @@ class Zygote:
         if len(message) < COMMAND.size:
             return False
         what, key = COMMAND.unpack(message)
-        if what == SPAWN:
+        if what == SPAWN and len(descriptors) == 2:
             self._spawn(key, *descriptors)
+        elif what == SPAWN:  # none left for more; the host sees its ends closed
+            for descriptor in descriptors:
+                os.close(descriptor)
         elif what == KILL and key in self._keys:
             self._kill(self._keys[key])
         return True
 
     def _spawn(self, key: int, channel: int, status: int) -> None:
+        self._highest = max(self._highest, channel, status)
         directory = ""
         try:
             if self._outcomes.get("private_tmp") != "":
@@ -233,15 +238,15 @@ class Zygote:
         isolation.enter_session(outcomes, limits, directory, self._proc)
         if probe >= 0:
             os.write(probe, json.dumps(outcomes).encode())
-        elif outcomes != expected:
-            raise OSError("a protection that held at the start does not hold now")
+        elif lost := [f"{name} ({outcomes[name]})" for name in expected if not expected[name] and outcomes[name]]:
+            raise OSError(f"protections that held at the start do not hold now: {', '.join(lost)}")
         # Standard streams, then the channel and the capture file at the top of the allowed range, nothing in between.
         os.dup2(channel, top, inheritable=False)
         os.dup2(capture, top - 1, inheritable=False)
         for descriptor in range(3):
             os.dup2(self._null, descriptor)
         os.closerange(3, top - 1)
-        os.closerange(top + 1, 1 << 20)
+        os.closerange(top + 1, max(self._highest, top) + 64)
         return Worker(top, top - 1, limits, self._config["seed"], init=self._namespaced)
 
     def _probe(self) -> isolation.Outcomes:
