@@ -48,7 +48,7 @@ class SamplingParams:
             raise ConfigError(f"top_k must be positive, or 0 for no filter, got {self.top_k}")
         if self.logprobs < 0:
             raise ConfigError(f"logprobs must not be negative, got {self.logprobs}")
-        if isinstance(self.stop, str) or not all(isinstance(s, str) and s for s in self.stop):
+        if not isinstance(self.stop, tuple) or not all(isinstance(s, str) and s for s in self.stop):
             raise ConfigError(f"stop must be a tuple of non-empty strings, got {self.stop!r}")
 
 

@@ -36,6 +36,7 @@ class Request:
         uniforms: Its random numbers, shape `(limit,)`.
         future: Gets the result.
         recorded: Log-probabilities by batch passed through: token ids and values, `(steps, candidates + 1)` each.
+        failed: Whether it has ended with reason `error`.
     """
 
     prompt: list[int]
@@ -45,6 +46,7 @@ class Request:
     uniforms: torch.Tensor
     future: Future[GenerationResult] = field(default_factory=Future)
     recorded: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]] = field(default_factory=list)
+    failed: bool = False
 
     def tokens(self) -> list[int]:
         """Prompt and output so far."""
@@ -52,7 +54,7 @@ class Request:
 
     def gone(self) -> bool:
         """Whether it was cancelled or has failed, and so is of no further use."""
-        return self.future.cancelled() or (self.future.done() and self.future.result().finish_reason == "error")
+        return self.failed or self.future.cancelled()
 
     def resolve(self, result: GenerationResult) -> None:
         """Hands over the result, unless the caller has gone or has one."""
@@ -61,6 +63,7 @@ class Request:
 
     def fail(self, message: str) -> None:
         """Ends the request with reason `error`. What it has generated so far is worth nothing to the caller."""
+        self.failed = True
         self.resolve(
             GenerationResult("", [], finish_reason="error", num_generated=len(self.generated.ids), message=message)
         )

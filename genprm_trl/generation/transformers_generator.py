@@ -1,8 +1,14 @@
-"""A generator that runs a transformers model in this process and batches whatever requests are in flight."""
+"""A generator that runs a transformers model in this process and batches whatever requests are in flight.
+
+Batches run in `model.generate`, through its own extension points: a logits processor that samples, a stopping
+criterion that ends rows, a cache to start from. The continuous batching of transformers (5.24) knows no stop strings
+and no seed of a request, and reports the log-probability of the sampled token alone: too little to score a verdict.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import atexit
 import copy
 import logging
 import threading
@@ -36,7 +42,9 @@ class TransformersGenerator:
     Requests may come from any number of tasks, event loops and threads, each with its own sampling parameters, stop
     strings and seed. A worker thread takes them in the order of their arrival. A request is answered as soon as it is
     done, while the rest of its batch goes on; when at least as many new requests could join as are still unfinished,
-    the batch is formed anew with both, so that long requests do not hold up short ones.
+    the batch is formed anew with both, so that long requests do not hold up short ones. Keys and values are kept
+    between batches where the model's cache allows it (see `PrefixCache`): a conversation that goes on, and further
+    samples of the same prompt, compute only what is new.
 
     In float32 a request's result does not depend on the rest of its batch. In 16 bits, kernels round differently for
     different batch shapes, and so a close decision between two tokens may differ.
@@ -45,7 +53,8 @@ class TransformersGenerator:
 
     Args:
         model_or_path: A causal language model, a directory, or a model id of the Hugging Face Hub. A model that is
-            handed over stays the caller's: it may be trained between batches, and is in eval mode during them.
+            handed over stays the caller's: it may be trained between batches, is in eval mode during them, and nothing
+            of it is kept from one to the next.
         tokenizer: The tokenizer, or where to load it from; by default from `model_or_path`.
         max_batch_size: Rows of a batch. More are faster until memory is full; if it runs out, batches get smaller.
         device: Where a loaded model goes; by default the first accelerator, else the CPU.
@@ -133,18 +142,15 @@ class TransformersGenerator:
             if self._worker is None:
                 self._worker = threading.Thread(target=self._work, name="transformers-generator", daemon=True)
                 self._worker.start()
+                # A thread that is still in torch when the interpreter goes would abort the process.
+                atexit.register(self._shut_down)
             self._pending.append(request)
             self._changed.notify()
         return await asyncio.wrap_future(request.future)
 
     async def close(self) -> None:
         """Ends the worker. Requests still in flight end with reason `error`. May be called again."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify()
-            worker = self._worker
-        if worker is not None:
-            await asyncio.to_thread(worker.join)
+        await asyncio.to_thread(self._shut_down)
 
     async def __aenter__(self) -> Self:
         return self
@@ -153,6 +159,14 @@ class TransformersGenerator:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+    def _shut_down(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        if self._worker is not None:
+            self._worker.join()
+        atexit.unregister(self._shut_down)
 
     def _refuse(self, token_ids: list[int], params: SamplingParams) -> GenerationResult | None:
         """The result of a request that the model need not, or must not, see."""
@@ -210,8 +224,8 @@ class TransformersGenerator:
     def _interrupt(self, unfinished: int) -> bool:
         """Whether to end the running batch and form a new one with what is unfinished and what is waiting.
 
-        The unfinished rows' keys and values are computed anew then. With at least one new row for each of them, this
-        at most doubles the work on prompts, however requests arrive.
+        What is unfinished is computed anew then, unless its keys and values are kept. With at least one new row for
+        each unfinished one, this at most doubles the work on prompts, however requests arrive.
         """
         return self._closed or min(len(self._pending), self._row_limit - unfinished) >= unfinished
 
@@ -241,14 +255,14 @@ class TransformersGenerator:
         try:
             decoder.run(self._runner)
         except Exception as error:
-            if _is_out_of_memory(error) and (len(requests) > 1 or self._prefixes):
+            if _is_out_of_memory(error) and (len(requests) > 1 or len(self._prefixes or ())):
                 return False
             raise
         return True
 
     def _make_room(self, rows: int) -> None:
         """After a batch of `rows` ran out of memory: forgets what is remembered, or else makes batches smaller."""
-        if self._prefixes:
+        if self._prefixes is not None and len(self._prefixes):
             self._prefixes.clear()
             logger.warning(
                 "out of memory with %d rows in a batch; the keys and values of earlier ones are dropped", rows

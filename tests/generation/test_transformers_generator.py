@@ -193,14 +193,15 @@ async def test_a_model_trained_between_batches_is_used_as_it_is_now() -> None:
 
 async def test_a_peft_model_generates_with_its_adapter() -> None:
     torch.manual_seed(0)
-    model = get_peft_model(
-        copy.deepcopy(tiny_model()), LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
-    )
+    base = copy.deepcopy(tiny_model())
+    base.generation_config.repetition_penalty = 3.0
+    model = get_peft_model(base, LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False))
     async with TransformersGenerator(model, tiny_tokenizer()) as generator:
         adapted = await generator.generate(PROMPTS[1], GREEDY)
     with torch.no_grad():
         logits = model(torch.tensor([PROMPTS[1] + adapted.token_ids])).logits[0, len(PROMPTS[1]) - 1 : -1]
     assert logits.argmax(-1).tolist() == adapted.token_ids
+    assert base.generation_config.repetition_penalty == 3.0
 
 
 async def test_loads_in_the_dtype_of_the_checkpoint(tmp_path: Path) -> None:
@@ -315,6 +316,7 @@ class TestUnusableModels:
         {"top_k": -1},
         {"logprobs": -1},
         {"stop": "</analyze>"},
+        {"stop": ["</analyze>"]},
         {"stop": ("",)},
     ],
 )
@@ -326,6 +328,21 @@ def test_sampling_parameters_out_of_range(bad: dict[str, Any]) -> None:
 def test_the_interface_needs_no_torch() -> None:
     code = "import sys, genprm_trl.generation; assert not {'torch', 'transformers'} & {*sys.modules}"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_a_process_may_end_without_close(model_dir: Path) -> None:
+    code = (
+        "import asyncio, sys\n"
+        "from genprm_trl.generation import SamplingParams, TransformersGenerator\n"
+        "async def main():\n"
+        "    generator = TransformersGenerator(sys.argv[1], device='cpu')\n"
+        "    task = asyncio.create_task(generator.generate([5, 6], SamplingParams(2000, temperature=0)))\n"
+        "    await asyncio.sleep(0.3)\n"
+        "    sys.exit(7)\n"
+        "asyncio.run(main())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(model_dir)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 7, done.stderr
 
 
 async def test_close_is_quick_while_a_batch_runs() -> None:
