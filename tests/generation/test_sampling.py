@@ -94,6 +94,16 @@ def test_ties_go_to_the_lower_token_id_whatever_the_neighbours_ask_for() -> None
         assert sample(logits, [greedy, neighbour])[0].item() == 40
 
 
+def test_candidates_that_change_rank_by_rounding_change_no_sample() -> None:
+    logits = torch.linspace(-2, 2, 40)[torch.randperm(40, generator=torch.Generator().manual_seed(0))]
+    logits[5::10] = 1.5
+    nudged = logits + torch.tensor([1e-6, -1e-6] * 20) * torch.tensor([1.0, 1.0, -1.0, -1.0] * 10)
+    assert (logits.argsort(stable=True) != nudged.argsort(stable=True)).any()
+    for top_k, top_p in ((10, 1.0), (0, 1.0)):
+        params = SamplingParams(temperature=1.0, top_k=top_k, top_p=top_p, seed=0, logprobs=0)
+        assert (sample(logits, [params], 500) == sample(nudged, [params], 500)).all()
+
+
 def test_recorded_log_probabilities_are_raw_and_in_order() -> None:
     params = [SamplingParams(temperature=0.3, top_k=2, logprobs=3, seed=1), SamplingParams(temperature=0, logprobs=20)]
     sampler = BatchSampler(params, [draw_uniforms(p, 3) for p in params], CPU)
