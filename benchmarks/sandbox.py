@@ -10,41 +10,35 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import inspect
 import os
 import platform
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 
 from genprm_trl.sandbox import LocalSandbox
 
+ROUNDS = 5
 CODE = "x = 2 + 2\nprint(x == 4)"  # a one-line check, as a verifier writes them
 
 
-def rate_of(action: Callable[[], object], seconds: float) -> tuple[float, float]:
-    """Calls a second, and the median seconds of a call."""
+async def time_calls(action: Callable[[], object], seconds: float) -> list[float]:
+    """Seconds of each call, called over and over for `seconds`, twice at least."""
     times: list[float] = []
     end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times) < 3:
+    while time.perf_counter() < end or len(times) < 2:
         start = time.perf_counter()
-        action()
+        result = action()
+        if inspect.isawaitable(result):
+            await result
         times.append(time.perf_counter() - start)
-    return len(times) / sum(times), statistics.median(times)
-
-
-async def rate_of_async(action: Callable[[], Awaitable[object]], seconds: float) -> tuple[float, float]:
-    times: list[float] = []
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        start = time.perf_counter()
-        await action()
-        times.append(time.perf_counter() - start)
-    return len(times) / sum(times), statistics.median(times)
+    return times
 
 
 def in_process() -> None:
@@ -139,25 +133,30 @@ async def measure(seconds: float, leak_sessions: int) -> list[str]:
         lacking = [f"{n} ({p.reason})" for n, p in held.items() if not p.holds]
         lines.append("not in force: " + ("; ".join(lacking) or "none"))
 
-        exec_rate, exec_median = rate_of(in_process, seconds)
-        bare_rate, bare_median = rate_of(lambda: fresh(CODE), seconds)
-        sympy_rate, sympy_median = rate_of(lambda: fresh("import sympy\n" + CODE), seconds)
         async with sandbox.session() as session:
             await session.run("x = 1")
-            warm_rate, warm_median = await rate_of_async(lambda: session.run(CODE), seconds)
 
-        async def new_session() -> None:
-            async with sandbox.session() as session:
-                await session.run("sympy = __import__('sympy')\n" + CODE)
+            async def new_session() -> None:
+                async with sandbox.session() as opened:
+                    await opened.run("sympy = __import__('sympy')\n" + CODE)
 
-        new_rate, new_median = await rate_of_async(new_session, seconds)
-        rows = [
-            ("in-process exec (no isolation)", exec_rate, exec_median),
-            ("fresh python -I -c", bare_rate, bare_median),
-            ("fresh python importing sympy", sympy_rate, sympy_median),
-            ("warm block in a session", warm_rate, warm_median),
-            ("new session, sympy at hand", new_rate, new_median),
-        ]
+            ways: dict[str, Callable[[], object]] = {
+                "in-process exec (no isolation)": in_process,
+                "fresh python -I -c": lambda: fresh(CODE),
+                "fresh python importing sympy": lambda: fresh("import sympy\n" + CODE),
+                "warm block in a session": lambda: session.run(CODE),
+                "new session, sympy at hand": new_session,
+            }
+            times: dict[str, list[float]] = {name: [] for name in ways}
+            # In turns, so that whatever else the machine does falls on all of them alike.
+            for _ in range(ROUNDS):
+                for name, action in ways.items():
+                    times[name] += await time_calls(action, seconds / ROUNDS)
+        rates = {name: len(values) / sum(values) for name, values in times.items()}
+        medians = {name: statistics.median(values) for name, values in times.items()}
+        _, bare_rate, sympy_rate, warm_rate, new_rate = rates.values()
+        exec_median, _, _, warm_median, _ = medians.values()
+        rows = [(name, rates[name], medians[name]) for name in ways]
         lines.append("")
         lines += [f"{name:34s} {rate:10.1f} a second, median {median * 1e3:8.3f} ms" for name, rate, median in rows]
         lines += [

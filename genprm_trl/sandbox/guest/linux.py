@@ -34,6 +34,7 @@ SUPPORTED = sys.platform == "linux" and MACHINE in _SYSCALLS and ctypes.sizeof(c
 if sys.platform == "linux":
     _libc = ctypes.CDLL(None, use_errno=True)
     _libc.syscall.restype = ctypes.c_long
+    _libc.prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
     _libc.mount.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p]
 
 
@@ -60,8 +61,7 @@ def setns(descriptor: int, kind: int) -> None:
 
 
 def prctl(option: int, *arguments: int) -> int:
-    padded = [ctypes.c_ulong(a) for a in (*arguments, 0, 0, 0, 0)[:4]]
-    return _check(_libc.prctl(ctypes.c_int(option), *padded), f"prctl {option}")
+    return _check(_libc.prctl(option, *(*arguments, 0, 0, 0, 0)[:4]), f"prctl {option}")
 
 
 def mount(source: str, target: str, kind: str | None, flags: int, options: str = "") -> None:

@@ -216,8 +216,6 @@ _NUMBERS = {
     "rt_sigqueueinfo": (129, 138),
     "rt_tgsigqueueinfo": (297, 240),
 }
-_FILTERED = {"socketpair", "clone", "clone3", "prlimit64", "prctl", "ioctl", "kill", "tgkill", "tkill"}
-_FILTERED |= {"rt_sigqueueinfo", "rt_tgsigqueueinfo"}
 _SIGNALLING = ("kill", "tgkill", "tkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo")
 _NEWEST_KNOWN = 450  # numbers above this came after both tables and are the same on all architectures
 
@@ -236,7 +234,8 @@ _IOCTLS = (
     0x5451,
 )  # is it a terminal, its size, FIONREAD, FIONBIO, close-on-exec
 
-_LOAD, _JUMP_EQUAL, _JUMP_GREATER, _JUMP_SET, _RETURN = 0x20, 0x15, 0x25, 0x45, 0x06
+_LOAD, _RETURN = 0x20, 0x06
+_JUMP_EQUAL, _JUMP_GREATER, _JUMP_AT_LEAST, _JUMP_SET = 0x15, 0x25, 0x35, 0x45
 _KILL_PROCESS, _ALLOW = 0x80000000, 0x7FFF0000
 _DENY, _UNKNOWN = 0x00050000 | errno.EPERM, 0x00050000 | errno.ENOSYS
 _NUMBER_OFFSET, _ARCH_OFFSET = 0, 4
@@ -284,6 +283,17 @@ def _without_flags(index: int, flags: int) -> _Program:
     return program
 
 
+def _ranges(numbers: list[int]) -> list[tuple[int, int]]:
+    """First and last of each run of consecutive numbers."""
+    runs: list[tuple[int, int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1] = (runs[-1][0], number)
+        else:
+            runs.append((number, number))
+    return runs
+
+
 def assemble(machine: str, own_processes_only: int | None = None) -> bytes:
     """The filter's instructions.
 
@@ -311,10 +321,17 @@ def assemble(machine: str, own_processes_only: int | None = None) -> bytes:
     if machine == "x86_64":
         program.add(_JUMP_SET, _X32_BIT, 0, 1)
         program.add(_RETURN, _KILL_PROCESS)
-    allow = _returning(_ALLOW)
-    for name, number in numbers.items():
+    for name, body in special.items():
+        number = numbers[name]
         if number is not None:
-            program.number_is(number, special.get(name, allow))
+            program.number_is(number, body)
+    plain = sorted(n for name, n in numbers.items() if n is not None and name not in special)
+    for first, last in _ranges(
+        plain
+    ):  # far fewer instructions than numbers: the kernel tries each number at the start
+        program.add(_JUMP_AT_LEAST, first, 0, 2)
+        program.add(_JUMP_GREATER, last, 1, 0)
+        program.add(_RETURN, _ALLOW)
     program.add(_JUMP_GREATER, _NEWEST_KNOWN, 0, 1)
     program.add(_RETURN, _UNKNOWN)
     program.add(_RETURN, _DENY)

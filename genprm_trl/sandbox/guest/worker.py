@@ -113,7 +113,7 @@ class Worker:
         channel: Descriptor of the socket to the host.
         capture: Descriptor of the in-memory file that stands for standard output.
         limits: The `Limits` of the sandbox as a dictionary.
-        seed: Seeds `random` and numpy's global generator.
+        seed: Seeds `random`.
         init: Whether this process is the first of a PID namespace of its own, so that whatever else lives in it is the
             program's and dies with the block.
     """
@@ -129,11 +129,7 @@ class Worker:
         self._module.__dict__["__builtins__"] = builtins
         sys.modules["__main__"] = self._module
         sys.argv = [""]
-        random.seed(seed)
-        if "numpy" in sys.modules:
-            sys.modules["numpy"].random.seed(seed)
-        if "sympy.core.random" in sys.modules:
-            sys.modules["sympy.core.random"].seed(seed)
+        random.seed(seed)  # Python seeds it anew in every forked process; numpy's and sympy's come from the zygote
         os.register_at_fork(after_in_child=self._forked)
 
     def serve(self) -> None:

@@ -116,6 +116,9 @@ class Zygote:
         for name in config["imports"]:
             with contextlib.suppress(Exception):
                 WARM_UP.get(name, lambda: None)()
+        for module in ("numpy.random", "sympy.core.random"):
+            if module in sys.modules:
+                sys.modules[module].seed(config["seed"])
         self._null = os.open("/dev/null", os.O_RDWR)
         self._proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY) if linux.SUPPORTED else None
         self._own_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY) if self._namespaced else -1

@@ -1,0 +1,79 @@
+"""The system call filter, run instruction by instruction on both architectures."""
+
+import errno
+import struct
+
+import pytest
+
+from genprm_trl.sandbox.guest import seccomp
+
+ALLOW, DENY, UNKNOWN, KILL = 0x7FFF0000, 0x50000 | errno.EPERM, 0x50000 | errno.ENOSYS, 0x80000000
+ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+
+
+def judge(code: bytes, number: int, arch: int, *arguments: int) -> int:
+    """What the kernel's machine would return."""
+    data = struct.pack("<IIQ6Q", number, arch, 0, *(*arguments, 0, 0, 0, 0, 0, 0)[:6])
+    accumulator, at = 0, 0
+    while True:
+        operation, if_true, if_false, value = struct.unpack_from("<HBBI", code, 8 * at)
+        at += 1
+        if operation == 0x20:
+            accumulator = struct.unpack_from("<I", data, value)[0]
+        elif operation == 0x06:
+            return value
+        else:
+            test = {0x15: accumulator == value, 0x25: accumulator > value, 0x35: accumulator >= value}
+            test[0x45] = bool(accumulator & value)
+            at += if_true if test[operation] else if_false
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_every_number(machine: str):
+    code, column = seccomp.assemble(machine), list(ARCH).index(machine)
+    names = {pair[column]: name for name, pair in seccomp._NUMBERS.items() if pair[column] is not None}
+    by_argument = {"socketpair", "clone", "clone3", "prlimit64", "prctl", "ioctl"}
+    for number in range(600):
+        verdict = judge(code, number, ARCH[machine])
+        name = names.get(number)
+        if name is None:
+            assert verdict == (UNKNOWN if number > 450 else DENY), number
+        elif name not in by_argument:
+            assert verdict == ALLOW, name
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_arguments(machine: str):
+    column, arch = list(ARCH).index(machine), ARCH[machine]
+    code = seccomp.assemble(machine)
+
+    def verdict(name: str, *arguments: int, code: bytes = code) -> int:
+        number = seccomp._NUMBERS[name][column]
+        assert number is not None
+        return judge(code, number, arch, *arguments)
+
+    assert verdict("socketpair", 1) == ALLOW
+    assert verdict("socketpair", 2) == DENY
+    assert verdict("clone", 0x1200011) == ALLOW  # fork
+    assert verdict("clone", 0x3D0F00) == ALLOW  # a thread
+    for flag in (0x20000, 0x2000000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000):
+        assert verdict("clone", flag | 17) == DENY
+    assert verdict("clone3") == UNKNOWN
+    assert verdict("prlimit64", 0) == ALLOW
+    assert verdict("prlimit64", 1) == DENY
+    assert verdict("ioctl", 0, 0x5401) == ALLOW
+    assert verdict("ioctl", 0, 0x5412) == 0x50000 | errno.ENOTTY  # typing into the terminal
+    assert verdict("prctl", 15) == ALLOW
+    assert verdict("prctl", 22) == DENY
+    assert verdict("kill", 1) == ALLOW
+    alone = seccomp.assemble(machine, own_processes_only=77)
+    assert verdict("kill", 77, code=alone) == ALLOW
+    assert verdict("kill", 78, code=alone) == DENY
+    assert verdict("kill", 0xFFFFFFFF, code=alone) == DENY
+
+
+def test_foreign_architectures_end_the_process():
+    code = seccomp.assemble("x86_64")
+    assert judge(code, 0, ARCH["aarch64"]) == KILL
+    assert judge(code, 0, 0x40000003) == KILL  # i386
+    assert judge(code, 0x40000000, ARCH["x86_64"]) == KILL  # x32
