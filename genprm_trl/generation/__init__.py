@@ -5,10 +5,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .base import FinishReason, GenerationResult, Generator, SamplingParams
+from genprm_trl.generation.base import FinishReason, GenerationResult, Generator, SamplingParams
 
 if TYPE_CHECKING:
-    from .transformers_generator import TransformersGenerator
+    from genprm_trl.generation.transformers_generator import TransformersGenerator
 
 # Providers are imported when they are first named: the interface alone needs neither torch nor transformers.
 _PROVIDERS = {"TransformersGenerator": ".transformers_generator"}

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self, runtime_checkable
 
-from ..errors import ConfigError
+from genprm_trl.errors import ConfigError
 
 FinishReason = Literal["stop", "length", "context", "error"]
 

@@ -13,10 +13,10 @@ import numpy.typing as npt
 import torch
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteria, StoppingCriteriaList
 
-from .base import FinishReason, GenerationResult, SamplingParams
-from .prefix_cache import CACHE_ARGUMENT, PrefixCache
-from .sampling import BatchSampler
-from .stopping import GeneratedText
+from genprm_trl.generation.base import FinishReason, GenerationResult, SamplingParams
+from genprm_trl.generation.prefix_cache import CACHE_ARGUMENT, PrefixCache
+from genprm_trl.generation.sampling import BatchSampler
+from genprm_trl.generation.stopping import GeneratedText
 
 _BROKEN = "the model's logits are not finite (an overflow of its 16-bit numbers?)"
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from transformers import LogitsProcessor
 
-from .base import SamplingParams
+from genprm_trl.generation.base import SamplingParams
 
 # Candidates taken beyond the largest top_k or logprobs of a batch. Equal logits are frequent in 16-bit models; with a
 # margin, ties at the edge of a row's filter are broken by token id and not by how many candidates its neighbours need.

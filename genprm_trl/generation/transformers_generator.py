@@ -21,13 +21,13 @@ from typing import Any, Self
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from ..errors import ConfigError, GenPRMError
-from .base import GenerationResult, SamplingParams
-from .decoding import BatchDecoder, Request
-from .loading import context_length, load_model, load_tokenizer
-from .prefix_cache import PrefixCache
-from .sampling import draw_uniforms
-from .stopping import Detokenizer, GeneratedText, StopStrings
+from genprm_trl.errors import ConfigError, GenPRMError
+from genprm_trl.generation.base import GenerationResult, SamplingParams
+from genprm_trl.generation.decoding import BatchDecoder, Request
+from genprm_trl.generation.loading import context_length, load_model, load_tokenizer
+from genprm_trl.generation.prefix_cache import PrefixCache
+from genprm_trl.generation.sampling import draw_uniforms
+from genprm_trl.generation.stopping import Detokenizer, GeneratedText, StopStrings
 
 logger = logging.getLogger(__name__)
 
