@@ -14,26 +14,26 @@ from transformers import (
 )
 
 MAX_CONTEXT = 2048
-_SHARPNESS = 6.0  # nearly all of a looking-back head's attention is on one token
 
 _Model = TypeVar("_Model", bound=PreTrainedModel)
 
 
-def tiny_config(tokenizer: PreTrainedTokenizerBase, hidden_size: int = 96, num_layers: int = 2) -> Qwen2Config:
+def tiny_config(tokenizer: PreTrainedTokenizerBase, hidden_size: int = 64, num_layers: int = 4) -> Qwen2Config:
     """A Qwen2 configuration for the tokenizer: about 0.3M parameters, tied embeddings, a context of 2,048 tokens."""
-    # Copying a number is the skill that all else waits for: find a place in the text, read on from there. Attention
-    # must become sharp for it, which takes long from weights as small as the default's (0.02 is meant for a hidden
-    # size in the thousands) and with positions that turn too slowly to tell neighbours in a short text apart.
+    # Copying a number is the skill that all else waits for: find a place in the text, read on from there. Four narrow
+    # layers learn it within a million tokens; two wide ones do not in four. Attention must become sharp for it, which
+    # takes long from weights as small as the default's (0.02 is meant for a hidden size in the thousands) and with
+    # positions that turn too slowly to tell neighbours in a short text apart.
     return Qwen2Config(
         vocab_size=len(tokenizer),
         hidden_size=hidden_size,
-        intermediate_size=3 * hidden_size,
+        intermediate_size=2 * hidden_size,
         num_hidden_layers=num_layers,
         num_attention_heads=4,
         num_key_value_heads=4,
         max_position_embeddings=MAX_CONTEXT,
         tie_word_embeddings=True,
-        initializer_range=0.1,
+        initializer_range=0.05,
         rope_parameters={"rope_type": "default", "rope_theta": 500.0},
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
@@ -57,28 +57,4 @@ def _seeded(model_class: type[_Model], config: Qwen2Config, seed: int) -> _Model
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = model_class(config).to(torch.float32)
-    _look_back(model)
     return model
-
-
-@torch.no_grad()
-def _look_back(model: PreTrainedModel) -> None:
-    """Starts the first layer's heads but one at looking 1, 2, 3, ... tokens back, through their biases alone.
-
-    Knowing the tokens just before is the first half of an induction head, which copies a text by finding where its
-    last tokens stood before. A large model learns that early in pre-training; a tiny one would spend most of its few
-    minutes on it. With rotary positions the product of a query and a key that are constant but for their rotation
-    depends on their distance d alone: the sum over frequencies f of cos((d - offset) f), which is largest at the
-    offset.
-    """
-    config, attention = model.config, model.base_model.layers[0].self_attn
-    size = config.hidden_size // config.num_attention_heads
-    theta = config.rope_parameters["rope_theta"]
-    frequencies = theta ** (-torch.arange(0, size, 2) / size)
-    for head in range(config.num_attention_heads - 1):
-        rows = slice(head * size, (head + 1) * size)
-        angles = -(head + 1) * frequencies
-        attention.q_proj.bias[rows] = _SHARPNESS * torch.cat([angles.cos(), angles.sin()])
-        attention.k_proj.bias[rows] = _SHARPNESS * torch.cat([torch.ones_like(angles), torch.zeros_like(angles)])
-        attention.q_proj.weight[rows] *= 0.1
-        attention.k_proj.weight[rows] *= 0.1

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from genprm_trl.generation.base import Generator, SamplingParams
@@ -36,13 +38,22 @@ def policy_rows(n: int, seed: int = 0, split: Split = "train") -> list[dict[str,
 
 
 def train_policy(
-    output_dir: str, tokenizer: Any, *, n: int = 4000, max_steps: int = 600, seed: int = 0, **options: Any
+    output_dir: str,
+    tokenizer: Any,
+    *,
+    base_model: str | Path | None = None,
+    n: int = 4000,
+    max_steps: int = 600,
+    seed: int = 0,
+    **options: Any,
 ) -> Any:
     """Trains a tiny model on right solutions with TRL's `SFTTrainer`.
 
     Args:
         output_dir: Where the model and the tokenizer are saved.
         tokenizer: From `tokenizer.build_tokenizer`.
+        base_model: Directory of the model to start from; random weights if None. Another model of the same world has
+            learned to read and copy numbers, which is most of the way.
         n: Solutions to train on.
         max_steps: Optimizer steps of 16 solutions.
         seed: Of data, weights and order.
@@ -54,11 +65,12 @@ def train_policy(
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
+    from genprm_trl.generation.loading import load_model
     from genprm_trl.miniature.models import tiny_causal_lm
 
     settings: dict[str, Any] = {
         "per_device_train_batch_size": 16,
-        "learning_rate": 4e-3,
+        "learning_rate": 3e-3,
         "lr_scheduler_type": "cosine",
         "warmup_steps": 20,
         "weight_decay": 0.0,
@@ -71,7 +83,7 @@ def train_policy(
         "report_to": "none",
     }
     trainer = SFTTrainer(
-        tiny_causal_lm(tokenizer, seed),
+        tiny_causal_lm(tokenizer, seed) if base_model is None else load_model(base_model, device="cpu"),
         args=SFTConfig(output_dir=output_dir, max_steps=max_steps, seed=seed, **(settings | options)),
         train_dataset=Dataset.from_list(policy_rows(n, seed)),
         processing_class=tokenizer,
@@ -97,6 +109,32 @@ def sample_solutions(
         `samples` solutions for each problem, in order. A text without any step counts as one empty step.
     """
     return asyncio.run(_sample(generator, problems, samples, temperature, seed))
+
+
+def natural_solutions(policy: str | Path, n: int, split: Split, seed: int = 0) -> list[Solution]:
+    """`n` different solutions that a trained policy wrote, half of them right as far as it wrote so many.
+
+    Args:
+        policy: Directory of a policy (see `train_policy`).
+        n: How many; fewer come back only if the policy did not write as many different ones.
+        split: `train` or `heldout` problems.
+        seed: Equal arguments give equal solutions.
+    """
+    from genprm_trl.generation import TransformersGenerator
+
+    async def sample() -> list[Solution]:
+        async with TransformersGenerator(policy) as generator:
+            return await _sample(generator, make_problems(n, seed, split, small_share=1.0), 3, 1.0, seed)
+
+    if n < 1:
+        return []
+    different = {(solution.problem, *solution.steps): solution for solution in asyncio.run(sample())}
+    right = [solution for solution in different.values() if solution.label == -1]
+    wrong = [solution for solution in different.values() if solution.label != -1]
+    half = min(len(right), max(n // 2, n - len(wrong)))
+    chosen = right[:half] + wrong[: n - half]
+    seeded("policy order", split, seed).shuffle(chosen)
+    return [replace(solution, id=f"{GENERATOR_NAME}-{split}-{seed}-{i}") for i, solution in enumerate(chosen)]
 
 
 async def _sample(

@@ -26,6 +26,7 @@ from genprm_trl.chain_metrics import ScoreEstimate, processbench_by_votes
 from genprm_trl.hub import CardContent, MeasuredScore, write_model_card
 from genprm_trl.jsonl import write_jsonl
 from genprm_trl.miniature.models import tiny_causal_lm, tiny_token_classifier
+from genprm_trl.miniature.policy import natural_solutions, train_policy
 from genprm_trl.miniature.reasoner import ConsensusCounts, rationale_records
 from genprm_trl.miniature.tokenizer import build_tokenizer
 from genprm_trl.miniature.world import make_solutions
@@ -56,31 +57,36 @@ class QuickstartPlan:
     """How much of everything.
 
     Attributes:
-        train_solutions: Labelled solutions the training data is made from.
-        heldout_solutions: Solutions judged in the comparison.
+        train_solutions: Labelled solutions with planted errors that the training data is made from.
+        error_share: Share of them that have an error. More than half, since steps before the error are right.
+        heldout_solutions: Solutions with planted errors judged in the comparison, half of them with an error.
+        natural_heldout: Solutions judged that a tiny policy wrote, with errors of its own; none is trained on.
+        policy_steps: Optimiser steps of that policy's training: few, so that it is right only sometimes.
         mode_weights: Share of the training solutions that get a rationale of each form.
-        genprm_epochs, direct_epochs, discriminative_epochs: Passes over the training data.
+        epochs: Passes over the training data, the same for all three models.
         learning_rate: Peak learning rate; such tiny models want a large one.
-        batch_size: Solutions in an optimiser step.
+        batch_size: Solutions in an optimiser step of the GenPRM. The baselines, whose sequences are a fraction as
+            long, take twice as many.
         chains: Rationales sampled for each solution.
     """
 
-    train_solutions: int = 6000
-    heldout_solutions: int = 120
+    train_solutions: int = 7000
+    error_share: float = 0.8
+    heldout_solutions: int = 80
+    natural_heldout: int = 30
+    policy_steps: int = 200
     mode_weights: dict[str, float] = field(
-        default_factory=lambda: {"full": 0.6, "analysis": 0.2, "code_execution": 0.2}
+        default_factory=lambda: {"full": 0.5, "analysis": 0.25, "code_execution": 0.25}
     )
-    genprm_epochs: float = 2.0
-    direct_epochs: float = 2.0
-    discriminative_epochs: float = 4.0
-    learning_rate: float = 4e-3
+    epochs: float = 3.0
+    learning_rate: float = 3e-3
     batch_size: int = 8
     chains: int = 8
 
 
 FULL_PLAN = QuickstartPlan()
 FAST_PLAN = QuickstartPlan(
-    train_solutions=1500, heldout_solutions=40, genprm_epochs=1.0, direct_epochs=1.0, discriminative_epochs=1.0
+    train_solutions=1200, heldout_solutions=24, natural_heldout=6, policy_steps=40, epochs=1.0, chains=4
 )
 
 
@@ -125,22 +131,24 @@ def run_quickstart(
     stages = _Stages(output, {"plan": asdict(plan), "seed": seed}, announce)
     tokenizer = build_tokenizer()
 
-    announce(f"Making {plan.train_solutions} labelled solutions to learn from and {plan.heldout_solutions} to judge.")
-    train = make_solutions(plan.train_solutions, seed=seed, split="train")
-    heldout = make_solutions(plan.heldout_solutions, seed=seed, split="heldout")
+    training = _Training(plan, seed, tokenizer, progress)
+
+    announce(f"Making {plan.train_solutions} labelled solutions and the reasoner's rationales for them.")
+    train = make_solutions(plan.train_solutions, seed=seed, split="train", error_share=plan.error_share)
     records, counts = rationale_records(train, plan.mode_weights, seed=seed)
     write_jsonl(output / "data" / "train_rationales.jsonl", records)
-    write_jsonl(output / "data" / "heldout.jsonl", heldout)
     announce(
-        f"The reasoner's rationales: {counts.kept} solutions kept, {counts.discarded} dropped because a verdict "
-        "disagreed with the label."
+        f"{counts.kept} solutions kept, {counts.discarded} dropped because a verdict of the reasoner disagreed with "
+        "the label."
     )
-
-    training = _Training(plan, seed, tokenizer, progress)
-    stages.run("genprm", "Training the GenPRM on rationales", lambda d: training.genprm(d, records))
+    genprm = stages.run("genprm", "Training the GenPRM on rationales", lambda d: training.genprm(d, records))
     stages.run("direct", "Training the direct baseline on the same solutions", lambda d: training.direct(d, train))
     stages.run("discriminative", "Training the discriminative baseline", lambda d: training.discriminative(d, train))
+    policy = stages.run("policy", "Training a policy that is right sometimes", lambda d: training.policy(d, genprm))
 
+    heldout = make_solutions(plan.heldout_solutions, seed=seed, split="heldout")
+    heldout += natural_solutions(policy, plan.natural_heldout, "heldout", seed)
+    write_jsonl(output / "data" / "heldout.jsonl", heldout)
     rows = _judge(output, stages, plan, heldout, seed, progress)
     _write_results(output, plan, rows, records, counts, stages)
     return rows
@@ -224,18 +232,19 @@ class _Training:
     tokenizer: PreTrainedTokenizerBase
     progress: bool
 
-    def _arguments(self, directory: Path, epochs: float) -> dict[str, Any]:
+    def _arguments(self, directory: Path, batch_size: int) -> dict[str, Any]:
         return {
             "output_dir": str(directory / "checkpoints"),
-            "num_train_epochs": epochs,
+            "num_train_epochs": self.plan.epochs,
             "learning_rate": self.plan.learning_rate,
             "lr_scheduler_type": "cosine",
             "warmup_steps": 30,
-            "per_device_train_batch_size": self.plan.batch_size,
+            "per_device_train_batch_size": batch_size,
             # Conversations of similar length together. Packing pads less, but on a CPU attention over a packed row
             # computes every pair of its tokens, also of different conversations, and is slower for it.
             "train_sampling_strategy": "group_by_length",
-            "weight_decay": 0.01,
+            "weight_decay": 0.0,
+            "adam_beta2": 0.98,
             "seed": self.seed,
             "use_cpu": True,
             "bf16": False,
@@ -246,26 +255,40 @@ class _Training:
             "disable_tqdm": not self.progress,
         }
 
-    def _sft(self, directory: Path, rows: Any, epochs: float, mode: str | None) -> None:
+    def _sft(self, directory: Path, rows: Any, batch_size: int, mode: str | None) -> None:
         trainer = GenPRMTrainer(
             tiny_causal_lm(self.tokenizer, seed=self.seed),
-            GenPRMConfig(**self._arguments(directory, epochs), mode=mode, max_length=self.tokenizer.model_max_length),
+            GenPRMConfig(
+                **self._arguments(directory, batch_size), mode=mode, max_length=self.tokenizer.model_max_length
+            ),
             train_dataset=rows,
             processing_class=self.tokenizer,
         )
         trainer.train()
         self._save(trainer, directory)
 
+    def policy(self, directory: Path, base_model: Path) -> None:
+        train_policy(
+            str(directory),
+            self.tokenizer,
+            base_model=base_model,
+            max_steps=self.plan.policy_steps,
+            learning_rate=self.plan.learning_rate / 2,
+            seed=self.seed,
+            disable_tqdm=not self.progress,
+            use_cpu=True,
+        )
+
     def genprm(self, directory: Path, records: list[RationaleRecord]) -> None:
-        self._sft(directory, records, self.plan.genprm_epochs, None)
+        self._sft(directory, records, self.plan.batch_size, None)
 
     def direct(self, directory: Path, solutions: list[Solution]) -> None:
-        self._sft(directory, [s.to_dict() for s in solutions], self.plan.direct_epochs, "direct")
+        self._sft(directory, [s.to_dict() for s in solutions], 2 * self.plan.batch_size, "direct")
 
     def discriminative(self, directory: Path, solutions: list[Solution]) -> None:
         trainer = PRMTrainer(
             tiny_token_classifier(self.tokenizer, seed=self.seed),
-            PRMConfig(**self._arguments(directory, self.plan.discriminative_epochs)),
+            PRMConfig(**self._arguments(directory, 2 * self.plan.batch_size)),
             train_dataset=[s.to_dict() for s in solutions],
             processing_class=self.tokenizer,
         )
@@ -380,7 +403,7 @@ def _write_results(
             ],
             training={
                 "solutions": f"{len(records)} of {counts.kept + counts.discarded} (consensus filter)",
-                "epochs": plan.genprm_epochs,
+                "epochs": plan.epochs,
                 "learning rate": plan.learning_rate,
                 "batch size": plan.batch_size,
                 "seconds": f"{stages.seconds['genprm']:.0f}",

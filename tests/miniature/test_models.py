@@ -66,24 +66,12 @@ def test_chat_template_has_a_generation_prompt() -> None:
 def test_models_have_equal_size_and_weights_from_their_seed() -> None:
     model, again, other = (tiny_causal_lm(TOKENIZER, seed=seed) for seed in (1, 1, 2))
     classifier = tiny_token_classifier(TOKENIZER)
-    assert 250_000 < model.num_parameters() < 400_000
+    assert 200_000 < model.num_parameters() < 400_000
     assert abs(classifier.num_parameters() - model.num_parameters()) < 1000
     assert classifier.config.num_labels == 2
     assert model.config.max_position_embeddings == MAX_CONTEXT
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
     assert not torch.equal(model.lm_head.weight, other.lm_head.weight)
-
-
-@pytest.mark.parametrize("build", [tiny_causal_lm, tiny_token_classifier])
-def test_heads_of_the_first_layer_start_by_looking_back(build) -> None:
-    model = build(TOKENIZER).eval()
-    model.set_attn_implementation("eager")
-    with torch.no_grad():
-        attention = model(torch.arange(100, 500)[None], output_attentions=True).attentions[0][0]
-    queries = torch.arange(10, 400)
-    for head in range(3):
-        assert attention[head, queries, queries - head - 1].min() > 0.8
-    assert attention[3].max(dim=-1).values[50:].mean() < 0.5
 
 
 def test_model_and_tokenizer_load_as_any_other(tmp_path) -> None:
