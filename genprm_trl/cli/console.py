@@ -60,6 +60,8 @@ def configure(verbosity: int = 0) -> None:
     root.setLevel(others)
     logging.getLogger("genprm_trl").setLevel(ours)
     logging.captureWarnings(True)
+    # Python's warnings are for whoever writes code on other libraries; a command's user can do nothing about them.
+    logging.getLogger("py.warnings").setLevel(logging.WARNING if verbosity > 0 else logging.ERROR)
 
     environment = {"TRANSFORMERS_VERBOSITY": logging.getLevelName(others).lower()}
     if _quiet:
