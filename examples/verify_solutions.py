@@ -29,7 +29,5 @@ with GenPRM.from_pretrained(model, n=4) as prm:
         print(f"first wrong step: {verdict.prediction if verdict.prediction >= 0 else 'none'}")
         first_step = verdict.chains[0][0]
         print(first_step.rationale)
-        for code_round in first_step.code_rounds:
-            print(
-                f"ran in {1000 * code_round.seconds:.1f} ms, ended {code_round.status!r}, printed {code_round.output!r}"
-            )
+        for executed in first_step.code_rounds:
+            print(f"ran in {1000 * executed.seconds:.1f} ms: {executed.status}, {executed.output!r}")
