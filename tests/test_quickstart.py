@@ -15,7 +15,14 @@ from genprm_trl.chain_metrics import ScoreEstimate
 from genprm_trl.cli.main import main
 from genprm_trl.loading import iter_rationales, iter_verdicts, load_solutions
 from genprm_trl.metrics import processbench_scores
-from genprm_trl.miniature.quickstart import QuickstartPlan, Row, conclusions, results_table, run_quickstart
+from genprm_trl.miniature.quickstart import (
+    QuickstartPlan,
+    Row,
+    conclusions,
+    kinds_table,
+    results_table,
+    run_quickstart,
+)
 from genprm_trl.model_settings import load_settings
 from genprm_trl.training.prm_scorer import PRMScorer
 
@@ -115,9 +122,9 @@ def rows(full: float, direct: float, discriminative: float, first: float) -> lis
         return {name: ScoreEstimate(f1, f1 - 1, f1 + 1) for name in ("error_acc", "correct_acc", "f1")}
 
     return [
-        Row("discriminative", "discriminative", {1: scores(discriminative)}, Path("a")),
-        Row("direct", "direct", {1: scores(direct)}, Path("b")),
-        Row("full", "full", {1: scores(first), 8: scores(full)}, Path("c")),
+        Row("discriminative", "discriminative", {1: scores(discriminative)}, 50.0, {"no error": (1, 2)}),
+        Row("direct", "direct", {1: scores(direct)}, 20.0, {"no error": (0, 2)}),
+        Row("full", "full", {1: scores(first), 8: scores(full)}, 95.0, {"no error": (2, 2)}),
     ]
 
 
@@ -134,3 +141,5 @@ def test_table_has_a_line_for_one_and_for_most_rationales():
     assert "| full | 1 | 85.0 | 85.0 | 85.0 | 84.0 to 86.0 |" in table
     assert "| full | Maj@8 | 90.0 |" in table
     assert table.count("| direct |") == 1
+    assert "| 20.0 |" in table
+    assert "| full | 2 of 2 |" in kinds_table(rows(full=90, direct=3, discriminative=40, first=85))

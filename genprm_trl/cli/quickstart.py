@@ -29,7 +29,14 @@ def run(options: QuickstartOptions) -> int:
     # OpenMP threads that spin at barriers starve each other where cores are few or shared: training falls to a tenth
     # of its speed. The variable is read when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from genprm_trl.miniature.quickstart import FAST_PLAN, FULL_PLAN, conclusions, results_table, run_quickstart
+    from genprm_trl.miniature.quickstart import (
+        FAST_PLAN,
+        FULL_PLAN,
+        conclusions,
+        kinds_table,
+        results_table,
+        run_quickstart,
+    )
 
     console.set_kept(f"finished stages are in {options.output_dir}; the same command goes on from there")
 
@@ -44,7 +51,7 @@ def run(options: QuickstartOptions) -> int:
         announce=announce,
         progress=not console.is_quiet(),
     )
-    print(f"\n{results_table(rows)}")
+    print(f"\n{results_table(rows)}\n{kinds_table(rows)}")
     print("\n".join(conclusions(rows)))
     print(f"\nthe trained verifier  {options.output_dir}/genprm")
     print(f"table and plot        {options.output_dir}/results.md, {options.output_dir}/f1_by_n.png")

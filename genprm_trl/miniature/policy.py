@@ -106,39 +106,48 @@ def sample_solutions(
         seed: Equal arguments give equal solutions.
 
     Returns:
-        `samples` solutions for each problem, in order. A text without any step counts as one empty step.
+        `samples` solutions for each problem, in order. A policy that writes nothing leaves an ellipsis as
+        its only step.
     """
     return asyncio.run(_sample(generator, problems, samples, temperature, seed))
 
 
 def natural_solutions(policy: str | Path, n: int, split: Split, seed: int = 0) -> list[Solution]:
-    """`n` different solutions that a trained policy wrote, half of them right as far as it wrote so many.
+    """`n` solutions that a trained policy finished, each from some first steps of the right solution (possibly none).
+
+    Where the policy takes over differs, so its errors are found at every step and not only at the first.
 
     Args:
         policy: Directory of a policy (see `train_policy`).
-        n: How many; fewer come back only if the policy did not write as many different ones.
+        n: How many.
         split: `train` or `heldout` problems.
         seed: Equal arguments give equal solutions.
     """
     from genprm_trl.generation import TransformersGenerator
 
-    async def sample() -> list[Solution]:
-        async with TransformersGenerator(policy) as generator:
-            return await _sample(generator, make_problems(n, seed, split, small_share=1.0), 3, 1.0, seed)
-
     if n < 1:
         return []
-    different = {(solution.problem, *solution.steps): solution for solution in asyncio.run(sample())}
-    right = [solution for solution in different.values() if solution.label == -1]
-    wrong = [solution for solution in different.values() if solution.label != -1]
-    half = min(len(right), max(n // 2, n - len(wrong)))
-    chosen = right[:half] + wrong[: n - half]
-    seeded("policy order", split, seed).shuffle(chosen)
-    return [replace(solution, id=f"{GENERATOR_NAME}-{split}-{seed}-{i}") for i, solution in enumerate(chosen)]
+    rng = seeded("natural", split, seed)
+    problems = make_problems(n, seed, split, small_share=1.0)
+    prefixes = [(steps := gold_steps(problem, rng))[: rng.randrange(len(steps))] for problem in problems]
+
+    async def sample() -> list[Solution]:
+        async with TransformersGenerator(policy) as generator:
+            return await _sample(generator, problems, 1, 0.7, seed, prefixes)
+
+    return [
+        replace(solution, id=f"{GENERATOR_NAME}-{split}-{seed}-{number}")
+        for number, solution in enumerate(asyncio.run(sample()))
+    ]
 
 
 async def _sample(
-    generator: Generator, problems: Sequence[Problem], samples: int, temperature: float, seed: int
+    generator: Generator,
+    problems: Sequence[Problem],
+    samples: int,
+    temperature: float,
+    seed: int,
+    prefixes: Sequence[Sequence[str]] | None = None,
 ) -> list[Solution]:
     rng = seeded("policy samples", seed)
 
@@ -149,8 +158,13 @@ async def _sample(
         params = SamplingParams(
             max_new_tokens=MAX_NEW_TOKENS, temperature=temperature, top_p=1.0, top_k=0, logprobs=0, seed=request_seed
         )
-        result = await generator.generate(list(prompt), params)
-        steps = split_steps(result.text, style="step").steps or [""]
+        prefix = list(prefixes[number]) if prefixes is not None else []
+        begun = "".join(step + STEP_SEPARATOR for step in prefix)
+        result = await generator.generate(
+            [*prompt, *generator.tokenizer.encode(begun, add_special_tokens=False)], params
+        )
+        # A step must not be empty; a policy that writes nothing at all gets an ellipsis, which is wrong.
+        steps = [*prefix, *split_steps(result.text, style="step").steps] or ["…"]
         return as_solution(problem, steps, id=f"policy-{seed}-{number}-{sample}", generator=GENERATOR_NAME)
 
     return await asyncio.gather(

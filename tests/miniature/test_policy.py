@@ -31,6 +31,7 @@ def test_samples_are_labelled_whatever_was_written(policy):
     solutions = natural_solutions(policy, 12, "heldout", seed=3)
     assert len({solution.id for solution in solutions}) == len(solutions) == 12
     assert [s.steps for s in solutions] == [s.steps for s in natural_solutions(policy, 12, "heldout", seed=3)]
+    assert any(solution.label > 0 for solution in solutions)  # it took over after right steps
     for solution in solutions:
         assert solution.label == check_solution(Problem.from_extra(solution.extra), solution.steps)
     # The reasoner can judge them, too.
