@@ -67,6 +67,7 @@ class JsonlWriter:
 
     Args:
         path: The file; it and its directories are made where missing. A torn last line is removed.
+        overwrite: Empty the file first, once no other process is found to be writing to it.
 
     Raises:
         DataError: The file cannot be opened, or another process is writing to it.
@@ -76,7 +77,7 @@ class JsonlWriter:
         ...     writer.write(verdict)
     """
 
-    def __init__(self, path: str | os.PathLike[str]):
+    def __init__(self, path: str | os.PathLike[str], *, overwrite: bool = False):
         self.path = Path(path)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -85,6 +86,8 @@ class JsonlWriter:
             raise DataError(f"cannot be written: {_reason(error)}", file=str(self.path)) from None
         try:
             self._lock_file(self._file)
+            if overwrite:
+                self._file.truncate(0)
             repair(self._file)
         except BaseException:
             self._file.close()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
-from genprm_trl.errors import DataError
+from genprm_trl.errors import ConfigError, DataError
 from genprm_trl.formats import FORMATS, convert_row, detect_format
 from genprm_trl.jsonl import as_row, decode_line, iter_written_rows, parse_json
 from genprm_trl.records import RationaleRecord, Solution, Verdict
@@ -61,7 +61,7 @@ def load_solutions(
     Raises:
         DataError: The source is missing, unreadable, not of a known kind or without a usable row; or, unless
             `skip_bad_rows`, a row is bad. Names file, row (from 1; in JSON Lines the line) and field.
-        ValueError: `limit` is below 1, or the format is unknown.
+        ConfigError: `limit` is below 1, or the format is unknown.
     """
     return list(
         iter_solutions(
@@ -84,9 +84,9 @@ def iter_solutions(
     A bad row raises only when it is reached. Ids are remembered to find duplicates.
     """
     if limit is not None and limit < 1:
-        raise ValueError(f"limit must be at least 1, not {limit}")
+        raise ConfigError(f"limit must be at least 1, not {limit}")
     if format != "auto" and format not in FORMATS:
-        raise ValueError(f"unknown row format {format!r}: expected auto or one of {', '.join(FORMATS)}")
+        raise ConfigError(f"unknown row format {format!r}; choose auto or one of {', '.join(FORMATS)}")
     solutions = _iter_checked(source, split, format, skip_bad_rows, on_bad_row)
     return solutions if limit is None else itertools.islice(solutions, limit)
 

@@ -7,6 +7,8 @@ formats in `formats`.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self, get_args
@@ -62,6 +64,12 @@ class Solution:
     label: int | None = None
     generator: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """A short hash of problem and steps: says whether a verdict is about this very text."""
+        text = json.dumps([self.problem, self.steps])
+        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
     def to_dict(self) -> dict[str, Any]:
         """The row of this solution: ProcessBench's fields, `answer`, and `extra` where it holds anything."""
@@ -190,6 +198,7 @@ class Verdict:
         chains: `chains[n][t]` is chain n's judgement of step t.
         label: The solution's label, carried over so that a verdict file can be scored alone.
         threshold: The threshold the prediction was made with.
+        solution_digest: `Solution.digest` of what was judged; empty where unknown.
     """
 
     id: str
@@ -198,6 +207,7 @@ class Verdict:
     chains: list[list[StepJudgement]]
     label: int | None = None
     threshold: float = 0.5
+    solution_digest: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """The row of this verdict. Every row has the same fields and types, so `datasets` reads a file of them."""
@@ -207,6 +217,7 @@ class Verdict:
             "prediction": int(self.prediction),
             "label": None if self.label is None else int(self.label),
             "threshold": float(self.threshold),
+            "solution_digest": self.solution_digest,
             "chains": [[judgement.to_dict() for judgement in chain] for chain in self.chains],
         }
 
@@ -231,6 +242,7 @@ class Verdict:
             ],
             label=None if label is None else as_integer(label, "label", low=-1),
             threshold=as_number(row.get("threshold", 0.5), "threshold"),
+            solution_digest=as_text(row.get("solution_digest", ""), "solution_digest"),
         )
 
 

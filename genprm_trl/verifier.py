@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 StopRule = Literal["never", "first_error"]
 
+# The paper's largest is 8; every chain takes memory while its solution is judged.
+MAX_N = 4096
 # Checkpoints of the paper's authors carry no settings of ours, and were measured with their own way to open a turn.
 _PUBLISHED_PREFIX = "GenPRM/GenPRM-"
 
@@ -80,6 +82,8 @@ class GenPRM:
     ):
         if n < 1:
             raise ConfigError(f"n must be at least 1, got {n}")
+        if n > MAX_N:
+            raise ConfigError(f"n is {n}; more than {MAX_N} rationales a solution are surely a mistake")
         if max_chains < 1:
             raise ConfigError(f"max_chains must be at least 1, got {max_chains}")
         if not 0 <= threshold <= 1:
@@ -261,6 +265,7 @@ class GenPRM:
             chains=[chain[:judged] for chain in tally.chains],
             label=solution.label,
             threshold=self.threshold,
+            solution_digest=solution.digest,
         )
 
     async def _run_chain(self, solution: Solution, index: int, tally: _Tally) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from genprm_trl.cli.main import main
+from genprm_trl.jsonl import JsonlWriter
 from genprm_trl.loading import iter_verdicts
 from genprm_trl.model_settings import ModelSettings
 from tests.tiny_models import tiny_model, tiny_tokenizer
@@ -115,6 +116,39 @@ def test_settings_are_not_mixed_in_one_file(model_dir, tmp_path, capsys):
     assert len(verdict.chains) == 2
 
 
+def test_verdicts_of_other_texts_under_the_same_ids_are_refused(model_dir, tmp_path, capsys):
+    output = tmp_path / "v.jsonl"
+    data = write_rows(tmp_path / "one.jsonl", [row(1), row(2)])
+    command = ["verify", str(data), "--model", str(model_dir), "--output", str(output), *SHORT]
+    assert main(command) == 0
+    before = output.read_bytes()
+    write_rows(data, [row(1), row(2, steps=["2 + 2 = 5."]), row(3)])
+    assert main(command) == 2
+    assert "verdict of 's2' about another text" in capsys.readouterr().err
+    assert output.read_bytes() == before
+    write_rows(data, [row(1), row(2), row(3)])  # rows that were added are simply judged
+    assert main(command) == 0
+    assert [verdict.id for verdict in iter_verdicts(output)] == ["s1", "s2", "s3"]
+
+
+def test_a_file_that_another_run_writes_is_left_alone(model_dir, tmp_path, capsys):
+    output = tmp_path / "v.jsonl"
+    data = write_rows(tmp_path / "one.jsonl", [row(1)])
+    with JsonlWriter(output) as writer:
+        writer.write({"id": "theirs"})
+        words = ["--model", str(model_dir), "--output", str(output), "--overwrite", *SHORT]
+        assert main(["verify", str(data), *words]) == 2
+    assert "another process is writing" in capsys.readouterr().err
+    assert output.read_text() == '{"id": "theirs"}\n'
+
+
+def test_a_model_that_gives_no_verdicts_is_called_out(model_dir, tmp_path, capsys):
+    data = write_rows(tmp_path / "one.jsonl", [row(1), row(2)])
+    words = ["--model", str(model_dir), "--output", str(tmp_path / "v.jsonl"), *SHORT]
+    assert main(["verify", str(data), *words]) == 0
+    assert "wrote no verdict for 100 %" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -192,6 +226,7 @@ def test_unusable_model_directories(model_dir, tmp_path, capsys, damage, message
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error
+    assert not output.exists()
 
 
 @pytest.mark.parametrize(
@@ -199,6 +234,8 @@ def test_unusable_model_directories(model_dir, tmp_path, capsys, damage, message
     [
         (["--mode", "thorough"], "unknown mode 'thorough'; choose one of full"),
         (["--n", "0"], "n must be at least 1"),
+        (["--n", "1000000000"], "surely a mistake"),
+        (["--format", "csv"], "unknown row format 'csv'; choose auto"),
         (["--limit", "0"], "limit must be at least 1"),
         (["--chat_template_path", "nowhere.jinja"], "nowhere.jinja"),
         (["--turn_opening", "politely"], "turn_opening"),

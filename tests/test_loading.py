@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from genprm_trl.errors import DataError
+from genprm_trl.errors import ConfigError, DataError
 from genprm_trl.loading import iter_solutions, load_solutions
 from genprm_trl.records import Solution
 
@@ -266,7 +266,7 @@ def test_limit_counts_solutions_and_stops_reading(tmp_path):
     path = write(tmp_path / "a.jsonl", lines(row("a"), row("b"), "oops"))
     assert [solution.id for solution in load_solutions(path, limit=2)] == ["a", "b"]
     assert len(load_solutions(DATA / "gsm8k_model_solutions.jsonl", limit=6)) == 6
-    with pytest.raises(ValueError, match="limit must be at least 1"):
+    with pytest.raises(ConfigError, match="limit must be at least 1"):
         load_solutions(path, limit=0)
 
 
@@ -276,7 +276,7 @@ def test_iteration_is_lazy(tmp_path):
     assert next(solutions).id == "a"
     with pytest.raises(DataError, match="row 2"):
         next(solutions)
-    with pytest.raises(ValueError, match="unknown row format 'csv'"):
+    with pytest.raises(ConfigError, match="unknown row format 'csv'"):
         iter_solutions(path, format="csv")  # at once, not at the first row
 
 

@@ -13,6 +13,7 @@ import yaml
 from genprm_trl import GenPRM
 from genprm_trl.chain_metrics import ScoreEstimate
 from genprm_trl.cli.main import main
+from genprm_trl.errors import ConfigError
 from genprm_trl.loading import iter_rationales, iter_verdicts, load_solutions
 from genprm_trl.metrics import processbench_scores
 from genprm_trl.miniature.quickstart import (
@@ -101,6 +102,15 @@ def test_finished_stages_are_not_repeated_and_other_plans_are(output):
     assert sum("done before" in sentence for sentence in said) == 4
 
 
+def test_directories_of_others_are_not_touched(tmp_path):
+    mine = tmp_path / "policy" / "mine.txt"
+    mine.parent.mkdir()
+    mine.write_text("precious")
+    with pytest.raises(ConfigError, match="not made by a quickstart"):
+        run_quickstart(tmp_path, PLAN, progress=False)
+    assert mine.read_text() == "precious"
+
+
 def test_command_reaches_the_quickstart(tmp_path, monkeypatch, capsys):
     import genprm_trl.miniature.quickstart as quickstart
 
@@ -134,6 +144,8 @@ def test_conclusions_say_what_was_not_shown():
     bad = conclusions(rows(full=50, direct=31, discriminative=40, first=60))
     assert all("NOT shown in this run" in line for line in bad)
     assert "(-10.0)" in bad[-1]
+    [nothing] = conclusions(rows(full=0, direct=0, discriminative=0, first=0))
+    assert "not trained long enough" in nothing
 
 
 def test_table_has_a_line_for_one_and_for_most_rationales():

@@ -18,9 +18,15 @@ from genprm_trl.cli import console
 class QuickstartOptions:
     """Options of `genprm quickstart`."""
 
-    output_dir: str = field(default="outputs/quickstart", metadata={"help": "Where data, models and results go."})
+    output_dir: str | None = field(
+        default=None,
+        metadata={
+            "help": "Where data, models and results go. Default: outputs/quickstart; outputs/quickstart-fast with --fast"
+        },
+    )
     fast: bool = field(
-        default=False, metadata={"help": "A small run of about two minutes: shows the path, not the numbers."}
+        default=False,
+        metadata={"help": "A run of about two minutes: shows the path. It is too short for the models to learn much."},
     )
     seed: int = field(default=0, metadata={"help": "Fixes data, weights and sampling."})
 
@@ -38,14 +44,15 @@ def run(options: QuickstartOptions) -> int:
         run_quickstart,
     )
 
-    console.set_kept(f"finished stages are in {options.output_dir}; the same command goes on from there")
+    output_dir = options.output_dir or f"outputs/quickstart{'-fast' if options.fast else ''}"
+    console.set_kept(f"finished stages are in {output_dir}; the same command goes on from there")
 
     def announce(sentence: str) -> None:
         if not console.is_quiet():
             print(f"\n{sentence}", flush=True)
 
     rows = run_quickstart(
-        options.output_dir,
+        output_dir,
         FAST_PLAN if options.fast else FULL_PLAN,
         seed=options.seed,
         announce=announce,
@@ -53,6 +60,8 @@ def run(options: QuickstartOptions) -> int:
     )
     print(f"\n{results_table(rows)}\n{kinds_table(rows)}")
     print("\n".join(conclusions(rows)))
-    print(f"\nthe trained verifier  {options.output_dir}/genprm")
-    print(f"table and plot        {options.output_dir}/results.md, {options.output_dir}/f1_by_n.png")
+    if options.fast:
+        print("\n--fast shows that every part works; its models have seen too little to judge. Leave it out for that.")
+    print(f"\nthe trained verifier  {output_dir}/genprm")
+    print(f"table and plot        {output_dir}/results.md, {output_dir}/f1_by_n.png")
     return 0

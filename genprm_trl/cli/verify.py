@@ -7,7 +7,6 @@ stopped goes on where it was when started again with the same words.
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from dataclasses import asdict, dataclass, field
@@ -48,7 +47,13 @@ class VerifyOptions:
     )
     threshold: float = field(default=0.5, metadata={"help": "A step whose reward is below this is judged wrong."})
     limit: int | None = field(default=None, metadata={"help": "Judge the first LIMIT solutions alone."})
-    format: str = field(default="auto", metadata={"help": "Row format of FILE; recognised by its fields by default."})
+    format: str = field(
+        default="auto",
+        metadata={
+            "help": "Row format of FILE: auto (recognised by its fields), processbench, prm800k, math_shepherd, "
+            "stepwise, gsm8k_solutions, gsm8k or math."
+        },
+    )
     split: str | None = field(default=None, metadata={"help": "Split of a data set from the Hub."})
     skip_bad_rows: bool = field(
         default=False, metadata={"help": "Report and skip unusable rows instead of stopping before work starts."}
@@ -96,12 +101,10 @@ def _stem(path: str) -> str:
 
 
 def run(options: VerifyOptions) -> int:
-    from genprm_trl.jsonl import JsonlWriter, completed_ids
-    from genprm_trl.loading import iter_verdicts, load_solutions
+    from genprm_trl.loading import load_solutions
     from genprm_trl.summary import VerdictSummary
+    from genprm_trl.verdict_file import VerdictFile
 
-    if options.limit is not None and options.limit < 1:
-        raise ConfigError(f"--limit must be at least 1, got {options.limit}")
     # Every row is read before the first one is judged: a bad row must not surface after hours of work.
     skipped: list[DataError] = []
     solutions = load_solutions(
@@ -113,61 +116,39 @@ def run(options: VerifyOptions) -> int:
         on_bad_row=skipped.append,
     )
     output = options.output_path()
-    _prepare_output(options, output)
-    done = completed_ids(output) if output.exists() else set()
-    remaining = [solution for solution in solutions if solution.id not in done]
-    if done:
-        logger.info("%s holds %d verdicts; going on with the other %d", output, len(done), len(remaining))
-
     seconds = 0.0
-    if remaining:
-        with _load_verifier(options) as prm, JsonlWriter(output) as writer:
-            console.set_kept(f"finished verdicts are in {output}; the same command goes on from there")
-            started = time.monotonic()
-            for verdict in prm.verify_all(remaining, progress=not console.is_quiet()):
-                writer.write(verdict)
-            seconds = time.monotonic() - started
-
-    # The summary is of the whole file, including what an earlier run judged.
-    summary = VerdictSummary()
-    by_id = {solution.id: solution for solution in solutions}
-    for verdict in iter_verdicts(output) if output.exists() else ():
-        if verdict.id in by_id:
+    with VerdictFile(output, options.what_decides_verdicts(), solutions, overwrite=options.overwrite) as file:
+        remaining = file.remaining
+        if len(remaining) < len(solutions):
+            done = len(solutions) - len(remaining)
+            logger.info("%s holds %d verdicts; going on with the other %d", output, done, len(remaining))
+        if remaining:
+            with _load_verifier(options) as prm:
+                console.set_kept(f"finished verdicts are in {output}; the same command goes on from there")
+                started = time.monotonic()
+                for verdict in prm.verify_all(remaining, progress=not console.is_quiet()):
+                    file.write(verdict)
+                seconds = time.monotonic() - started
+        # The summary is of the whole file, including what an earlier run judged.
+        summary = VerdictSummary()
+        by_id = {solution.id: solution for solution in solutions}
+        for verdict in file.verdicts():
             summary.add(verdict, by_id[verdict.id])
+
     print("\n".join(summary.lines()))
     if skipped:
         print(f"rows skipped       {len(skipped)} that could not be used (named above)")
     if seconds:
         print(f"time               {seconds:.1f} s, {len(remaining) / seconds:.2f} solutions a second")
     print(f"verdicts           {output}")
+    without = summary.steps["no_verdict"] / max(summary.steps.total(), 1)
+    if without > 0.5:
+        logger.warning(
+            "The model wrote no verdict for %.0f %% of the steps, which then have the reward 0.5. Is it a GenPRM, and "
+            "asked in a mode that it was trained for?",
+            100 * without,
+        )
     return 0
-
-
-def _prepare_output(options: VerifyOptions, output: Path) -> None:
-    """Makes the output's directory and refuses to mix verdicts of different settings in one file."""
-    if output.is_dir():
-        raise ConfigError(f"--output {output} is a directory; name a file")
-    settings_file = output.with_suffix(".settings.json")
-    settings = options.what_decides_verdicts()
-    if options.overwrite:
-        output.unlink(missing_ok=True)
-        settings_file.unlink(missing_ok=True)
-    if output.exists() and settings_file.exists():
-        try:
-            before = json.loads(settings_file.read_text(encoding="utf-8"))
-            changed = [name for name, value in settings.items() if before.get(name) != value]
-        except (ValueError, AttributeError) as error:
-            raise DataError(f"cannot be read: {error}", file=str(settings_file)) from error
-        if changed:
-            what = ", ".join(f"{name} was {before.get(name)!r} and is now {settings[name]!r}" for name in changed)
-            raise ConfigError(
-                f"{output} holds verdicts made with other settings ({what}); choose another --output, or --overwrite"
-            )
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        settings_file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"cannot write to {output.parent}: {error.strerror or error}") from error
 
 
 def _load_verifier(options: VerifyOptions) -> GenPRM:

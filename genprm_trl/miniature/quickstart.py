@@ -23,6 +23,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from genprm_trl.chain_metrics import ScoreEstimate, processbench_by_votes
+from genprm_trl.errors import ConfigError
 from genprm_trl.hub import CardContent, MeasuredScore, write_model_card
 from genprm_trl.jsonl import write_jsonl
 from genprm_trl.metrics import best_threshold
@@ -50,6 +51,7 @@ MODE_NOTES = {
 }
 # More than the longest rationale of the reasoner takes; what rambles on is not worth waiting for.
 STEP_TOKENS = 320
+STAGES = ("genprm", "direct", "discriminative", "policy")
 # The three slips of arithmetic are one kind to a reader.
 KIND_NAMES = {
     None: "no error", "digit": "arithmetic", "carry": "arithmetic", "magnitude": "arithmetic",
@@ -133,6 +135,9 @@ def run_quickstart(
         seed: Fixes data, weights and sampling.
         announce: Told what happens next, a sentence at a time.
         progress: Show progress bars.
+
+    Raises:
+        ConfigError: A directory that a stage would write to holds something else.
     """
     output = Path(output_dir)
     output.mkdir(parents=True, exist_ok=True)
@@ -166,6 +171,8 @@ def conclusions(rows: Sequence[Row]) -> list[str]:
     """What the comparison shows, also where that is not what was hoped for."""
     best = {row.key: row.by_n[max(row.by_n)]["f1"].value for row in rows}
     full = next(row for row in rows if row.key == "full").by_n
+    if not best["full"]:
+        return ["full has F1 0: the GenPRM was not trained long enough to judge anything, and nothing can be compared"]
     lines = []
     for baseline in ("direct", "discriminative"):
         gap = best["full"] - best[baseline]
@@ -212,34 +219,48 @@ def kinds_table(rows: Sequence[Row]) -> str:
 
 
 class _Stages:
-    """Runs a stage into a directory of its own, once: a finished stage carries a mark with what it was made with."""
+    """Runs a stage into a directory of its own, once: it carries a mark that says what it was made with.
+
+    A directory that carries no such mark is somebody else's and is not touched.
+    """
+
+    MARK = "quickstart.json"
 
     def __init__(self, output: Path, settings: dict[str, Any], announce: Callable[[str], None]):
-        self.output, self.settings, self.announce = output, settings, announce
+        self.output, self.announce = output, announce
+        self.settings = json.loads(json.dumps(settings))
         self.seconds: dict[str, float] = {}
+        for name in STAGES:  # all of them before the first one costs any time
+            directory = output / name
+            if directory.exists() and self._mark(directory) is None and any(directory.iterdir()):
+                raise ConfigError(f"{directory} exists and was not made by a quickstart; choose another --output_dir")
 
     def run(self, name: str, what: str, work: Callable[[Path], None]) -> Path:
         directory = self.output / name
-        mark = directory / "finished.json"
-        done = self._read(mark)
-        if done is not None and done["settings"] == json.loads(json.dumps(self.settings)):
+        made = self._mark(directory)
+        if made is not None and made["settings"] == self.settings and made["seconds"] is not None:
             self.announce(f"{what}: done before, in {directory}.")
-            self.seconds[name] = done["seconds"]
+            self.seconds[name] = made["seconds"]
             return directory
-        self.announce(f"{what}.")
+        self.announce(f"{what}." if made is None else f"{what}, in place of an unfinished or different one.")
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True)
+        self._write_mark(directory, None)
         started = time.monotonic()
         work(directory)
         self.seconds[name] = time.monotonic() - started
-        mark.write_text(json.dumps({"settings": self.settings, "seconds": self.seconds[name]}) + "\n")
+        self._write_mark(directory, self.seconds[name])
         return directory
 
-    @staticmethod
-    def _read(mark: Path) -> dict[str, Any] | None:
+    def _write_mark(self, directory: Path, seconds: float | None) -> None:
+        mark = {"settings": self.settings, "seconds": seconds}
+        (directory / self.MARK).write_text(json.dumps(mark) + "\n", encoding="utf-8")
+
+    def _mark(self, directory: Path) -> dict[str, Any] | None:
         try:
-            return json.loads(mark.read_text())
-        except (OSError, ValueError):
+            mark = json.loads((directory / self.MARK).read_text(encoding="utf-8"))
+            return {"settings": mark["settings"], "seconds": mark["seconds"]}
+        except (OSError, ValueError, KeyError, TypeError):
             return None
 
 
@@ -374,8 +395,8 @@ def _write_results(
     lines = "\n".join(f"- {line}" for line in conclusions(rows))
     (output / "results.md").write_text(
         f"{results_table(rows)}\n{lines}\n\n{kinds_table(rows)}\nWhat each could see:\n\n{notes}\n\n"
-        f"{plan.heldout_solutions} held-out solutions with planted errors or none and {plan.natural_heldout} that a "
-        f"tiny policy finished; {machine}; {seconds}.\n",
+        f"{plan.heldout_solutions + plan.natural_heldout} held-out solutions, {plan.natural_heldout} of them finished "
+        f"by a tiny policy, the others with a planted error or none; {machine}; {seconds}.\n",
         encoding="utf-8",
     )
     results = {

@@ -123,4 +123,12 @@ class PRMScorer:
         chain += [StepJudgement("", 0.5, "truncated")] * (len(solution.steps) - len(chain))
         rewards = [judgement.reward for judgement in chain]
         prediction = prediction_from_rewards(rewards, self.threshold)
-        return Verdict(solution.id, rewards, prediction, [chain], label=solution.label, threshold=self.threshold)
+        return Verdict(
+            solution.id,
+            rewards,
+            prediction,
+            [chain],
+            label=solution.label,
+            threshold=self.threshold,
+            solution_digest=solution.digest,
+        )

@@ -170,7 +170,7 @@ class GenPRMTrainer(SFTTrainer):
 
     Example:
         ```python
-                from genprm_trl import GenPRMConfig, GenPRMTrainer
+        from genprm_trl import GenPRMConfig, GenPRMTrainer
 
         trainer = GenPRMTrainer(
             "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", args=GenPRMConfig("genprm-1.5b"), train_dataset=records
