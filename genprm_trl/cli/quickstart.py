@@ -21,7 +21,7 @@ class QuickstartOptions:
     output_dir: str | None = field(
         default=None,
         metadata={
-            "help": "Where data, models and results go. Default: outputs/quickstart; outputs/quickstart-fast with --fast"
+            "help": "Where data, models and results go. Default: outputs/quickstart, or outputs/quickstart-fast."
         },
     )
     fast: bool = field(
