@@ -284,9 +284,9 @@ def test_long_text_is_made_safe_quickly():
     tokenizer.add_special_tokens({"additional_special_tokens": [f"<|reserved_{i}|>" for i in range(300)]})
     chat = ChatFormat(tokenizer)
     for text in ("a < b | c" * 11_000, "<" * 100_000, "<|reserved_" * 9_000):
-        start = time.perf_counter()
+        start = time.process_time()
         assert chat.neutralize(text) == text
-        assert time.perf_counter() - start < 1
+        assert time.process_time() - start < 3  # linear: a few hundredths; quadratic: many seconds
 
 
 def test_overlapping_control_tokens_are_all_broken():

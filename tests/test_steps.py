@@ -86,7 +86,7 @@ def test_errors():
 
 @pytest.mark.parametrize("text", [" " * 300_000, "\n" * 300_000, ("step 1" + " " * 1000) * 300, "Step 1:\n" * 40_000])
 def test_time_is_linear(text):
-    start = time.perf_counter()
+    start = time.process_time()
     for style in STYLES:
         assert split_steps(text, style).join() == text
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5

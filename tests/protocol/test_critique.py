@@ -74,9 +74,9 @@ def test_any_text_is_read(text):
 
 @pytest.mark.parametrize("text", ["\\boxed{" * 15_000, ("\\boxed{" + " " * 100) * 1000, "\\boxed{" + "1" * 100_000])
 def test_long_text_is_read_quickly(text):
-    start = time.perf_counter()
+    start = time.process_time()
     assert parse_critique(text) is None
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 3  # linear: a few hundredths; quadratic: many seconds
 
 
 def test_vote():

@@ -319,9 +319,9 @@ def test_long_text_is_read_quickly(lead, unit):
         GenPRMProtocol().segments,
         lambda text: read_verdict("", Written(text)),
     ):
-        start = time.perf_counter()
+        start = time.process_time()
         read(text)
-        assert time.perf_counter() - start < 1
+        assert time.process_time() - start < 3  # linear: a few hundredths; quadratic: many seconds
 
 
 def test_modes():

@@ -192,6 +192,6 @@ def test_any_text_is_read(text):
 )
 @pytest.mark.parametrize("lead", ["", "### Paragraph 1\n"])
 def test_long_text_is_read_quickly(lead, unit):
-    start = time.perf_counter()
+    start = time.process_time()
     parse_synthesis(lead + unit * (100_000 // len(unit)))
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 3  # linear: a few hundredths; quadratic: many seconds

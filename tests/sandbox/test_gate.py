@@ -72,7 +72,7 @@ def test_over_threads_and_a_loop_that_closes():
     for thread in threads:
         thread.join(20)
     assert len(total) == 100
-    assert time.monotonic() - start < 20
+    assert time.monotonic() - start < 120
 
 
 async def _hold(gate: FairGate, seconds: float = 0) -> None:
