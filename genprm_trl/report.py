@@ -61,7 +61,7 @@ def plot_score_by_n(
     axes.set_xscale("log", base=2)
     axes.set_xticks(all_ns, [str(n) for n in all_ns])
     axes.minorticks_off()
-    axes.set_ylim(0, 100)
+    axes.set_ylim(-2, 102)  # a level of 0 or 100 is to be seen, too
     axes.set_xlabel("rationales sampled a solution, N")
     axes.set_ylabel(ylabel)
     axes.set_title(title)

@@ -46,6 +46,8 @@ class VerdictFile:
         self.path = Path(path)
         if self.path.is_dir():
             raise ConfigError(f"{self.path} is a directory; name a file")
+        if self.path.exists() and not self.path.is_file():
+            raise ConfigError(f"{self.path} is not a regular file, so a run that was stopped could not go on from it")
         # The lock comes first: whatever is read from here on stays as it is.
         self._writer = JsonlWriter(self.path, overwrite=overwrite)
         try:

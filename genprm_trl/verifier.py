@@ -145,6 +145,13 @@ class GenPRM:
         settings = load_settings(model) if isinstance(model, str | Path) else None
         if settings is None:
             published = str(model).startswith(_PUBLISHED_PREFIX)
+            if not published and turn_opening is None:
+                logger.warning(
+                    "%s says nothing of the conversations it was trained on (no genprm.json). It is asked with the "
+                    "chat template's generation prompt; for a copy of a checkpoint of the paper's authors give "
+                    "turn_opening='as_published'.",
+                    model if isinstance(model, str | Path) else "The model",
+                )
             settings = ModelSettings(turn_opening="as_published" if published else "generation_prompt")
         protocol = GenPRMProtocol(
             mode=mode if mode is not None else settings.modes[0],
@@ -179,7 +186,8 @@ class GenPRM:
     async def verify(self, solution: Solution) -> Verdict:
         """Judges one solution with N concurrent chains.
 
-        Whatever the model writes ends in a verdict; see the statuses of its judgements.
+        Whatever the model writes ends in a verdict; see the statuses of its judgements. Concurrent calls do not share
+        the bound on chains; `verify_stream` and `verify_all` keep it over all of their solutions.
         """
         return await self._verify(solution, asyncio.Semaphore(self.max_chains))
 

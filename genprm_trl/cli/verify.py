@@ -141,6 +141,12 @@ def run(options: VerifyOptions) -> int:
     if seconds:
         print(f"time               {seconds:.1f} s, {len(remaining) / seconds:.2f} solutions a second")
     print(f"verdicts           {output}")
+    if summary.steps["error"]:
+        logger.warning(
+            "%d judgements failed (see the messages above) and have the reward 0.5. To judge those solutions again, "
+            "remove their lines from the file, or use --overwrite.",
+            summary.steps["error"],
+        )
     without = summary.steps["no_verdict"] / max(summary.steps.total(), 1)
     if without > 0.5:
         logger.warning(

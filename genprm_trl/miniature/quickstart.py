@@ -137,10 +137,13 @@ def run_quickstart(
         progress: Show progress bars.
 
     Raises:
-        ConfigError: A directory that a stage would write to holds something else.
+        ConfigError: The directory cannot be made, or one that a stage would write to holds something else.
     """
     output = Path(output_dir)
-    output.mkdir(parents=True, exist_ok=True)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot make the directory {output}: {error.strerror}") from error
     stages = _Stages(output, {"plan": asdict(plan), "seed": seed}, announce)
     tokenizer = build_tokenizer()
 
