@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,8 @@ def load_model(
         model_kwargs: Passed on to `from_pretrained`.
 
     Raises:
-        ConfigError: The path does not exist, is not a model that generates text left to right, or cannot be read.
+        ConfigError: The path does not exist, is not a model that generates text left to right, lacks weights, or
+            cannot be read.
     """
     kwargs = dict(model_kwargs or {})
     directory = _local_directory(name_or_path)
@@ -80,12 +82,52 @@ def load_model(
         raise ConfigError("give either a device or model_kwargs['device_map'], not both")
     kwargs.setdefault("dtype", dtype)
     try:
-        model = AutoModelForCausalLM.from_pretrained(directory or name_or_path, **kwargs)
+        model, info = AutoModelForCausalLM.from_pretrained(
+            directory or name_or_path, **kwargs, output_loading_info=True
+        )
+        _check_complete(model, info, name_or_path)
         if "device_map" not in kwargs:
             model = model.to(device or default_device())
+    except ConfigError:
+        raise
     except Exception as error:
         raise ConfigError(f"cannot load a causal language model from {name_or_path}: {_brief(error)}") from error
     return model.eval()
+
+
+_CLASSIFIER = re.compile(r"\w*For(TokenClassification|SequenceClassification|\w*RewardModel)")
+_CLASSIFIER_HEAD = re.compile(r"(score|classifier)\.")
+
+
+def _check_complete(model: PreTrainedModel, info: Mapping[str, Any], name: str | Path) -> None:
+    """Raises `ConfigError` for what transformers loads with a mere note: a classifier, or weights that are not there.
+
+    Tied weights, which a checkpoint stores once, are not among `info["missing_keys"]`. With tied embeddings a
+    classifier is complete as a causal model, so it is told by its own name and head. Of an adapter, the adapter's own
+    weights are checked; transformers does not report the base model's.
+    """
+    classifier = next((c for c in model.config.architectures or () if _CLASSIFIER.fullmatch(c)), None)
+    adapters = getattr(model, "peft_config", {}).values()
+    classifier = classifier or next((f"{a.task_type} adapter" for a in adapters if _classifies(a.task_type)), None)
+    head = sorted(key for key in info["unexpected_keys"] if _CLASSIFIER_HEAD.match(key))
+    if classifier or head:
+        what = classifier or f"it has {head[0]}"
+        raise ConfigError(
+            f"{name} is a classifier ({what}), which generates no text; a discriminative process reward model "
+            "is loaded with PRMScorer"
+        )
+    missing = sorted(info["missing_keys"])
+    if missing:
+        # transformers draws them at random: the model would write nonsense.
+        rest = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise ConfigError(
+            f"the checkpoint {name} is incomplete as a causal language model: it has no weights for "
+            f"{', '.join(missing[:3])}{rest}"
+        )
+
+
+def _classifies(task_type: Any) -> bool:
+    return str(getattr(task_type, "value", task_type)) in ("TOKEN_CLS", "SEQ_CLS")
 
 
 def default_device() -> torch.device:
