@@ -63,7 +63,12 @@ def configure(verbosity: int = 0) -> None:
     # Python's warnings are for whoever writes code on other libraries; a command's user can do nothing about them.
     logging.getLogger("py.warnings").setLevel(logging.WARNING if verbosity > 0 else logging.ERROR)
 
-    environment = {"TRANSFORMERS_VERBOSITY": logging.getLevelName(others).lower()}
+    environment = {
+        "TRANSFORMERS_VERBOSITY": logging.getLevelName(others).lower(),
+        # OpenMP threads that spin at barriers starve each other where cores are few or shared: torch falls to a tenth
+        # of its speed and less.
+        "OMP_WAIT_POLICY": "PASSIVE",
+    }
     if _quiet:
         environment |= {
             "TQDM_DISABLE": "1",

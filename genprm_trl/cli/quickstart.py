@@ -8,7 +8,6 @@ The trained verifier is left in OUTPUT_DIR/genprm; `genprm verify` judges with i
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 
 from genprm_trl.cli import console
@@ -32,9 +31,6 @@ class QuickstartOptions:
 
 
 def run(options: QuickstartOptions) -> int:
-    # OpenMP threads that spin at barriers starve each other where cores are few or shared: training falls to a tenth
-    # of its speed. The variable is read when torch is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from genprm_trl.miniature.quickstart import (
         FAST_PLAN,
         FULL_PLAN,

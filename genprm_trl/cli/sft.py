@@ -3,20 +3,26 @@
 DATA is a file (JSONL, JSON, parquet) or data set of rationale records (`solution`, `rationales`, `labels`) or of ready
 conversations (`messages`). With --mode direct, solutions with step labels are enough: ProcessBench, or
 stepwise-supervision rows. The other options are those of `trl sft`. A run that was stopped goes on from its last
-checkpoint when started again with the same words. On several GPUs: accelerate launch -m genprm_trl sft DATA ...
+checkpoint when started again with the same words; one of another model or other data is refused. On several GPUs: accelerate launch -m genprm_trl sft DATA ...
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
-from dataclasses import dataclass, field
+import shutil
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import ModelConfig
 
 from genprm_trl.cli import console
 from genprm_trl.errors import ConfigError, MissingExtraError
+from genprm_trl.jsonl import replacing
 from genprm_trl.training.sft import GenPRMConfig
 
 if TYPE_CHECKING:
@@ -48,7 +54,8 @@ class SFTOptions:
         default=2048, metadata={"help": "Bound on the tokens of one step's rationale while verifying."}
     )
     overwrite: bool = field(
-        default=False, metadata={"help": "Start anew if the output holds checkpoints, instead of going on."}
+        default=False,
+        metadata={"help": "Start anew if the output holds checkpoints, and remove them, instead of going on."},
     )
 
 
@@ -73,7 +80,7 @@ def run(options: SFTOptions, args: GenPRMConfig, model_options: ModelOptions) ->
         raise ConfigError("evaluation needs --eval_strategy steps or epoch")
     if options.verify_limit < 1:
         raise ConfigError(f"--verify_limit must be at least 1, got {options.verify_limit}")
-    checkpoint = _checkpoint(options, args)
+    last = _last_checkpoint(args)
 
     # All data are read before the model is loaded: a bad row must not surface after minutes.
     reading: dict[str, Any] = {
@@ -94,6 +101,13 @@ def run(options: SFTOptions, args: GenPRMConfig, model_options: ModelOptions) ->
             skip_bad_rows=args.skip_bad_rows,
         )
 
+    this_run = RunIdentity.of(options, args, model_options, train_data)
+    checkpoint = args.resume_from_checkpoint
+    if checkpoint is None and last is not None and not options.overwrite:
+        this_run.check(Path(args.output_dir))
+        logger.info("going on from %s", last)
+        checkpoint = last
+
     trainer = _make_trainer(args, model_options, train_data, eval_data)
     if solutions is not None:
         from genprm_trl.training.callbacks import VerificationCallback
@@ -102,6 +116,10 @@ def run(options: SFTOptions, args: GenPRMConfig, model_options: ModelOptions) ->
         trainer.add_callback(callback)
     if args.save_strategy != "no":
         console.set_kept(f"checkpoints are in {args.output_dir}; the same command goes on from the last one")
+    if trainer.is_world_process_zero():
+        if options.overwrite and checkpoint is None:
+            _remove_checkpoints(Path(args.output_dir))
+        this_run.save(Path(args.output_dir))
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()
     if args.push_to_hub:
@@ -112,22 +130,119 @@ def run(options: SFTOptions, args: GenPRMConfig, model_options: ModelOptions) ->
     return 0
 
 
-def _checkpoint(options: SFTOptions, args: GenPRMConfig) -> str | None:
-    """The checkpoint to go on from: the one that is named, or the last one in the output directory."""
+def _last_checkpoint(args: GenPRMConfig) -> str | None:
+    """The last checkpoint in the output directory, after a check of the directories that are named."""
     from transformers.trainer_utils import get_last_checkpoint
 
-    if args.resume_from_checkpoint is not None:
-        if not Path(args.resume_from_checkpoint).is_dir():
-            raise ConfigError(f"--resume_from_checkpoint {args.resume_from_checkpoint} is not a directory")
-        return args.resume_from_checkpoint
+    if args.resume_from_checkpoint is not None and not Path(args.resume_from_checkpoint).is_dir():
+        raise ConfigError(f"--resume_from_checkpoint {args.resume_from_checkpoint} is not a directory")
     output = Path(args.output_dir)
     if output.exists() and not output.is_dir():
         raise ConfigError(f"--output_dir {output} is not a directory")
-    last = get_last_checkpoint(str(output)) if output.is_dir() else None
-    if last is None or options.overwrite:
-        return None
-    logger.info("going on from %s", last)
-    return last
+    return get_last_checkpoint(str(output)) if output.is_dir() else None
+
+
+def _remove_checkpoints(output: Path) -> None:
+    for directory in output.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
+        if directory.name.removeprefix(f"{PREFIX_CHECKPOINT_DIR}-").isdecimal() and directory.is_dir():
+            logger.info("removing %s", directory)
+            shutil.rmtree(directory)
+
+
+@dataclass(frozen=True)
+class RunIdentity:
+    """What a training run is of; a run goes on only from a checkpoint of the same one.
+
+    Options that may sensibly change between the parts of one run (its length, batch size, what is logged) are not
+    in it.
+
+    Attributes:
+        model: Name of the base model, or its directory's absolute path.
+        revision: The base model's revision.
+        use_peft: Whether an adapter is trained.
+        data: What was named as the data, and its split. For messages alone: moved data are the same data.
+        data_sha256: Digest of the conversations that were read, in order.
+        mode: See `GenPRMConfig`, as for the others.
+        turn_opening: How an assistant's turn opens.
+        first_turn: Form of the first user turn.
+        train_on_interpreter_output: Whether what the interpreter prints is trained on.
+        train_on_forced_prefix: Whether forced prefixes are trained on.
+        seed: Seed of the run.
+    """
+
+    model: str
+    revision: str | None
+    use_peft: bool
+    data: str
+    data_sha256: str
+    mode: str | None
+    turn_opening: str
+    first_turn: str
+    train_on_interpreter_output: bool
+    train_on_forced_prefix: bool
+    seed: int
+
+    FILE: ClassVar[str] = "genprm-sft.json"
+
+    @classmethod
+    def of(
+        cls, options: SFTOptions, args: GenPRMConfig, model_options: ModelOptions, conversations: Iterable[Any]
+    ) -> RunIdentity:
+        digest = hashlib.sha256()
+        for row in conversations:
+            digest.update(json.dumps(row, sort_keys=True).encode() + b"\n")
+        model = str(model_options.model_name_or_path)
+        from_args = {
+            name: getattr(args, name)
+            for name in ("mode", "turn_opening", "first_turn", "train_on_interpreter_output", "train_on_forced_prefix")
+        }
+        return cls(
+            model=str(Path(model).resolve()) if Path(model).is_dir() else model,
+            revision=model_options.model_revision,
+            use_peft=model_options.use_peft,
+            data=options.data if options.split is None else f"{options.data}, split {options.split}",
+            data_sha256=digest.hexdigest(),
+            seed=args.seed,
+            **from_args,
+        )
+
+    def check(self, output: Path) -> None:
+        """Raises `ConfigError` unless the checkpoints in `output` are of this run."""
+        ways_out = "name another --output_dir, or start anew with --overwrite, which removes its checkpoints"
+        file = output / self.FILE
+        try:
+            before = json.loads(file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            before = None
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{file} cannot be read ({error}): {ways_out}") from error
+        if not isinstance(before, dict):
+            raise ConfigError(
+                f"{output} holds checkpoints, but no {self.FILE} that says what they are of: {ways_out}, or name the "
+                "checkpoint to go on from with --resume_from_checkpoint"
+            )
+        now = asdict(self)
+        differing = [name for name in now if name != "data" and before.get(name) != now[name]]
+        changes = [
+            f"{name} was {before.get(name)} and is now {now[name]}" for name in differing if name != "data_sha256"
+        ]
+        # The mode and the form of the first turn change the conversations, too; that needs no saying.
+        if "data_sha256" in differing and (
+            before.get("data") != self.data or not {"mode", "first_turn"} & {*differing}
+        ):
+            same = before.get("data") == self.data
+            changes.append(
+                f"the rows of {self.data} have changed"
+                if same
+                else f"data was {before.get('data')} and is now {self.data}"
+            )
+        if changes:
+            raise ConfigError(f"{output} holds checkpoints of another run ({'; '.join(changes)}): {ways_out}")
+
+    def save(self, output: Path) -> None:
+        output.mkdir(parents=True, exist_ok=True)
+        with replacing(output / self.FILE) as file:
+            file.write((json.dumps(asdict(self), indent=2) + "\n").encode())
 
 
 def _make_trainer(args: GenPRMConfig, model_options: ModelOptions, train_data: Any, eval_data: Any) -> GenPRMTrainer:
