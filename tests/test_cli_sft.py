@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,65 @@ def test_a_stopped_run_goes_on(base, tmp_path, capsys):
     state = json.loads((whole / "checkpoint-4" / "trainer_state.json").read_text(encoding="utf-8"))
     assert resumed == [entry["loss"] for entry in state["log_history"] if "loss" in entry]
     assert main([*words(base, data, output, max_steps=4, lr_scheduler_type="constant"), "--overwrite"]) == 0
+
+
+def checkpoints(output: Path) -> set[str]:
+    return {path.name for path in output.glob("checkpoint-*")}
+
+
+def test_a_run_of_something_else_is_refused_and_overwritten_whole(base, tmp_path, capsys):
+    """One of another model, other data, or another mode would silently end as a mixture of both."""
+    data, output = rows_file(tmp_path / "rows.jsonl"), tmp_path / "model"
+    assert main(words(base, data, output, max_steps=3, save_steps=1)) == 0
+    kept = checkpoints(output)
+    assert kept == {"checkpoint-1", "checkpoint-2", "checkpoint-3"}
+    other_base = tmp_path / "other-base"
+    shutil.copytree(base, other_base)
+    solutions = solutions_file(tmp_path / "solutions.jsonl")
+    capsys.readouterr()
+    for changed, said in [
+        (words(other_base, data, output), [f"model was {base} and is now {other_base}"]),
+        (words(base, data, output, mode="direct"), ["mode was None and is now direct"]),
+        (words(base, solutions, output, mode="direct"), ["mode was", f"data was {data} and is now {solutions}"]),
+        (words(base, data, output, seed=7), ["seed was 42 and is now 7"]),
+    ]:
+        assert main(changed) == 2
+        message = capsys.readouterr().err
+        assert "holds checkpoints of another run" in message
+        assert "--overwrite" in message
+        assert all(part in message for part in said), message
+        assert "have changed" not in message
+    rows_file(data, count=5)
+    assert main(words(base, data, output)) == 2
+    assert f"the rows of {data} have changed" in capsys.readouterr().err
+    assert checkpoints(output) == kept
+
+    # Bad input does not cost the checkpoints; a run that starts removes them all, and nothing else.
+    (output / "checkpoint-notes").mkdir()
+    assert main([*words(base, tmp_path / "nothing.jsonl", output), "--overwrite"]) == 2
+    assert main([*words(tmp_path, data, output), "--overwrite"]) == 2
+    assert checkpoints(output) == {*kept, "checkpoint-notes"}
+    assert main([*words(base, data, output, max_steps=2), "--overwrite"]) == 0
+    assert checkpoints(output) == {"checkpoint-2", "checkpoint-notes"}
+
+
+def test_moved_data_go_on_and_unknown_checkpoints_need_a_word(base, tmp_path, capsys):
+    data, output = rows_file(tmp_path / "rows.jsonl"), tmp_path / "model"
+    assert main(words(base, data, output)) == 0
+    moved = data.rename(tmp_path / "moved.jsonl")
+    assert main(words(base, moved, output, max_steps=3)) == 0
+    assert "checkpoint-3" in checkpoints(output)
+
+    (output / "genprm-sft.json").unlink()
+    capsys.readouterr()
+    assert main(words(base, moved, output, max_steps=4)) == 2
+    assert "no genprm-sft.json that says what they are of" in capsys.readouterr().err
+    named = output / "checkpoint-2"
+    assert main(words(base, moved, output, max_steps=4, resume_from_checkpoint=named)) == 0
+    assert main(words(base, moved, output, max_steps=5)) == 0  # now it is said
+    (output / "genprm-sft.json").write_text("{", encoding="utf-8")
+    assert main(words(base, moved, output, max_steps=6)) == 2
+    assert "genprm-sft.json cannot be read" in capsys.readouterr().err
 
 
 def test_the_direct_baseline_takes_labelled_solutions(base, tmp_path):

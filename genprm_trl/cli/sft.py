@@ -3,7 +3,8 @@
 DATA is a file (JSONL, JSON, parquet) or data set of rationale records (`solution`, `rationales`, `labels`) or of ready
 conversations (`messages`). With --mode direct, solutions with step labels are enough: ProcessBench, or
 stepwise-supervision rows. The other options are those of `trl sft`. A run that was stopped goes on from its last
-checkpoint when started again with the same words; one of another model or other data is refused. On several GPUs: accelerate launch -m genprm_trl sft DATA ...
+checkpoint when started again with the same words; one of another model or other data is refused. On several GPUs:
+accelerate launch -m genprm_trl sft DATA ...
 """
 
 from __future__ import annotations
