@@ -19,8 +19,7 @@ trainer = GenPRMTrainer(
         output_dir=output_dir,
         num_train_epochs=1,
         per_device_train_batch_size=1,
-        gradient_accumulation_steps=64,  # the paper's batch of 64 on one GPU
-        packing=True,
+        gradient_accumulation_steps=64,  # the paper's batch of 64 conversations, on one GPU
         logging_steps=1,
         report_to="none",
     ),

@@ -30,9 +30,10 @@ from trl import TrlParser
 from genprm_trl.errors import ConfigError, DataError
 from genprm_trl.records import Solution
 from genprm_trl.training.prm import PRMConfig, PRMTrainer, step_loss, step_metrics
-from genprm_trl.training.prm_data import IGNORED, StepCollator, labelled_steps, prepare_dataset
+from genprm_trl.training.prm_data import StepCollator, labelled_steps, prepare_dataset
 from genprm_trl.training.prm_loading import load_step_tokenizer
 from genprm_trl.training.prm_scorer import PRMScorer
+from genprm_trl.training.step_metrics import IGNORED
 from genprm_trl.training.step_tokens import tokenize_steps
 from tests.tiny_models import tiny_tokenizer
 

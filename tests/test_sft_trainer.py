@@ -28,7 +28,7 @@ from genprm_trl.model_settings import ModelSettings, load_settings
 from genprm_trl.protocol import MODES, CodeBlock, GenPRMProtocol, Rationale
 from genprm_trl.records import RationaleRecord, Solution
 from genprm_trl.training.callbacks import VerificationCallback
-from genprm_trl.training.sft import step_metrics
+from genprm_trl.training.sft import verdict_metrics
 from genprm_trl.training.sft_data import ConversationEncoder, read_row
 from tests import chat_templates
 from tests.tiny_models import CHATML_TEMPLATE, tiny_model, tiny_tokenizer
@@ -552,7 +552,7 @@ def test_step_metrics_are_those_of_the_verdicts(tmp_path, packing):
                 logits = run.model(torch.tensor([encoded.input_ids[:position]])).logits[0, -1]
             judged.append([float(torch.sigmoid(logits[yes] - logits[no])), label])
         judgements.append(torch.tensor(judged))
-    expected = step_metrics(judgements)
+    expected = verdict_metrics(judgements)
     assert set(expected) == {"step_accuracy", "error_acc", "correct_acc", "f1"}
     for name, value in expected.items():
         assert metrics[f"eval_{name}"] == pytest.approx(value), name
@@ -566,11 +566,11 @@ def test_step_metrics_count_steps_and_solutions():
         torch.tensor([[0.4, 1.0], [0.2, 0.0]]),  # an earlier step is flagged
         torch.tensor([[0.5, 1.0], [-1.0, -1.0]]),  # right; one half is Yes
     ]
-    metrics = step_metrics(judgements)
+    metrics = verdict_metrics(judgements)
     assert metrics["step_accuracy"] == pytest.approx(4 / 5)
     assert (metrics["error_acc"], metrics["correct_acc"]) == (50.0, 100.0)
     assert metrics["f1"] == pytest.approx(200 / 3)
-    assert "f1" not in step_metrics(judgements[:2])  # undefined without a correct solution
+    assert "f1" not in verdict_metrics(judgements[:2])  # undefined without a correct solution
 
 
 def test_metrics_can_choose_the_best_model(tmp_path):

@@ -41,8 +41,16 @@ class VerificationCallback(TrainerCallback):
 
     Example:
         ```python
-                trainer = GenPRMTrainer("Qwen/Qwen2.5-0.5B-Instruct", args=args, train_dataset=records)
-        trainer.add_callback(VerificationCallback(trainer, read_solutions("held_out.jsonl")[:50]))
+        from genprm_trl import GenPRMConfig, GenPRMTrainer
+        from genprm_trl.loading import iter_rationales, load_solutions
+        from genprm_trl.training.callbacks import VerificationCallback
+
+        records = list(iter_rationales("rationales.jsonl"))
+        args = GenPRMConfig("genprm", eval_strategy="steps", eval_steps=100)
+        trainer = GenPRMTrainer(
+            "Qwen/Qwen2.5-0.5B-Instruct", args=args, train_dataset=records[50:], eval_dataset=records[:50]
+        )
+        trainer.add_callback(VerificationCallback(trainer, load_solutions("held_out.jsonl", limit=50)))
         trainer.train()
         ```
     """

@@ -36,8 +36,9 @@ from trl.trainer.utils import disable_dropout_in_model
 
 from genprm_trl.errors import ConfigError, MissingExtraError
 from genprm_trl.training.precision import computes_in_bf16
-from genprm_trl.training.prm_data import IGNORED, Rows, StepCollator, prepare_dataset
+from genprm_trl.training.prm_data import Rows, StepCollator, prepare_dataset
 from genprm_trl.training.prm_loading import load_new_classifier, load_step_tokenizer
+from genprm_trl.training.step_metrics import IGNORED, step_scores
 from genprm_trl.training.step_tokens import DEFAULT_STEP_SEPARATOR
 
 if TYPE_CHECKING:
@@ -118,7 +119,9 @@ class PRMTrainer(_BaseTrainer):
 
     Example:
         ```python
-                from genprm_trl import PRMConfig, PRMTrainer
+        from datasets import Dataset
+
+        from genprm_trl import PRMConfig, PRMTrainer
 
         row = {"prompt": "What is 2 + 3 * 4?", "completions": ["3 * 4 = 12.", "2 + 12 = 15."], "labels": [True, False]}
         trainer = PRMTrainer(
@@ -338,30 +341,16 @@ def step_metrics(prediction: EvalPrediction) -> dict[str, float]:
         `accuracy`: share of labelled steps judged right, in [0, 1]. `error_acc`, `correct_acc`, `f1`: see
         `metrics.processbench_scores`, in per cent; those that need a class of which there is no row are left out.
     """
-    from genprm_trl.metrics import processbench_scores
-
-    num_right = num_steps = 0
-    first_wrong: list[int] = []
-    predicted: list[int] = []
-    for row_logits, row_labels in zip(_rows(prediction.predictions), _rows(prediction.label_ids), strict=True):
-        at_ends = row_labels != IGNORED
-        correct, judged = row_labels[at_ends] == 1, row_logits[at_ends, 1] >= row_logits[at_ends, 0]
-        num_right += int((correct == judged).sum())
-        num_steps += len(correct)
-        first_wrong.append(_first_false(correct))
-        predicted.append(_first_false(judged))
-    # Without a score of one class Trainer could not compare checkpoints, nor a logger draw it: leave it out instead.
-    scores = processbench_scores(first_wrong, predicted)
-    return {"accuracy": num_right / num_steps} | {name: s for name, s in scores.items() if s is not None}
+    accuracy, scores = step_scores(
+        (labels[labels != IGNORED] == 1, (logits[:, 1] >= logits[:, 0])[labels != IGNORED])
+        for logits, labels in zip(_rows(prediction.predictions), _rows(prediction.label_ids), strict=True)
+    )
+    return {"accuracy": accuracy, **scores}
 
 
 def _rows(batches: Any) -> Iterable[np.ndarray]:
     """The rows of an array, or of a list of arrays (`eval_do_concat_batches=False`)."""
     return chain.from_iterable(batches) if isinstance(batches, list) else batches
-
-
-def _first_false(values: np.ndarray) -> int:
-    return int(values.argmin()) if not values.all() else -1
 
 
 def _prepare_eval(rows: Any, tokenizer: PreTrainedTokenizerBase, args: PRMConfig) -> Any:

@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from genprm_trl.errors import DataError
 from genprm_trl.records import Solution
+from genprm_trl.training.step_metrics import IGNORED
 from genprm_trl.training.step_tokens import tokenize_steps
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 logger = get_logger(__name__)
 
-IGNORED = -100  # the label that cross-entropy leaves out
 Rows: TypeAlias = Dataset | Sequence[Solution | Mapping[str, Any]]
 
 

@@ -25,6 +25,7 @@ from genprm_trl.protocol.genprm import MODES
 from genprm_trl.training.packing import leakage
 from genprm_trl.training.precision import computes_in_bf16
 from genprm_trl.training.sft_data import ConversationEncoder, Rows, as_dataset, encode_dataset
+from genprm_trl.training.step_metrics import step_scores
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -303,7 +304,7 @@ class GenPRMTrainer(SFTTrainer):
         self._judgements = []
         output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
         if self._judgements:
-            metrics = step_metrics(row for batch in self._judgements for row in batch)
+            metrics = verdict_metrics(row for batch in self._judgements for row in batch)
             output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in metrics.items()})
         return output
 
@@ -443,35 +444,20 @@ class VerdictCollator:
         return {**batch, _VERDICTS: verdicts}
 
 
-def step_metrics(judgements: Iterable[torch.Tensor]) -> dict[str, float]:
+def verdict_metrics(judgements: Iterable[torch.Tensor]) -> dict[str, float]:
     """Accuracy over steps, and the scores of ProcessBench over solutions.
 
     Args:
-        judgements: For each solution a tensor of shape (steps, 2): P(Yes), and 1 or 0 for whether the step is correct;
-            -1 for steps that are not there.
+        judgements: For each solution a tensor of shape (steps, 2) on the CPU: P(Yes), and 1 or 0 for whether the step
+            is correct; -1 for steps that are not there.
 
     Returns:
         `step_accuracy`: share of steps judged right, in [0, 1]. `error_acc`, `correct_acc`, `f1`: see
         `metrics.processbench_scores`, in per cent; those that the data leave undefined are left out.
     """
-    from genprm_trl.metrics import processbench_scores
-
-    right = total = 0
-    labels: list[int] = []
-    predictions: list[int] = []
-    for solution in judgements:
-        solution = solution[solution[:, 1] >= 0]
-        judged, correct = solution[:, 0] >= 0.5, solution[:, 1] == 1
-        right += int((judged == correct).sum())
-        total += len(correct)
-        labels.append(_first_false(correct))
-        predictions.append(_first_false(judged))
-    scores = processbench_scores(labels, predictions)
-    return {"step_accuracy": right / total, **{name: value for name, value in scores.items() if value is not None}}
-
-
-def _first_false(values: torch.Tensor) -> int:
-    return int(values.int().argmin()) if not values.all() else -1
+    there = (solution[solution[:, 1] >= 0].numpy() for solution in judgements)
+    accuracy, scores = step_scores((solution[:, 1] == 1, solution[:, 0] >= 0.5) for solution in there)
+    return {"step_accuracy": accuracy, **scores}
 
 
 def _is_special_checkpoint(args: GenPRMConfig) -> bool:

@@ -29,13 +29,13 @@ from genprm_trl.protocol.genprm import (
 )
 from genprm_trl.records import RationaleRecord, Solution
 from genprm_trl.training.prm_data import labelled_steps
+from genprm_trl.training.step_metrics import IGNORED
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 logger = get_logger(__name__)
 
-IGNORED = -100  # the label that cross-entropy leaves out
 Row: TypeAlias = RationaleRecord | Solution | Mapping[str, Any]
 Rows: TypeAlias = Dataset | IterableDataset | Sequence[Row]
 
