@@ -105,8 +105,8 @@ class JsonlWriter:
         except OSError:  # some network file systems have no locks
             logger.debug("No file lock on %s", self.path, exc_info=True)
 
-    def write(self, record: Record | Mapping[str, Any]) -> None:
-        """Appends a record.
+    def write(self, record: Record | Mapping[str, Any]) -> int:
+        """Appends a record. Returns the offset in bytes at which its line begins.
 
         Raises:
             DataError: The record cannot be written as JSON, or the disk refused it. The file keeps all earlier lines
@@ -132,6 +132,7 @@ class JsonlWriter:
                 raise
             if time.monotonic() - self._synced >= _SYNC_EVERY_SECONDS:
                 self._sync()
+            return end
 
     def _sync(self) -> None:
         if self._file is not None:

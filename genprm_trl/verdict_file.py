@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from genprm_trl.errors import ConfigError, DataError
-from genprm_trl.jsonl import JsonlWriter, replacing
+from genprm_trl.jsonl import JsonlWriter
 from genprm_trl.loading import iter_verdicts
 from genprm_trl.records import Solution, Verdict
+from genprm_trl.settings_file import check_settings
 
 
 class VerdictFile:
@@ -51,7 +51,8 @@ class VerdictFile:
         # The lock comes first: whatever is read from here on stays as it is.
         self._writer = JsonlWriter(self.path, overwrite=overwrite)
         try:
-            self._check_settings(settings)
+            made = self.path if self.path.stat().st_size else None
+            check_settings(self.settings_path, settings, made=made, what="verdicts")
             self._by_id = {solution.id: solution for solution in solutions}
             done = {verdict.id for verdict in self.verdicts()}
             self.remaining = [solution for solution in solutions if solution.id not in done]
@@ -62,26 +63,6 @@ class VerdictFile:
     @property
     def settings_path(self) -> Path:
         return self.path.with_name(self.path.name + ".settings.json")
-
-    def _check_settings(self, settings: Mapping[str, Any]) -> None:
-        now = json.loads(json.dumps(dict(settings)))
-        if self.path.stat().st_size and self.settings_path.exists():
-            try:
-                before = json.loads(self.settings_path.read_text(encoding="utf-8"))
-                changed = [name for name, value in now.items() if before.get(name) != value]
-            except (OSError, ValueError, AttributeError) as error:
-                raise DataError(f"cannot be read: {error}", file=str(self.settings_path)) from error
-            if changed:
-                what = ", ".join(f"{name} was {before.get(name)!r} and is now {now[name]!r}" for name in changed)
-                raise ConfigError(
-                    f"{self.path} holds verdicts made with other settings ({what}); choose another --output, or "
-                    "--overwrite"
-                )
-        try:
-            with replacing(self.settings_path) as file:
-                file.write(json.dumps(now, indent=2).encode() + b"\n")
-        except OSError as error:
-            raise DataError(f"cannot be written: {error.strerror}", file=str(self.settings_path)) from error
 
     def verdicts(self) -> Iterator[Verdict]:
         """The finished verdicts of the solutions at hand, one at a time.
