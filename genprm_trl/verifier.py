@@ -12,7 +12,7 @@ import contextlib
 import hashlib
 import logging
 import threading
-from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 
 from genprm_trl.chat import ChatFormat, Conversation, TurnOpening
 from genprm_trl.errors import ConfigError, GenPRMError
+from genprm_trl.generation.backends import Backend, open_generator
 from genprm_trl.generation.base import GenerationResult, Generator, SamplingParams
 from genprm_trl.metrics import prediction_from_rewards
 from genprm_trl.model_settings import ModelSettings, load_settings
@@ -112,6 +113,7 @@ class GenPRM:
         model: str | Path | Any,
         *,
         tokenizer: Any = None,
+        backend: Backend = "transformers",
         mode: Mode | str | None = None,
         turn_opening: TurnOpening | None = None,
         first_turn: FirstTurn | None = None,
@@ -121,49 +123,53 @@ class GenPRM:
         max_step_tokens: int = 2048,
         **kwargs: Any,
     ) -> Self:
-        """A verifier on `transformers`, with the settings that the model was trained with.
+        """A verifier with the settings that the model was trained with.
 
         Args:
             model: A directory, a name on the Hub, or a loaded model (then give its tokenizer, too).
             tokenizer: Default: the one saved with the model.
+            backend: What generates; see `generation.backends.open_generator`.
             mode, turn_opening, first_turn: Default: what the model's directory says; else the full mode, the
                 evaluation's first turn, and the published opening for the checkpoints of the paper's authors.
             chat_template: A Jinja template in place of the tokenizer's own.
             sandbox: Default: a `LocalSandbox` if the mode executes code.
-            generator_kwargs: Passed to `TransformersGenerator`.
+            generator_kwargs: Passed to the backend's generator.
             max_step_tokens: Bound on the tokens of one rationale.
             **kwargs: Passed to `GenPRM`.
 
         Raises:
             ConfigError: if the directory holds no model, no tokenizer or no chat template, or an option is unknown.
         """
-        from genprm_trl.generation import TransformersGenerator
-
         if mode is not None:
             Mode.of(mode)  # a misspelt mode shows before the weights are loaded
-        generator = TransformersGenerator(model, tokenizer, **(generator_kwargs or {}))
-        settings = load_settings(model) if isinstance(model, str | Path) else None
-        if settings is None:
-            published = str(model).startswith(_PUBLISHED_PREFIX)
-            if not published and turn_opening is None:
-                logger.warning(
-                    "%s says nothing of the conversations it was trained on (no genprm.json). It is asked with the "
-                    "chat template's generation prompt; for a copy of a checkpoint of the paper's authors give "
-                    "turn_opening='as_published'.",
-                    model if isinstance(model, str | Path) else "The model",
-                )
-            settings = ModelSettings(turn_opening="as_published" if published else "generation_prompt")
-        protocol = GenPRMProtocol(
-            mode=mode if mode is not None else settings.modes[0],
-            first_turn=first_turn or settings.first_turn,
-            max_step_tokens=max_step_tokens,
-        )
-        chat = ChatFormat(generator.tokenizer, turn_opening or settings.turn_opening, chat_template)
-        if sandbox is None and Mode.of(protocol.mode).execute:
-            from genprm_trl.sandbox import LocalSandbox
+        # The model before its settings: its errors say better what is wrong with a directory.
+        generator = open_generator(model, tokenizer, backend=backend, **(generator_kwargs or {}))
+        try:
+            settings = load_settings(model) if isinstance(model, str | Path) else None
+            if settings is None:
+                published = str(model).startswith(_PUBLISHED_PREFIX)
+                if not published and turn_opening is None:
+                    logger.warning(
+                        "%s says nothing of the conversations it was trained on (no genprm.json). It is asked with "
+                        "the chat template's generation prompt; for a copy of a checkpoint of the paper's authors "
+                        "give turn_opening='as_published'.",
+                        model if isinstance(model, str | Path) else "The model",
+                    )
+                settings = ModelSettings(turn_opening="as_published" if published else "generation_prompt")
+            protocol = GenPRMProtocol(
+                mode=mode if mode is not None else settings.modes[0],
+                first_turn=first_turn or settings.first_turn,
+                max_step_tokens=max_step_tokens,
+            )
+            chat = ChatFormat(generator.tokenizer, turn_opening or settings.turn_opening, chat_template)
+            if sandbox is None and Mode.of(protocol.mode).execute:
+                from genprm_trl.sandbox import LocalSandbox
 
-            sandbox = LocalSandbox()
-        return cls(generator, sandbox, protocol, chat=chat, **kwargs)
+                sandbox = LocalSandbox()
+            return cls(generator, sandbox, protocol, chat=chat, **kwargs)
+        except BaseException:
+            _run_in_thread(generator.close())  # an engine's processes must not outlive what failed
+            raise
 
     def with_options(self, *, mode: Mode | str | None = None, **changes: Any) -> GenPRM:
         """A verifier on the same generator and sandbox with other settings: `with_options(mode="direct", n=8)`."""
@@ -368,10 +374,7 @@ class GenPRM:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # In a thread, because a notebook's own event loop may be running in this one.
-        thread = threading.Thread(target=lambda: asyncio.run(self.close()))
-        thread.start()
-        thread.join()
+        _run_in_thread(self.close())
 
     async def __aenter__(self) -> Self:
         return self
@@ -380,6 +383,13 @@ class GenPRM:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+
+def _run_in_thread(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Runs a coroutine to its end, in a thread: a notebook's own event loop may be running in this one."""
+    thread = threading.Thread(target=lambda: asyncio.run(coroutine))
+    thread.start()
+    thread.join()
 
 
 @dataclass(slots=True)

@@ -57,9 +57,11 @@ class ScriptedGenerator:
             e.g. `{"No": -0.2}`. The chosen token's own is `chosen_logprob` unless it is named here.
         chosen_logprob: Log-probability of each written token.
         delay: Seconds that each request takes.
+        max_concurrent: What the attribute says; more requests are answered all the same.
 
     Attributes:
         calls: Every request so far as (prompt text, params), in order of arrival.
+        affinities: The affinity of each of them.
     """
 
     def __init__(
@@ -71,13 +73,16 @@ class ScriptedGenerator:
         alternatives: Mapping[str, float] | None = None,
         chosen_logprob: float = -0.01,
         delay: float = 0.0,
+        max_concurrent: int = 256,
     ):
         self.script = script
         self.tokenizer = tokenizer or tiny_tokenizer()
         self.max_context = max_context
         self.chosen_logprob = chosen_logprob
         self.delay = delay
+        self.max_concurrent = max_concurrent
         self.calls: list[tuple[str, SamplingParams]] = []
+        self.affinities: list[str | None] = []
         self.closed = False
         self.alternatives: dict[int, float] = {}
         for token, logprob in (alternatives or {}).items():
@@ -86,11 +91,14 @@ class ScriptedGenerator:
                 raise ValueError(f"{token!r} is {len(ids)} tokens, an alternative must be one")
             self.alternatives[ids[0]] = logprob
 
-    async def generate(self, token_ids: list[int], params: SamplingParams) -> GenerationResult:
+    async def generate(
+        self, token_ids: list[int], params: SamplingParams, *, affinity: str | None = None
+    ) -> GenerationResult:
         if self.closed:
             raise GenPRMError("the generator is closed")
         prompt = self.tokenizer.decode(token_ids, skip_special_tokens=False)
         self.calls.append((prompt, params))
+        self.affinities.append(affinity)
         await asyncio.sleep(self.delay)
         room = min(params.max_new_tokens, self.max_context - len(token_ids))
         if room <= 0:

@@ -83,16 +83,29 @@ class Generator(Protocol):
     Attributes:
         tokenizer: The model's tokenizer (`transformers.PreTrainedTokenizerBase`).
         max_context: Tokens that prompt and output may fill together.
+        max_concurrent: Requests that it works on at once; more of them wait their turn. To keep it busy, have somewhat
+            more than these in flight.
     """
 
     tokenizer: Any
     max_context: int
+    max_concurrent: int
 
-    async def generate(self, token_ids: list[int], params: SamplingParams) -> GenerationResult:
+    async def generate(
+        self, token_ids: list[int], params: SamplingParams, *, affinity: str | None = None
+    ) -> GenerationResult:
         """Continues `token_ids`. Never raises for what the model writes; a failed request has reason `error`.
 
+        Args:
+            token_ids: The prompt.
+            params: How to sample.
+            affinity: A hint: requests that share a long prefix, such as those of one solution, give the same string.
+                A generator with several replicas sends them to the one that has the prefix in its cache. It never
+                changes what is generated.
+
         Raises:
-            GenPRMError: The generator is closed.
+            GenPRMError: The generator is closed, or nothing can be expected of it any more (its engine died, its
+                servers are gone). What has been finished is worth keeping, and going on is for another run.
         """
         ...
 

@@ -102,7 +102,7 @@ class TransformersGenerator:
             raise ConfigError("the model is an encoder-decoder; a causal (decoder-only) language model is needed")
 
         self.model = model
-        self.max_batch_size = max_batch_size
+        self.max_batch_size = self.max_concurrent = max_batch_size
         self.max_context = max_context or context_length(model, self.tokenizer)
         self._vocabulary = model.get_input_embeddings().num_embeddings
         self._eos_token_ids = _end_of_text(model, self.tokenizer)
@@ -122,7 +122,9 @@ class TransformersGenerator:
         self._closed = False
         self._worker: threading.Thread | None = None
 
-    async def generate(self, token_ids: list[int], params: SamplingParams) -> GenerationResult:
+    async def generate(
+        self, token_ids: list[int], params: SamplingParams, *, affinity: str | None = None
+    ) -> GenerationResult:
         """Continues `token_ids`; see `Generator.generate`. Cancelling the awaiting task drops the request."""
         if self._closed:
             raise GenPRMError("the generator is closed; make a new one")

@@ -52,6 +52,7 @@ class GeneratorConformance:
 
     def test_has_the_interface(self, generator: Generator) -> None:
         assert isinstance(generator, Generator)
+        assert generator.max_concurrent >= 1
         assert generator.max_context == tiny_model().config.max_position_embeddings
         assert generator.tokenizer.encode("Step 1: x") == encode("Step 1: x")
 
@@ -141,6 +142,11 @@ class GeneratorConformance:
                 result.text,
                 result.finish_reason,
             )
+
+    async def test_affinity_changes_nothing(self, generator: Generator) -> None:
+        plain = await generator.generate(PROMPTS[2], SAMPLED)
+        same = await asyncio.gather(*(generator.generate(PROMPTS[2], SAMPLED, affinity=a) for a in ("a", "a", "b")))
+        assert [result.token_ids for result in same] == [plain.token_ids] * 3
 
     # Ends
 

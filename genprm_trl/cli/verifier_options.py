@@ -1,0 +1,115 @@
+"""The options that say which verifier to use, shared by every command that needs one."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from genprm_trl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from genprm_trl.verifier import GenPRM
+
+# What changes how fast verdicts come, or where they are made, and not what they say.
+_OPERATIONAL = ("max_chains", "batch_size", "device")
+
+
+@dataclass
+class VerifierOptions:
+    """A GenPRM and how it is asked. A command's `run` takes it beside its own options."""
+
+    model: str = field(metadata={"help": "Model directory or Hub id of a GenPRM."})
+    backend: Literal["transformers"] = field(
+        default="transformers", metadata={"help": "What generates: transformers, in this process."}
+    )
+    tokenizer: str | None = field(
+        default=None, metadata={"help": "Where to load the tokenizer from. Default: the model."}
+    )
+    n: int = field(default=1, metadata={"help": "Rationales sampled a solution and averaged (Maj@N)."})
+    mode: str | None = field(
+        default=None,
+        metadata={
+            "help": "Parts of a rationale: full, analysis_code, analysis, code_execution, code or direct. Default: "
+            "what the model was trained for."
+        },
+    )
+    stop: Literal["never", "first_error"] = field(
+        default="never", metadata={"help": "first_error: do not judge what follows the first step judged wrong."}
+    )
+    threshold: float = field(default=0.5, metadata={"help": "A step whose reward is below this is judged wrong."})
+    seed: int = field(default=0, metadata={"help": "Verdicts repeat with the same seed."})
+    temperature: float = field(default=0.6, metadata={"help": "Sampling temperature; 0 is greedy."})
+    top_p: float = field(default=0.95, metadata={"help": "Nucleus filter."})
+    top_k: int = field(default=20, metadata={"help": "Top-k filter; 0 is none."})
+    max_step_tokens: int = field(default=2048, metadata={"help": "Bound on the tokens of one step's rationale."})
+    max_context: int | None = field(
+        default=None,
+        metadata={"help": "Bound on the tokens of a whole conversation. Default: the model's context length."},
+    )
+    max_chains: int = field(default=256, metadata={"help": "Rationales in flight at once."})
+    batch_size: int | None = field(default=None, metadata={"help": "Sequences a batch of the generator."})
+    device: str | None = field(default=None, metadata={"help": "Device of the model, e.g. cuda:1."})
+    dtype: str = field(default="auto", metadata={"help": "Precision of the weights, e.g. bfloat16."})
+    turn_opening: str | None = field(
+        default=None,
+        metadata={
+            "help": "How an assistant's turn opens: generation_prompt, or as_published for the checkpoints of the "
+            "paper's authors. Default: what the model's directory says."
+        },
+    )
+    first_turn: str | None = field(
+        default=None, metadata={"help": "Form of the first turn: evaluation or demonstration."}
+    )
+    chat_template_path: str | None = field(
+        default=None, metadata={"help": "Jinja file to use in place of the tokenizer's chat template."}
+    )
+
+    def what_decides_verdicts(self) -> dict[str, object]:
+        """The settings that verdicts in one file must share, as JSON values."""
+        return {name: value for name, value in asdict(self).items() if name not in _OPERATIONAL}
+
+    def generator_options(self) -> dict[str, Any]:
+        """What `open_generator` is given besides model, tokenizer and backend."""
+        options = {
+            "device": self.device,
+            "dtype": self.dtype,
+            "max_batch_size": self.batch_size,
+            "max_context": self.max_context,
+        }
+        return {name: value for name, value in options.items() if value is not None}
+
+
+def load_verifier(options: VerifierOptions) -> GenPRM:
+    """The verifier that the options describe; its caller closes it.
+
+    Raises:
+        ConfigError: An option or the model cannot be used.
+        MissingExtraError: The backend's package is not installed.
+    """
+    from genprm_trl.generation.base import SamplingParams
+    from genprm_trl.verifier import GenPRM
+
+    chat_template = None
+    if options.chat_template_path is not None:
+        try:
+            chat_template = Path(options.chat_template_path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"--chat_template_path {options.chat_template_path}: {error}") from error
+    return GenPRM.from_pretrained(
+        options.model,
+        tokenizer=options.tokenizer,
+        backend=options.backend,
+        mode=options.mode,
+        turn_opening=options.turn_opening,  # type: ignore[arg-type]
+        first_turn=options.first_turn,  # type: ignore[arg-type]
+        chat_template=chat_template,
+        generator_kwargs=options.generator_options(),
+        max_step_tokens=options.max_step_tokens,
+        n=options.n,
+        sampling=SamplingParams(temperature=options.temperature, top_p=options.top_p, top_k=options.top_k),
+        threshold=options.threshold,
+        stop=options.stop,
+        seed=options.seed,
+        max_chains=options.max_chains,
+    )

@@ -1,0 +1,45 @@
+"""Opening a generator by the name of its backend."""
+
+from __future__ import annotations
+
+import inspect
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from genprm_trl.errors import ConfigError
+from genprm_trl.generation.base import Generator
+
+Backend = Literal["transformers"]
+
+# Imported when they are opened: none of them is cheap to import, and a backend's packages may not be installed.
+_PROVIDERS = {"transformers": ("genprm_trl.generation.transformers_generator", "TransformersGenerator")}
+
+
+def open_generator(
+    model: str | Path | Any, tokenizer: Any = None, *, backend: Backend = "transformers", **options: Any
+) -> Generator:
+    """The generator of a backend, ready to generate; its caller closes it.
+
+    Args:
+        model: A directory, a name on the Hub, or for `transformers` a loaded model.
+        tokenizer: The tokenizer, or where to load it from; by default from `model`.
+        backend: `transformers` runs the model in this process.
+        options: Passed to the backend's generator: `TransformersGenerator`.
+
+    Raises:
+        ConfigError: There is no such backend, it has no such option, or it cannot use the model.
+        MissingExtraError: The backend's package is not installed.
+    """
+    if backend not in _PROVIDERS:
+        raise ConfigError(f"unknown backend {backend!r}; choose {' or '.join(get_args(Backend))}")
+    module, name = _PROVIDERS[backend]
+    provider = getattr(import_module(module), name)
+    known = inspect.signature(provider).parameters
+    for option in options:
+        if option not in known:
+            raise ConfigError(
+                f"the backend {backend} has no option '{option}'; it has {', '.join(list(known)[2:])} ({name})"
+            )
+    generator: Generator = provider(model, tokenizer, **options)
+    return generator
