@@ -249,6 +249,11 @@ class Conversation:
         del self._turns[-1].segments[keep:]
 
     @property
+    def turn_count(self) -> int:
+        """Turns of the assistant so far, the open one included."""
+        return len(self._turns)
+
+    @property
     def turn_text(self) -> str:
         """The open turn's text."""
         return "".join(segment.text for segment in self._turns[-1].segments)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 import threading
 from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator, Sequence
@@ -20,16 +19,17 @@ from typing import Any, Literal, Self
 
 from tqdm.auto import tqdm
 
-from genprm_trl.chat import ChatFormat, Conversation, TurnOpening
-from genprm_trl.errors import ConfigError, GenPRMError
+from genprm_trl.chain import ChainDriver, Passage
+from genprm_trl.chat import ChatFormat, TurnOpening
+from genprm_trl.errors import ConfigError
 from genprm_trl.generation.backends import Backend, open_generator
-from genprm_trl.generation.base import GenerationResult, Generator, SamplingParams
+from genprm_trl.generation.base import Generator, SamplingParams
 from genprm_trl.metrics import prediction_from_rewards
 from genprm_trl.model_settings import ModelSettings, load_settings
-from genprm_trl.protocol.base import Append, Execute, Generate, Judge, OpenTurn, Rewind, VerificationProtocol, Written
+from genprm_trl.protocol.base import Judge, VerificationProtocol
 from genprm_trl.protocol.genprm import FirstTurn, GenPRMProtocol, Mode
-from genprm_trl.records import CodeRound, Solution, StepJudgement, Verdict
-from genprm_trl.sandbox.base import Sandbox, Session
+from genprm_trl.records import Solution, StepJudgement, Verdict
+from genprm_trl.sandbox.base import Sandbox
 from genprm_trl.streaming import iterate_in_thread
 
 logger = logging.getLogger(__name__)
@@ -105,7 +105,7 @@ class GenPRM:
         self.stop: StopRule = stop
         self.seed = seed
         self.max_chains = max_chains
-        self._token_texts: dict[int, str] = {}
+        self._driver = ChainDriver(generator, sandbox, self.chat, self.sampling, seed)
 
     @classmethod
     def from_pretrained(
@@ -283,84 +283,21 @@ class GenPRM:
         )
 
     async def _run_chain(self, solution: Solution, index: int, tally: _Tally) -> None:
-        conversation = Conversation(self.chat)
+        def judged(judge: Judge, passage: Passage) -> bool:
+            judgement = StepJudgement(
+                passage.text, judge.reward, judge.status, passage.code_rounds, passage.num_tokens
+            )
+            tally.add(index, judge.index, judgement)
+            if judge.status != "truncated":
+                return True
+            # The history only grows, so nothing that follows can fit either.
+            for later in range(judge.index + 1, len(solution.steps)):
+                tally.add(index, later, StepJudgement("", 0.5, "truncated"))
+            return False
+
         script = self.protocol.chain(solution.problem, solution.steps)
-        session: Session | None = None
-        rounds: list[CodeRound] = []
-        generated = requests = 0
-        reply: Any = None
-        try:
-            while not tally.decided:
-                try:
-                    action = script.send(reply)
-                except StopIteration:
-                    break
-                reply = None
-                match action:
-                    case OpenTurn(messages):
-                        conversation.open_turn(messages)
-                    case Append(text, kind):
-                        conversation.append(text, kind)
-                        reply = conversation.turn_tokens
-                    case Rewind(keep):
-                        conversation.rewind(keep)
-                    case Generate():
-                        seed = _request_seed(self.seed, solution.id, index, requests)
-                        requests += 1
-                        result = await self._generate(conversation, action, seed)
-                        generated += result.num_generated
-                        reply = self._written(conversation, result)
-                    case Execute(code):
-                        if session is None:
-                            assert self.sandbox is not None  # checked at construction
-                            session = self.sandbox.session()
-                        outcome = await session.run(code)
-                        rounds.append(CodeRound(code, outcome.output, outcome.status, outcome.seconds))
-                        # The sandbox's own failure is not something the program printed: the model must not see it.
-                        reply = None if outcome.status == "sandbox_error" else outcome.output
-                    case Judge(step, reward, status):
-                        judgement = StepJudgement(conversation.turn_text, reward, status, rounds, generated)
-                        tally.add(index, step, judgement)
-                        rounds, generated = [], 0
-                        if status == "truncated":
-                            # The history only grows, so nothing that follows can fit either.
-                            for later in range(step + 1, len(solution.steps)):
-                                tally.add(index, later, StepJudgement("", 0.5, "truncated"))
-                            break
-        finally:
-            script.close()
-            if session is not None:
-                await session.close()
-
-    async def _generate(self, conversation: Conversation, action: Generate, seed: int) -> GenerationResult:
-        token_ids = conversation.token_ids
-        if len(token_ids) >= self.generator.max_context:
-            return GenerationResult("", [], finish_reason="context")
-        params = replace(self.sampling, stop=action.stop, max_new_tokens=action.max_new_tokens, seed=seed)
-        try:
-            return await self.generator.generate(token_ids, params)
-        except GenPRMError:
-            raise
-        except Exception as error:
-            logger.warning("generation failed: %s: %s", type(error).__name__, error)
-            return GenerationResult("", [], finish_reason="error", message=f"{type(error).__name__}: {error}")
-
-    def _written(self, conversation: Conversation, result: GenerationResult) -> Written:
-        conversation.append_ids(result.token_ids, result.text)
-        return Written(
-            text=result.text,
-            finish_reason=result.finish_reason,
-            turn_tokens=conversation.turn_tokens,
-            turn_segments=conversation.turn_segments,
-            tokens=[self._token_text(token) for token in result.token_ids],
-            top_logprobs=_TextLogprobs(result.top_logprobs, self._token_text),
-        )
-
-    def _token_text(self, token: int) -> str:
-        text = self._token_texts.get(token)
-        if text is None:
-            text = self._token_texts[token] = self.generator.tokenizer.decode([token], skip_special_tokens=True)
-        return text
+        name = f"{solution.id}/{index}"
+        await self._driver.run(script, name, on_judge=judged, stopped=lambda: tally.decided)
 
     async def close(self) -> None:
         """Frees the generator and the sandbox."""
@@ -423,22 +360,3 @@ class _Tally:
         """How many steps the verdict covers."""
         first_error = self._first_error() if self.threshold is not None else None
         return len(self.averages()) if first_error is None else first_error + 1
-
-
-class _TextLogprobs(Sequence[Sequence[tuple[str, float]]]):
-    """Reported log-probabilities by token text, decoded only where they are looked at."""
-
-    def __init__(self, logprobs: Sequence[dict[int, float]], text_of: Any):
-        self._logprobs, self._text_of = logprobs, text_of
-
-    def __len__(self) -> int:
-        return len(self._logprobs)
-
-    def __getitem__(self, index: Any) -> Any:
-        return [(self._text_of(token), logprob) for token, logprob in self._logprobs[index].items()]
-
-
-def _request_seed(seed: int, solution_id: str, chain: int, request: int) -> int:
-    """A seed for one generation that depends on nothing else that is in flight."""
-    key = f"{seed}/{solution_id}/{chain}/{request}".encode("utf-8", "surrogatepass")
-    return int.from_bytes(hashlib.blake2b(key, digest_size=6).digest(), "big")

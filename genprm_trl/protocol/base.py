@@ -1,7 +1,7 @@
 """What a verification protocol is: a script of plain-text actions, free of models, tokens and processes.
 
 A protocol describes how a verifier talks to a model about one solution. It is a generator of actions. The driver
-(`genprm_trl.verifier`) carries each action out and sends back what came of it, so a protocol reads like the paper it
+(`genprm_trl.chain`) carries each action out and sends back what came of it, so a protocol reads like the paper it
 implements, is tested without a model, and a new format is a new file instead of a branch in the verifier.
 """
 
@@ -99,7 +99,7 @@ class Written:
     top_logprobs: Sequence[Sequence[tuple[str, float]]] = field(default_factory=list)
 
 
-ChainScript = Generator[Action, Any, None]
+ChainScript = Generator[Action, Any, None]  # a script of another kind may return something at its end
 
 
 class VerificationProtocol(Protocol):
