@@ -195,10 +195,11 @@ class Verdict:
         id: The solution's id.
         rewards: P(Yes) of each step, averaged over the chains that judged it.
         prediction: Index from 0 of the first step whose reward is below the threshold, -1 for none.
-        chains: `chains[n][t]` is chain n's judgement of step t.
+        chains: `chains[m][t]` is chain m's judgement of step t; all chains judge the same steps.
         label: The solution's label, carried over so that a verdict file can be scored alone.
         threshold: The threshold the prediction was made with.
         solution_digest: `Solution.digest` of what was judged; empty where unknown.
+        n: Chains that were asked for; with adaptive N it may be more than `chains` holds.
     """
 
     id: str
@@ -208,6 +209,10 @@ class Verdict:
     label: int | None = None
     threshold: float = 0.5
     solution_digest: str = ""
+    n: int = 0
+
+    def __post_init__(self) -> None:
+        self.n = self.n or len(self.chains)
 
     def to_dict(self) -> dict[str, Any]:
         """The row of this verdict. Every row has the same fields and types, so `datasets` reads a file of them."""
@@ -218,6 +223,7 @@ class Verdict:
             "label": None if self.label is None else int(self.label),
             "threshold": float(self.threshold),
             "solution_digest": self.solution_digest,
+            "n": int(self.n),
             "chains": [[judgement.to_dict() for judgement in chain] for chain in self.chains],
         }
 
@@ -243,6 +249,7 @@ class Verdict:
             label=None if label is None else as_integer(label, "label", low=-1),
             threshold=as_number(row.get("threshold", 0.5), "threshold"),
             solution_digest=as_text(row.get("solution_digest", ""), "solution_digest"),
+            n=as_integer(row.get("n", 0), "n", low=0),
         )
 
 

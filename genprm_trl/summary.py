@@ -17,6 +17,7 @@ class VerdictSummary:
     Attributes:
         solutions: Verdicts added.
         chains: Chains they hold.
+        chains_asked: Chains that were asked for; with adaptive N more than `chains`.
         steps: Judgements by status, over all chains.
         code_blocks: Code blocks run, by how they ended.
         tokens: Tokens the model generated.
@@ -28,6 +29,7 @@ class VerdictSummary:
 
     solutions: int = 0
     chains: int = 0
+    chains_asked: int = 0
     steps: Counter[str] = field(default_factory=Counter)
     code_blocks: Counter[str] = field(default_factory=Counter)
     tokens: int = 0
@@ -40,6 +42,7 @@ class VerdictSummary:
         """Adds a verdict and, for the final answer's sake, the solution it is about."""
         self.solutions += 1
         self.chains += len(verdict.chains)
+        self.chains_asked += verdict.n
         self.flagged += verdict.prediction >= 0
         for chain in verdict.chains:
             for judgement in chain:
@@ -61,6 +64,7 @@ class VerdictSummary:
         """The summary for a person to read, a fact a line."""
         lines = [
             f"solutions judged   {self.solutions} ({self.flagged} with a step judged wrong)",
+            f"rationale chains   {_share(self.chains, self.chains_asked)}",
             f"step judgements    {_counts(self.steps)}",
         ]
         if self.code_blocks:
@@ -85,6 +89,10 @@ def summarize(verdicts: Iterable[Verdict]) -> VerdictSummary:
     for verdict in verdicts:
         summary.add(verdict)
     return summary
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part:,}" if part == whole else f"{part:,} of {whole:,} ({100 * part / max(whole, 1):.0f} %)"
 
 
 def _counts(counter: Counter[str]) -> str:

@@ -1,8 +1,7 @@
 """The GenPRM at work: chains of rationale and code over many solutions at once, and the verdicts they give.
 
-A chain judges one solution once. It is a coroutine that carries out the protocol's actions: generate until a stop, run
-the code, go on. Chains are independent; the generator batches whatever is in flight, and code runs while others
-generate.
+A chain judges one solution once (`chain`). Chains are independent; the generator batches whatever is in
+flight, and code runs while others generate.
 """
 
 from __future__ import annotations
@@ -12,29 +11,34 @@ import contextlib
 import logging
 import threading
 from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
 from tqdm.auto import tqdm
 
-from genprm_trl.chain import ChainDriver, Passage
+from genprm_trl.chain import ChainDriver
 from genprm_trl.chat import ChatFormat, TurnOpening
 from genprm_trl.errors import ConfigError
+from genprm_trl.gate import FairGate
 from genprm_trl.generation.backends import Backend, open_generator
 from genprm_trl.generation.base import Generator, SamplingParams
 from genprm_trl.metrics import prediction_from_rewards
 from genprm_trl.model_settings import ModelSettings, load_settings
-from genprm_trl.protocol.base import Judge, VerificationProtocol
+from genprm_trl.protocol.base import VerificationProtocol
 from genprm_trl.protocol.genprm import FirstTurn, GenPRMProtocol, Mode
-from genprm_trl.records import Solution, StepJudgement, Verdict
+from genprm_trl.records import Solution, Verdict
 from genprm_trl.sandbox.base import Sandbox
 from genprm_trl.streaming import iterate_in_thread
+from genprm_trl.verification.decision import DecisionRule, ExactRule, SequentialRule
+from genprm_trl.verification.judge import ChainJudge
+from genprm_trl.verification.solution import run_chains
+from genprm_trl.verification.tally import StopRule, Tally
 
 logger = logging.getLogger(__name__)
 
-StopRule = Literal["never", "first_error"]
+AdaptiveN = Literal["off", "exact", "sequential"]
 
 # The paper's largest is 8; every chain takes memory while its solution is judged.
 MAX_N = 4096
@@ -53,10 +57,17 @@ class GenPRM:
         n: Chains a solution (Maj@N); rewards are averaged step by step.
         sampling: Temperature and filters; default: the published ones. Its stop strings, bounds and seed are ignored.
         threshold: A step whose averaged reward is below it is predicted wrong.
-        stop: `first_error` ends a solution at the first step whose averaged reward is below the threshold; its verdict
-            then has rewards up to that step. `never` judges every step.
+        stop: `never` judges every step. `first_error` ends a solution at the first step whose averaged reward is below
+            the threshold: its verdict is that of `never`, cut after that step. Chains that ran ahead are ended as soon
+            as a step before them is sure to be judged wrong.
+        adaptive: Whether fewer than N chains will do. `off`: N it is. `exact`: no more chains than it takes until the
+            others can no longer change the prediction, which is that of all N. `sequential`: until a sequential test
+            is sure of it; the prediction differs from that of all N with probability `adaptive_error` at most (see
+            `verification.decision`). Rewards are then averages over the chains that the verdict holds.
+        adaptive_error: Of the sequential test, for each solution.
         seed: With the same seed, model and solutions, verdicts are the same in whatever order things happen.
-        max_chains: Chains in flight at once.
+        max_chains: Chains in flight at once, over all concurrent calls. `auto`: somewhat more than the generator works
+            on at once, since some run code.
 
     Example:
         >>> from genprm_trl import GenPRM  # doctest: +SKIP
@@ -78,19 +89,27 @@ class GenPRM:
         sampling: SamplingParams | None = None,
         threshold: float = 0.5,
         stop: StopRule = "never",
+        adaptive: AdaptiveN = "off",
+        adaptive_error: float = 0.05,
         seed: int = 0,
-        max_chains: int = 256,
+        max_chains: int | Literal["auto"] = "auto",
     ):
         if n < 1:
             raise ConfigError(f"n must be at least 1, got {n}")
         if n > MAX_N:
             raise ConfigError(f"n is {n}; more than {MAX_N} rationales a solution are surely a mistake")
+        if max_chains == "auto":
+            max_chains = _chains_for(generator)
         if max_chains < 1:
             raise ConfigError(f"max_chains must be at least 1, got {max_chains}")
         if not 0 <= threshold <= 1:
             raise ConfigError(f"threshold must be within [0, 1], got {threshold}")
         if stop not in ("never", "first_error"):
             raise ConfigError(f"unknown stop rule {stop!r}; choose never or first_error")
+        if adaptive not in ("off", "exact", "sequential"):
+            raise ConfigError(f"unknown rule for adaptive N {adaptive!r}; choose off, exact or sequential")
+        if not 0 < adaptive_error < 1:
+            raise ConfigError(f"adaptive_error must be within (0, 1), got {adaptive_error}")
         self.generator = generator
         self.sandbox = sandbox
         self.protocol = protocol if protocol is not None else GenPRMProtocol()
@@ -103,8 +122,11 @@ class GenPRM:
         self.sampling = sampling if sampling is not None else SamplingParams()
         self.threshold = threshold
         self.stop: StopRule = stop
+        self.adaptive: AdaptiveN = adaptive
+        self.adaptive_error = adaptive_error
         self.seed = seed
         self.max_chains = max_chains
+        self._slots = FairGate(max_chains)
         self._driver = ChainDriver(generator, sandbox, self.chat, self.sampling, seed)
 
     @classmethod
@@ -184,41 +206,64 @@ class GenPRM:
             "sampling": self.sampling,
             "threshold": self.threshold,
             "stop": self.stop,
+            "adaptive": self.adaptive,
+            "adaptive_error": self.adaptive_error,
             "seed": self.seed,
             "max_chains": self.max_chains,
         }
-        return GenPRM(self.generator, self.sandbox, protocol, **(settings | changes))
+        changed = GenPRM(self.generator, self.sandbox, protocol, **(settings | changes))
+        if "max_chains" not in changes:
+            changed._slots = self._slots  # the bound is the engine's, whoever uses it
+        return changed
 
     async def verify(self, solution: Solution) -> Verdict:
         """Judges one solution with N concurrent chains.
 
-        Whatever the model writes ends in a verdict; see the statuses of its judgements. Concurrent calls do not share
-        the bound on chains; `verify_stream` and `verify_all` keep it over all of their solutions.
+        Whatever the model writes ends in a verdict; see the statuses of its judgements. Any number of calls may run at
+        once, in any number of event loops; they share the bound on chains in flight, first come first served.
+
+        Raises:
+            ConfigError: The solution has no steps.
+            GenPRMError: The generator is closed, or nothing can be expected of it any more.
         """
-        return await self._verify(solution, asyncio.Semaphore(self.max_chains))
+        return await self._verify(solution)
 
     async def verify_stream(self, solutions: Iterable[Solution]) -> AsyncGenerator[Verdict, None]:
         """Judges many solutions and yields each verdict as it is ready.
 
         Solutions are taken from the iterable only as chains become free, so it may be longer than memory.
         """
-        chains = asyncio.Semaphore(self.max_chains)
         remaining = iter(solutions)
         tasks: set[asyncio.Task[Verdict]] = set()
+        finished: asyncio.Queue[asyncio.Task[Verdict]] = asyncio.Queue()
+        failure: BaseException | None = None
         # One solution more than fills the chains is ready to start, so that no chain waits for the next solution.
-        window = max(1, -(-self.max_chains // self.n)) + 1
+        rule = self._rule(1)
+        window = -(-self.max_chains // (self.n if rule is None else rule.fewest_more([]))) + 1
+
+        def fill() -> None:
+            while len(tasks) < window and (solution := next(remaining, None)) is not None:
+                task = asyncio.create_task(self._verify(solution))
+                tasks.add(task)
+                task.add_done_callback(finished.put_nowait)
+
         try:
-            while True:
-                while len(tasks) < window and (solution := next(remaining, None)) is not None:
-                    tasks.add(asyncio.create_task(self._verify(solution, chains)))
-                if not tasks:
-                    return
-                done, tasks = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-                failed = [task for task in done if task.exception() is not None]
-                for task in done.difference(failed):
-                    yield task.result()
-                if failed:
-                    failed[0].result()  # raises, once what was finished beside it has been handed out
+            fill()
+            # After a failure, what was finished beside it is still handed out.
+            while tasks if failure is None else not finished.empty():
+                task = await finished.get()
+                tasks.discard(task)
+                if (error := task.exception()) is not None:
+                    failure = failure or error
+                    continue
+                if failure is None:
+                    try:
+                        fill()
+                    except Exception as refusal:  # of the caller's iterable
+                        failure = refusal
+                yield task.result()
+            if failure is not None:
+                raise failure
         finally:
             for task in tasks:
                 task.cancel()
@@ -253,51 +298,38 @@ class GenPRM:
                 bar.update()
                 yield verdict
 
-    async def _verify(self, solution: Solution, chains: asyncio.Semaphore) -> Verdict:
+    async def _verify(self, solution: Solution) -> Verdict:
         if not solution.steps:
             raise ConfigError(f"solution '{solution.id}' has no steps")
-        tally = _Tally(self.n, len(solution.steps), self.threshold if self.stop == "first_error" else None)
+        num_steps = len(solution.steps)
+        tally = Tally(self.n, num_steps, self.threshold, self.stop, self._rule(num_steps))
 
-        async def run(index: int) -> None:
-            async with chains:
-                await self._run_chain(solution, index, tally)
+        def open_judge(index: int) -> ChainJudge:
+            script = self.protocol.chain(solution.problem, solution.steps)
+            return ChainJudge(self._driver.open(script, f"{solution.id}/{index}", affinity=solution.id))
 
-        tasks = [asyncio.create_task(run(index)) for index in range(self.n)]
-        try:
-            await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-        judged = tally.judged_by_all()
-        rewards = tally.averages()[:judged]
+        await run_chains(tally, open_judge, self._slots)
+        rewards = tally.averages()
         return Verdict(
             id=solution.id,
             rewards=rewards,
             prediction=prediction_from_rewards(rewards, self.threshold),
-            # A chain that ran ahead of the deciding step did so by chance of timing; what it wrote there is dropped.
-            chains=[chain[:judged] for chain in tally.chains],
+            chains=tally.judged(),
             label=solution.label,
             threshold=self.threshold,
             solution_digest=solution.digest,
+            n=self.n,
         )
 
-    async def _run_chain(self, solution: Solution, index: int, tally: _Tally) -> None:
-        def judged(judge: Judge, passage: Passage) -> bool:
-            judgement = StepJudgement(
-                passage.text, judge.reward, judge.status, passage.code_rounds, passage.num_tokens
-            )
-            tally.add(index, judge.index, judgement)
-            if judge.status != "truncated":
-                return True
-            # The history only grows, so nothing that follows can fit either.
-            for later in range(judge.index + 1, len(solution.steps)):
-                tally.add(index, later, StepJudgement("", 0.5, "truncated"))
-            return False
-
-        script = self.protocol.chain(solution.problem, solution.steps)
-        name = f"{solution.id}/{index}"
-        await self._driver.run(script, name, on_judge=judged, stopped=lambda: tally.decided)
+    def _rule(self, num_steps: int) -> DecisionRule | None:
+        match self.adaptive:
+            case "exact":
+                return ExactRule(self.n, self.threshold)
+            case "sequential":
+                # The prediction is right if the sides of all steps are.
+                return SequentialRule(self.n, self.threshold, self.adaptive_error / num_steps)
+            case _:
+                return None
 
     async def close(self) -> None:
         """Frees the generator and the sandbox."""
@@ -329,34 +361,6 @@ def _run_in_thread(coroutine: Coroutine[Any, Any, None]) -> None:
     thread.join()
 
 
-@dataclass(slots=True)
-class _Tally:
-    """The judgements of a solution's chains as they come in, and whether they already decide its prediction."""
-
-    n: int
-    num_steps: int
-    threshold: float | None  # None: never decided before every step is judged
-    decided: bool = False
-    chains: list[list[StepJudgement]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.chains = [[] for _ in range(self.n)]
-
-    def add(self, chain: int, step: int, judgement: StepJudgement) -> None:
-        assert len(self.chains[chain]) == step, "a protocol judges steps in order"
-        self.chains[chain].append(judgement)
-        self.decided = self.threshold is not None and self._first_error() is not None
-
-    def averages(self) -> list[float]:
-        """Averaged rewards of the steps that every chain has judged."""
-        judged = min(len(chain) for chain in self.chains)
-        return [sum(chain[step].reward for chain in self.chains) / self.n for step in range(judged)]
-
-    def _first_error(self) -> int | None:
-        assert self.threshold is not None
-        return next((step for step, reward in enumerate(self.averages()) if reward < self.threshold), None)
-
-    def judged_by_all(self) -> int:
-        """How many steps the verdict covers."""
-        first_error = self._first_error() if self.threshold is not None else None
-        return len(self.averages()) if first_error is None else first_error + 1
+def _chains_for(generator: Generator) -> int:
+    """Chains that keep the generator busy: a quarter of them may run code or be between two requests."""
+    return generator.max_concurrent + -(-generator.max_concurrent // 4)

@@ -78,6 +78,7 @@ class ScriptedGenerator:
         self.script = script
         self.tokenizer = tokenizer or tiny_tokenizer()
         self.max_context = max_context
+        self.max_concurrent = 256
         self.chosen_logprob = chosen_logprob
         self.delay = delay
         self.max_concurrent = max_concurrent

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
+
 from genprm_trl.chain import ChainDriver, Passage
 from genprm_trl.chat import ChatFormat
+from genprm_trl.generation import TransformersGenerator
 from genprm_trl.generation.base import SamplingParams
-from genprm_trl.protocol.base import Append, Execute, Generate, Judge, OpenTurn
+from genprm_trl.protocol.base import Append, Execute, Generate, Judge, OpenTurn, Score
 from genprm_trl.sandbox import LocalSandbox
 from tests.scripted_generator import ScriptedGenerator
+from tests.tiny_models import tiny_model, tiny_tokenizer
 
 OPENING = OpenTurn(({"role": "user", "content": "Count."},))
 
@@ -37,37 +41,68 @@ async def test_a_script_returns_its_end_and_what_was_done():
     assert end.passage.num_tokens > 0
 
 
-async def test_each_judgement_has_what_was_done_for_it_and_can_end_the_chain():
-    def script():
-        for index in range(3):
-            yield OPENING
-            yield Generate((), 20)
-            yield Judge(index, 1.0, "ok")
-
-    seen: list[tuple[int, Passage]] = []
-
-    def on_judge(judge, passage):
-        seen.append((judge.index, passage))
-        return judge.index < 1
-
-    end = await driver(ScriptedGenerator(lambda prompt: "fine")).run(script(), "a", on_judge=on_judge)
-    assert [index for index, _ in seen] == [0, 1]
-    assert seen[0][1].text == seen[1][1].text == "fine"
-    assert seen[0][1].num_tokens == seen[1][1].num_tokens == end.passage.num_tokens + seen[0][1].num_tokens
-    assert end.value is None
-
-
-async def test_a_chain_may_be_stopped_before_it_begins():
+async def test_each_judgement_has_what_was_done_for_it_and_the_chain_goes_on_when_it_is_told():
     generator = ScriptedGenerator(lambda prompt: "fine")
 
     def script():
-        yield OPENING
-        yield Generate((), 20)
+        for index in range(2):
+            yield OPENING
+            yield Generate((), 20)
+            yield Judge(index, 1.0, "ok")
+        return "the end"
 
-    end = await driver(generator).run(script(), "a", stopped=lambda: True)
-    assert end.value is None
-    assert end.passage == Passage()
+    chain = driver(generator).open(script(), "a")
     assert generator.calls == []
+    for index in range(2):
+        judge, passage = await chain.advance()
+        assert judge == Judge(index, 1.0, "ok")
+        assert passage.text == "fine"
+        assert passage.num_tokens > 0
+        assert len(generator.calls) == index + 1
+    end = await chain.advance()
+    assert (end.value, end.passage) == ("the end", Passage("fine"))
+    await chain.close()
+
+
+async def test_a_closed_chain_does_nothing_more():
+    closed = []
+
+    def script():
+        try:
+            yield OPENING
+            yield Generate((), 20)
+            yield Judge(0, 1.0, "ok")
+        finally:
+            closed.append(True)
+
+    chain = driver(ScriptedGenerator(lambda prompt: "fine")).open(script(), "a")
+    await chain.advance()
+    await chain.close()
+    await chain.close()
+    assert closed == [True]
+
+
+async def test_a_token_is_scored_as_if_log_probabilities_had_been_asked_for():
+    """Against a real model: what is reported afterwards is what the request itself would have reported."""
+    async with TransformersGenerator(tiny_model(), tiny_tokenizer()) as generator:
+
+        def script(index: int | None):
+            yield OPENING
+            written = yield Generate((), 20, logprobs=index is None)
+            if index is None:
+                return written
+            return (yield Score(index))
+
+        chains = ChainDriver(generator, None, ChatFormat(generator.tokenizer), SamplingParams(), seed=3)
+        written = (await chains.run(script(None), "a")).value
+        for index in (0, 7, len(written.tokens) - 1):
+            scored = (await chains.run(script(index), "a")).value
+            expected, found = (
+                sorted(alternatives, key=lambda pair: (-pair[1], pair[0]))[:20]  # the sampled token may be a 21st
+                for alternatives in (written.top_logprobs[index], scored.top_logprobs[0])
+            )
+            assert [text for text, _ in found] == [text for text, _ in expected]
+            assert [value for _, value in found] == pytest.approx([value for _, value in expected], abs=1e-4)
 
 
 async def test_seeds_depend_on_the_name_and_the_number_of_the_request():

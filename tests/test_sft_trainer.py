@@ -100,10 +100,13 @@ class ReplayGenerator:
     """Writes what the training conversation holds next, up to the stop string, and keeps the prompts it was given."""
 
     def __init__(self, tokenizer: Any, conversation: str):
-        self.tokenizer, self.max_context, self.conversation = tokenizer, 100_000, conversation
+        self.tokenizer, self.max_context, self.max_concurrent = tokenizer, 100_000, 8
+        self.conversation = conversation
         self.prompts: list[list[int]] = []
 
-    async def generate(self, token_ids: list[int], params: SamplingParams) -> GenerationResult:
+    async def generate(
+        self, token_ids: list[int], params: SamplingParams, *, affinity: str | None = None
+    ) -> GenerationResult:
         self.prompts.append(token_ids)
         prompt = self.tokenizer.decode(token_ids)
         assert self.conversation.startswith(prompt)

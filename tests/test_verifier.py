@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
+from contextvars import ContextVar
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -17,7 +18,7 @@ from genprm_trl.chat import ChatFormat
 from genprm_trl.errors import ConfigError
 from genprm_trl.generation.base import SamplingParams
 from genprm_trl.protocol import GenPRMProtocol, parse_rationale
-from genprm_trl.records import Solution
+from genprm_trl.records import Solution, Verdict
 from genprm_trl.sandbox import LocalSandbox
 from genprm_trl.sandbox.base import ExecutionResult
 from genprm_trl.verifier import GenPRM
@@ -174,6 +175,86 @@ async def test_first_error_stops_the_solution_and_does_not_depend_on_timing(sand
     assert [len(chain) for chain in verdict.chains] == [2, 2, 2, 2]
 
 
+class ChanceGenerator(ScriptedGenerator):
+    """Says Yes or No by the seed of the request, sooner or later."""
+
+    def __init__(self, longest: float):
+        self.seed: ContextVar[int | None] = ContextVar("seed")
+        super().__init__(self.reply)
+        self.longest = longest
+        self.words = [self._encode(f"{{{word}}}")[0] for word in ("Yes", "No")]
+
+    async def generate(self, token_ids, params, *, affinity=None):
+        self.seed.set(params.seed)
+        return await super().generate(token_ids, params, affinity=affinity)
+
+    async def reply(self, prompt: str) -> Reply:
+        await asyncio.sleep(random.random() * self.longest)
+        rng = random.Random(self.seed.get())
+        verdict, p = rng.choice(["Yes", "No"]), rng.random()
+        logprobs = dict(zip(self.words, [math.log(p), math.log(1 - p)], strict=True))
+        return Reply(f"{{{verdict}}}$\n</output>\n", alternatives={0: logprobs})
+
+
+@pytest.mark.parametrize("adaptive", ["off", "exact", "sequential"])
+def test_verdicts_do_not_depend_on_timing(adaptive):
+    solutions = [Solution(f"s{i}", "p", ["a", "b", "c", "d"]) for i in range(25)]
+
+    def judge(max_chains: int, **options: object) -> dict[str, Verdict]:
+        prm = GenPRM(ChanceGenerator(0.004), None, GenPRMProtocol("direct"), n=5, max_chains=max_chains, **options)
+        return {verdict.id: verdict for verdict in prm.verify_all(solutions, progress=False)}
+
+    full = judge(64)
+    options = {"stop": "first_error", "adaptive": adaptive, "adaptive_error": 0.2}
+    short = judge(64, **options)
+    assert short == judge(3, **options)
+    assert len({verdict.prediction for verdict in full.values()}) > 2
+    for id, verdict in short.items():
+        assert verdict.n == 5
+        assert verdict.chains == [chain[: len(verdict.rewards)] for chain in full[id].chains[: len(verdict.chains)]]
+        if adaptive != "sequential":
+            assert verdict.prediction == full[id].prediction
+        if adaptive == "off":
+            assert verdict.rewards == full[id].rewards[: len(verdict.rewards)]
+    if adaptive != "off":
+        assert sum(len(verdict.chains) for verdict in short.values()) < 5 * len(solutions)
+
+
+async def test_concurrent_calls_share_the_bound_on_chains():
+    most = 0
+
+    async def script(prompt: str) -> str:
+        nonlocal most
+        most = max(most, len(generator.calls) - done)
+        await asyncio.sleep(0.001)
+        return "{Yes}$\n</output>\n"
+
+    done = 0
+    generator = ScriptedGenerator(script)
+    generate = generator.generate
+
+    async def counting(*arguments, **options):
+        nonlocal done
+        try:
+            return await generate(*arguments, **options)
+        finally:
+            done += 1
+
+    generator.generate = counting
+    prm = GenPRM(generator, None, GenPRMProtocol("direct"), n=4, max_chains=6)
+    other = prm.with_options(n=2)
+    await asyncio.gather(*((prm if i % 2 else other).verify(Solution(f"s{i}", "p", ["a", "b"])) for i in range(20)))
+    assert most == 6
+
+
+def test_the_bound_on_chains_follows_the_generators_capacity():
+    generator = ScriptedGenerator(checking_script, max_concurrent=64)
+    prm = GenPRM(generator, None, GenPRMProtocol("direct"))
+    assert 64 < prm.max_chains <= 128
+    assert prm.with_options(n=2).max_chains == prm.max_chains
+    assert prm.with_options(max_chains=3).max_chains == 3
+
+
 async def test_a_solution_longer_than_the_context_is_truncated_with_a_status(sandbox):
     solution = Solution("s", "p", ["So 1 + 1 = 2.", "long " * 20_000, "So 2 + 2 = 4."])
     generator = ScriptedGenerator(checking_script, max_context=2048)
@@ -326,6 +407,9 @@ def test_seeds_do_not_depend_on_order_or_concurrency():
         ({"n": 0}, "n must be at least 1"),
         ({"threshold": 1.5}, "threshold"),
         ({"stop": "soon"}, "stop rule"),
+        ({"adaptive": "maybe"}, "adaptive"),
+        ({"adaptive_error": 0}, "adaptive_error"),
+        ({"max_chains": 0}, "max_chains"),
         ({"sandbox": None}, "sandbox"),
     ],
 )

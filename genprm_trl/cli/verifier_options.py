@@ -37,6 +37,17 @@ class VerifierOptions:
     stop: Literal["never", "first_error"] = field(
         default="never", metadata={"help": "first_error: do not judge what follows the first step judged wrong."}
     )
+    adaptive: Literal["off", "exact", "sequential"] = field(
+        default="off",
+        metadata={
+            "help": "Sample fewer than N rationales where they do. exact: until the others can no longer change the "
+            "prediction. sequential: until a sequential test is sure of it."
+        },
+    )
+    adaptive_error: float = field(
+        default=0.05,
+        metadata={"help": "With adaptive=sequential: how often a prediction may differ from that of all N."},
+    )
     threshold: float = field(default=0.5, metadata={"help": "A step whose reward is below this is judged wrong."})
     seed: int = field(default=0, metadata={"help": "Verdicts repeat with the same seed."})
     temperature: float = field(default=0.6, metadata={"help": "Sampling temperature; 0 is greedy."})
@@ -47,7 +58,9 @@ class VerifierOptions:
         default=None,
         metadata={"help": "Bound on the tokens of a whole conversation. Default: the model's context length."},
     )
-    max_chains: int = field(default=256, metadata={"help": "Rationales in flight at once."})
+    max_chains: int | None = field(
+        default=None, metadata={"help": "Rationales in flight at once. Default: what keeps the generator busy."}
+    )
     batch_size: int | None = field(default=None, metadata={"help": "Sequences a batch of the generator."})
     device: str | None = field(default=None, metadata={"help": "Device of the model, e.g. cuda:1."})
     dtype: str = field(default="auto", metadata={"help": "Precision of the weights, e.g. bfloat16."})
@@ -110,6 +123,8 @@ def load_verifier(options: VerifierOptions) -> GenPRM:
         sampling=SamplingParams(temperature=options.temperature, top_p=options.top_p, top_k=options.top_k),
         threshold=options.threshold,
         stop=options.stop,
+        adaptive=options.adaptive,
+        adaptive_error=options.adaptive_error,
         seed=options.seed,
-        max_chains=options.max_chains,
+        max_chains="auto" if options.max_chains is None else options.max_chains,
     )

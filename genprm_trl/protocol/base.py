@@ -52,10 +52,28 @@ class Rewind:
 
 @dataclass(frozen=True, slots=True)
 class Generate:
-    """Let the model write until a stop string (kept) or `max_new_tokens`. The driver sends back a `Written`."""
+    """Let the model write until a stop string (kept) or `max_new_tokens`. The driver sends back a `Written`.
+
+    With `logprobs` it reports log-probabilities for every token, which costs engines a good part of their speed: right
+    for a few tokens that will hold a verdict. Where a long text may hold one, `Score` asks for its token afterwards.
+    """
 
     stop: tuple[str, ...]
     max_new_tokens: int
+    logprobs: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Report the log-probabilities at a token of the text generated last, as they were when it was sampled.
+
+    The driver sends back a `Written` whose first place holds the alternatives to that token.
+
+    Attributes:
+        token: The token's index in `Written.tokens`.
+    """
+
+    token: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +92,7 @@ class Judge:
     status: StepStatus
 
 
-Action = OpenTurn | Append | Rewind | Generate | Execute | Judge
+Action = OpenTurn | Append | Rewind | Generate | Score | Execute | Judge
 
 
 @dataclass(slots=True)
@@ -118,7 +136,41 @@ class VerificationProtocol(Protocol):
         ...
 
 
-def binary_probability(written: Written, position: int, positive: str, negative: str) -> float | None:
+@dataclass(frozen=True, slots=True)
+class WordToken:
+    """The token that opens a word of a text.
+
+    Attributes:
+        index: Of the token among those of the text.
+        lead: What the token holds before the word (the brace of `{Yes`).
+    """
+
+    index: int
+    lead: str
+
+
+def find_word_token(written: Written, position: int) -> WordToken | None:
+    """The token that opens the word at character `position` of the text; None where tokens and text do not agree."""
+    # Counted from the end: single tokens of a character that spans several do not decode to it, and such characters
+    # are found in rationales, not after their verdicts.
+    to_end, tail, index = len(written.text) - position, 0, len(written.tokens)
+    while index > 0 and tail < to_end:
+        index -= 1
+        tail += len(written.tokens[index])
+    lead_length = tail - to_end
+    if lead_length < 0 or to_end <= 0 or index >= len(written.tokens):
+        return None
+    lead, opening = written.tokens[index][:lead_length], written.tokens[index][lead_length:]
+    return WordToken(index, lead) if written.text.startswith(opening, position) else None
+
+
+def binary_probability(
+    written: Written,
+    position: int,
+    positive: str,
+    negative: str,
+    alternatives: Sequence[tuple[str, float]] | None = None,
+) -> float | None:
     """P(positive) / (P(positive) + P(negative)) at the token that opens the verdict word.
 
     The word at character `position` of `written.text` may start inside a token (`{Yes`) or span several (`Y`, `es`).
@@ -127,27 +179,23 @@ def binary_probability(written: Written, position: int, positive: str, negative:
     reported log-probability (the published rule). Without at least two log-probabilities the
     written word decides: 1 or 0.
 
+    Args:
+        written: What the model wrote.
+        position: Where the verdict word begins.
+        positive, negative: The two words.
+        alternatives: (token text, log-probability) at the token that opens the word, if not in `written`.
+
     Returns:
         A probability in [0, 1], or None if `position` is outside of the text or neither word is there.
     """
-    # Counted from the end: single tokens of a character that spans several do not decode to it, and such characters
-    # are found in rationales, not after their verdicts.
-    to_end, tail, index = len(written.text) - position, 0, len(written.tokens)
-    while index > 0 and tail < to_end:
-        index -= 1
-        tail += len(written.tokens[index])
-    lead_length = tail - to_end
-    aligned = lead_length >= 0 and index < len(written.top_logprobs) and to_end > 0
-    if aligned:
-        lead, opening = written.tokens[index][:lead_length], written.tokens[index][lead_length:]
-        aligned = written.text.startswith(opening, position)
-    alternatives = written.top_logprobs[index] if aligned else ()
-
     word_written = written.text[position:].casefold()
     hard = {word: word_written.startswith(word.casefold()) for word in (positive, negative)}
     if not any(hard.values()):
         return None
-    if len(alternatives) < 2:  # nothing to compare with
+    token = find_word_token(written, position)
+    if token is not None and alternatives is None and token.index < len(written.top_logprobs):
+        alternatives = written.top_logprobs[token.index]
+    if token is None or alternatives is None or len(alternatives) < 2:  # nothing to compare with
         return float(hard[positive])
     # One spelling a word, as published: "Yes" and "YES" are different tokens and are not added up. Case counts unless
     # the model itself wrote the word in another one.
@@ -155,8 +203,8 @@ def binary_probability(written: Written, position: int, positive: str, negative:
     spell = str if spelled_exactly else str.casefold
     best: dict[str, float] = {}
     for text, logprob in alternatives:
-        rest = spell(text[len(lead) :])
-        if not rest or not text.startswith(lead) or math.isnan(logprob):
+        rest = spell(text[len(token.lead) :])
+        if not rest or not text.startswith(token.lead) or math.isnan(logprob):
             continue
         for word in (positive, negative):
             if spell(word).startswith(rest) or _starts_with_word(rest, spell(word)):

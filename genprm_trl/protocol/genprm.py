@@ -21,10 +21,12 @@ from genprm_trl.protocol.base import (
     Judge,
     OpenTurn,
     Rewind,
+    Score,
     Segment,
     SegmentKind,
     Written,
     binary_probability,
+    find_word_token,
 )
 from genprm_trl.records import StepStatus
 
@@ -313,7 +315,7 @@ class GenPRMProtocol:
         if mode.analyze:
             prefix = ANALYZE_PREFIX.format(n=number)
             yield Append(prefix)
-            written = yield Generate((ANALYZE_END,), self.max_step_tokens)
+            written = yield Generate((ANALYZE_END,), self.max_step_tokens, logprobs=False)
             if written.finish_reason in ("error", "context"):
                 return 0.5, _failure(written)
             kept_segments = written.turn_segments
@@ -336,14 +338,14 @@ class GenPRMProtocol:
         for _ in range(self.max_code_rounds):
             if used >= self.max_step_tokens:
                 break
-            written = yield Generate(stops, self.max_step_tokens - used)
+            written = yield Generate(stops, self.max_step_tokens - used, logprobs=False)
             if written.finish_reason in ("error", "context"):
                 return 0.5, _failure(written)
             if not mode.execute or not written.text.endswith(CODE_END):
                 # Nothing to run, so the text ends with a verdict, or tokens ran out in the middle of it.
-                reward = read_verdict(before, written)
-                if reward is not None:
-                    return reward, "ok"
+                judged = yield from self._score_verdict(before, written)
+                if judged is not None:
+                    return judged
                 break
             # Only what this round wrote: a block that has run already must not run again.
             code = last_code_block(before + written.text)
@@ -357,6 +359,21 @@ class GenPRMProtocol:
         else:
             yield Append(VERIFY_END)
         return (yield from self._force_verdict())
+
+    def _score_verdict(self, before: str, written: Written) -> Generator[Action, Any, tuple[float, StepStatus] | None]:
+        """Reads P(Yes) at the verdict in a text that was generated without log-probabilities; None without verdict."""
+        position = find_verdict(before, written)
+        if position is None:
+            return None
+        alternatives: Sequence[tuple[str, float]] = ()
+        token = find_word_token(written, position)
+        if token is not None:
+            scored: Written = yield Score(token.index)
+            if scored.finish_reason in ("error", "context"):
+                return 0.5, _failure(scored)
+            alternatives = scored.top_logprobs[0] if scored.top_logprobs else ()
+        reward = binary_probability(written, position, "Yes", "No", alternatives)
+        return None if reward is None else (reward, "ok")
 
     def _force_verdict(self) -> Generator[Action, Any, tuple[float, StepStatus]]:
         """Opens the verdict for the model and reads P(Yes) from what follows."""
@@ -414,7 +431,13 @@ def _read_forced_verdict(before: str, written: Written, status: StepStatus = "ok
 
 
 def read_verdict(before: str, written: Written) -> float | None:
-    """P(Yes) at the verdict that ends `before + written.text`, None if `written` holds none.
+    """P(Yes) at the verdict that ends `before + written.text`, None if `written` holds none."""
+    position = find_verdict(before, written)
+    return None if position is None else binary_probability(written, position, "Yes", "No")
+
+
+def find_verdict(before: str, written: Written) -> int | None:
+    """Where the word of the verdict that ends `before + written.text` begins in `written.text`; None if not there.
 
     The last verdict counts, within the `<output>` part where there is one; it must stand in the text that the model
     just wrote, so that neither a step nor a program's output can forge it.
@@ -427,4 +450,4 @@ def read_verdict(before: str, written: Written) -> float | None:
         pass
     if verdict is None or verdict.start(1) < len(before):
         return None
-    return binary_probability(written, verdict.start(1) - len(before), "Yes", "No")
+    return verdict.start(1) - len(before)

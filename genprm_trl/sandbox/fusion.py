@@ -18,8 +18,8 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from ..errors import ConfigError, MissingExtraError
+from ..gate import FairGate
 from .base import ExecutionResult
-from .gate import FairGate
 from .guest.wire import STATUSES, TIMEOUT_TEXT
 from .limits import Limits
 

@@ -15,8 +15,8 @@ from types import TracebackType
 from typing import Self
 
 from ..errors import ConfigError
+from ..gate import FairGate
 from .base import ExecutionResult
-from .gate import FairGate
 from .guest.wire import TIMEOUT_TEXT
 from .limits import Limits
 from .process import Ended, SandboxError, Worker, Zygote

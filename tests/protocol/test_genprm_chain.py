@@ -18,6 +18,7 @@ from genprm_trl.protocol.base import (
     Judge,
     OpenTurn,
     Rewind,
+    Score,
     Written,
     binary_probability,
 )
@@ -39,10 +40,12 @@ class Driver:
     Attributes:
         replies: What the model writes: a text, or a whole `Written`.
         outputs: What the interpreter prints.
+        scores: What is reported where a token is scored; by default nothing.
     """
 
     replies: list[str | Written]
     outputs: list[str | None] = field(default_factory=list)
+    scores: list[Written] = field(default_factory=list)
     actions: list[object] = field(default_factory=list)
     turns: list[list[str]] = field(default_factory=list)
 
@@ -72,6 +75,9 @@ class Driver:
                 del self.turns[-1][keep:]
             case Execute():
                 return self.outputs.pop(0)
+            case Score(token):
+                assert self.turns[-1][-1][token:].startswith(("Yes", "No"))
+                return self.scores.pop(0) if self.scores else Written("")
             case Generate(_, max_new_tokens):
                 assert max_new_tokens > 0
                 written = self.replies.pop(0)
@@ -103,12 +109,13 @@ def test_full_mode():
     assert driver.actions == [
         opening(),
         Append(ANALYZE),
-        Generate(STOP_ANALYSIS, 2048),
+        Generate(STOP_ANALYSIS, 2048, logprobs=False),
         Append(VERIFY),
-        Generate(STOP_CODE, 2048 - used),
+        Generate(STOP_CODE, 2048 - used, logprobs=False),
         Execute("print(4)"),
         Append(shown, "interpreter"),
-        Generate(STOP_CODE, 2048 - used - len("print(4)\n```\n" + shown)),
+        Generate(STOP_CODE, 2048 - used - len("print(4)\n```\n" + shown), logprobs=False),
+        Score(len(f"So.</verify>\n{OUTPUT}{{")),
         Judge(0, 1.0, "ok"),
     ]
     assert driver.text == (f"{ANALYZE}Fine.</analyze>\n{VERIFY}print(4)\n```\n{shown}So.</verify>\n{OUTPUT}{VERDICT}")
@@ -147,22 +154,32 @@ def test_no_steps_no_actions():
             ["Fine.</analyze>\n", f"print(4)\n```\n[Code Output]\n\n```\n4\n```\n</verify>\n{OUTPUT}{VERDICT}"],
             [
                 Append(ANALYZE),
-                Generate(STOP_ANALYSIS, 2048),
+                Generate(STOP_ANALYSIS, 2048, logprobs=False),
                 Append(VERIFY),
-                Generate(STOP_OUTPUT, 2048 - len(ANALYZE + "Fine.</analyze>\n" + VERIFY)),
+                Generate(STOP_OUTPUT, 2048 - len(ANALYZE + "Fine.</analyze>\n" + VERIFY), logprobs=False),
+                Score(len(f"print(4)\n```\n[Code Output]\n\n```\n4\n```\n</verify>\n{OUTPUT}{{")),
             ],
         ),
         (
             "analysis",
             ["Fine.</analyze>\n", VERDICT],
-            [Append(ANALYZE), Generate(STOP_ANALYSIS, 2048), Append(OUTPUT), Generate(STOP_OUTPUT, 20)],
+            [
+                Append(ANALYZE),
+                Generate(STOP_ANALYSIS, 2048, logprobs=False),
+                Append(OUTPUT),
+                Generate(STOP_OUTPUT, 20),
+            ],
         ),
         (
             "code_execution",
             [f"</verify>\n{OUTPUT}{VERDICT}"],
-            [Append(VERIFY), Generate(STOP_CODE, 2048 - len(VERIFY))],
+            [Append(VERIFY), Generate(STOP_CODE, 2048 - len(VERIFY), logprobs=False), Score(42)],
         ),
-        ("code", [f"</verify>\n{OUTPUT}{VERDICT}"], [Append(VERIFY), Generate(STOP_OUTPUT, 2048 - len(VERIFY))]),
+        (
+            "code",
+            [f"</verify>\n{OUTPUT}{VERDICT}"],
+            [Append(VERIFY), Generate(STOP_OUTPUT, 2048 - len(VERIFY), logprobs=False), Score(42)],
+        ),
         ("direct", [VERDICT], [Append(OUTPUT), Generate(STOP_OUTPUT, 20)]),
     ],
 )
@@ -170,6 +187,31 @@ def test_other_modes(mode, replies, expected):
     driver = Driver(replies)
     driver.run(GenPRMProtocol(mode))
     assert driver.actions[1:] == [*expected, Judge(0, 1.0, "ok")]
+
+
+@pytest.mark.parametrize(
+    ("scored", "judged"),
+    [
+        (Written("Y", tokens=["Y"], top_logprobs=[[("Y", math.log(0.6)), ("N", math.log(0.2))]]), (0.75, "ok")),
+        (Written("N", tokens=["N"], top_logprobs=[[("N", math.log(0.6)), ("Y", math.log(0.2))]]), (0.25, "ok")),
+        (Written("Y", tokens=["Y"]), (1.0, "ok")),  # no log-probabilities: the word that was written decides
+        (Written("", "error"), (0.5, "error")),
+    ],
+)
+def test_a_verdict_written_without_logprobs_is_scored_afterwards(scored, judged):
+    driver = Driver([f"</verify>\n{OUTPUT}{VERDICT}"], scores=[scored])
+    assert driver.run(GenPRMProtocol("code")) == [Judge(0, pytest.approx(judged[0]), judged[1])]
+
+
+def test_logprobs_are_asked_for_where_few_tokens_hold_the_verdict_alone():
+    direct, forced = Driver([VERDICT]), Driver(["Fine.</analyze>\n", "no verdict", VERDICT])
+    direct.run(GenPRMProtocol("direct"))
+    forced.run(GenPRMProtocol())
+    for driver in (direct, forced):
+        *others, last = [action for action in driver.actions if isinstance(action, Generate)]
+        assert last.logprobs
+        assert not any(action.logprobs for action in others)
+        assert not any(isinstance(action, Score) for action in driver.actions)
 
 
 def test_several_code_rounds():

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from genprm_trl.sandbox.gate import FairGate
+from genprm_trl.gate import FairGate
 
 
 async def test_bounds_and_order():

@@ -1,0 +1,1 @@
+"""The parts of the verifier: one chain, the chains of one solution, and when its prediction is known."""
