@@ -11,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from transformers import DynamicCache, GenerationConfig, GenerationMixin, PreTrainedModel
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import Cache, DynamicLayer
+
+from genprm_trl.generation.growing_cache import growing_cache
 
 Layers = list[tuple[torch.Tensor, torch.Tensor]]
 """Keys and values of one sequence, layer by layer, each of shape `(heads, tokens, head size)`."""
@@ -71,7 +73,7 @@ class PrefixCache:
             and all(type(layer) is DynamicLayer for layer in DynamicCache(config=model.config).layers)
         )
 
-    def start(self, sequences: Sequence[list[int]]) -> DynamicCache:
+    def start(self, sequences: Sequence[list[int]]) -> Cache:
         """A cache of all but the last token of each sequence, for a left-padded batch of them.
 
         What is not remembered is computed: equal sequences once, those with about as many missing tokens together, so
@@ -87,7 +89,7 @@ class PrefixCache:
             found |= self._compute({key: found[key] for key in group})
         return _stack([found[tokens.tobytes()].layers for tokens in wanted])
 
-    def keep(self, tokens: list[int], cache: DynamicCache, row: int, start: int) -> None:
+    def keep(self, tokens: list[int], cache: Cache, row: int, start: int) -> None:
         """Remembers a row of a batch: the keys and values from column `start` on, which are those of `tokens`."""
         end = min(start + len(tokens), cache.get_seq_length())
         ids = np.asarray(tokens[: end - start], dtype=np.int32)
@@ -178,14 +180,14 @@ class PrefixCache:
         return done
 
 
-def _layers(cache: DynamicCache) -> Layers:
+def _layers(cache: Cache) -> Layers:
     """Keys and values of a batch, layer by layer, each of shape `(rows, heads, columns, head size)`."""
     return [(layer.keys, layer.values) for layer in cache.layers]
 
 
-def _stack(rows: Sequence[Layers]) -> DynamicCache:
+def _stack(rows: Sequence[Layers]) -> Cache:
     """A cache with the given keys and values in its rows, aligned to the right and padded with zeros."""
-    cache = DynamicCache()
+    cache = growing_cache()
     example = next((layers for layers in rows if layers), [])
     columns = max((layers[0][0].shape[1] for layers in rows if layers), default=0)
     if not columns:
