@@ -231,6 +231,7 @@ class Chain(Generic[EndT]):
             turn_segments=conversation.turn_segments,
             tokens=_TokenTexts(result.token_ids, texts),
             top_logprobs=_TextLogprobs(result.top_logprobs, texts),
+            message=result.message,
         )
 
     async def _execute(self, code: str) -> CodeRound:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import random
 import re
+import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, Literal
 
 from genprm_trl.errors import DataError
@@ -154,6 +155,22 @@ class Problem:
         }
 
     @classmethod
+    def from_text(cls, text: str) -> Problem | None:
+        """The problem that a text tells; None if it is not one of this world.
+
+        A word that the text does not mention, such as a name, is the first of its choices.
+        """
+        for family in FAMILIES:
+            for telling, pattern in enumerate(_tellings(family.name)):
+                found = pattern.fullmatch(text.strip())
+                if found is not None:
+                    groups = found.groupdict()
+                    quantities = tuple(int(groups.pop(f"q{index}")) for index in range(len(family.ranges)))
+                    words = {"name": NAMES[0], **{field: choices[0] for field, choices in family.words.items()}}
+                    return cls(family, quantities, telling, words | groups)
+        return None
+
+    @classmethod
     def from_extra(cls, extra: Mapping[str, Any]) -> Problem:
         """Rebuilds the problem of a solution from its `extra` fields.
 
@@ -168,6 +185,28 @@ class Problem:
             return cls(family, quantities, int(extra["telling"]), dict(extra["words"]))
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"not a problem of the miniature world ({error!r})", field="extra") from error
+
+
+@cache
+def _tellings(name: str) -> tuple[re.Pattern[str], ...]:
+    """For each telling of a family an expression that reads its numbers and words back."""
+    family = _FAMILIES[name]
+    patterns = []
+    for text in family.texts:
+        seen: set[str] = set()
+        parts = []
+        for literal, field, _, _ in string.Formatter().parse(text):
+            parts.append(re.escape(literal))
+            if field is None:
+                continue
+            if field in seen:
+                parts.append(f"(?P={field})")
+            else:
+                seen.add(field)
+                choices = NAMES if field == "name" else family.words.get(field, ())
+                parts.append(f"(?P<{field}>{'|'.join(choices) if choices else '[0-9]{1,9}'})")
+        patterns.append(re.compile("".join(parts)))
+    return tuple(patterns)
 
 
 def _small_ranges(family: Family) -> tuple[tuple[int, int], ...]:

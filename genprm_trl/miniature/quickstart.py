@@ -26,10 +26,11 @@ from genprm_trl.chain_metrics import ScoreEstimate, processbench_by_votes
 from genprm_trl.errors import ConfigError
 from genprm_trl.hub import CardContent, MeasuredScore, write_model_card
 from genprm_trl.jsonl import write_jsonl
+from genprm_trl.labeling.consensus import ConsensusCounts
 from genprm_trl.metrics import best_threshold
 from genprm_trl.miniature.models import tiny_causal_lm, tiny_token_classifier
 from genprm_trl.miniature.policy import natural_solutions, train_policy
-from genprm_trl.miniature.reasoner import ConsensusCounts, rationale_records
+from genprm_trl.miniature.reasoner import rationale_records
 from genprm_trl.miniature.tokenizer import build_tokenizer
 from genprm_trl.miniature.world import make_solutions
 from genprm_trl.records import RationaleRecord, Solution, Verdict

@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from genprm_trl.errors import ConfigError, DataError
+from genprm_trl.labeling.consensus import ConsensusCounts, disagreement, judged_steps
 from genprm_trl.miniature.problems import Equation, Problem, read_equation
 from genprm_trl.protocol import CodeBlock, Rationale
 from genprm_trl.records import RationaleRecord, Solution
@@ -168,26 +169,11 @@ def _misread(problem: Problem, index: int, expected: Equation, names: str, rng: 
     return Equation(expected.left, expected.operator, number, expected.result), f"{left} {operator} {number}"
 
 
-@dataclass(slots=True)
-class ConsensusCounts:
-    """How many solutions passed the consensus filter, in all and by mode."""
-
-    kept: int = 0
-    discarded: int = 0
-    kept_by_mode: dict[str, int] = field(default_factory=dict)
-    discarded_by_mode: dict[str, int] = field(default_factory=dict)
-
-    def add(self, mode: str, kept: bool) -> None:
-        by_mode = self.kept_by_mode if kept else self.discarded_by_mode
-        by_mode[mode] = by_mode.get(mode, 0) + 1
-        self.kept, self.discarded = self.kept + kept, self.discarded + (not kept)
-
-
 def _judged_steps(solution: Solution) -> int:
     """Steps up to and including the first wrong one."""
     if solution.label is None:
         raise DataError(f"solution {solution.id} has no label to hold rationales against", field="label")
-    return len(solution.steps) if solution.label == -1 else solution.label + 1
+    return judged_steps(solution.label, len(solution.steps))
 
 
 def judge(solution: Solution, mode: str, seed: int = 0, mistake_rate: float = 0.0) -> list[Rationale]:
@@ -246,9 +232,10 @@ def rationale_records(
         (mode,) = rng.choices(list(modes), list(modes.values()))
         rationales = judge(solution, mode, seed, mistake_rate)
         verdicts = [bool(rationale.judgement) for rationale in rationales]
-        agrees = verdicts == [index != solution.label for index in range(len(verdicts))]
-        counts.add(mode, agrees)
-        if agrees or not consensus:
+        assert solution.label is not None  # see `judge`
+        reason = disagreement(verdicts, solution.label, len(solution.steps))
+        counts.add(reason)
+        if reason is None or not consensus:
             source = {"reasoner": "scripted", "mode": mode, "seed": seed}
             records.append(
                 RationaleRecord(solution, [rationale.render() for rationale in rationales], verdicts, source)

@@ -107,6 +107,7 @@ class Written:
         tokens: The text of each generated token, in order.
         top_logprobs: For each of `tokens` a list of (token text, log-probability), the sampled token among them;
             empty where the engine reported none.
+        message: Why the generator failed, if it did.
     """
 
     text: str
@@ -115,6 +116,7 @@ class Written:
     turn_segments: int = 0
     tokens: Sequence[str] = ()
     top_logprobs: Sequence[Sequence[tuple[str, float]]] = field(default_factory=list)
+    message: str = ""
 
 
 ChainScript = Generator[Action, Any, None]  # a script of another kind may return something at its end

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
-from genprm_trl.errors import ConfigError
+from genprm_trl.errors import ConfigError, GenPRMError
+from genprm_trl.generation.base import SamplingParams
+from genprm_trl.labeling.consensus import decide
+from genprm_trl.labeling.rationales import Reasoner
+from genprm_trl.labeling.samples import SampledSolution
 from genprm_trl.miniature.errors import ARITHMETIC, STRUCTURAL
 from genprm_trl.miniature.families import FAMILIES
 from genprm_trl.miniature.problems import Problem, read_equation
 from genprm_trl.miniature.reasoner import REASONER_MODES, judge, judge_in_session, rationale_records
+from genprm_trl.miniature.reasoner_generator import ScriptedReasoner
 from genprm_trl.miniature.world import as_solution, make_problems, make_solutions
 from genprm_trl.protocol import GenPRMProtocol, Mode, parse_rationale
 from genprm_trl.records import Solution
 from genprm_trl.sandbox import LocalSandbox
+from tests.tiny_models import tiny_tokenizer
 
 SOLUTIONS = make_solutions(300, seed=21, error_share=0.8)
 
@@ -111,8 +119,7 @@ def test_consensus_drops_what_disagrees_with_the_label() -> None:
     records, counts = rationale_records(SOLUTIONS, modes, mistake_rate=0.1)
     assert counts.kept == len(records)
     assert counts.kept + counts.discarded == len(SOLUTIONS)
-    assert sum(counts.kept_by_mode.values()) == counts.kept
-    assert sum(counts.discarded_by_mode.values()) == counts.discarded
+    assert set(counts.dropped) == {"disagrees_before_first_error", "disagrees_at_first_error"}
     for record in records:
         assert record.labels == right_verdicts(record.solution)
         assert [parse_rationale(text).rationale.judgement for text in record.rationales] == record.labels
@@ -133,3 +140,43 @@ def test_mistakes_come_at_their_rate() -> None:
 def test_unknown_mode_is_refused() -> None:
     with pytest.raises(ConfigError, match="telepathy"):
         rationale_records(SOLUTIONS[:1], {"telepathy": 1})
+
+
+def test_a_problem_is_read_back_from_its_text() -> None:
+    for problem in [*make_problems(200, seed=5), *make_problems(200, seed=6, small_share=1)]:
+        read = Problem.from_text(problem.text)
+        assert (read.family, read.quantities, read.text) == (problem.family, problem.quantities, problem.text)
+    assert Problem.from_text("What is 1 + 1?") is None
+
+
+@pytest.mark.parametrize("thinking", [False, True])
+async def test_as_a_generator_it_agrees_with_the_truth_unless_it_makes_mistakes(thinking: bool) -> None:
+    async def agreeing(mistake_rate: float, slip_rate: float) -> int:
+        generator = ScriptedReasoner(
+            tokenizer=tiny_tokenizer(), mistake_rate=mistake_rate, slip_rate=slip_rate, thinking=thinking
+        )
+        reasoner = Reasoner(generator, sandbox)
+        samples = await asyncio.gather(*(reasoner.critiques(solution) for solution in SOLUTIONS[:80]))
+        return sum(
+            decide(SampledSolution(solution, made)).record is not None
+            for solution, made in zip(SOLUTIONS[:80], samples, strict=True)
+        )
+
+    async with LocalSandbox(imports=()) as sandbox:
+        assert await agreeing(0.0, 0.0) == 80
+        assert 40 < await agreeing(0.1, 0.0) < 80
+        assert await agreeing(0.0, 1.0) == 0
+
+
+async def test_as_a_generator_it_keeps_to_bounds_and_reads_other_prompts() -> None:
+    generator = ScriptedReasoner(tokenizer=tiny_tokenizer())
+    prompt = generator.tokenizer.encode("<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n")
+    result = await generator.generate(prompt, SamplingParams(max_new_tokens=3))
+    assert (len(result.token_ids), result.finish_reason) == (3, "length")
+    full = await generator.generate(prompt, SamplingParams(max_new_tokens=100))
+    assert (full.finish_reason, full.text) == ("stop", "I can judge problems of the miniature world alone.")
+    await generator.close()
+    with pytest.raises(GenPRMError, match="closed"):
+        await generator.generate(prompt, SamplingParams())
+    with pytest.raises(ConfigError, match="slip_rate"):
+        ScriptedReasoner(tokenizer=tiny_tokenizer(), slip_rate=2)

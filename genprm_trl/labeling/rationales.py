@@ -1,0 +1,180 @@
+"""Rationale synthesis: a strong reasoner critiques whole solutions, and its code is run as it writes.
+
+arXiv 2504.00891, section 3.2 (with QwQ-32B). What comes of it is not yet training data: see `consensus`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from genprm_trl.chain import ChainDriver
+from genprm_trl.chat import ChatFormat
+from genprm_trl.errors import ConfigError
+from genprm_trl.generation.base import Generator, SamplingParams
+from genprm_trl.labeling.samples import RationaleSample, SampledCode, SampledSolution
+from genprm_trl.labeling.stage import ItemFailed, Process
+from genprm_trl.labeling.stage_file import Outcome
+from genprm_trl.protocol.synthesis_chain import THINK_START, SynthesisProtocol
+from genprm_trl.records import Solution
+from genprm_trl.sandbox.base import Sandbox
+
+
+@dataclass(frozen=True, slots=True)
+class RationaleSettings:
+    """How critiques are sampled.
+
+    Attributes:
+        samples: Critiques a solution.
+        max_tokens: Bound on the tokens of a critique: thinking, answer, and what the interpreter printed.
+        max_code_rounds: Code blocks that may run for one critique.
+        temperature, top_p, top_k: Of sampling; the defaults are those that QwQ-32B's authors advise.
+        keep_thinking: Keep what the reasoner thinks before its answer. It is never part of a rationale.
+        seed: With the same seed, model and solutions, critiques are the same in whatever order things happen.
+
+    Raises:
+        ConfigError: A value is outside its range.
+    """
+
+    samples: int = 1
+    max_tokens: int = 16384
+    max_code_rounds: int = 32
+    temperature: float = 0.6
+    top_p: float = 0.95
+    top_k: int = 40
+    keep_thinking: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.samples < 1:
+            raise ConfigError(f"samples must be at least 1, got {self.samples}")
+        self.sampling()
+        self.protocol()
+
+    def sampling(self) -> SamplingParams:
+        return SamplingParams(temperature=self.temperature, top_p=self.top_p, top_k=self.top_k, logprobs=0)
+
+    def protocol(self, opens_thinking: bool = False) -> SynthesisProtocol:
+        return SynthesisProtocol(self.max_tokens, self.max_code_rounds, opens_thinking)
+
+
+def opens_thinking(chat: ChatFormat) -> bool:
+    """Whether the chat template's generation prompt leaves a thinking block open (as those of QwQ and DeepSeek-R1)."""
+    [text] = chat.render([{"role": "user", "content": "x"}], open_turn=True)
+    return text.rstrip().endswith(THINK_START)
+
+
+class Reasoner:
+    """Samples critiques of solutions.
+
+    Args:
+        generator: The model.
+        sandbox: Where its code runs.
+        settings: How critiques are sampled.
+        chat_template: A Jinja template in place of the tokenizer's own.
+        max_chains: Critiques in flight at once, over all solutions.
+
+    Raises:
+        ConfigError: The tokenizer has no usable chat template, or `max_chains` is below 1.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        sandbox: Sandbox,
+        settings: RationaleSettings | None = None,
+        *,
+        chat_template: str | None = None,
+        max_chains: int = 256,
+    ):
+        if max_chains < 1:
+            raise ConfigError(f"max_chains must be at least 1, got {max_chains}")
+        self.settings = settings if settings is not None else RationaleSettings()
+        chat = ChatFormat(generator.tokenizer, chat_template=chat_template)
+        self._protocol = self.settings.protocol(opens_thinking(chat))
+        self._driver = ChainDriver(generator, sandbox, chat, self.settings.sampling(), self.settings.seed)
+        self._chains = asyncio.Semaphore(max_chains)
+
+    async def critique(self, solution: Solution, number: int = 0) -> RationaleSample:
+        """One critique of a solution; `number` tells it from others of the same one.
+
+        Whatever the model writes ends in a sample; see its status.
+
+        Raises:
+            ItemFailed: The generator or the sandbox failed.
+            GenPRMError: Nothing can be expected of the generator any more.
+        """
+        async with self._chains:
+            script = self._protocol.chain(solution.problem, solution.steps)
+            end = await self._driver.run(script, f"{solution.id}/{number}", affinity=solution.id)
+        critique, passage = end.value, end.passage
+        if critique.status == "generator_failed":
+            raise ItemFailed(critique.message or "the generator failed and does not say why")
+        if critique.status == "sandbox_failed":
+            raise ItemFailed(f"the sandbox failed: {passage.code_rounds[-1].output}")
+        return RationaleSample(
+            status=critique.status,
+            answer=critique.answer,
+            code_rounds=[SampledCode(ran.code, ran.output, ran.status) for ran in passage.code_rounds],
+            num_tokens=passage.num_tokens,
+            thinking=critique.thinking if self.settings.keep_thinking else None,
+        )
+
+    async def critiques(self, solution: Solution) -> list[RationaleSample]:
+        """As many critiques as the settings say, in order. Raises as `critique` does."""
+        tasks = [asyncio.create_task(self.critique(solution, number)) for number in range(self.settings.samples)]
+        try:
+            return list(await asyncio.gather(*tasks))
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@dataclass(frozen=True)
+class RationaleWorker:
+    """The worker of the stage (see `stage`): opens reasoner and sandbox, and critiques one solution after another.
+
+    Attributes:
+        open_generator: Makes the generator. For work in other processes it must be picklable, as
+            `functools.partial(backends.open_generator, ...)` is.
+        open_sandbox: Makes the sandbox; the same holds.
+        settings: How critiques are sampled.
+        source: What every row says of its making.
+        chat_template: A Jinja template in place of the tokenizer's own.
+        max_chains: Critiques in flight at once.
+    """
+
+    open_generator: Callable[[], Generator]
+    open_sandbox: Callable[[], Sandbox]
+    settings: RationaleSettings
+    source: dict[str, Any]
+    chat_template: str | None = None
+    max_chains: int = 256
+
+    @contextlib.asynccontextmanager
+    async def __call__(self) -> AsyncIterator[Process[Solution]]:
+        async with self.open_generator() as generator, self.open_sandbox() as sandbox:
+            reasoner = Reasoner(
+                generator,
+                sandbox,
+                self.settings,
+                chat_template=self.chat_template,
+                max_chains=self.max_chains,
+            )
+
+            async def process(solution: Solution) -> Outcome:
+                samples = await reasoner.critiques(solution)
+                counts: Counter[str] = Counter(f"status/{sample.status}" for sample in samples)
+                rounds = [code_round for sample in samples for code_round in sample.code_rounds]
+                counts.update(f"code/{code_round.status}" for code_round in rounds)
+                counts["tokens"] = sum(sample.num_tokens for sample in samples)
+                counts["code_blocks"] = len(rounds)
+                row = SampledSolution(solution, samples, self.source).to_dict()
+                return Outcome(rows=[row], counts=dict(counts))
+
+            yield process
