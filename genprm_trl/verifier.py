@@ -135,7 +135,7 @@ class GenPRM:
         model: str | Path | Any,
         *,
         tokenizer: Any = None,
-        backend: Backend = "transformers",
+        backend: Backend | str = "transformers",
         mode: Mode | str | None = None,
         turn_opening: TurnOpening | None = None,
         first_turn: FirstTurn | None = None,

@@ -1,5 +1,6 @@
 """The frame of the `genprm` command, driven with a command that the tests register."""
 
+import dataclasses
 import logging
 import os
 import signal
@@ -7,11 +8,14 @@ import subprocess
 import sys
 import time
 import warnings
+from typing import Any
 
 import pytest
 
 from genprm_trl.cli import console
 from genprm_trl.cli import main as cli
+from genprm_trl.cli.options import OptionParser
+from genprm_trl.errors import ConfigError
 
 JUDGE = '''
 """Judge a file.
@@ -484,3 +488,23 @@ def test_a_bar_in_a_log_file_is_not_redrawn_all_the_time(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stderr.count("judging") == 2  # its start and its end
+
+
+def test_a_mapping_is_given_as_json_or_as_yaml(tmp_path, capsys):
+    @dataclasses.dataclass
+    class Options:
+        extra: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def read(*words: str) -> dict[str, Any]:
+        [options] = OptionParser([Options], prog="x").parse(words)
+        return options.extra
+
+    assert read() == {}
+    assert read("--extra", '{"a": 1, "b": [2]}') == {"a": 1, "b": [2]}
+    assert read("--config", config(tmp_path, "extra: {a: 1, b: [2]}")) == {"a": 1, "b": [2]}
+    for words in (["--extra", "[1]"], ["--extra", "a=1"]):
+        with pytest.raises(SystemExit):
+            read(*words)
+        assert "argument --extra: invalid" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="key 'extra': expected a mapping, not 'a'"):
+        read("--config", config(tmp_path, "extra: a"))

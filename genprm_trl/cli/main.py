@@ -39,6 +39,10 @@ COMMANDS: dict[str, Command] = {
     "quickstart": Command(
         "genprm_trl.cli.quickstart", "train a small GenPRM on this machine, measure it, and show the results"
     ),
+    "rationalize": Command("genprm_trl.cli.rationalize", "let a strong reasoner critique solutions, running its code"),
+    "consensus": Command(
+        "genprm_trl.cli.consensus", "keep the critiques that agree with the labels, as training data"
+    ),
     "sft": Command("genprm_trl.cli.sft", "train a GenPRM on solutions with rationales"),
     "verify": Command("genprm_trl.cli.verify", "judge a file of solutions step by step"),
 }

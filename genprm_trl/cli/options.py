@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
+import json
 import os
 import re
 import sys
@@ -100,6 +101,9 @@ class OptionParser(TrlParser):
             if not settings.pop("required", False):
                 settings["nargs"] = "*" if settings.get("nargs") == "+" else "?"
             return super().add_argument(name, **settings)
+        if dict in (kind := settings.get("type"), get_origin(kind)):
+            settings["type"] = _json_object
+            settings.setdefault("metavar", "JSON")
         if settings.get("nargs") == "?" and settings.get("const") is True:
             settings.setdefault("metavar", "BOOL")
         if settings.get("action") == "store_false":
@@ -228,6 +232,14 @@ class OptionParser(TrlParser):
         return values
 
 
+def _json_object(text: str) -> dict[str, Any]:
+    """A mapping given on the command line."""
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError
+    return value
+
+
 def _checked(action: argparse.Action, hint: Any, value: Any) -> Any:
     """A configuration file's value as the option's type; `ValueError` if it cannot be that."""
     if value is None:
@@ -275,6 +287,7 @@ def _wanted(action: argparse.Action) -> str:
         "str": "text",
         "Path": "a path",
         "string_to_bool": "true or false",
+        "_json_object": "a mapping",
     }.get(name, f"a {name}")
 
 

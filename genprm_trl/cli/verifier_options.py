@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from genprm_trl.errors import ConfigError
+from genprm_trl.cli.generator_options import OPERATIONAL, GeneratorOptions
 
 if TYPE_CHECKING:
     from genprm_trl.verifier import GenPRM
 
 # What changes how fast verdicts come, or where they are made, and not what they say.
-_OPERATIONAL = ("max_chains", "batch_size", "device")
+_OPERATIONAL = (*OPERATIONAL, "max_chains")
 
 
 @dataclass
-class VerifierOptions:
+class VerifierOptions(GeneratorOptions):
     """A GenPRM and how it is asked. A command's `run` takes it beside its own options."""
 
-    model: str = field(metadata={"help": "Model directory or Hub id of a GenPRM."})
-    backend: Literal["transformers"] = field(
-        default="transformers", metadata={"help": "What generates: transformers, in this process."}
-    )
-    tokenizer: str | None = field(
-        default=None, metadata={"help": "Where to load the tokenizer from. Default: the model."}
-    )
     n: int = field(default=1, metadata={"help": "Rationales sampled a solution and averaged (Maj@N)."})
     mode: str | None = field(
         default=None,
@@ -54,16 +46,9 @@ class VerifierOptions:
     top_p: float = field(default=0.95, metadata={"help": "Nucleus filter."})
     top_k: int = field(default=20, metadata={"help": "Top-k filter; 0 is none."})
     max_step_tokens: int = field(default=2048, metadata={"help": "Bound on the tokens of one step's rationale."})
-    max_context: int | None = field(
-        default=None,
-        metadata={"help": "Bound on the tokens of a whole conversation. Default: the model's context length."},
-    )
     max_chains: int | None = field(
         default=None, metadata={"help": "Rationales in flight at once. Default: what keeps the generator busy."}
     )
-    batch_size: int | None = field(default=None, metadata={"help": "Sequences a batch of the generator."})
-    device: str | None = field(default=None, metadata={"help": "Device of the model, e.g. cuda:1."})
-    dtype: str = field(default="auto", metadata={"help": "Precision of the weights, e.g. bfloat16."})
     turn_opening: str | None = field(
         default=None,
         metadata={
@@ -74,23 +59,10 @@ class VerifierOptions:
     first_turn: str | None = field(
         default=None, metadata={"help": "Form of the first turn: evaluation or demonstration."}
     )
-    chat_template_path: str | None = field(
-        default=None, metadata={"help": "Jinja file to use in place of the tokenizer's chat template."}
-    )
 
     def what_decides_verdicts(self) -> dict[str, object]:
         """The settings that verdicts in one file must share, as JSON values."""
         return {name: value for name, value in asdict(self).items() if name not in _OPERATIONAL}
-
-    def generator_options(self) -> dict[str, Any]:
-        """What `open_generator` is given besides model, tokenizer and backend."""
-        options = {
-            "device": self.device,
-            "dtype": self.dtype,
-            "max_batch_size": self.batch_size,
-            "max_context": self.max_context,
-        }
-        return {name: value for name, value in options.items() if value is not None}
 
 
 def load_verifier(options: VerifierOptions) -> GenPRM:
@@ -103,12 +75,6 @@ def load_verifier(options: VerifierOptions) -> GenPRM:
     from genprm_trl.generation.base import SamplingParams
     from genprm_trl.verifier import GenPRM
 
-    chat_template = None
-    if options.chat_template_path is not None:
-        try:
-            chat_template = Path(options.chat_template_path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"--chat_template_path {options.chat_template_path}: {error}") from error
     return GenPRM.from_pretrained(
         options.model,
         tokenizer=options.tokenizer,
@@ -116,7 +82,7 @@ def load_verifier(options: VerifierOptions) -> GenPRM:
         mode=options.mode,
         turn_opening=options.turn_opening,  # type: ignore[arg-type]
         first_turn=options.first_turn,  # type: ignore[arg-type]
-        chat_template=chat_template,
+        chat_template=options.chat_template(),
         generator_kwargs=options.generator_options(),
         max_step_tokens=options.max_step_tokens,
         n=options.n,

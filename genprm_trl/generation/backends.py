@@ -17,24 +17,30 @@ _PROVIDERS = {"transformers": ("genprm_trl.generation.transformers_generator", "
 
 
 def open_generator(
-    model: str | Path | Any, tokenizer: Any = None, *, backend: Backend = "transformers", **options: Any
+    model: str | Path | Any, tokenizer: Any = None, *, backend: Backend | str = "transformers", **options: Any
 ) -> Generator:
     """The generator of a backend, ready to generate; its caller closes it.
 
     Args:
         model: A directory, a name on the Hub, or for `transformers` a loaded model.
         tokenizer: The tokenizer, or where to load it from; by default from `model`.
-        backend: `transformers` runs the model in this process.
+        backend: `transformers` runs the model in this process. `module:Class` is any other class with the interface
+            of `Generator`, made with model, tokenizer and options.
         options: Passed to the backend's generator: `TransformersGenerator`.
 
     Raises:
         ConfigError: There is no such backend, it has no such option, or it cannot use the model.
         MissingExtraError: The backend's package is not installed.
     """
-    if backend not in _PROVIDERS:
-        raise ConfigError(f"unknown backend {backend!r}; choose {' or '.join(get_args(Backend))}")
-    module, name = _PROVIDERS[backend]
-    provider = getattr(import_module(module), name)
+    if backend in _PROVIDERS:
+        module, name = _PROVIDERS[backend]
+        provider = getattr(import_module(module), name)
+    elif ":" in backend:
+        provider, name = _load_class(backend), backend
+    else:
+        raise ConfigError(
+            f"unknown backend {backend!r}; choose {' or '.join(get_args(Backend))}, or give module:Class"
+        )
     known = inspect.signature(provider).parameters
     for option in options:
         if option not in known:
@@ -43,3 +49,14 @@ def open_generator(
             )
     generator: Generator = provider(model, tokenizer, **options)
     return generator
+
+
+def _load_class(path: str) -> Any:
+    module, _, name = path.partition(":")
+    try:
+        provider = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"the backend {path} cannot be imported: {error}") from error
+    if not callable(provider):
+        raise ConfigError(f"the backend {path} is no class")
+    return provider

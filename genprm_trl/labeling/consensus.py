@@ -7,13 +7,15 @@ rarely wrong.
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self, get_args
 
 from genprm_trl.errors import ConfigError, DataError
 from genprm_trl.labeling.samples import RationaleSample, SampledSolution
+from genprm_trl.labeling.stage import Process
 from genprm_trl.labeling.stage_file import Outcome, StageSummary
 from genprm_trl.protocol.genprm import CODE_OUTPUT_START, parse_rationale
 from genprm_trl.protocol.synthesis import Synthesis, parse_synthesis
@@ -266,6 +268,23 @@ class ConsensusCounts:
 
 
 _SAMPLES = "samples/"
+
+
+@dataclass(frozen=True)
+class ConsensusWorker:
+    """The worker of the stage (see `stage`); attributes as for `decide`."""
+
+    min_agreement: float = 0.0
+    require_agreement: bool = True
+
+    @contextlib.asynccontextmanager
+    async def __call__(self) -> AsyncIterator[Process[SampledSolution]]:
+        async def process(sampled: SampledSolution) -> Outcome:
+            return outcome_of(
+                decide(sampled, min_agreement=self.min_agreement, require_agreement=self.require_agreement)
+            )
+
+        yield process
 
 
 def outcome_of(decision: Decision) -> Outcome:

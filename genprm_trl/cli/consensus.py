@@ -1,0 +1,78 @@
+"""Keep the solutions on which a reasoner's verdicts agree with the labels, as training data for `genprm sft`.
+
+FILE is what `genprm rationalize` wrote. A solution is kept, with the rationales of its best critique, where the
+verdict on every step up to the first error agrees with the label. Nothing is generated: another threshold or other
+labels take seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from genprm_trl.cli.stage_options import StageOptions
+from genprm_trl.errors import ConfigError, DataError
+
+
+@dataclass
+class ConsensusOptions:
+    """Options of `genprm consensus`."""
+
+    file: str = field(metadata={"help": "Critiques that `genprm rationalize` wrote.", "positional": True})
+    labels: str | None = field(
+        default=None,
+        metadata={"help": "Labelled solutions whose labels count in place of those in FILE. Solutions that are not "
+                  "among them are left out."},
+    )  # fmt: skip
+    min_agreement: float = field(
+        default=0.0,
+        metadata={"help": "Share of a solution's readable critiques that must agree with its label, from 0 to 1."},
+    )
+    require_agreement: bool = field(
+        default=True,
+        metadata={"help": "Off takes each critique's own verdict for the label: to measure what the filter is worth."},
+    )
+
+
+def run(options: ConsensusOptions, stage: StageOptions) -> int:
+    from genprm_trl.labeling.consensus import ConsensusCounts, ConsensusWorker
+    from genprm_trl.labeling.samples import SampledSolution
+    from genprm_trl.loading import iter_records
+
+    labels = None if options.labels is None else _labels(options.labels)
+
+    class Items:
+        """The critiques with the labels that count, read anew each time."""
+
+        def __iter__(self) -> Iterator[SampledSolution]:
+            for sampled in iter_records(options.file, SampledSolution):
+                if labels is None:
+                    yield sampled
+                elif sampled.id in labels:
+                    digest, label = labels[sampled.id]
+                    if digest != sampled.solution.digest:
+                        raise DataError(
+                            f"'{sampled.id}' is another text than the solution of that id in {options.file}",
+                            file=options.labels,
+                        )
+                    yield replace(sampled, solution=replace(sampled.solution, label=label))
+
+    worker = ConsensusWorker(options.min_agreement, options.require_agreement)
+    summary = stage.run(
+        worker,
+        Items(),
+        {"min_agreement": options.min_agreement, "require_agreement": options.require_agreement},
+        desc="Comparing",
+        unit="solution",
+    )
+    print("\n".join(ConsensusCounts.of_stage(summary).lines()))
+    print(f"training data      {stage.output}")
+    if not summary.rows:
+        raise ConfigError(f"no solution passed the filter; {stage.output} is empty")
+    return 0
+
+
+def _labels(path: str) -> dict[str, tuple[str, int | None]]:
+    from genprm_trl.loading import iter_solutions
+
+    return {solution.id: (solution.digest, solution.label) for solution in iter_solutions(path)}
