@@ -1,0 +1,68 @@
+"""A local Ray with two workers gives the rows of one worker."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import AsyncIterator
+
+import pytest
+import ray
+
+from genprm_trl.errors import ConfigError, GenPRMError, MissingExtraError
+from genprm_trl.labeling.ray_executor import with_ray
+from genprm_trl.labeling.stage import Process, run_stage
+from genprm_trl.labeling.stage_file import Outcome, stage_directory
+from tests.labeling import rationale_program
+from tests.labeling.stage_program import Number, Numbers
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster():
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100 * 2**20)
+    yield
+    ray.shutdown()
+
+
+@contextlib.asynccontextmanager
+async def dies() -> AsyncIterator[Process[Number]]:
+    async def process(number: Number) -> Outcome:
+        if number.value == 39:
+            raise GenPRMError("the engine died")
+        return Outcome(rows=[{"id": number.id, "pid": os.getpid()}])
+
+    yield process
+
+
+def test_two_workers_write_the_rows_of_one(tmp_path):
+    one, two = tmp_path / "one.jsonl", tmp_path / "two.jsonl"
+    alone = rationale_program.run(str(one), 40)
+    together = rationale_program.run(str(two), 40, execute=with_ray(2, 8))
+    assert two.read_bytes() == one.read_bytes()
+    assert together == alone
+
+
+def test_both_work_and_the_end_of_one_keeps_what_was_finished(tmp_path):
+    output = tmp_path / "rows.jsonl"
+    with pytest.raises(GenPRMError, match="the engine died"):
+        run_stage(dies, Numbers(40), output, {}, execute=with_ray(2, 8), progress=False)
+    journal = (stage_directory(output) / "journal.jsonl").read_text().splitlines()
+    pids = {row["pid"] for line in journal for row in json.loads(line)["rows"]}
+    assert len(pids) == 2
+    assert os.getpid() not in pids
+
+
+@pytest.mark.parametrize(("words", "options"), [((0,), {}), ((1, 0), {}), ((1,), {"gpus_per_worker": -1.0})])
+def test_numbers_are_checked(words, options):
+    with pytest.raises(ConfigError):
+        with_ray(*words, **options)
+
+
+def test_without_ray_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray.data", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'genprm-trl\[ray\]'"):
+        with_ray(2)
