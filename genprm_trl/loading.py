@@ -91,6 +91,35 @@ def iter_solutions(
     return solutions if limit is None else itertools.islice(solutions, limit)
 
 
+class SolutionStream:
+    """The solutions of a source, read anew each time it is iterated over; arguments as for `load_solutions`.
+
+    Attributes:
+        bad_rows: Rows that were left out when it was last iterated over.
+    """
+
+    def __init__(
+        self,
+        source: Any,
+        *,
+        split: str | None = None,
+        format: str = "auto",
+        limit: int | None = None,
+        skip_bad_rows: bool = False,
+    ):
+        self._arguments = {
+            "source": source, "split": split, "format": format, "limit": limit, "skip_bad_rows": skip_bad_rows
+        }  # fmt: skip
+        self.bad_rows = 0
+
+    def __iter__(self) -> Iterator[Solution]:
+        self.bad_rows = 0
+        return iter_solutions(**self._arguments, on_bad_row=self._count)
+
+    def _count(self, error: DataError) -> None:
+        self.bad_rows += 1
+
+
 def _iter_checked(
     source: Any,
     split: str | None,

@@ -71,6 +71,44 @@ def plot_score_by_n(
     return Path(path)
 
 
+def plot_bars(
+    path: str | Path,
+    names: Sequence[str],
+    values: Sequence[float],
+    *,
+    xlabel: str = "",
+    ylabel: str = "",
+    horizontal: bool = False,
+) -> Path:
+    """Draws a bar for each name, in order, and saves a PNG. Horizontal bars, for long names, go from top to bottom."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    height = max(2.0, 0.4 * len(names) + 1.0) if horizontal else 3.2
+    figure = Figure(figsize=(7.2, height), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    places = range(len(names))
+    if horizontal:
+        bars = axes.barh(places, values, color=_COLORS[0])
+        axes.set_yticks(places, names)
+        axes.invert_yaxis()
+        axes.set_xlabel(ylabel)
+        axes.bar_label(bars, fmt="{:,g}", padding=3, fontsize=8)
+        axes.margins(x=0.12)
+    else:
+        axes.bar(places, values, color=_COLORS[0])
+        step = -(-len(names) // 12)  # not more names than can be told apart
+        axes.set_xticks(places[::step], names[::step])
+        axes.set_xlabel(xlabel)
+        axes.set_ylabel(ylabel)
+    axes.grid(axis="x" if horizontal else "y", alpha=0.25)
+    axes.set_axisbelow(True)
+    # No date and no version in the file, so that equal numbers make equal pictures.
+    figure.savefig(path, metadata={"Software": None})
+    return Path(path)
+
+
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table; the first column is left-aligned, the others right-aligned."""
     lines = [

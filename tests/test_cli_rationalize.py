@@ -83,7 +83,7 @@ def test_labels_can_be_changed_without_another_critique(samples, tmp_path, capsy
     assert all(record.labels == [False] for record in iter_rationales(output))
     write_jsonl(labels, [replace(SOLUTIONS[0], problem="Another one?")])
     assert main(["consensus", str(samples), "--labels", str(labels), "--output", str(output), "--overwrite"]) == 2
-    assert "is another text than the solution of that id" in capsys.readouterr().err
+    assert "is another text than the one that was critiqued" in capsys.readouterr().err
 
 
 def test_without_agreement_every_readable_critique_is_kept(samples, tmp_path):

@@ -8,10 +8,10 @@ labels take seconds.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from genprm_trl.cli.stage_options import StageOptions
-from genprm_trl.errors import ConfigError, DataError
+from genprm_trl.errors import ConfigError
 
 
 @dataclass
@@ -35,27 +35,18 @@ class ConsensusOptions:
 
 
 def run(options: ConsensusOptions, stage: StageOptions) -> int:
-    from genprm_trl.labeling.consensus import ConsensusCounts, ConsensusWorker
+    from genprm_trl.labeling.consensus import ConsensusCounts, ConsensusWorker, relabelled
     from genprm_trl.labeling.samples import SampledSolution
-    from genprm_trl.loading import iter_records
-
-    labels = None if options.labels is None else _labels(options.labels)
+    from genprm_trl.loading import iter_records, iter_solutions
 
     class Items:
         """The critiques with the labels that count, read anew each time."""
 
         def __iter__(self) -> Iterator[SampledSolution]:
-            for sampled in iter_records(options.file, SampledSolution):
-                if labels is None:
-                    yield sampled
-                elif sampled.id in labels:
-                    digest, label = labels[sampled.id]
-                    if digest != sampled.solution.digest:
-                        raise DataError(
-                            f"'{sampled.id}' is another text than the solution of that id in {options.file}",
-                            file=options.labels,
-                        )
-                    yield replace(sampled, solution=replace(sampled.solution, label=label))
+            critiques = iter_records(options.file, SampledSolution)
+            if options.labels is None:
+                return critiques
+            return relabelled(critiques, iter_solutions(options.labels))
 
     worker = ConsensusWorker(options.min_agreement, options.require_agreement)
     summary = stage.run(
@@ -70,9 +61,3 @@ def run(options: ConsensusOptions, stage: StageOptions) -> int:
     if not summary.rows:
         raise ConfigError(f"no solution passed the filter; {stage.output} is empty")
     return 0
-
-
-def _labels(path: str) -> dict[str, tuple[str, int | None]]:
-    from genprm_trl.loading import iter_solutions
-
-    return {solution.id: (solution.digest, solution.label) for solution in iter_solutions(path)}

@@ -21,7 +21,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import NoneType
 from typing import Any, NoReturn, get_args, get_origin, get_type_hints
@@ -127,11 +127,15 @@ class OptionParser(TrlParser):
         print(f"{self.prog}: error: {message} (see {self.prog} --help)", file=sys.stderr)
         raise SystemExit(2)
 
-    def parse(self, arguments: Sequence[str]) -> tuple[Any, ...]:
+    def parse(
+        self, arguments: Sequence[str], config: Mapping[str, Any] | None = None, where: str = "config"
+    ) -> tuple[Any, ...]:
         """Reads a command line.
 
         Args:
             arguments: The words after the subcommand's name.
+            config: Values as a configuration file holds them, for what the command line does not say.
+            where: What errors call `config`.
 
         Returns:
             One object for each dataclass. (`verbose`, `quiet` and `debug` are the caller's to look for.)
@@ -145,6 +149,8 @@ class OptionParser(TrlParser):
             self.print_help()
             self.exit(0)
         self._check_names(words)
+        if config is not None:
+            self.set_defaults_with_config(**self._checked_values(config, where))
         if "--config" in words:
             at = words.index("--config")
             if at + 1 == len(words) or "--config" in words[at + 1 :]:
@@ -216,6 +222,11 @@ class OptionParser(TrlParser):
         if not isinstance(variables, dict):
             raise ConfigError(f"{where}, key 'env': must be a mapping of environment variables to values")
 
+        values = self._checked_values(config, where)
+        os.environ.update({str(name): str(value) for name, value in variables.items()})
+        return values
+
+    def _checked_values(self, config: Mapping[str, Any], where: str) -> dict[str, Any]:
         # Where a switch has a complement `--no_x`, the first action of the two is the one that takes a value.
         actions = {action.dest: action for action in reversed(self._actions) if action.dest in self._hints}
         values = {}
@@ -228,7 +239,6 @@ class OptionParser(TrlParser):
                 values[key] = _checked(actions[key], self._hints[key], value)
             except ValueError as error:
                 raise ConfigError(f"{where}, key '{key}': {error}") from error
-        os.environ.update({str(name): str(value) for name, value in variables.items()})
         return values
 
 

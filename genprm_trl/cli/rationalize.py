@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass, field
 
 from genprm_trl.cli.generator_options import GeneratorOptions
 from genprm_trl.cli.stage_options import StageOptions
-from genprm_trl.errors import DataError
 
 
 @dataclass
@@ -47,19 +46,17 @@ class RationalizeOptions:
 def run(options: RationalizeOptions, generator: GeneratorOptions, stage: StageOptions) -> int:
     from genprm_trl.labeling.rationales import RationaleSettings, RationaleWorker
     from genprm_trl.labeling.samples import SAMPLE_STATUSES
-    from genprm_trl.loading import load_solutions
+    from genprm_trl.loading import SolutionStream
     from genprm_trl.sandbox import LocalSandbox
 
     values = asdict(options)
     settings = RationaleSettings(**{name: values[name] for name in RationalizeOptions._SETTINGS})
-    skipped: list[DataError] = []
-    solutions = load_solutions(
+    solutions = SolutionStream(
         options.file,
         split=options.split,
         format=options.format,
         limit=options.limit,
         skip_bad_rows=options.skip_bad_rows,
-        on_bad_row=skipped.append,
     )
     source = {
         "reasoner": generator.model,
@@ -78,7 +75,7 @@ def run(options: RationalizeOptions, generator: GeneratorOptions, stage: StageOp
         worker,
         solutions,
         made_with,
-        bad_rows=lambda: len(skipped),
+        bad_rows=lambda: solutions.bad_rows,
         desc="Critiquing",
         unit="solution",
     )
@@ -93,7 +90,7 @@ def run(options: RationalizeOptions, generator: GeneratorOptions, stage: StageOp
     print(f"critiques          {summary.items * settings.samples} ({ends})")
     print(f"code blocks run    {counts.get('code_blocks', 0)}{f' ({code})' if code else ''}")
     print(f"tokens generated   {counts.get('tokens', 0):,}")
-    if skipped:
-        print(f"rows skipped       {len(skipped)} that could not be used (named above)")
+    if summary.bad_rows:
+        print(f"rows skipped       {summary.bad_rows} that could not be used (named above)")
     print(f"critiques          {stage.output}")
     return 0

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self, get_args
 
 from genprm_trl.errors import ConfigError, DataError
@@ -215,6 +215,27 @@ def decide(sampled: SampledSolution, *, min_agreement: float = 0.0, require_agre
     }
     record = RationaleRecord(solution, list(examined[chosen].rationales), list(examined[chosen].labels), source)
     return Decision(record, None, examined)
+
+
+def relabelled(critiques: Iterable[SampledSolution], solutions: Iterable[Solution]) -> Iterator[SampledSolution]:
+    """The critiques with the solutions, and so the labels, of another source.
+
+    Critiques of solutions that are not among them are left out. Little is held in memory where both come in the same
+    order.
+
+    Raises:
+        DataError: A solution is another text than the one that was critiqued under its id.
+    """
+    remaining = iter(solutions)
+    waiting: dict[str, Solution] = {}
+    for sampled in critiques:
+        while sampled.id not in waiting and (solution := next(remaining, None)) is not None:
+            waiting[solution.id] = solution
+        if (found := waiting.pop(sampled.id, None)) is None:
+            continue
+        if found.digest != sampled.solution.digest:
+            raise DataError(f"solution '{found.id}' is another text than the one that was critiqued under this id")
+        yield replace(sampled, solution=found)
 
 
 @dataclass(slots=True)

@@ -29,7 +29,7 @@ def with_ray(num_workers: int, max_items: int = 64, *, gpus_per_worker: float = 
     """An executor that works on items in `num_workers` actors of Ray Data.
 
     Ray is started on this machine unless it runs already or the environment variable RAY_ADDRESS names a cluster. The
-    worker must be picklable.
+    worker and the items are sent to other processes.
 
     Args:
         num_workers: Actors; each opens the stage's worker once.
@@ -48,6 +48,7 @@ def with_ray(num_workers: int, max_items: int = 64, *, gpus_per_worker: float = 
         raise ConfigError(f"gpus_per_worker must not be negative, got {gpus_per_worker}")
     try:
         import ray.data
+        from ray import cloudpickle
     except ImportError as error:
         raise MissingExtraError("ray", "ray", "working with several workers (--workers)") from error
     block_size = max(1, max_items // _BLOCKS_AT_ONCE)
@@ -63,7 +64,7 @@ def with_ray(num_workers: int, max_items: int = 64, *, gpus_per_worker: float = 
             return
         results = ray.data.from_arrow_refs(blocks).map_batches(
             _Actor,
-            fn_constructor_args=(pickle.dumps(worker),),
+            fn_constructor_args=(cloudpickle.dumps(worker),),
             batch_size=None,
             batch_format="pyarrow",
             zero_copy_batch=True,

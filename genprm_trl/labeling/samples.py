@@ -105,8 +105,8 @@ class SampledSolution:
 
     @property
     def digest(self) -> str:
-        """A short hash of everything that the consensus filter looks at."""
-        text = json.dumps([self.solution.digest, self.solution.label, [sample.to_dict() for sample in self.samples]])
+        """A short hash of everything that the consensus filter looks at or hands on."""
+        text = json.dumps(self.to_dict(), sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
     def to_dict(self) -> dict[str, Any]:
