@@ -33,6 +33,8 @@ _INCOMPLETE_HISTORY = (
     "the chat template does not keep every turn of the history, which a conversation with one turn a step needs; "
     "give another with the option chat_template"
 )
+# Texts below this many characters are kept in large caches.
+_SHORT = 500
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -78,8 +80,13 @@ class ChatFormat:
         self._adds_bos = bos is not None and tokenizer.encode("x", add_special_tokens=True)[:1] == [bos]
         # Encoders of the SentencePiece family put a space before each text they are given.
         self._adds_space = tokenizer.decode(self._plain_encode("x") + self._plain_encode("x")) != "xx"
-        # Forced texts recur endlessly; a bounded cache spares encoding them anew in every step.
+        # Forced texts recur endlessly, and the chains of a solution open with the same texts: bounded caches spare
+        # rendering and encoding them anew in every step and chain.
         self._encode_short = functools.lru_cache(maxsize=4096)(self._encode)
+        self._encode_long = functools.lru_cache(maxsize=256)(self._encode)
+        self._encode_first = functools.lru_cache(maxsize=256)(self._encode_start)
+        self._neutralize_short = functools.lru_cache(maxsize=4096)(self._neutralize)
+        self._render_known = functools.lru_cache(maxsize=512)(self._render)
         self._system_role = self._supports_system_role()
         self._check_history()
 
@@ -109,13 +116,16 @@ class ChatFormat:
 
     def encode(self, text: str) -> list[int]:
         """Encodes text that continues other text: no special tokens are added."""
-        return list(self._encode_short(text) if len(text) < 500 else self._encode(text))
+        return list(self._encode_short(text) if len(text) < _SHORT else self._encode_long(text))
 
     def encode_start(self, text: str) -> list[int]:
         """Encodes the start of a conversation: begin-of-text exactly once if the tokenizer would add it by itself."""
+        return list(self._encode_first(text))
+
+    def _encode_start(self, text: str) -> tuple[int, ...]:
         ids = self._plain_encode(text)
         bos = self.tokenizer.bos_token_id
-        return [bos, *ids] if self._adds_bos and ids[:1] != [bos] else ids
+        return (bos, *ids) if self._adds_bos and ids[:1] != [bos] else tuple(ids)
 
     def neutralize(self, text: str) -> str:
         """Makes text of others safe to encode.
@@ -123,6 +133,9 @@ class ChatFormat:
         Every control token's string is broken, so that a step or a program's output cannot end its turn; half
         characters (lone surrogates), which no tokenizer takes, become U+FFFD.
         """
+        return self._neutralize_short(text) if len(text) < _SHORT else self._neutralize(text)
+
+    def _neutralize(self, text: str) -> str:
         return self._control_start.sub(rf"\1{_BREAK}", _SURROGATE.sub("\ufffd", text))
 
     def closing_length(self, ids: Sequence[int]) -> int:
@@ -171,10 +184,14 @@ class ChatFormat:
         Returns:
             The template's text around the assistant's turns: one string more than there are such turns.
         """
-        prepared: list[dict[str, str]] = []
-        for message in messages:
-            content = _PLACEHOLDER if message["role"] == "assistant" else message["content"]
-            prepared.append({"role": message["role"], "content": content})
+        key = tuple(
+            (message["role"], _PLACEHOLDER if message["role"] == "assistant" else message["content"])
+            for message in messages
+        )
+        return list(self._render_known(key, open_turn))
+
+    def _render(self, messages: Sequence[tuple[str, str]], open_turn: bool) -> list[str]:
+        prepared = [{"role": role, "content": content} for role, content in messages]
         if prepared and prepared[0]["role"] == "system" and not self._system_role:
             system = prepared.pop(0)["content"]
             prepared[0] = {"role": "user", "content": f"{system}\n\n{prepared[0]['content']}"}
@@ -208,6 +225,10 @@ class _Turn:
     segments: list[_TurnSegment] = field(default_factory=list)
     encoded: tuple[str, list[int]] | None = None  # opening and leading forced text, so that they are encoded once
 
+    @property
+    def begins_forced(self) -> bool:
+        return bool(self.segments) and self.segments[0].kind == "forced"
+
 
 class Conversation:
     """One conversation as the model sees it, grown turn by turn.
@@ -225,16 +246,26 @@ class Conversation:
         self._messages: list[dict[str, str]] = []
         self._turns: list[_Turn] = []
         self._closed: list[int] = []  # ids of the finished turns as the open one sees them
-        self._closed_kinds: list[TokenKind] = []
+        self._prompt: list[int] | None = []  # these and the open turn's; None where they have to be put together anew
 
     def open_turn(self, messages: Iterable[dict[str, str]]) -> None:
         """Ends the open turn, adds `messages` (user and system) and opens the assistant's next turn."""
         for message in messages:
             self._messages.append({**message, "content": self._chat.neutralize(message["content"])})
         pieces = self._chat.render(self._messages, open_turn=True)
-        self._closed, self._closed_kinds = self._finished_turns(pieces[:-1])
+        if self._chat.turn_opening == "generation_prompt":
+            # Turns stay as they were opened, whatever the template does to history.
+            self._closed = self.token_ids if self._turns else []
+        else:
+            # Finished turns carry the template's marker, which they did not when they were written.
+            self._closed = [
+                token
+                for index, (turn, opening) in enumerate(zip(self._turns, pieces[:-1], strict=True))
+                for token in self._turn_ids(index, turn, opening)
+            ]
         self._messages.append({"role": "assistant", "content": ""})
         self._turns.append(_Turn(pieces[-1]))
+        self._prompt = None
 
     def append(self, text: str, kind: SegmentKind) -> None:
         """Adds text to the open turn. Control tokens' strings in it stay text (see `ChatFormat.neutralize`)."""
@@ -242,11 +273,17 @@ class Conversation:
 
     def append_ids(self, ids: Sequence[int], text: str, kind: SegmentKind = "written") -> None:
         """Adds text to the open turn in the token ids that it was generated in."""
-        self._turns[-1].segments.append(_TurnSegment(kind, text, list(ids)))
+        segments = self._turns[-1].segments
+        segments.append(_TurnSegment(kind, text, list(ids)))
+        if len(segments) == 1:
+            self._prompt = None  # a forced prefix is encoded with the template's text before it
+        elif self._prompt is not None:
+            self._prompt += ids
 
     def rewind(self, keep: int) -> None:
         """Drops all but the first `keep` segments of the open turn."""
         del self._turns[-1].segments[keep:]
+        self._prompt = None
 
     @property
     def turn_count(self) -> int:
@@ -271,59 +308,53 @@ class Conversation:
     @property
     def token_ids(self) -> list[int]:
         """The whole conversation up to here, as the model continues it."""
-        turn = self._turns[-1]
-        ids, _ = self._turn_ids(turn, turn.opening)
-        return self._closed + ids
+        if self._prompt is None:
+            index, turn = len(self._turns) - 1, self._turns[-1]
+            self._prompt = self._closed + self._turn_ids(index, turn, turn.opening)
+        return list(self._prompt)
 
-    def _finished_turns(self, openings: Sequence[str]) -> tuple[list[int], list[TokenKind]]:
-        """Ids and kinds of all turns so far as a later turn, or training, sees them.
-
-        Args:
-            openings: The template's text before each turn, rendered with all turns finished.
-        """
-        if not self._turns:
-            return [], []
-        if self._chat.turn_opening == "generation_prompt":
-            # Turns stay as they were opened, whatever the template does to history.
-            ids, kinds = self._turn_ids(self._turns[-1], self._turns[-1].opening)
-            return self._closed + ids, self._closed_kinds + kinds
-        # Finished turns carry the template's marker, which they did not when they were written.
-        ids, kinds = [], []
-        for turn, opening in zip(self._turns, openings, strict=True):
-            turn_ids, turn_kinds = self._turn_ids(turn, opening)
-            ids += turn_ids
-            kinds += turn_kinds
-        return ids, kinds
-
-    def _turn_ids(self, turn: _Turn, opening: str) -> tuple[list[int], list[TokenKind]]:
-        """Ids and kinds of a turn with what leads up to it."""
-        segments = turn.segments
-        first = turn is self._turns[0]
+    def _leading_ids(self, index: int, turn: _Turn, opening: str) -> list[int]:
+        """Ids of the template's text that leads up to a turn, and of the forced prefix that the turn begins with."""
         text = opening
-        kinds: list[TokenKind] = []
-        forced = bool(segments) and segments[0].kind == "forced"
-        if forced:
+        if turn.begins_forced:
             # Nothing stands between the template's text and a forced prefix, so they are encoded as one text: in the
             # published inference, too, the model sees the tokens of the whole.
-            text += self._chat.neutralize(segments[0].text)
+            text += self._chat.neutralize(turn.segments[0].text)
         if turn.encoded is None or turn.encoded[0] != text:
-            turn.encoded = (text, self._chat.encode_start(text) if first else self._chat.encode(text))
-        ids = turn.encoded[1]
-        if not first:
+            turn.encoded = (text, self._chat.encode(text) if index else self._chat.encode_start(text))
+        return turn.encoded[1]
+
+    def _turn_ids(self, index: int, turn: _Turn, opening: str) -> list[int]:
+        """Ids of a turn with what leads up to it."""
+        ids = list(self._leading_ids(index, turn, opening))
+        for segment in turn.segments[turn.begins_forced :]:
+            ids += segment.ids
+        return ids
+
+    def _turn_kinds(self, index: int, turn: _Turn, opening: str) -> list[TokenKind]:
+        """The kinds of `_turn_ids`."""
+        leading = self._leading_ids(index, turn, opening)
+        kinds: list[TokenKind] = []
+        if index:
             # The text between two turns begins with what ends the one before: the model must learn to write it.
-            kinds += ["end_of_turn"] * self._chat.closing_length(ids)
-        prefix_tokens = len(segments[0].ids) if forced else 0
-        kinds += ["template"] * max(len(ids) - len(kinds) - prefix_tokens, 0)
-        kinds += ["forced"] * (len(ids) - len(kinds))
-        for segment in segments[1:] if forced else segments:
-            ids = ids + segment.ids
+            kinds += ["end_of_turn"] * self._chat.closing_length(leading)
+        prefix_tokens = len(turn.segments[0].ids) if turn.begins_forced else 0
+        kinds += ["template"] * max(len(leading) - len(kinds) - prefix_tokens, 0)
+        kinds += ["forced"] * (len(leading) - len(kinds))
+        for segment in turn.segments[turn.begins_forced :]:
             kinds += [segment.kind] * len(segment.ids)
-        return ids, kinds
+        return kinds
 
     def finished(self) -> tuple[list[int], list[TokenKind]]:
         """The finished conversation for training: token ids and, for each, who put it there."""
         pieces = self._chat.render(self._messages, open_turn=False)
-        ids, kinds = self._finished_turns(pieces[:-1])
+        ids: list[int] = []
+        kinds: list[TokenKind] = []
+        for index, (turn, rendered) in enumerate(zip(self._turns, pieces[:-1], strict=True)):
+            # As `open_turn` would see them in the next one.
+            opening = turn.opening if self._chat.turn_opening == "generation_prompt" else rendered
+            ids += self._turn_ids(index, turn, opening)
+            kinds += self._turn_kinds(index, turn, opening)
         closing = self._chat.encode(pieces[-1])
         ends = self._chat.closing_length(closing)
         kinds += ["end_of_turn"] * ends
