@@ -111,9 +111,9 @@ class ReplayGenerator:
         prompt = self.tokenizer.decode(token_ids)
         assert self.conversation.startswith(prompt)
         rest = self.conversation[len(prompt) :]
-        end = min(rest.find(stop) + len(stop) for stop in params.stop if stop in rest)
-        ids = self.tokenizer.encode(rest[:end], add_special_tokens=False)
-        return GenerationResult(rest[:end], ids, [], "stop", len(ids))
+        end = min((rest.find(stop) + len(stop) for stop in params.stop if stop in rest), default=len(rest))
+        ids = self.tokenizer.encode(rest[:end], add_special_tokens=False)[: params.max_new_tokens]
+        return GenerationResult(self.tokenizer.decode(ids), ids, [], "stop", len(ids))
 
     async def close(self) -> None: ...
 
