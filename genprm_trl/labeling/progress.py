@@ -1,0 +1,224 @@
+"""From Monte Carlo estimates to step labels: relative progress, hard and difference labels.
+
+The estimate MC(s) of a state is the share of roll-outs from it that end at the right answer. A solution of T steps has
+T + 1 states: the problem itself (`initial`, MC(s_1)) and the prefix after each step (`mc`, MC(s_t, a_t)). A rule
+compares the estimate after a step with the one before it:
+
+| rule | a step is correct if | source |
+| --- | --- | --- |
+| relative progress (RPE) | MC(s_t, a_t) / MC(s_t) >= epsilon | GenPRM, arXiv 2504.00891, section 3.2 |
+| difference | MC(s_t, a_t) - MC(s_t) >= -delta | the same paper's ablation, section 5 |
+| hard | MC(s_t, a_t) > 0 | Math-Shepherd, arXiv 2312.08935, section 3.3 |
+
+The same conventions hold under every rule:
+
+- **Zero stays zero.** After the first step whose estimate is 0 every later one counts as 0, whatever is given for it;
+  such a step needs no roll-outs and may be given as None.
+- **Zero after zero is wrong.** Where nothing was left to lose nothing is progress, though a difference of 0 is.
+- **From zero to more is progress.** MC(s_1) = 0 says that the completion model did not solve the problem by itself. A
+  first step with an estimate above 0 is then correct: its ratio is infinite.
+- A ratio above 1 (the step helps) is correct like any ratio from epsilon on, and is not clipped.
+- An estimate is a ratio of two counts and is taken as one: the nearest fraction with a denominator up to a million.
+  A step exactly at the threshold is correct, whatever floating point makes of 0.24 / 0.3.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal, Protocol, get_args
+
+from genprm_trl.errors import ConfigError
+
+RuleName = Literal["rpe", "hard", "difference"]
+
+_MAX_DENOMINATOR = 10**6
+
+
+class LabelRule(Protocol):
+    """Judges a step by the estimates before and after it.
+
+    For estimates before it above 0, a rule is monotone: a step that is correct stays so with more before it taken
+    away or more after it added. What is exact in `early_stopping` rests on that.
+    """
+
+    def judge(self, before: Fraction, after: Fraction) -> bool:
+        """Whether a step is correct that leads from an estimate above 0 to another."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RelativeProgress:
+    """MC(s_t, a_t) / MC(s_t) >= epsilon."""
+
+    epsilon: float = 0.8
+
+    def __post_init__(self) -> None:
+        if not 0 < self.epsilon < math.inf:
+            raise ConfigError(f"epsilon must be above 0, got {self.epsilon}")
+
+    def judge(self, before: Fraction, after: Fraction) -> bool:
+        return after >= _exact(self.epsilon) * before
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """MC(s_t, a_t) - MC(s_t) >= -delta."""
+
+    delta: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.delta <= 1:
+            raise ConfigError(f"delta must be within [0, 1], got {self.delta}")
+
+    def judge(self, before: Fraction, after: Fraction) -> bool:
+        return after - before >= -_exact(self.delta)
+
+
+@dataclass(frozen=True, slots=True)
+class Hard:
+    """MC(s_t, a_t) > 0."""
+
+    def judge(self, before: Fraction, after: Fraction) -> bool:
+        return after > 0
+
+
+def make_rule(name: RuleName, *, epsilon: float = 0.8, delta: float = 0.1) -> LabelRule:
+    """The rule of a name.
+
+    Raises:
+        ConfigError: The name is unknown, or the rule's own threshold is out of range.
+    """
+    match name:
+        case "rpe":
+            return RelativeProgress(epsilon)
+        case "hard":
+            return Hard()
+        case "difference":
+            return Difference(delta)
+    raise ConfigError(f"unknown label rule {name!r}; choose one of {', '.join(get_args(RuleName))}")
+
+
+def judge_step(rule: LabelRule, before: Fraction, after: Fraction) -> bool:
+    """A rule with the conventions about zero."""
+    if before == 0:
+        return after > 0
+    return rule.judge(before, after)
+
+
+def step_labels(mc: Sequence[float | None], initial: float, rule: LabelRule) -> list[bool]:
+    """Labels the steps of a solution by a rule.
+
+    Args:
+        mc: The estimate after each step, in [0, 1]; None for steps after the first with estimate 0.
+        initial: The problem's own estimate MC(s_1).
+        rule: The rule.
+
+    Returns:
+        For each step whether it is correct.
+
+    Raises:
+        ValueError: An estimate is outside [0, 1], or missing where it counts.
+    """
+    before = _estimate(initial, "initial")
+    labels = []
+    lost = False
+    for index, value in enumerate(mc):
+        if lost:
+            labels.append(False)
+            continue
+        if value is None:
+            raise ValueError(f"mc[{index}] is missing, and no step before it has the estimate 0")
+        after = _estimate(value, f"mc[{index}]")
+        labels.append(judge_step(rule, before, after))
+        before, lost = after, after == 0
+    return labels
+
+
+def relative_progress(mc: Sequence[float | None], initial: float, epsilon: float = 0.8) -> list[bool]:
+    """Labels by Relative Progress Estimation (arXiv 2504.00891, section 3.2): correct iff the ratio reaches epsilon.
+
+    Args:
+        mc: The estimate MC(s_t, a_t) after each step t, in [0, 1]; None for steps after the first with estimate 0.
+        initial: The problem's own estimate MC(s_1), in [0, 1].
+        epsilon: The least ratio of a correct step.
+
+    Returns:
+        For each step whether it is correct.
+
+    Raises:
+        ValueError: An estimate is outside [0, 1], or missing where it counts.
+        ConfigError: Epsilon is not above 0.
+
+    Examples:
+        >>> relative_progress([0.5, 0.45, 0.25, 0.0, 0.0], initial=0.5)
+        [True, True, False, False, False]
+    """
+    return step_labels(mc, initial, RelativeProgress(epsilon))
+
+
+def hard_labels(mc: Sequence[float | None], initial: float) -> list[bool]:
+    """Hard labels (Math-Shepherd, arXiv 2312.08935): correct iff any roll-out reached the answer.
+
+    Arguments and errors as for `relative_progress`. The initial estimate decides nothing; it is taken so that the
+    three rules can stand in for each other.
+
+    Examples:
+        >>> hard_labels([0.5, 0.45, 0.25, 0.0, 0.0], initial=0.5)
+        [True, True, True, False, False]
+    """
+    return step_labels(mc, initial, Hard())
+
+
+def difference_labels(mc: Sequence[float | None], initial: float, delta: float = 0.1) -> list[bool]:
+    """Labels by the difference of estimates: correct iff MC(s_t, a_t) - MC(s_t) >= -delta.
+
+    Other arguments and errors as for `relative_progress`.
+
+    Args:
+        delta: The largest loss of a correct step, in [0, 1]. The paper compares 0.1 and 0.5.
+
+    Examples:
+        >>> difference_labels([0.5, 0.45, 0.25, 0.0, 0.0], initial=0.5)
+        [True, True, False, False, False]
+    """
+    return step_labels(mc, initial, Difference(delta))
+
+
+def progress_ratios(mc: Sequence[float | None], initial: float) -> list[float]:
+    """The ratios MC(s_t, a_t) / MC(s_t) that relative progress compares with epsilon.
+
+    Infinite from 0 to more, 0 from 0 to 0; 0 for every step after the first with estimate 0. Arguments and errors as
+    for `relative_progress`.
+
+    Examples:
+        >>> progress_ratios([0.5, 0.75, 0.25, 0.0, 0.0], initial=0.5)
+        [1.0, 1.5, 0.3333333333333333, 0.0, 0.0]
+    """
+    # Any rule checks the estimates on the way.
+    step_labels(mc, initial, Hard())
+    ratios: list[float] = []
+    before, lost = _estimate(initial, "initial"), False
+    for value in mc:
+        after = Fraction(0) if lost or value is None else _estimate(value, "mc")
+        ratios.append(float(after / before) if before else (math.inf if after else 0.0))
+        before, lost = after, lost or after == 0
+    return ratios
+
+
+def first_error(labels: Sequence[bool]) -> int:
+    """Index from 0 of the first wrong step, -1 for none: `Solution.label`."""
+    return next((index for index, correct in enumerate(labels) if not correct), -1)
+
+
+def _exact(threshold: float) -> Fraction:
+    """A threshold as it is written: 0.8 is 4/5 and not the nearest binary fraction."""
+    return Fraction(str(threshold))
+
+
+def _estimate(value: float, name: str) -> Fraction:
+    if not 0 <= value <= 1:  # NaN, too
+        raise ValueError(f"{name} must be within [0, 1], but is {value}")
+    return Fraction(value).limit_denominator(_MAX_DENOMINATOR)
