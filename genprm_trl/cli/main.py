@@ -39,6 +39,8 @@ COMMANDS: dict[str, Command] = {
     "quickstart": Command(
         "genprm_trl.cli.quickstart", "train a small GenPRM on this machine, measure it, and show the results"
     ),
+    "rollout": Command("genprm_trl.cli.rollout", "sample solutions of problems, as many right as wrong ones"),
+    "label": Command("genprm_trl.cli.label", "label the steps of solutions by Monte Carlo estimates"),
     "rationalize": Command("genprm_trl.cli.rationalize", "let a strong reasoner critique solutions, running its code"),
     "consensus": Command(
         "genprm_trl.cli.consensus", "keep the critiques that agree with the labels, as training data"

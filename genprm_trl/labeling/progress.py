@@ -28,7 +28,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal, Protocol, get_args
+from typing import ClassVar, Literal, Protocol, get_args
 
 from genprm_trl.errors import ConfigError
 
@@ -40,9 +40,14 @@ _MAX_DENOMINATOR = 10**6
 class LabelRule(Protocol):
     """Judges a step by the estimates before and after it.
 
-    For estimates before it above 0, a rule is monotone: a step that is correct stays so with more before it taken
-    away or more after it added. What is exact in `early_stopping` rests on that.
+    For estimates before it above 0, a rule is monotone: a correct step stays correct where the estimate before it is
+    smaller or the one after it larger. What is exact in `early_stopping` rests on that. Rules are hashable.
+
+    Attributes:
+        compares: Whether the estimate before the step matters at all (once it is above 0).
     """
+
+    compares: ClassVar[bool]
 
     def judge(self, before: Fraction, after: Fraction) -> bool:
         """Whether a step is correct that leads from an estimate above 0 to another."""
@@ -53,6 +58,7 @@ class LabelRule(Protocol):
 class RelativeProgress:
     """MC(s_t, a_t) / MC(s_t) >= epsilon."""
 
+    compares: ClassVar[bool] = True
     epsilon: float = 0.8
 
     def __post_init__(self) -> None:
@@ -67,6 +73,7 @@ class RelativeProgress:
 class Difference:
     """MC(s_t, a_t) - MC(s_t) >= -delta."""
 
+    compares: ClassVar[bool] = True
     delta: float = 0.1
 
     def __post_init__(self) -> None:
@@ -80,6 +87,8 @@ class Difference:
 @dataclass(frozen=True, slots=True)
 class Hard:
     """MC(s_t, a_t) > 0."""
+
+    compares: ClassVar[bool] = False
 
     def judge(self, before: Fraction, after: Fraction) -> bool:
         return after > 0

@@ -9,17 +9,19 @@ of each as it comes, and ends with the output in the order of the input. Where t
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
 
 from genprm_trl.errors import ConfigError, GenPRMError
+from genprm_trl.labeling.partial_results import PartialResults
 from genprm_trl.labeling.stage_file import ItemT, Outcome, StageFile, StageSummary
 from genprm_trl.streaming import iterate_in_thread
 
@@ -52,7 +54,8 @@ class Finished:
     error: str = ""
 
 
-Executor = Callable[[Worker[ItemT], Iterable[ItemT]], Iterator[Finished]]
+# An executor gives a generator, so that the work ends where its results are not asked for any more.
+Executor = Callable[[Worker[ItemT], Iterable[ItemT]], Generator[Finished, None, None]]
 
 
 def run_stage(
@@ -62,6 +65,7 @@ def run_stage(
     settings: Mapping[str, Any],
     *,
     execute: Executor[ItemT] | None = None,
+    partial: PartialResults | None = None,
     overwrite: bool = False,
     drop_failed: bool = False,
     bad_rows: Callable[[], int] = lambda: 0,
@@ -81,6 +85,7 @@ def run_stage(
         output: The output file; see `stage_file`.
         settings: What decides the rows, as JSON values. An output made with others is refused.
         execute: Runs the work; `in_this_process` by default.
+        partial: Where the worker keeps what it has of items that are not finished.
         overwrite: Start anew.
         drop_failed: Leave out items that failed, counted as dropped for the reason `failed`, instead of raising.
         bad_rows: How many rows of the input could not be used; asked for when the input has been read.
@@ -97,32 +102,36 @@ def run_stage(
         GenPRMError: Items failed. What is finished is kept, and the same call goes on from there.
     """
     run: Executor[ItemT] = execute if execute is not None else in_this_process()
-    with StageFile(output, settings, items, overwrite=overwrite) as file:
+    with (
+        StageFile(output, settings, items, overwrite=overwrite) as file,
+        contextlib.closing(partial) if partial is not None else contextlib.nullcontext(),
+    ):
         skipped = bad_rows()
         if on_start is not None:
             on_start(file)
         if 0 < file.done < file.total:
             logger.info("%s: %d of %d are done; going on with the others", file.path, file.done, file.total)
         if file.done < file.total:
-            failures = _Failures(file, drop_failed)
-            with tqdm(
+            if partial is not None:
+                partial.open(file.partial_path, file.unfinished)
+            bar = tqdm(
                 total=file.total, initial=file.done, desc=desc, unit=unit, disable=not progress, dynamic_ncols=True
-            ) as bar:
-                finished_items = run(worker, file.remaining())
-                try:
-                    for finished in finished_items:
-                        if finished.outcome is None:
-                            failures.add(finished)
-                        else:
-                            failures.in_a_row = 0
-                            file.write(finished.id, finished.digest, finished.outcome)
-                        bar.update()
-                finally:
-                    close = getattr(finished_items, "close", None)
-                    if close is not None:
-                        close()
-            failures.settle()
+            )
+            with bar, contextlib.closing(run(worker, file.remaining())) as finished_items:
+                _write_all(finished_items, file, drop_failed, bar)
         return file.finish(bad_rows=skipped)
+
+
+def _write_all(finished_items: Iterable[Finished], file: StageFile[Any], drop_failed: bool, bar: Any) -> None:
+    failures = _Failures(file, drop_failed)
+    for finished in finished_items:
+        if finished.outcome is None:
+            failures.add(finished)
+        else:
+            failures.in_a_row = 0
+            file.write(finished.id, finished.digest, finished.outcome)
+        bar.update()
+    failures.settle()
 
 
 @dataclass(slots=True)
@@ -171,9 +180,9 @@ def in_this_process(max_items: int = 64) -> Executor[Any]:
     if max_items < 1:
         raise ConfigError(f"the number of items worked on at once must be at least 1, got {max_items}")
 
-    def execute(worker: Worker[Any], items: Iterable[Any]) -> Iterator[Finished]:
+    def execute(worker: Worker[Any], items: Iterable[Any]) -> Generator[Finished, None, None]:
         # Little is held back for the writer: what is finished and not written would be lost in a kill.
-        return iterate_in_thread(partial(_work, worker, items, max_items), prefetch=16)
+        yield from iterate_in_thread(functools.partial(_work, worker, items, max_items), prefetch=16)
 
     return execute
 

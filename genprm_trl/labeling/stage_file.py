@@ -2,6 +2,7 @@
 
     rollouts.jsonl                       the rows, in the order of the input; there once the stage is finished
     rollouts.jsonl.stage/journal.jsonl   what came of each input item, a line each, as items finish
+    rollouts.jsonl.stage/partial.jsonl   what there is of items that are not finished; gone once all are
     rollouts.jsonl.stage/settings.json   what the rows were made with
     rollouts.jsonl.stage/summary.json    counts
 
@@ -15,7 +16,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -150,6 +151,7 @@ class StageFile(Generic[ItemT]):
         try:
             if overwrite:
                 self.path.unlink(missing_ok=True)
+                self.partial_path.unlink(missing_ok=True)
             made = self.path if self.journal_path.stat().st_size else None
             check_settings(self._directory / "settings.json", settings, made=made, what="rows")
             self._places = dict.fromkeys(digests, _NOT_DONE)
@@ -163,6 +165,10 @@ class StageFile(Generic[ItemT]):
     @property
     def journal_path(self) -> Path:
         return self._directory / "journal.jsonl"
+
+    @property
+    def partial_path(self) -> Path:
+        return self._directory / "partial.jsonl"
 
     def _check_path(self, overwrite: bool) -> None:
         if self.path.is_dir():
@@ -205,6 +211,11 @@ class StageFile(Generic[ItemT]):
                         )
                     self._places[name] = place
                 place += len(line)
+
+    @property
+    def unfinished(self) -> Container[str]:
+        """The ids of the items that are not done."""
+        return _Unfinished(self._places)
 
     def remaining(self) -> Iterator[ItemT]:
         """The items that nothing is known of yet, in the input's order, read as they are asked for."""
@@ -260,6 +271,7 @@ class StageFile(Generic[ItemT]):
                 file.write(json.dumps(summary.to_dict(), indent=2).encode() + b"\n")
         except OSError as error:
             raise DataError(f"cannot be written: {error.strerror}", file=str(path)) from error
+        self.partial_path.unlink(missing_ok=True)
         return summary
 
     def close(self) -> None:
@@ -267,6 +279,8 @@ class StageFile(Generic[ItemT]):
         if self.journal_path.exists() and not self.journal_path.stat().st_size and not self.path.exists():
             self.journal_path.unlink()
             (self._directory / "settings.json").unlink(missing_ok=True)
+            if self.partial_path.exists() and not self.partial_path.stat().st_size:
+                self.partial_path.unlink()
             if not os.listdir(self._directory):  # noqa: PTH208 (nothing of the entries is needed)
                 self._directory.rmdir()
         self._writer.close()
@@ -278,3 +292,11 @@ class StageFile(Generic[ItemT]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Unfinished:
+    places: Mapping[str, int]
+
+    def __contains__(self, id: object) -> bool:
+        return self.places.get(id) == _NOT_DONE  # type: ignore[call-overload]  # any object may be looked for

@@ -1,0 +1,93 @@
+"""Sample solutions of problems, and keep as many right as wrong ones of each.
+
+FILE holds problems with their answers: GSM8K, MATH, ProcessBench rows and the other known formats, or rows with
+`problem` and `answer`. Solutions are sampled in rounds until there are right and wrong ones enough; a problem without
+a right or without a wrong one is left out and counted. A run that was stopped goes on where it was when started again
+with the same words.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+
+from genprm_trl.cli.generator_options import GeneratorOptions
+from genprm_trl.cli.solver_options import SolverOptions
+from genprm_trl.cli.stage_options import StageOptions
+
+
+@dataclass
+class RolloutOptions:
+    """Options of `genprm rollout`."""
+
+    file: str = field(metadata={"help": "Problems with their answers: a file, or a data set.", "positional": True})
+    split: str | None = field(default=None, metadata={"help": "Split of FILE, where it has several."})
+    limit: int | None = field(default=None, metadata={"help": "Take the first LIMIT problems alone."})
+    skip_bad_rows: bool = field(
+        default=False, metadata={"help": "Report and skip unusable rows instead of stopping before work starts."}
+    )
+    max_samples: int = field(default=2048, metadata={"help": "Bound on the solutions sampled of a problem."})
+    first_round: int = field(
+        default=16, metadata={"help": "Solutions of the first round; each later one doubles what there is."}
+    )
+    give_up: int = field(
+        default=256,
+        metadata={
+            "help": "Leave a problem out of which so many solutions hold no right one, or no wrong one. MAX_SAMPLES "
+            "or more: never before that."
+        },
+    )
+    keep: int = field(default=16, metadata={"help": "Solutions kept of a problem, half of them right."})
+
+
+def run(options: RolloutOptions, generator: GeneratorOptions, solver: SolverOptions, stage: StageOptions) -> int:
+    from genprm_trl.labeling.partial_results import PartialResults
+    from genprm_trl.labeling.problems import ProblemStream
+    from genprm_trl.labeling.rollout_stage import RolloutWorker
+    from genprm_trl.labeling.rollouts import RolloutConfig
+    from genprm_trl.settings_file import settings_digest
+
+    config = RolloutConfig(
+        max_samples=options.max_samples,
+        first_round=options.first_round,
+        give_up=options.give_up,
+        keep=options.keep,
+        seed=solver.seed,
+    )
+    settings = {**generator.what_decides_text(), **solver.what_decides_text(), **asdict(config)}
+    source = {"policy": generator.model, "seed": solver.seed, "settings": settings_digest(settings)}
+    problems = ProblemStream(
+        options.file, split=options.split, limit=options.limit, skip_bad_rows=options.skip_bad_rows
+    )
+    partial = PartialResults()
+    worker = RolloutWorker(
+        generator.opener(), solver.settings(generator.chat_template()), config, source, partial=partial
+    )
+    summary = stage.run(
+        worker,
+        problems,
+        settings,
+        partial=partial,
+        bad_rows=lambda: problems.bad_rows,
+        desc="Rolling out",
+        unit="problem",
+    )
+    counts = {name: int(count) for name, count in summary.counts.items()}
+    without = ", ".join(
+        f"{summary.dropped[f'problems_without_a_{kind}_solution']} without a {kind} solution"
+        for kind in ("right", "wrong")
+    )
+    left_out = ", ".join(
+        f"{count} {name.removeprefix('solutions_').replace('_', ' ')}"
+        for name, count in sorted(summary.dropped.items())
+        if name.startswith("solutions_")
+    )
+    print(f"problems           {summary.items}, of which {counts.get('problems_kept', 0)} are kept ({without})")
+    print(f"solutions sampled  {counts.get('samples', 0)}, of which {counts.get('samples_right', 0)} are right")
+    print(f"solutions kept     {summary.rows}, half of them right ({left_out or 'none left out'})")
+    print(f"tokens generated   {counts.get('tokens', 0):,}")
+    if summary.bad_rows:
+        print(f"rows skipped       {summary.bad_rows} that could not be used (named above)")
+    if summary.dropped["failed"]:
+        print(f"problems failed    {summary.dropped['failed']}, left out (named above)")
+    print(f"solutions          {stage.output}")
+    return 0

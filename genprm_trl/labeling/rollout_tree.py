@@ -1,0 +1,154 @@
+"""The states of a problem's solutions, and their roll-outs: each state once, however many solutions share it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from genprm_trl.grading import grade_many
+from genprm_trl.labeling.solver import Solver
+from genprm_trl.seeding import derive_seed
+from genprm_trl.steps import join_steps
+
+
+@dataclass(slots=True)
+class State:
+    """The first steps of a solution (none of them: the problem itself), and what its roll-outs came to.
+
+    Attributes:
+        text: The steps as the model goes on from them.
+        digest: A short hash of problem and text. Roll-out i of a state has a seed made of it and of i, so a state's
+            roll-outs are one fixed stream, and an estimate is a prefix of it.
+        outcomes: Whether each roll-out so far reached the answer, in the stream's order.
+        tokens: What they took, without those of an earlier labelling.
+        reused: How many of them are an earlier labelling's.
+        known: The estimate of a complete solution, 0 or 1, which needs no roll-outs.
+    """
+
+    text: str
+    digest: str
+    outcomes: list[bool] = field(default_factory=list)
+    tokens: int = 0
+    reused: int = 0
+    known: int | None = None
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def bits(self) -> str:
+        """The outcomes as a string of `0` and `1`."""
+        return write_bits(self.outcomes)
+
+    @property
+    def estimate(self) -> float | None:
+        """The share of successes; None without roll-outs."""
+        if self.known is not None:
+            return float(self.known)
+        return sum(self.outcomes) / len(self.outcomes) if self.outcomes else None
+
+
+def write_bits(outcomes: Sequence[bool]) -> str:
+    return "".join("1" if outcome else "0" for outcome in outcomes)
+
+
+class RolloutTree:
+    """All states of one problem's solutions.
+
+    Args:
+        solver: The completion model.
+        problem: The problem's text.
+        answer: The reference answer.
+        seed: The run's seed.
+        keep: Called with what new roll-outs of a state came to, as a JSON object; `restore` takes it back.
+        reused: State digest to the bits of an earlier labelling, whose roll-outs are not paid for again.
+    """
+
+    def __init__(
+        self,
+        solver: Solver,
+        problem: str,
+        answer: str,
+        *,
+        seed: int,
+        keep: Callable[[dict[str, Any]], None] = lambda record: None,
+        reused: Mapping[str, str] | None = None,
+    ):
+        self._solver, self._problem, self._answer, self._seed = solver, problem, answer, seed
+        self._keep = keep
+        self._reused = reused or {}
+        self._restored: dict[str, tuple[list[bool], int]] = {}
+        self.states: dict[str, State] = {}
+
+    def restore(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Takes up roll-outs that a run before this one paid for. To be called before the first state is asked for."""
+        for record in records:
+            outcomes, tokens = self._restored.get(record["state"], ([], 0))
+            # What a state had from elsewhere is not in its records: they say where they begin.
+            known = [*self._bits(self._reused.get(record["state"], "")), *outcomes]
+            if record["start"] == len(known):
+                outcomes = [*outcomes, *self._bits(record["outcomes"])]
+                self._restored[record["state"]] = (outcomes, tokens + record["tokens"])
+
+    @staticmethod
+    def _bits(text: str) -> list[bool]:
+        return [bit == "1" for bit in text]
+
+    def state(self, text: str, known: int | None = None) -> State:
+        """The state of a text, the same object each time."""
+        digest = state_digest(self._problem, text)
+        # A complete solution is a state of its own: another one may go on from the same text.
+        key = digest if known is None else f"{digest} complete"
+        if key not in self.states:
+            state = State(text, digest, known=known)
+            if known is None:
+                state.outcomes = self._bits(self._reused.get(digest, ""))
+                state.reused = len(state.outcomes)
+                outcomes, state.tokens = self._restored.get(digest, ([], 0))
+                state.outcomes += outcomes
+            self.states[key] = state
+        return self.states[key]
+
+    async def sample(self, state: State, trials: int) -> None:
+        """Makes sure that a state has so many roll-outs.
+
+        Raises:
+            ItemFailed: The generator failed on one of them. None of those that were missing is kept then.
+        """
+        async with state.lock:
+            start = len(state.outcomes)
+            if start >= trials:
+                return
+            prompt = self._solver.prompt(self._problem, state.text)
+            requests = [
+                asyncio.create_task(
+                    self._solver.complete(prompt, derive_seed(self._seed, state.digest, number), affinity=state.digest)
+                )
+                for number in range(start, trials)
+            ]
+            try:
+                results = await asyncio.gather(*requests)
+            finally:
+                for request in requests:
+                    request.cancel()
+                await asyncio.gather(*requests, return_exceptions=True)
+            pairs = [(state.text + result.text, self._answer) for result in results]
+            outcomes = [grade.correct for grade in await asyncio.to_thread(grade_many, pairs)]
+            tokens = sum(result.num_generated for result in results)
+            self._keep(
+                {"state": state.digest, "start": start, "outcomes": write_bits(outcomes), "tokens": tokens},
+            )
+            state.outcomes += outcomes
+            state.tokens += tokens
+
+
+def state_digest(problem: str, text: str) -> str:
+    """A short hash of a problem and the beginning of a solution."""
+    key = f"{problem}\0{text}".encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(key, digest_size=8).hexdigest()
+
+
+def prefix_text(steps: Sequence[str], separator: str) -> str:
+    """The beginning of a solution as the model goes on from it, empty for no steps."""
+    return join_steps(steps, separator) + separator if steps else ""

@@ -1,0 +1,277 @@
+"""Solutions to label: sampled with step forcing until there are right and wrong ones, then chosen evenly.
+
+arXiv 2504.00891, section 3.1: up to 2,048 solutions a problem, with the answer's beginning `Step 1:` given so that the
+steps come out delimited; problems without a right or without a wrong final answer are left out; of the others'
+solutions a balanced, de-duplicated sample is kept.
+
+Solutions are sampled in rounds that double what there is. After each round a problem is finished if
+
+- there are enough right and enough wrong different solutions to choose from, or
+- `give_up` solutions hold no right one, or no wrong one, or
+- there are `max_samples`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from genprm_trl.errors import ConfigError
+from genprm_trl.grading import grade_many
+from genprm_trl.labeling.problems import Problem
+from genprm_trl.labeling.solver import Solver
+from genprm_trl.labeling.stage_file import Outcome
+from genprm_trl.records import Solution
+from genprm_trl.seeding import derive_seed
+from genprm_trl.steps import StepSplit, split_steps
+
+FIRST_STEP = "Step 1:"
+_HEADING = re.compile(r"^\W*step\s+\d+\W*", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutConfig:
+    """How many solutions are sampled and kept.
+
+    Attributes:
+        max_samples: Bound on the solutions sampled of a problem.
+        first_round: Solutions of the first round; each later one doubles what there is.
+        give_up: A problem of which so many solutions hold no right one, or no wrong one, is left out. With n of them,
+            the share of the missing kind is below 3 / n with 95 % confidence.
+        keep: Solutions kept of a problem, half of them right. Fewer where there are fewer of one kind: as many are
+            kept of the other.
+        seed: Of the samples and of the choice.
+
+    Raises:
+        ConfigError: A value is out of range.
+    """
+
+    max_samples: int = 2048
+    first_round: int = 16
+    give_up: int = 256
+    keep: int = 16
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.keep < 2:
+            raise ConfigError(
+                f"at least 2 solutions of a problem must be kept, a right and a wrong one; got {self.keep}"
+            )
+        if not 2 <= self.first_round <= self.max_samples:
+            raise ConfigError(
+                f"the first round must be from 2 to max_samples = {self.max_samples} solutions, got {self.first_round}"
+            )
+        if self.give_up < 2:
+            raise ConfigError(f"give_up must be at least 2, got {self.give_up}")
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A sampled solution.
+
+    Attributes:
+        text: The text, the forced beginning included.
+        finished: Whether the model ended it, rather than a bound.
+        num_tokens: Tokens generated.
+        correct: Whether its final answer is the reference answer; None if it could not be told.
+    """
+
+    text: str
+    finished: bool
+    num_tokens: int
+    correct: bool | None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "text": self.text, "finished": self.finished, "num_tokens": self.num_tokens, "correct": self.correct
+        }  # fmt: skip
+
+    @property
+    def unusable(self) -> str | None:
+        """Why it is no solution to label."""
+        if not self.finished:
+            return "solutions_unfinished"
+        return "solutions_not_graded" if self.correct is None else None
+
+
+async def roll_out(
+    solver: Solver,
+    problem: Problem,
+    config: RolloutConfig,
+    source: Mapping[str, Any],
+    *,
+    known: Sequence[Mapping[str, Any]] = (),
+    keep: Callable[[dict[str, Any]], None] = lambda record: None,
+) -> Outcome:
+    """Samples solutions of one problem and chooses those to label.
+
+    Args:
+        solver: The policy.
+        problem: The problem.
+        config: How many are sampled and kept.
+        source: What every row says of its making.
+        known: Rounds of an earlier run that was stopped, as it gave them to `keep`.
+        keep: Called with each finished round, as a JSON object.
+
+    Returns:
+        The chosen solutions as rows, in the order they were sampled in: `Solution` with `final_answer_correct` and
+        `generator`, and in `extra`: `problem_id`, `sample` (its number), `separator` (what stands between its steps)
+        and `rollout` with what the row was made from.
+
+    Raises:
+        ItemFailed: The generator failed.
+    """
+    samples: list[Sample] = []
+    for record in known:
+        if record["start"] == len(samples):
+            samples += [Sample(**sample) for sample in record["samples"]]
+    prompt = solver.prompt(problem.text, FIRST_STEP)
+    rounds, wanted = 0, 0
+    while True:
+        wanted = min(max(2 * wanted, config.first_round), config.max_samples)
+        if len(samples) < wanted:
+            start = len(samples)
+            samples += await _round(solver, problem, prompt, range(start, wanted), config.seed)
+            keep({"start": start, "samples": [sample.to_dict() for sample in samples[start:]]})
+        rounds += 1
+        candidates = _Candidates.of(samples[:wanted])
+        if candidates.enough(config.keep) or candidates.hopeless(wanted, config) or wanted == config.max_samples:
+            return _outcome(problem, candidates, rounds, config, source)
+
+
+async def _round(solver: Solver, problem: Problem, prompt: list[int], numbers: range, seed: int) -> list[Sample]:
+    requests = [
+        asyncio.create_task(
+            solver.complete(prompt, derive_seed(seed, problem.id, problem.digest, number), affinity=problem.id)
+        )
+        for number in numbers
+    ]
+    try:
+        results = await asyncio.gather(*requests)
+    finally:
+        for request in requests:
+            request.cancel()
+        await asyncio.gather(*requests, return_exceptions=True)
+    texts = [FIRST_STEP + result.text for result in results]
+    grades = await asyncio.to_thread(grade_many, [(text, problem.answer) for text in texts])
+    return [
+        Sample(
+            text=text,
+            finished=result.finish_reason == "stop",
+            num_tokens=result.num_generated,
+            correct=grade.correct if grade.status == "ok" else None,
+        )
+        for text, result, grade in zip(texts, results, grades, strict=True)
+    ]
+
+
+@dataclass(slots=True)
+class _Candidates:
+    """Samples that may be chosen, those of equal steps once.
+
+    Attributes:
+        samples: All samples.
+        by_correctness: Numbers of the different right and of the different wrong ones, in order.
+        splits: Number to steps.
+        dropped: Why the others may not.
+    """
+
+    samples: Sequence[Sample]
+    by_correctness: dict[bool, list[int]]
+    splits: dict[int, StepSplit]
+    dropped: Counter[str]
+
+    @classmethod
+    def of(cls, samples: Sequence[Sample]) -> _Candidates:
+        found = cls(samples, {True: [], False: []}, {}, Counter())
+        seen = set()
+        for number, sample in enumerate(samples):
+            if reason := sample.unusable:
+                found.dropped[reason] += 1
+                continue
+            split = split_steps(sample.text, "step")
+            key = normalized_steps(split.steps)
+            if key in seen:
+                found.dropped["solutions_duplicate"] += 1
+                continue
+            seen.add(key)
+            found.splits[number] = split
+            found.by_correctness[bool(sample.correct)].append(number)
+        return found
+
+    def enough(self, keep: int) -> bool:
+        return min(map(len, self.by_correctness.values())) >= keep // 2
+
+    def hopeless(self, sampled: int, config: RolloutConfig) -> bool:
+        return sampled >= config.give_up and not all(self.by_correctness.values())
+
+
+def normalized_steps(steps: Sequence[str]) -> tuple[str, ...]:
+    """Steps as they are compared: without headings, case, and differences of white space.
+
+    Examples:
+        >>> normalized_steps(["Step 1: 2 + 2 = 4"]) == normalized_steps(["**Step 1.**  2 + 2  = 4"])
+        True
+    """
+    return tuple(" ".join(_HEADING.sub("", step).lower().split()) for step in steps)
+
+
+def _outcome(
+    problem: Problem, candidates: _Candidates, rounds: int, config: RolloutConfig, source: Mapping[str, Any]
+) -> Outcome:
+    samples, by_correctness = candidates.samples, candidates.by_correctness
+    each = min(config.keep // 2, *map(len, by_correctness.values()))
+    # Drawn from all different ones, since the first to appear are those that the policy writes most often.
+    chosen = sorted(
+        number
+        for numbers in by_correctness.values()
+        for number in sorted(numbers, key=lambda n: derive_seed(config.seed, "choose", problem.id, n))[:each]
+    )
+    dropped = Counter(candidates.dropped)
+    for correct, name in ((True, "right"), (False, "wrong")):
+        if not by_correctness[correct]:
+            dropped[f"problems_without_a_{name}_solution"] += 1
+    dropped["solutions_not_chosen"] = len(candidates.splits) - len(chosen)
+    return Outcome(
+        rows=[_row(problem, number, candidates, len(samples), source) for number in chosen],
+        dropped=+dropped,
+        counts={
+            "problems": 1,
+            "problems_kept": int(bool(chosen)),
+            "rounds": rounds,
+            "samples": len(samples),
+            "samples_right": sum(sample.correct is True for sample in samples),
+            "solutions_kept": len(chosen),
+            "tokens": sum(sample.num_tokens for sample in samples),
+        },
+    )
+
+
+def _row(
+    problem: Problem, number: int, candidates: _Candidates, sampled: int, source: Mapping[str, Any]
+) -> dict[str, Any]:
+    split = candidates.splits[number]
+    between = Counter(split.separators[1:-1])
+    samples = candidates.samples
+    return Solution(
+        id=f"{problem.id}-{number}",
+        problem=problem.text,
+        steps=split.steps,
+        answer=problem.answer,
+        final_answer_correct=samples[number].correct,
+        generator=str(source.get("policy", "")) or None,
+        extra={
+            "problem_id": problem.id,
+            "sample": number,
+            "separator": between.most_common(1)[0][0] if between else "\n\n",
+            "rollout": {
+                **source,
+                "samples": sampled,
+                "samples_right": sum(sample.correct is True for sample in samples),
+            },
+        },
+    ).to_dict()

@@ -1,0 +1,289 @@
+"""Labelling: the plain recipe by hand, the cheaper ways against it on the same roll-outs, sharing, and reuse."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from genprm_trl.errors import ConfigError, DataError
+from genprm_trl.labeling.early_stopping import ExactStopping, NoStopping, SequentialTest
+from genprm_trl.labeling.monte_carlo import LabelingConfig, RolloutSchedule, label_group
+from genprm_trl.labeling.progress import Difference, Hard, RelativeProgress, first_error, step_labels
+from genprm_trl.labeling.rollout_tree import RolloutTree, prefix_text, state_digest
+from genprm_trl.labeling.solution_groups import SolutionGroup, SolutionGroups
+from genprm_trl.labeling.solver import Solver
+from genprm_trl.records import Solution
+from genprm_trl.seeding import derive_seed
+from tests.labeling.coin_generator import CoinGenerator, rows, solution
+
+SMALL = RolloutSchedule(hard=16, medium=8, easy=4)
+PLAIN = LabelingConfig(stopping=NoStopping(), scope="all", schedule=SMALL)
+
+
+class Streams(RolloutTree):
+    """States whose roll-outs are drawn at given chances, by text."""
+
+    def __init__(self, chances: dict[str, float], seed: int):
+        super().__init__(None, "p", "42", seed=seed)  # type: ignore[arg-type]
+        self.chances = chances
+        self.spent = 0
+
+    async def sample(self, state, trials):
+        await asyncio.sleep(0)
+        for number in range(len(state.outcomes), trials):
+            rng = random.Random(derive_seed(self._seed, state.digest, number))
+            state.outcomes.append(rng.random() < self.chances[state.text])
+            self.spent += 1
+
+
+def tree_of(solutions, chances, seed):
+    texts = {prefix_text(s.steps[:t], "\n\n") for s in solutions for t in range(len(s.steps))}
+    rng = random.Random(seed)
+    return Streams({text: rng.choice(chances) for text in sorted(texts)}, seed)
+
+
+def label(tree, solutions, config):
+    outcome = asyncio.run(label_group(tree, SolutionGroup(tuple(solutions)), config, {}))
+    return outcome, [row["extra"]["labels"] for row in outcome.rows]
+
+
+@st.composite
+def problems(draw):
+    """Solutions that share beginnings, and a chance of success for each state."""
+    words = st.lists(st.sampled_from("ab"), min_size=1, max_size=4)
+    texts = draw(st.lists(words, min_size=1, max_size=4))
+    solutions = [
+        Solution(f"s{n}", "p", [*steps, f"end {n}"], answer="42", final_answer_correct=draw(st.booleans()))
+        for n, steps in enumerate(texts)
+    ]
+    chances = draw(st.lists(st.sampled_from([0.0, 0.02, 0.1, 0.4, 0.5, 0.8, 0.95, 1.0]), min_size=1, max_size=5))
+    return solutions, chances, draw(st.integers(0, 10**6))
+
+
+RULES = st.sampled_from([RelativeProgress(0.8), RelativeProgress(1.0), Difference(0.1), Difference(0.5), Hard()])
+
+
+@given(problems(), RULES, st.integers(1, 6))
+@settings(max_examples=200, deadline=None)
+def test_exact_early_stopping_never_changes_a_label(problem, rule, batch):
+    solutions, chances, seed = problem
+    plain, plain_labels = label(tree_of(solutions, chances, seed), solutions, replace(PLAIN, rule=rule))
+    for row, labels in zip(plain.rows, plain_labels, strict=True):
+        # The plain recipe is the definition: labels of the estimates from K roll-outs.
+        assert labels == step_labels(row["extra"]["mc"], row["extra"]["initial_mc"], rule)
+        assert row["label"] == first_error(labels)
+    exact = replace(PLAIN, rule=rule, stopping=ExactStopping(), batch=batch)
+    tree = tree_of(solutions, chances, seed)
+    cheaper, labels = label(tree, solutions, exact)
+    assert labels == plain_labels
+    assert cheaper.counts["rollouts"] == tree.spent <= plain.counts["rollouts"]
+    cheapest, labels = label(tree_of(solutions, chances, seed), solutions, replace(exact, scope="first_error"))
+    assert labels == [found[: first_error(found) + 1] if False in found else found for found in plain_labels]
+    assert [row["label"] for row in cheapest.rows] == [row["label"] for row in plain.rows]
+    assert cheapest.counts["rollouts"] <= cheaper.counts["rollouts"]
+
+
+@given(problems(), st.sampled_from([NoStopping(), ExactStopping()]))
+@settings(max_examples=150, deadline=None)
+def test_binary_search_finds_the_first_zero_where_zero_stays_zero(problem, stopping):
+    solutions, _, seed = problem
+    rng = random.Random(seed)
+    # Chances of 1 up to a step of each text's own, 0 behind it; texts that go on from a 0 have 0.
+    tree = tree_of(solutions, [1.0], seed)
+    for text in sorted(tree.chances, key=len):
+        parents = [other for other in tree.chances if text.startswith(other) and other != text]
+        lost = any(tree.chances[parent] == 0 for parent in parents)
+        tree.chances[text] = float(text == "" or (not lost and rng.random() < 0.7))
+    consistent = [
+        replace(s, final_answer_correct=tree.chances[prefix_text(s.steps[:-1], "\n\n")] == 1 and rng.random() < 0.7)
+        for s in solutions
+    ]
+    spent = {}
+    labels = {}
+    for search in ("linear", "binary"):
+        trial = Streams(tree.chances, seed)
+        config = LabelingConfig(rule=Hard(), stopping=stopping, search=search, schedule=SMALL)
+        _, labels[search] = label(trial, consistent, config)
+        spent[search] = trial.spent
+    assert labels["binary"] == labels["linear"]
+
+
+def test_binary_search_samples_few_prefixes():
+    steps = [str(n) for n in range(1, 17)]
+    long = Solution("s", "p", steps, answer="42", final_answer_correct=False)
+    tree = Streams({prefix_text(steps[:t], "\n\n"): float(t < 11) for t in range(16)}, 0)
+    outcome, labels = label(tree, [long], LabelingConfig(rule=Hard(), search="binary", schedule=SMALL))
+    assert labels == [[True] * 10 + [False]]
+    assert outcome.counts["states_sampled"] == 1 + 4  # the problem, and log2(16) prefixes
+    mc = outcome.rows[0]["extra"]["mc"]
+    assert mc[10] == 0.0
+    assert sum(value is not None for value in mc) == 3  # the fourth is behind the error
+    right = replace(long, final_answer_correct=True)
+    outcome, labels = label(Streams(tree.chances, 0), [right], LabelingConfig(rule=Hard(), search="binary"))
+    assert labels == [[True] * 16]
+    assert outcome.counts["states_sampled"] == 1
+    for unusable in ({"rule": RelativeProgress()}, {"rule": Hard(), "scope": "all"}):
+        with pytest.raises(ConfigError, match="binary search"):
+            LabelingConfig(search="binary", **unusable)
+
+
+@given(problems(), st.integers(1, 6))
+@settings(max_examples=100, deadline=None)
+def test_who_shares_a_state_changes_no_label(problem, batch):
+    solutions, chances, seed = problem
+    config = LabelingConfig(stopping=SequentialTest(0.2), schedule=SMALL, batch=batch)
+    together, labels = label(tree_of(solutions, chances, seed), solutions, config)
+    for order in (solutions[::-1], [solutions[-1]]):
+        _, again = label(tree_of(solutions, chances, seed), order, config)
+        by_id = dict(zip((s.id for s in order), again, strict=True))
+        assert by_id == {s.id: found for s, found in zip(solutions, labels, strict=True) if s.id in by_id}
+    apart = sum(label(tree_of(solutions, chances, seed), [s], config)[0].counts["rollouts"] for s in solutions)
+    assert together.counts["rollouts"] <= apart
+
+
+def test_k_by_difficulty():
+    schedule = RolloutSchedule()
+    table = {0.0: 128, 0.099: 128, 0.1: 64, 0.5: 64, 0.9: 64, 0.901: 32, 1.0: 32}
+    assert {initial: schedule.k(initial) for initial in table} == table
+    for wrong in ({"hard": 0}, {"hard_below": 0.5, "easy_above": 0.4}, {"easy_above": 1.5}):
+        with pytest.raises(ConfigError):
+            RolloutSchedule(**wrong)
+
+
+@pytest.mark.parametrize(("percent", "k", "of_the_problem"), [(100, 4, 8), (50, 8, 8), (0, 16, 16)])
+def test_the_plain_recipe_by_hand(percent, k, of_the_problem):
+    one = Solution("s", "p", ["a", "b", "c"], answer="42", final_answer_correct=False)
+    # From the problem `percent`, after a all of it, after b nothing: c is known, and needs none.
+    tree = Streams({"": percent / 100, "a\n\n": 1.0, "a\n\nb\n\n": 0.0}, 3)
+    outcome, labels = label(tree, [one], PLAIN)
+    assert labels == [[True, False, False]]
+    [row] = outcome.rows
+    assert (row["label"], row["extra"]["mc"]) == (1, [1.0, 0.0, 0.0])
+    assert [len(bits) for bits in (row["extra"]["monte_carlo"]["initial"], *row["extra"]["monte_carlo"]["steps"])] == [
+        of_the_problem, k, k, 0
+    ]  # fmt: skip
+    assert outcome.counts["rollouts"] == tree.spent == of_the_problem + 2 * k
+    assert outcome.counts[f"problems_with_k_{k}"] == 1
+
+
+def test_after_a_zero_nothing_is_sampled():
+    one = Solution("s", "p", ["a", "b", "c"], answer="42", final_answer_correct=True)
+    tree = Streams({"": 1.0, "a\n\n": 0.0, "a\n\nb\n\n": 1.0}, 0)
+    outcome, labels = label(tree, [one], PLAIN)
+    assert labels == [[False, False, False]]
+    assert outcome.counts["rollouts"] == 8 + 4
+    assert outcome.rows[0]["extra"]["mc"] == [0.0, None, 1.0]
+
+
+def test_one_step_solutions_need_the_problem_alone():
+    solutions = [
+        Solution("right", "p", ["a"], answer="42", final_answer_correct=True),
+        Solution("wrong", "p", ["b"], answer="42", final_answer_correct=False),
+        # Graded here, since it says nothing of its answer.
+        Solution("unknown", "p", ["So \\boxed{42}."], answer="42"),
+    ]
+    outcome, labels = label(Streams({"": 0.5}, 1), solutions, LabelingConfig(schedule=SMALL))
+    assert labels == [[True], [False], [True]]
+    assert [row["final_answer_correct"] for row in outcome.rows] == [True, False, True]
+    assert outcome.counts["rollouts"] == 8
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# With a generator
+
+
+def coin_tree(generator, group, **options):
+    return RolloutTree(Solver(generator), group.problem, group.answer, seed=7, **options)
+
+
+GROUP = SolutionGroup(
+    (
+        solution("s0", "well well well", True),
+        solution("s1", "well worse badly", False),
+        solution("s2", "well hopelessly well", False),
+    )
+)
+
+
+def test_rollouts_of_a_model(monkeypatch):
+    generator = CoinGenerator()
+    outcome, labels = label(coin_tree(generator, GROUP), GROUP.solutions, LabelingConfig())
+    assert labels == [[True, True, True], [True, False], [True, False]]
+    assert outcome.counts["rollouts"] == generator.calls
+    assert outcome.counts["tokens"] == generator.tokens
+    row = outcome.rows[0]
+    assert row["extra"]["initial_mc"] == pytest.approx(0.7, abs=0.15)
+    shared = {row["extra"]["monte_carlo"]["steps"][0] for row in outcome.rows}
+    assert len(shared) == 1  # of the first step, which all of them share
+    # A row is a solution again, with everything that it was before.
+    again = Solution.from_dict(row)
+    assert (again.steps, again.label) == (GROUP.solutions[0].steps, -1)
+
+
+def test_a_larger_k_goes_on_from_what_is_paid_for():
+    small = replace(PLAIN, schedule=RolloutSchedule(32, 16, 16))
+    large = replace(PLAIN, schedule=RolloutSchedule(64, 32, 32))
+    generator = CoinGenerator()
+    first, _ = label(coin_tree(generator, GROUP), GROUP.solutions, small)
+    paid = generator.calls
+    known = {}
+    for row in first.rows:
+        bits = [row["extra"]["monte_carlo"]["initial"], *row["extra"]["monte_carlo"]["steps"]]
+        for t, outcomes in enumerate(bits):
+            known[state_digest(GROUP.problem, prefix_text(row["steps"][:t], "\n\n"))] = outcomes
+    more, _ = label(coin_tree(generator, GROUP, reused=known), GROUP.solutions, large)
+    whole, _ = label(coin_tree(CoinGenerator(), GROUP), GROUP.solutions, large)
+    assert more.rows == whole.rows
+    assert more.counts["rollouts_reused"] == paid
+    assert more.counts["rollouts"] == generator.calls - paid == whole.counts["rollouts"] - paid
+    # For a smaller K nothing is paid for, labels are those of the smaller K, and nothing known is thrown away.
+    known = {
+        state_digest(GROUP.problem, prefix_text(row["steps"][:t], "\n\n")): outcomes
+        for row in whole.rows
+        for t, outcomes in enumerate([row["extra"]["monte_carlo"]["initial"], *row["extra"]["monte_carlo"]["steps"]])
+    }
+    less, _ = label(coin_tree(CoinGenerator(fail_after=0), GROUP, reused=known), GROUP.solutions, small)
+    assert [(r["label"], r["extra"]["mc"]) for r in less.rows] == [(r["label"], r["extra"]["mc"]) for r in first.rows]
+    assert less.rows[0]["extra"]["monte_carlo"]["initial"] == whole.rows[0]["extra"]["monte_carlo"]["initial"]
+
+
+def test_a_stopped_run_goes_on_within_a_problem():
+    records = []
+    whole, _ = label(coin_tree(CoinGenerator(), GROUP, keep=records.append), GROUP.solutions, LabelingConfig())
+    for kept in (0, 1, len(records) // 2, len(records)):
+        generator = CoinGenerator()
+        tree = coin_tree(generator, GROUP)
+        tree.restore(records[:kept])
+        again, _ = label(tree, GROUP.solutions, LabelingConfig())
+        assert again == whole
+        paid_before = sum(len(record["outcomes"]) for record in records[:kept])
+        assert generator.calls == whole.counts["rollouts"] - paid_before
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The input
+
+
+def test_solutions_of_a_problem_come_together():
+    other = solution("s3", "well", True, problem="another one")
+    groups = SolutionGroups(rows(*GROUP.solutions, other))
+    for _ in range(2):  # as often as it is iterated over
+        assert [[s.id for s in group.solutions] for group in groups] == [["s0", "s1", "s2"], ["s3"]]
+    assert [group.id for group in SolutionGroups(rows(*GROUP.solutions, other), limit=1)] == ["s0"]
+    [before, _] = groups
+    [after, _] = SolutionGroups(rows(*GROUP.solutions[:2], replace(GROUP.solutions[2], steps=["x"]), other))
+    assert before.digest != after.digest
+
+
+def test_a_solution_without_a_reference_answer_is_named():
+    without = replace(GROUP.solutions[1], answer=None)
+    with pytest.raises(DataError, match="solution 's1' has no reference answer"):
+        list(SolutionGroups(rows(GROUP.solutions[0], without)))
+    groups = SolutionGroups(rows(GROUP.solutions[0], without), skip_bad_rows=True)
+    assert [len(group.solutions) for group in groups] == [1]
+    assert groups.bad_rows == 1
