@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -116,6 +117,25 @@ def test_settings_are_not_mixed_in_one_file(model_dir, tmp_path, capsys):
     assert len(verdict.chains) == 2
 
 
+def test_verdicts_of_another_model_in_the_same_directory_are_not_mixed(model_dir, tmp_path, capsys):
+    model = tmp_path / "model"
+    shutil.copytree(model_dir, model)
+    output = tmp_path / "v.jsonl"
+    data = write_rows(tmp_path / "one.jsonl", [row(1), row(2)])
+    command = ["verify", str(data), "--model", str(model), "--output", str(output), *SHORT]
+    assert main([*command, "--limit", "1"]) == 0
+    (model / "trainer_state.json").write_text("{}")  # decides nothing
+    weights = bytearray((model / "model.safetensors").read_bytes())
+    os.utime(model / "model.safetensors")  # the same model, copied
+    assert main(command) == 0
+    weights[-5] ^= 64
+    (model / "model.safetensors").write_bytes(weights)
+    before = output.read_bytes()
+    assert main(command) == 2
+    assert "made with other settings (model_files was" in capsys.readouterr().err
+    assert output.read_bytes() == before
+
+
 def test_verdicts_of_other_texts_under_the_same_ids_are_refused(model_dir, tmp_path, capsys):
     output = tmp_path / "v.jsonl"
     data = write_rows(tmp_path / "one.jsonl", [row(1), row(2)])
@@ -156,6 +176,7 @@ def test_a_model_that_gives_no_verdicts_is_called_out(model_dir, tmp_path, capsy
         (b"", "is empty"),
         (b'{"id": "a", "problem": "p"}\n', "row 1, field 'steps'"),
         (b'{"id": "a", "problem": "p", "steps": []}\n', "row 1, field 'steps'"),
+        (b'{"id": "a", "problem": "p", "steps": null}\n', "row 1, field 'steps': is null"),
         (b'{"id": "a", "problem": "p", "steps": ["x"], "label": NaN}\n', "row 1, field 'label'"),
         (b'{"id": "a", "problem": "\xff", "steps": ["x"]}\n', "row 1: is not UTF-8"),
         (b'{"id": "a", "problem": "p", "steps": ["x"]}\n{"id": "b"}\n', "row 2, field 'steps'"),
@@ -234,6 +255,11 @@ def test_unusable_model_directories(model_dir, tmp_path, capsys, damage, message
     [
         (["--mode", "thorough"], "unknown mode 'thorough'; choose one of full"),
         (["--n", "0"], "n must be at least 1"),
+        (["--threshold", "2"], "threshold must be within [0, 1]"),
+        (["--max_step_tokens", "0"], "max_step_tokens must be at least 1"),
+        (["--max_chains", "0"], "max_chains must be at least 1"),
+        (["--first_turn", "exam"], "first_turn"),
+        (["--split", "test"], "no split 'test'"),
         (["--n", "1000000000"], "surely a mistake"),
         (["--format", "csv"], "unknown row format 'csv'; choose auto"),
         (["--limit", "0"], "limit must be at least 1"),
@@ -248,4 +274,5 @@ def test_unusable_options(model_dir, tmp_path, capsys, words, message):
     assert main(command) == 2
     error = capsys.readouterr().err
     assert message in error
+    assert "Loading weights" not in error
     assert "Traceback" not in error

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genprm_trl.errors import ConfigError
+from genprm_trl.fingerprint import model_fingerprint
 
 if TYPE_CHECKING:
     from genprm_trl.generation.base import Generator
@@ -47,8 +48,12 @@ class GeneratorOptions:
     )
 
     def what_decides_text(self) -> dict[str, Any]:
-        """The settings that rows in one file must share, as JSON values."""
-        return {name: value for name, value in asdict(self).items() if name not in OPERATIONAL}
+        """The settings that rows in one file must share, as JSON values.
+
+        `model_files` is among them: a directory may hold another model, trained anew, when a run goes on.
+        """
+        settings = {name: value for name, value in asdict(self).items() if name not in OPERATIONAL}
+        return {**settings, "model_files": model_fingerprint(self.model)}
 
     def generator_options(self) -> dict[str, Any]:
         """What `open_generator` is given besides model, tokenizer and backend."""

@@ -62,7 +62,8 @@ class VerifierOptions(GeneratorOptions):
 
     def what_decides_verdicts(self) -> dict[str, object]:
         """The settings that verdicts in one file must share, as JSON values."""
-        return {name: value for name, value in asdict(self).items() if name not in _OPERATIONAL}
+        settings = {**self.what_decides_text(), **asdict(self)}
+        return {name: value for name, value in settings.items() if name not in _OPERATIONAL}
 
 
 def load_verifier(options: VerifierOptions) -> GenPRM:

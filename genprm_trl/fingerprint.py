@@ -1,0 +1,48 @@
+"""Telling whether a model directory still holds the model that it held before."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+# What decides a model's answers: weights, architecture, tokenizer, chat template, and our own settings.
+_PATTERNS = ("*.safetensors", "*.bin", "*.json", "*.jinja", "*.model")
+# What training leaves beside a model and does not decide anything.
+_IGNORED = {"trainer_state.json", "training_args.bin", "quickstart.json", "genprm-sft.json"}
+_SAMPLES, _SAMPLE_BYTES = 64, 16_384
+
+
+def model_fingerprint(model: str | os.PathLike[str]) -> str | None:
+    """A short hash of the files that make a model directory, the same wherever and whenever they were copied.
+
+    Small files are read whole. Of large ones, evenly spaced samples are read along with their size: training moves
+    every weight, and the files of a large model would take minutes to read.
+
+    Args:
+        model: A directory, or the name of a model on the Hub.
+
+    Returns:
+        The hash, or None if there is no such directory.
+    """
+    directory = Path(model)
+    if not directory.is_dir():
+        return None
+    digest = hashlib.blake2b(digest_size=8)
+    files = {path for pattern in _PATTERNS for path in directory.glob(pattern)}
+    for path in sorted(files):
+        if path.name not in _IGNORED and path.is_file():
+            digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
+            _add_content(digest, path)
+    return digest.hexdigest()
+
+
+def _add_content(digest: hashlib.blake2b, path: Path) -> None:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if size <= _SAMPLES * _SAMPLE_BYTES:
+            digest.update(file.read())
+            return
+        for sample in range(_SAMPLES):
+            file.seek(sample * (size - _SAMPLE_BYTES) // (_SAMPLES - 1))
+            digest.update(file.read(_SAMPLE_BYTES))
