@@ -80,7 +80,8 @@ def detect_format(row: Row) -> str:
             return known.name
     fields = ", ".join(str(key) for key in list(row)[:12]) or "none"
     raise DataError(
-        f"is missing, and the row has no other known format ({', '.join(FORMATS)}); its fields are: {fields}",
+        f"is {'null' if 'steps' in row else 'missing'}, and the row has no other known format "
+        f"({', '.join(FORMATS)}); its fields are: {fields}",
         field="steps",
     )
 

@@ -48,7 +48,7 @@ def load_solutions(
               and named after it (`gsm8k.json`), or a copy of a data set's repository.
             - a `datasets.Dataset`, `DatasetDict` or streaming data set, or any iterable of mappings.
             - the name of a data set on the Hub (`Qwen/ProcessBench`), as `owner/name`.
-        split: The split, where the source has several.
+        split: The split, where the source has several. A single file has none but the one it is named after.
         format: The rows' format, a name in `formats.FORMATS`. `auto` takes it from the fields of the first row that
             has those of a known one.
         limit: Read no more than so many solutions; what follows is not checked.
@@ -219,6 +219,8 @@ def _open(source: Any, split: str | None) -> tuple[str, str, _Rows]:
         return _open_rows(source, split)
     path = Path(source)
     if path.is_file():
+        if split not in (None, _stem(path)):
+            raise DataError(f"is a single file, so there is no split {split!r} in it", file=str(path))
         return str(path), _stem(path), _file_rows(path)
     if path.is_dir():
         return _open_directory(path, split)

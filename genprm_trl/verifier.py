@@ -94,22 +94,9 @@ class GenPRM:
         seed: int = 0,
         max_chains: int | Literal["auto"] = "auto",
     ):
-        if n < 1:
-            raise ConfigError(f"n must be at least 1, got {n}")
-        if n > MAX_N:
-            raise ConfigError(f"n is {n}; more than {MAX_N} rationales a solution are surely a mistake")
         if max_chains == "auto":
             max_chains = _chains_for(generator)
-        if max_chains < 1:
-            raise ConfigError(f"max_chains must be at least 1, got {max_chains}")
-        if not 0 <= threshold <= 1:
-            raise ConfigError(f"threshold must be within [0, 1], got {threshold}")
-        if stop not in ("never", "first_error"):
-            raise ConfigError(f"unknown stop rule {stop!r}; choose never or first_error")
-        if adaptive not in ("off", "exact", "sequential"):
-            raise ConfigError(f"unknown rule for adaptive N {adaptive!r}; choose off, exact or sequential")
-        if not 0 < adaptive_error < 1:
-            raise ConfigError(f"adaptive_error must be within (0, 1), got {adaptive_error}")
+        _check_options(n, threshold, stop, adaptive, adaptive_error, max_chains)
         self.generator = generator
         self.sandbox = sandbox
         self.protocol = protocol if protocol is not None else GenPRMProtocol()
@@ -162,8 +149,10 @@ class GenPRM:
         Raises:
             ConfigError: if the directory holds no model, no tokenizer or no chat template, or an option is unknown.
         """
-        if mode is not None:
-            Mode.of(mode)  # a misspelt mode shows before the weights are loaded
+        # What can be seen to be wrong shows before the weights are loaded.
+        ModelSettings(turn_opening or "generation_prompt", first_turn or "evaluation")
+        GenPRMProtocol("full" if mode is None else mode, max_step_tokens=max_step_tokens)
+        _check_options(**kwargs)
         # The model before its settings: its errors say better what is wrong with a directory.
         generator = open_generator(model, tokenizer, backend=backend, **(generator_kwargs or {}))
         try:
@@ -359,6 +348,32 @@ def _run_in_thread(coroutine: Coroutine[Any, Any, None]) -> None:
     thread = threading.Thread(target=lambda: asyncio.run(coroutine))
     thread.start()
     thread.join()
+
+
+def _check_options(
+    n: int = 1,
+    threshold: float = 0.5,
+    stop: str = "never",
+    adaptive: str = "off",
+    adaptive_error: float = 0.05,
+    max_chains: int | str = "auto",
+    **others: Any,
+) -> None:
+    """Raises `ConfigError` for an option of `GenPRM` that has no such value; passes over `others`."""
+    if n < 1:
+        raise ConfigError(f"n must be at least 1, got {n}")
+    if n > MAX_N:
+        raise ConfigError(f"n is {n}; more than {MAX_N} rationales a solution are surely a mistake")
+    if isinstance(max_chains, int) and max_chains < 1:
+        raise ConfigError(f"max_chains must be at least 1, got {max_chains}")
+    if not 0 <= threshold <= 1:
+        raise ConfigError(f"threshold must be within [0, 1], got {threshold}")
+    if stop not in ("never", "first_error"):
+        raise ConfigError(f"unknown stop rule {stop!r}; choose never or first_error")
+    if adaptive not in ("off", "exact", "sequential"):
+        raise ConfigError(f"unknown rule for adaptive N {adaptive!r}; choose off, exact or sequential")
+    if not 0 < adaptive_error < 1:
+        raise ConfigError(f"adaptive_error must be within (0, 1), got {adaptive_error}")
 
 
 def _chains_for(generator: Generator) -> int:

@@ -10,9 +10,9 @@ import pytest
 from genprm_trl.cli.options import OptionParser
 from genprm_trl.cli.verifier_options import VerifierOptions, load_verifier
 from genprm_trl.errors import ConfigError
+from genprm_trl.generation.backends import open_generator
 from genprm_trl.model_settings import ModelSettings
 from genprm_trl.protocol.genprm import MODES
-from genprm_trl.verifier import GenPRM
 from tests.tiny_models import tiny_model, tiny_tokenizer
 
 
@@ -52,17 +52,18 @@ def test_every_option_is_either_part_of_the_settings_or_known_to_change_no_verdi
 
 
 def test_a_verifier_that_cannot_be_made_leaves_no_open_generator(
-    model_dir: Path, monkeypatch: pytest.MonkeyPatch
+    model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = []
-    original = GenPRM.__init__
 
-    def init(self, generator, *args, **kwargs):  # type: ignore[no-untyped-def]
-        opened.append(generator)
-        original(self, generator, *args, **kwargs)
+    def open_and_keep(*args, **kwargs):  # type: ignore[no-untyped-def]
+        opened.append(open_generator(*args, **kwargs))
+        return opened[-1]
 
-    monkeypatch.setattr(GenPRM, "__init__", init)
-    with pytest.raises(ConfigError, match="n must be at least 1"):
-        load_verifier(VerifierOptions(model=str(model_dir), n=0))
+    monkeypatch.setattr("genprm_trl.verifier.open_generator", open_and_keep)
+    broken = tmp_path / "broken.jinja"
+    broken.write_text("{% if %}")
+    with pytest.raises(ConfigError, match="chat template"):
+        load_verifier(VerifierOptions(model=str(model_dir), chat_template_path=str(broken)))
     [generator] = opened
     assert generator._closed

@@ -1,6 +1,6 @@
 """Train a small GenPRM on this machine, measure it, and show the results.
 
-In the miniature world (arithmetic word problems made by a program, models of 0.3M parameters) everything runs on a
+In the miniature world (arithmetic word problems made by a program, models of 0.2M parameters) everything runs on a
 CPU: data, training with TRL, verification with code execution, and the comparison with a direct and a discriminative
 baseline.
 The trained verifier is left in OUTPUT_DIR/genprm; `genprm verify` judges with it.

@@ -19,7 +19,7 @@ _Model = TypeVar("_Model", bound=PreTrainedModel)
 
 
 def tiny_config(tokenizer: PreTrainedTokenizerBase, hidden_size: int = 64, num_layers: int = 4) -> Qwen2Config:
-    """A Qwen2 configuration for the tokenizer: about 0.3M parameters, tied embeddings, a context of 2,048 tokens."""
+    """A Qwen2 configuration for the tokenizer: about 0.2M parameters, tied embeddings, a context of 2,048 tokens."""
     # Copying a number is the skill that all else waits for: find a place in the text, read on from there. Four narrow
     # layers learn it within a million tokens; two wide ones do not in four. Attention must become sharp for it, which
     # takes long from weights as small as the default's (0.02 is meant for a hidden size in the thousands) and with
