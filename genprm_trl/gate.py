@@ -30,7 +30,7 @@ class FairGate:
             self._waiting.append(entry)
         try:
             await turn
-        except asyncio.CancelledError:
+        except BaseException:  # cancelled, or thrown away with its loop
             with self._lock:
                 waiting = entry in self._waiting
                 if waiting:

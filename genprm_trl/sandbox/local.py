@@ -17,14 +17,16 @@ from typing import Self
 from ..errors import ConfigError
 from ..gate import FairGate
 from .base import ExecutionResult
+from .guest import linux
 from .guest.wire import TIMEOUT_TEXT
 from .limits import Limits
-from .process import Ended, SandboxError, Worker, Zygote
+from .process import MEMORY_TEXT, Ended, SandboxError, Worker, Zygote
 
 logger = logging.getLogger(__name__)
 
-REQUIRED = ("separate_process", "limits")
+REQUIRED = ("separate_process", "limits", *(("no_network",) if linux.SUPPORTED else ()))
 EXPECTED = ("no_network", "hidden_root", "seccomp")  # without one of these the log's line is a warning
+REPLAYS = 20  # times the time-out of a block: what a session's replays may take together
 NAMESPACES = (
     "allow unprivileged user namespaces (sysctl user.max_user_namespaces above 0, kernel.unprivileged_userns_clone=1, "
     "kernel.apparmor_restrict_unprivileged_userns=0), run as root, or give the container CAP_SYS_ADMIN"
@@ -32,9 +34,11 @@ NAMESPACES = (
 REMEDIES = {
     "seccomp": "use a kernel built with CONFIG_SECCOMP_FILTER, on x86_64 or aarch64",
     "unprivileged_user": "do not run as the only user of a user namespace",
+    "landlock": "use Linux 5.13 or newer with landlock among its security modules (kernel parameter lsm=)",
+    "no_network": f"use a kernel built with CONFIG_SECCOMP_FILTER, or {NAMESPACES}",
     "cgroup": "run as root or delegate a cgroup with the memory and pids controllers",
     **dict.fromkeys(
-        ("no_network", "pid_namespace", "mount_namespace", "ipc_namespace", "uts_namespace", "user_namespace"),
+        ("network_namespace", "pid_namespace", "mount_namespace", "ipc_namespace", "uts_namespace", "user_namespace"),
         NAMESPACES,
     ),
     **dict.fromkeys(("hidden_root", "private_tmp"), NAMESPACES),
@@ -58,10 +62,16 @@ class LocalSandbox:
     Args:
         limits: Bounds of each session.
         max_concurrency: Blocks that run at once; the others wait their turn. Default: twice the cores.
-        replay: Whether a session whose process ended gets its earlier successful blocks run again in the new one.
-        required: Protections (names as in `protections`) without which it refuses to start.
+        replay: Whether a session whose process ended gets its earlier successful blocks run again in the new one, for
+            as long as all its replays have not taken twenty times a block's time-out together.
+        required: Protections (names as in `protections`) without which it refuses to start. Default:
+            `separate_process`, `limits` and, where the system can have it, `no_network`.
         imports: Modules imported once for all sessions.
-        seed: Seeds `random` and numpy's global generator in each session.
+        seed: Seeds `random` and numpy's global generator in each session; from 0 to 2**32 - 1.
+
+    Raises:
+        ConfigError: No session could run at once, or the seed is out of range. At the first use: a required protection
+            does not hold, or is unknown.
 
     Example:
         >>> import asyncio
@@ -84,6 +94,10 @@ class LocalSandbox:
         imports: tuple[str, ...] = ("math", "sympy", "numpy"),
         seed: int = 0,
     ):
+        if max_concurrency is not None and max_concurrency < 1:
+            raise ConfigError(f"max_concurrency must be at least 1, not {max_concurrency}.")
+        if not 0 <= seed < 1 << 32:
+            raise ConfigError(f"seed must be from 0 to 2**32 - 1, not {seed}.")
         self.limits = limits or Limits()
         self.replay = replay
         self._required, self._imports, self._seed = required, imports, seed
@@ -192,6 +206,7 @@ class LocalSession:
         self._worker: Worker | None = None
         self._history: list[str] = []
         self._lost = self._closed = False
+        self._replayed, self._most_replayed = 0.0, REPLAYS * sandbox.limits.timeout  # seconds
 
     async def run(self, code: str) -> ExecutionResult:
         """Runs a block after those that wait before it. Never raises for anything the code does."""
@@ -205,6 +220,8 @@ class LocalSession:
                     if self._lost and self._sandbox.replay:
                         await self._replay()
                     self._lost = False
+                if self._closed:
+                    raise SandboxError("The session is closed.")
                 result = await self._run(code)
             except SandboxError as error:
                 self._lose()
@@ -231,11 +248,13 @@ class LocalSession:
             return ExecutionResult(_died(message), "killed", time.perf_counter() - start, message)
         if isinstance(answer, Ended):
             self._lose()
+            if self._closed or self._sandbox._closed:  # it did not end by itself
+                raise SandboxError("The session was closed while the block ran.")
             seconds, message = time.perf_counter() - start, answer.describe()
             if answer.wait_status is None:
                 raise SandboxError(message)
             if answer.out_of_memory:
-                return ExecutionResult("Code execute Error: MemoryError: ", "memory", seconds, message)
+                return ExecutionResult(MEMORY_TEXT, "memory", seconds, message)
             if answer.cpu_seconds >= limits.cpu:
                 return ExecutionResult(TIMEOUT_TEXT, "timeout", seconds, "processor time used up")
             return ExecutionResult(_died(message), "killed", seconds, message)
@@ -247,10 +266,18 @@ class LocalSession:
         return ExecutionResult(output, status, seconds)  # type: ignore[arg-type]
 
     async def _replay(self) -> None:
-        """Runs the earlier successful blocks again. A block that now ends the process leaves an empty namespace."""
+        """Runs the earlier successful blocks again.
+
+        A block that now ends the process, or is out of time, leaves an empty namespace. So does a session that has had
+        its time for replays: slow blocks, each followed by one that ends the process, would take ever longer.
+        """
         for code in self._history:
+            start = time.perf_counter()
             result = await self._run(code)
-            if self._worker is None or result.status == "timeout":
+            self._replayed += time.perf_counter() - start
+            if self._closed:
+                return
+            if self._worker is None or result.status == "timeout" or self._replayed > self._most_replayed:
                 self._lose()
                 self._history.clear()
                 self._worker = await self._sandbox._worker()

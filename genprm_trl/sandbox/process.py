@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
@@ -21,10 +20,13 @@ from typing import Any
 
 from ..errors import GenPRMError
 from .guest import wire
+from .guest.tidy import remove_tree
 from .limits import Limits
 
 STARTUP_SECONDS = 60.0  # for a zygote to import its libraries, on the slowest of machines
 SPAWN_SECONDS = 30.0
+LONGEST_CODE = 1 << 30  # bytes; the length has 32 bits on the wire
+MEMORY_TEXT = "Code execute Error: MemoryError: "
 
 
 class SandboxError(GenPRMError):
@@ -69,8 +71,7 @@ class Zygote:
         self._lock = threading.Lock()
         self._keys = count(1)
         self._pid = os.getpid()
-        self.directory = tempfile.mkdtemp(prefix="genprm-sandbox-")
-        Path(self.directory).chmod(0o711)
+        self.directory = ""  # of the sessions, where they cannot have one that only they see
         self._control, theirs = socket.socketpair()
         guest = Path(__file__).parent
         program = (
@@ -99,7 +100,7 @@ class Zygote:
             "limits": asdict(limits),
             "imports": imports,
             "seed": seed,
-            "directory": self.directory,
+            "temporary": tempfile.gettempdir(),
         }
         try:
             self._control.settimeout(STARTUP_SECONDS)
@@ -114,6 +115,7 @@ class Zygote:
             raise SandboxError(f"The sandbox's interpreter did not start:\n{answer['error']}")
         self._control.settimeout(SPAWN_SECONDS)
         self.protections: dict[str, str] = answer["protections"]
+        self.directory = answer["directory"]
 
     def _read(self, size: int) -> bytes:
         data = b""
@@ -160,12 +162,15 @@ class Zygote:
         return Worker(self, key, channel, status)
 
     def kill(self, key: int) -> None:
+        if self._pid != os.getpid():
+            return  # a forked child's copy of the handle; the session is its parent's
         with self._lock, contextlib.suppress(OSError):
             self._control.send(wire.COMMAND.pack(wire.KILL, key))
 
     def close(self) -> None:
         """Ends the zygote and with it every worker. Blocks for a moment."""
-        self._control.close()
+        with self._lock:  # or a command on its way might go out on a descriptor that has become another's
+            self._control.close()
         if self._pid != os.getpid():
             return
         try:
@@ -173,7 +178,8 @@ class Zygote:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        shutil.rmtree(self.directory, ignore_errors=True)
+        if self.directory:
+            remove_tree(self.directory)
 
 
 class Worker:
@@ -219,6 +225,8 @@ class Worker:
             return await self._ended()
         nonce = secrets.token_bytes(16)
         data = code.encode("utf-8", "surrogatepass")
+        if len(data) > min(limits.memory, LONGEST_CODE):
+            return "memory", MEMORY_TEXT, 0.0
         request = wire.REQUEST.pack(nonce, limits.timeout, len(data)) + data
         async with asyncio.timeout(limits.timeout + limits.grace):
             try:
@@ -230,7 +238,8 @@ class Worker:
                 return header
             echoed, status, seconds, size = wire.RESULT.unpack(header)
             # A cut text has twice half the limit and the mark; backslash escapes can make it longer.
-            if echoed != nonce or status >= len(wire.STATUSES) or size > 12 * limits.output + 4096:
+            well_formed = echoed == nonce and status < len(wire.STATUSES) and size <= 12 * limits.output + 4096
+            if not well_formed or not 0 <= seconds <= limits.timeout + limits.grace + 1:
                 raise ConnectionError("a malformed result")
             text = await self._receive(size)
             if isinstance(text, Ended):

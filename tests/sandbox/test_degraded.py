@@ -42,7 +42,7 @@ async def main():
             result = await session.run(code)
             report[name] = [result.status, result.output or result.message]
     try:
-        LocalSandbox(required=("no_network",)).protections()
+        LocalSandbox(required=("network_namespace",)).protections()
     except ConfigError as error:
         report["refusal"] = str(error)
     print(json.dumps(report))
@@ -63,10 +63,10 @@ def test_without_namespaces():
     done = subprocess.run([sys.executable, "-c", REFUSING + PROGRAM], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
-    assert {"user_namespace", "pid_namespace", "mount_namespace", "no_network", "hidden_root"} <= set(
+    assert {"user_namespace", "pid_namespace", "mount_namespace", "network_namespace", "hidden_root"} <= set(
         report["missing"]
     )
-    assert not {"separate_process", "limits", "empty_environment", "no_new_privs", "seccomp"} & set(report["missing"])
+    assert not {"separate_process", "limits", "empty_environment", "no_new_privs", "seccomp", "no_network"} & set(report["missing"])
     assert report["output"] == ["ok", "42"]
     assert report["file"] == ["ok", "a"]
     # The system call filter holds what the namespaces would have: signals reach nobody else, and there is no network.
@@ -76,6 +76,6 @@ def test_without_namespaces():
     assert report["replayed"] == ["ok", "42"]
     assert report["child"][0] == "ok"
     assert report["hard"][0] == "timeout"
-    assert "no_network" in report["refusal"]
+    assert "network_namespace" in report["refusal"]
     assert "user.max_user_namespaces" in report["refusal"]
     assert not Path(report["directory"]).exists()

@@ -22,9 +22,10 @@ def judge(code: bytes, number: int, arch: int, *arguments: int) -> int:
             accumulator = struct.unpack_from("<I", data, value)[0]
         elif operation == 0x06:
             return value
+        elif operation == 0x05:
+            at += value
         else:
-            test = {0x15: accumulator == value, 0x25: accumulator > value, 0x35: accumulator >= value}
-            test[0x45] = bool(accumulator & value)
+            test = {0x15: accumulator == value, 0x35: accumulator >= value, 0x45: bool(accumulator & value)}
             at += if_true if test[operation] else if_false
 
 
@@ -32,8 +33,8 @@ def judge(code: bytes, number: int, arch: int, *arguments: int) -> int:
 def test_every_number(machine: str):
     code, column = seccomp.assemble(machine), list(ARCH).index(machine)
     names = {pair[column]: name for name, pair in seccomp._NUMBERS.items() if pair[column] is not None}
-    by_argument = {"socketpair", "clone", "clone3", "prlimit64", "prctl", "ioctl"}
-    for number in range(600):
+    by_argument = {"socketpair", "getsockopt", "setsockopt", "fcntl", "clone", "clone3", "prlimit64", "prctl", "ioctl"}
+    for number in (*range(600), 0x3FFFFFFF):
         verdict = judge(code, number, ARCH[machine])
         name = names.get(number)
         if name is None:
@@ -52,8 +53,18 @@ def test_arguments(machine: str):
         assert number is not None
         return judge(code, number, arch, *arguments)
 
-    assert verdict("socketpair", 1) == ALLOW
-    assert verdict("socketpair", 2) == DENY
+    assert verdict("socketpair", 1, 1) == ALLOW
+    assert verdict("socketpair", 1, 5 | 0x80800) == ALLOW
+    assert verdict("socketpair", 2, 1) == DENY
+    for kind in (2, 3, 2 | 0x80000):  # could leave its peer and send to any name
+        assert verdict("socketpair", 1, kind) == DENY
+    for option in (16, 17, 26, 50, 77):  # credentials, filters, process descriptors
+        assert verdict("setsockopt", 3, 1, option) == verdict("getsockopt", 3, 1, option) == DENY
+    assert verdict("setsockopt", 3, 1, 7) == verdict("getsockopt", 3, 1, 3) == ALLOW
+    for command in (8, 10, 15, 1024, 1026):  # who gets signals, which signal, leases, notifications
+        assert verdict("fcntl", 3, command) == DENY
+    for command in (0, 1, 2, 3, 4, 6, 1030):
+        assert verdict("fcntl", 3, command) == ALLOW
     assert verdict("clone", 0x1200011) == ALLOW  # fork
     assert verdict("clone", 0x3D0F00) == ALLOW  # a thread
     for flag in (0x20000, 0x2000000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000):
@@ -70,6 +81,12 @@ def test_arguments(machine: str):
     assert verdict("kill", 77, code=alone) == ALLOW
     assert verdict("kill", 78, code=alone) == DENY
     assert verdict("kill", 0xFFFFFFFF, code=alone) == DENY
+    assert verdict("chmod" if machine == "x86_64" else "fchmod") == verdict("truncate") == ALLOW
+    bare = seccomp.assemble(machine, attributes=False)
+    for name in seccomp._ATTRIBUTES:
+        assert seccomp._NUMBERS[name][column] is None or verdict(name, code=bare) == DENY
+    assert verdict("setsid") == verdict("setpgid") == ALLOW
+    assert verdict("setsid", code=alone) == verdict("setpgid", code=alone) == DENY
 
 
 def test_foreign_architectures_end_the_process():

@@ -18,9 +18,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from . import linux, seccomp
+from . import landlock, linux, seccomp
 
 NOBODY = 65534
+FIRST_USER, USERS = 1_900_000_000, 1 << 24  # ids that systemd's list of ranges calls unused
 ROOT = "/tmp"  # where the new root is put together, inside our own mount namespace
 Outcomes = dict[str, str]  # name of a protection -> "" where it holds, otherwise why not
 
@@ -32,16 +33,19 @@ NAMES = (
     "user_namespace",
     "pid_namespace",
     "mount_namespace",
-    "no_network",
+    "network_namespace",
     "ipc_namespace",
     "uts_namespace",
     "hidden_root",
     "private_tmp",
     "no_capabilities",
     "no_new_privs",
+    "landlock",
     "seccomp",
+    "no_network",
     "cgroup",
 )
+DEVICES = tuple(f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom"))
 NO_LINUX = "needs Linux on x86_64 or aarch64"
 
 
@@ -66,14 +70,18 @@ def enter_outer(outcomes: Outcomes, directory: str) -> None:
     if not linux.SUPPORTED:
         return
     if os.geteuid() != 0 or not _can_unshare():
-        if os.geteuid() == 0:
-            with contextlib.suppress(OSError):
+        try:
+            if os.geteuid() == 0:
+                if not _works_in_a_child(_go_on_as_nobody):
+                    raise PermissionError
                 os.chown(directory, NOBODY, NOBODY)
-                _become_nobody()
-        attempt(outcomes, "outer_user_namespace", _new_user_namespace)
+                _become(NOBODY)
+            _new_user_namespace()
+        except OSError:
+            pass  # the namespaces below will say why
     for name, flag in (
         ("mount_namespace", linux.CLONE_NEWNS),
-        ("no_network", linux.CLONE_NEWNET),
+        ("network_namespace", linux.CLONE_NEWNET),
         ("uts_namespace", linux.CLONE_NEWUTS),
         ("ipc_namespace", linux.CLONE_NEWIPC),
         ("pid_namespace", linux.CLONE_NEWPID),
@@ -97,11 +105,19 @@ def hide_root(outcomes: Outcomes, disk: int) -> None:
         outcomes["hidden_root"] = outcomes["private_tmp"] = "needs the mount namespace"
         return
     attempt(outcomes, "hidden_root", lambda: _build_root(disk))
-    _filter(None)  # assembled once, for all sessions
+    _filter(None, True)  # assembled once, for all sessions
 
 
-def enter_session(outcomes: Outcomes, limits: dict[str, Any], directory: str, proc: int | None) -> None:
-    """Walls in the calling process for good. `directory` is its own when there is no private tmp; `proc` a procfs."""
+def enter_session(outcomes: Outcomes, limits: dict[str, Any], key: int, directory: str, proc: int | None) -> None:
+    """Walls in the calling process for good.
+
+    Args:
+        outcomes: What holds so far, and where to note the rest.
+        limits: The sandbox's `Limits` as a dictionary.
+        key: The session's number.
+        directory: Its own, where there is no private tmp.
+        proc: Descriptor of a procfs.
+    """
     if not linux.SUPPORTED:
         os.chdir(directory)
         _set_limits(limits, _address_space(None))
@@ -118,22 +134,31 @@ def enter_session(outcomes: Outcomes, limits: dict[str, Any], directory: str, pr
         os.chdir(directory)
     baseline = _address_space(proc)
     if os.geteuid() == 0:
-        attempt(outcomes, "unprivileged_user", _become_nobody)
+        attempt(outcomes, "unprivileged_user", lambda: _become(session_user(key, outcomes)))
     else:
         outcomes["unprivileged_user"] = ""
     attempt(outcomes, "user_namespace", lambda: _new_user_namespace(proc))
-    attempt(outcomes, "limits", lambda: _set_limits(limits, baseline))
-    attempt(outcomes, "no_capabilities", linux.drop_capabilities)
+    hidden = outcomes.get("hidden_root") == ""
+    alone = os.geteuid() >= FIRST_USER
+    # The kernel counts a user's processes; only in a namespace of its own, or with an id of its own, are they its own.
+    others = 0 if outcomes["user_namespace"] == "" or alone else _processes_of(os.geteuid())
     attempt(outcomes, "no_new_privs", lambda: linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1))
+    readable, own = (("/",), _scratch()) if hidden else (library_paths(), directory)
+    attempt(outcomes, "landlock", lambda: landlock.restrict(readable, DEVICES, own))
+    attempt(outcomes, "limits", lambda: _set_limits(limits, baseline, others))
+    attempt(outcomes, "no_capabilities", linux.drop_capabilities)
     with contextlib.suppress(OSError):
         linux.prctl(linux.PR_SET_DUMPABLE, 0)  # nobody of the same user may trace or dump it
     signals_to = None if outcomes.get("pid_namespace") == "" else os.getpid()
-    attempt(outcomes, "seccomp", lambda: seccomp.install(_filter(signals_to)))
+    attempt(outcomes, "seccomp", lambda: seccomp.install(_filter(signals_to, hidden or alone)))
+    # Either is enough: interfaces without a way out, or no call that makes a socket.
+    namespace, filtered = outcomes["network_namespace"], outcomes["seccomp"]
+    outcomes["no_network"] = f"{namespace}; {filtered}" if namespace and filtered else ""
 
 
 @functools.cache
-def _filter(signals_to: int | None) -> bytes:
-    return seccomp.assemble(linux.MACHINE, signals_to)
+def _filter(signals_to: int | None, attributes: bool) -> bytes:
+    return seccomp.assemble(linux.MACHINE, signals_to, attributes)
 
 
 def _can_unshare() -> bool:
@@ -143,11 +168,54 @@ def _can_unshare() -> bool:
     return bool(effective >> 21 & 1)
 
 
-def _become_nobody() -> None:
+def _works_in_a_child(action: Callable[[], Any]) -> bool:
+    pid = os.fork()
+    if pid == 0:
+        with contextlib.suppress(BaseException):
+            action()
+            os._exit(0)
+        os._exit(1)
+    return os.waitpid(pid, 0)[1] == 0
+
+
+def _go_on_as_nobody() -> None:
+    _become(NOBODY)
+    if unreadable():
+        raise PermissionError
+    _new_user_namespace()
+
+
+def unreadable() -> list[str]:
+    """What of the interpreter's search path the calling process may not read: it could not import from there."""
+    return [path for path in searched() if not os.access(path, os.R_OK | os.X_OK, effective_ids=True)]
+
+
+def session_user(key: int, outcomes: Outcomes) -> int:
+    """The user that a session of root's becomes.
+
+    Without namespaces each session gets one of its own, so that they share neither files nor a bound on processes.
+    """
+    if outcomes.get("pid_namespace") == "":
+        return NOBODY
+    user = FIRST_USER + key % USERS
+    return user if any(first <= user < first + length for first, length in _mapped_users()) else NOBODY
+
+
+@functools.cache
+def _mapped_users() -> list[tuple[int, int]]:
+    """First and number of the user ids that exist in this user namespace."""
+    try:
+        with open("/proc/self/uid_map", encoding="ascii") as lines:  # noqa: PTH123
+            return [(int(first), int(length)) for first, _, length in map(str.split, lines)]
+    except OSError:
+        return []
+
+
+def _become(user: int) -> None:
     with contextlib.suppress(PermissionError):  # forbidden in a user namespace; the groups there are not ours either
         os.setgroups([])
-    os.setresgid(NOBODY, NOBODY, NOBODY)
-    os.setresuid(NOBODY, NOBODY, NOBODY)
+    os.setresgid(user, user, user)
+    os.setresuid(user, user, user)
     linux.prctl(linux.PR_SET_DUMPABLE, 1)  # or /proc/self would stay root's, and the id maps unwritable
 
 
@@ -168,32 +236,62 @@ def _new_user_namespace(proc: int | None = None) -> None:
             os.close(base)
 
 
-def _library_paths() -> list[str]:
+@functools.cache
+def searched() -> tuple[str, ...]:
+    """The directories that modules are imported from, without those of projects that are only linked in.
+
+    A development install puts a project's whole directory on the path, with whatever else lies there. To be called
+    first once the libraries are imported, and before the root is hidden.
+    """
+    installed = [os.path.realpath(p) for p in (sys.prefix, sys.base_prefix)]
+    needed = {os.path.realpath(m.__file__) for m in sys.modules.values() if getattr(m, "__file__", None)}
+
+    def belongs(path: str) -> bool:
+        real = Path(os.path.realpath(path))
+        if {"site-packages", "dist-packages"} & {*Path(path).parts, *real.parts}:
+            return True
+        return any(real.is_relative_to(p) for p in installed) or any(Path(n).is_relative_to(real) for n in needed)
+
+    return tuple(path for path in sys.path if Path(path).is_dir() and belongs(path))
+
+
+@functools.cache
+def library_paths() -> tuple[str, ...]:
     """What the interpreter may still read once it runs: its library, its packages, shared objects."""
     paths = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
-    paths += [p for p in sys.path if p and Path(p).is_dir()]
+    paths += searched()
     paths += [str(Path(sys.base_prefix) / "lib"), "/usr/lib", "/usr/lib64", "/lib", "/lib64", "/usr/local/lib"]
     real = sorted({os.path.realpath(p) for p in paths if p and Path(p).is_dir()})
     kept: list[str] = []
     for path in real:  # sorted, so a parent comes before what it holds
         if not any(path == k or path.startswith(k + "/") for k in kept) and path != "/":
             kept.append(path)
-    return kept
+    return tuple(kept)
+
+
+def _other_names(paths: tuple[str, ...]) -> dict[str, Path]:
+    """Links for the names under which the interpreter knows what lies at `paths`, where a part of them is a link."""
+    names = {name: Path(os.path.realpath(name)) for name in searched()}
+    return {
+        name: real
+        for name, real in names.items()
+        if name != str(real) and not any(Path(name).is_relative_to(path) for path in paths)
+    }
 
 
 @functools.cache
 def _scratch() -> str:
     """Where the private temporary directory goes: not over an interpreter that lives below /tmp."""
-    return "/scratch" if any(path.startswith("/tmp") for path in _library_paths()) else "/tmp"
+    return "/scratch" if any(path.startswith("/tmp") for path in library_paths()) else "/tmp"
 
 
 def _build_root(disk: int) -> None:
     linux.unshare(linux.CLONE_NEWNS)  # the launcher keeps the machine's view, to tidy up with
-    paths = _library_paths()
+    paths = library_paths()
     sources = {p: os.open(p, os.O_PATH | os.O_DIRECTORY) for p in paths}
-    devices = ("null", "zero", "full", "random", "urandom")
-    sources |= {f"/dev/{d}": os.open(f"/dev/{d}", os.O_PATH) for d in devices}
+    sources |= {d: os.open(d, os.O_PATH) for d in DEVICES}
     links = {p: Path(p).readlink() for p in ("/lib", "/lib64") if Path(p).is_symlink()}
+    links |= _other_names(paths)
     umask = os.umask(0o022)  # the worker's user must be able to walk through the directories made here
     linux.mount("tmpfs", ROOT, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "size=1m,mode=0755")
     try:
@@ -205,10 +303,10 @@ def _build_root(disk: int) -> None:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.touch()
             linux.mount(f"/proc/self/fd/{descriptor}", str(target), None, linux.MS_BIND | linux.MS_REC)
-            if path in paths:
-                linux.make_read_only(str(target))
+            linux.make_read_only(str(target), devices=path not in paths)
         for path, aim in links.items():
-            with contextlib.suppress(FileExistsError):
+            if not os.path.lexists(ROOT + path):
+                Path(ROOT + path).parent.mkdir(parents=True, exist_ok=True)
                 Path(ROOT + path).symlink_to(aim)
         for path in (ROOT + _scratch(), ROOT + "/.old"):
             Path(path).mkdir(exist_ok=True)
@@ -247,7 +345,18 @@ def _address_space(proc: int | None) -> int:
         os.close(descriptor)
 
 
-def _set_limits(limits: dict[str, Any], baseline: int) -> None:
+def _processes_of(user: int) -> int:
+    """How many threads all processes of a user have."""
+    number = 0
+    for entry in Path("/proc").iterdir() if Path("/proc/self").exists() else ():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit() and entry.stat().st_uid == user:
+                number += len(os.listdir(entry / "task"))  # noqa: PTH208
+    return number
+
+
+def _set_limits(limits: dict[str, Any], baseline: int, others: int = 0) -> None:
+    """Sets the resource limits. `baseline`: bytes on top of the memory limit; `others`: processes on top of theirs."""
     from .worker import RESERVE
 
     memory = baseline + limits["memory"]
@@ -256,7 +365,7 @@ def _set_limits(limits: dict[str, Any], baseline: int) -> None:
         resource.RLIMIT_CPU: (limits["cpu"], limits["cpu"] + 1),
         resource.RLIMIT_FSIZE: (limits["file_size"],) * 2,
         resource.RLIMIT_NOFILE: (limits["open_files"],) * 2,
-        resource.RLIMIT_NPROC: (limits["processes"],) * 2,
+        resource.RLIMIT_NPROC: (others + limits["processes"],) * 2,
         resource.RLIMIT_MEMLOCK: (0, 0),
     }
     if sys.platform == "linux":

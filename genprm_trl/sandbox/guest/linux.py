@@ -24,9 +24,15 @@ PR_SET_SECUREBITS, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL
 # SECBIT_NOROOT, NO_SETUID_FIXUP and KEEP_CAPS off and locked: user id 0 means nothing, whatever is executed.
 SECUREBITS = 0x01 | 0x02 | 0x04 | 0x08 | 0x20 | 0x80
 
+_COMMON = {
+    "mount_setattr": 442,
+    "landlock_create_ruleset": 444,
+    "landlock_add_rule": 445,
+    "landlock_restrict_self": 446,
+}
 _SYSCALLS = {
-    "x86_64": {"pivot_root": 155, "capset": 126, "mount_setattr": 442, "seccomp": 317},
-    "aarch64": {"pivot_root": 41, "capset": 91, "mount_setattr": 442, "seccomp": 277},
+    "x86_64": {"pivot_root": 155, "capset": 126, "seccomp": 317, **_COMMON},
+    "aarch64": {"pivot_root": 41, "capset": 91, "seccomp": 277, **_COMMON},
 }
 MACHINE = platform.machine()
 SUPPORTED = sys.platform == "linux" and MACHINE in _SYSCALLS and ctypes.sizeof(ctypes.c_void_p) == 8
@@ -79,13 +85,14 @@ def pivot_root(new: str, old: str) -> None:
     syscall("pivot_root", os.fsencode(new), os.fsencode(old))
 
 
-def make_read_only(target: str) -> None:
-    """Makes a mount and all mounts below it read-only, without set-user-id programs and devices (Linux 5.12)."""
+def make_read_only(target: str, devices: bool = False) -> None:
+    """Makes a mount and all mounts below it read-only, without set-user-id programs and `devices` (Linux 5.12)."""
 
     class MountAttr(ctypes.Structure):
         _fields_ = [(n, ctypes.c_uint64) for n in ("attr_set", "attr_clr", "propagation", "userns_fd")]
 
-    attr = MountAttr(MS_RDONLY | MS_NOSUID | MS_NODEV, 0, 0, 0)  # MOUNT_ATTR_* have these bits too
+    flags = MS_RDONLY | MS_NOSUID | (0 if devices else MS_NODEV)  # MOUNT_ATTR_* have these bits too
+    attr = MountAttr(flags, 0, 0, 0)
     at_fdcwd, at_recursive = -100, 0x8000
     address = ctypes.addressof(attr)
     syscall("mount_setattr", at_fdcwd, os.fsencode(target), at_recursive, address, ctypes.sizeof(attr))

@@ -27,7 +27,6 @@ _NUMBERS = {
     "mprotect": (10, 226),
     "madvise": (28, 233),
     "msync": (26, 227),
-    "mincore": (27, 232),
     "membarrier": (324, 283),
     # files in reach
     "read": (0, 63),
@@ -96,7 +95,6 @@ _NUMBERS = {
     "dup3": (292, 24),
     "sendfile": (40, 71),
     "copy_file_range": (326, 285),
-    "fcntl": (72, 25),
     "getxattr": (191, 8),
     "lgetxattr": (192, 9),
     "fgetxattr": (193, 10),
@@ -130,8 +128,6 @@ _NUMBERS = {
     "sendmmsg": (307, 269),
     "recvmmsg": (299, 243),
     "shutdown": (48, 210),
-    "getsockopt": (55, 209),
-    "setsockopt": (54, 208),
     "getsockname": (51, 204),
     "getpeername": (52, 205),
     # processes and threads
@@ -160,8 +156,6 @@ _NUMBERS = {
     "getpgrp": (111, None),
     "getpgid": (121, 155),
     "getsid": (124, 156),
-    "setsid": (112, 157),
-    "setpgid": (109, 154),
     "getuid": (102, 174),
     "geteuid": (107, 175),
     "getgid": (104, 176),
@@ -204,6 +198,11 @@ _NUMBERS = {
     "getcpu": (309, 168),
     "getrandom": (318, 278),
     # filtered by argument
+    "setpgid": (109, 154),
+    "setsid": (112, 157),
+    "setsockopt": (54, 208),
+    "getsockopt": (55, 209),
+    "fcntl": (72, 25),
     "socketpair": (53, 199),
     "clone": (56, 220),
     "clone3": (435, 435),
@@ -216,6 +215,8 @@ _NUMBERS = {
     "rt_sigqueueinfo": (129, 138),
     "rt_tgsigqueueinfo": (297, 240),
 }
+_LEAVING_THE_GROUP = ("setsid", "setpgid")
+_ATTRIBUTES = ("chmod", "fchmod", "fchmodat", "utime", "utimes", "utimensat", "futimesat", "truncate")
 _SIGNALLING = ("kill", "tgkill", "tkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo")
 _NEWEST_KNOWN = 450  # numbers above this came after both tables and are the same on all architectures
 
@@ -223,19 +224,18 @@ _AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _X32_BIT = 0x40000000
 
 _AF_UNIX = 1
+# Connected for good: a datagram socket could be taken from its peer, named, and send to any name in the network namespace.
+_PAIR_TYPES = tuple(kind | flags for kind in (1, 5) for flags in (0, 0x800, 0x80000, 0x80800))  # stream, seqpacket
+# Type, error, buffer sizes, time-outs, protocol, domain. Not: filters (programs for the kernel), credentials, peers.
+_SOCKET_OPTIONS = (3, 4, 7, 8, 20, 21, 38, 39)
+# Duplicates, flags, record locks of both kinds, pipe sizes, seals. Not: owners of signals, leases, notifications.
+_FCNTLS = (0, 1, 2, 3, 4, 5, 6, 7, 36, 37, 38, 1030, 1031, 1032, 1034)
 _NAMESPACE_FLAGS = 0x7E020000  # every CLONE_NEW* flag that clone() takes
 _PRCTLS = (3, 15, 16, 21, 23, 39, 0x53564D41)  # dumpable?, names, seccomp?, bounding set?, no_new_privs?, memory names
-_IOCTLS = (
-    0x5401,
-    0x5413,
-    0x541B,
-    0x5421,
-    0x5450,
-    0x5451,
-)  # is it a terminal, its size, FIONREAD, FIONBIO, close-on-exec
+_IOCTLS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)  # a terminal?, its size, FIONREAD, FIONBIO, close-on-exec
 
-_LOAD, _RETURN = 0x20, 0x06
-_JUMP_EQUAL, _JUMP_GREATER, _JUMP_AT_LEAST, _JUMP_SET = 0x15, 0x25, 0x35, 0x45
+_LOAD, _RETURN, _JUMP = 0x20, 0x06, 0x05
+_JUMP_EQUAL, _JUMP_AT_LEAST, _JUMP_SET = 0x15, 0x35, 0x45
 _KILL_PROCESS, _ALLOW = 0x80000000, 0x7FFF0000
 _DENY, _UNKNOWN = 0x00050000 | errno.EPERM, 0x00050000 | errno.ENOSYS
 _NUMBER_OFFSET, _ARCH_OFFSET = 0, 4
@@ -251,11 +251,6 @@ class _Program:
 
     def add(self, operation: int, value: int, if_true: int = 0, if_false: int = 0) -> None:
         self.code.append(struct.pack("<HBBI", operation, if_true, if_false, value))
-
-    def number_is(self, number: int, body: _Program) -> None:
-        """Runs `body`, which must end in a return, for one system call."""
-        self.add(_JUMP_EQUAL, number, 0, len(body.code))
-        self.code += body.code
 
 
 def _returning(action: int) -> _Program:
@@ -274,6 +269,16 @@ def _argument_in(index: int, values: tuple[int, ...], otherwise: int = _DENY) ->
     return program
 
 
+def _socket_pair() -> _Program:
+    """Unix sockets alone, and those that stay with their peer."""
+    program = _Program()
+    program.add(_LOAD, _argument_offset(0))
+    program.add(_JUMP_EQUAL, _AF_UNIX, 1, 0)
+    program.add(_RETURN, _DENY)
+    program.code += _argument_in(1, _PAIR_TYPES).code
+    return program
+
+
 def _without_flags(index: int, flags: int) -> _Program:
     program = _Program()
     program.add(_LOAD, _argument_offset(index))
@@ -283,34 +288,49 @@ def _without_flags(index: int, flags: int) -> _Program:
     return program
 
 
-def _ranges(numbers: list[int]) -> list[tuple[int, int]]:
-    """First and last of each run of consecutive numbers."""
-    runs: list[tuple[int, int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][1] + 1:
-            runs[-1] = (runs[-1][0], number)
-        else:
-            runs.append((number, number))
-    return runs
+def _search(segments: list[tuple[int, _Program]]) -> list[bytes]:
+    """A binary search for the last segment that starts at or below the number at hand.
+
+    The kernel tries each number when a filter is installed, which each session does: comparing them one after the
+    other would take longer than making its namespaces.
+    """
+    if len(segments) == 1:
+        return segments[0][1].code
+    middle = len(segments) // 2
+    left, right = _search(segments[:middle]), _search(segments[middle:])
+    node = _Program()
+    if len(left) < 256:
+        node.add(_JUMP_AT_LEAST, segments[middle][0], len(left), 0)
+    else:  # farther than a comparison can jump
+        node.add(_JUMP_AT_LEAST, segments[middle][0], 0, 1)
+        node.add(_JUMP, len(left))
+    return node.code + left + right
 
 
-def assemble(machine: str, own_processes_only: int | None = None) -> bytes:
+def assemble(machine: str, own_processes_only: int | None = None, attributes: bool = True) -> bytes:
     """The filter's instructions.
 
     Args:
         machine: `x86_64` or `aarch64`.
         own_processes_only: The process id that signals may go to, where no PID namespace hides the others.
+        attributes: Whether files may change theirs by name: not where the user's other files are in sight, which
+            Landlock keeps from being opened only.
     """
     column = ("x86_64", "aarch64").index(machine)
     numbers = {name: pair[column] for name, pair in _NUMBERS.items()}
     special = {
-        "socketpair": _argument_in(0, (_AF_UNIX,)),
+        "socketpair": _socket_pair(),
+        "getsockopt": _argument_in(2, _SOCKET_OPTIONS),
+        "setsockopt": _argument_in(2, _SOCKET_OPTIONS),
+        "fcntl": _argument_in(1, _FCNTLS),
         "clone": _without_flags(0, _NAMESPACE_FLAGS),
         "clone3": _returning(_UNKNOWN),  # its flags lie in memory, out of a filter's sight; callers fall back to clone
         "prlimit64": _argument_in(0, (0,)),
         "prctl": _argument_in(0, _PRCTLS),
         "ioctl": _argument_in(1, _IOCTLS, 0x00050000 | errno.ENOTTY),
     }
+    for name in _LEAVING_THE_GROUP:  # the group is what a session's processes are ended by without a namespace
+        special[name] = _returning(_ALLOW if own_processes_only is None else _DENY)
     for name in _SIGNALLING:
         special[name] = _returning(_ALLOW) if own_processes_only is None else _argument_in(0, (0, own_processes_only))
     program = _Program()
@@ -321,20 +341,16 @@ def assemble(machine: str, own_processes_only: int | None = None) -> bytes:
     if machine == "x86_64":
         program.add(_JUMP_SET, _X32_BIT, 0, 1)
         program.add(_RETURN, _KILL_PROCESS)
-    for name, body in special.items():
-        number = numbers[name]
-        if number is not None:
-            program.number_is(number, body)
-    plain = sorted(n for name, n in numbers.items() if n is not None and name not in special)
-    for first, last in _ranges(
-        plain
-    ):  # far fewer instructions than numbers: the kernel tries each number at the start
-        program.add(_JUMP_AT_LEAST, first, 0, 2)
-        program.add(_JUMP_GREATER, last, 1, 0)
-        program.add(_RETURN, _ALLOW)
-    program.add(_JUMP_GREATER, _NEWEST_KNOWN, 0, 1)
-    program.add(_RETURN, _UNKNOWN)
-    program.add(_RETURN, _DENY)
+    if not attributes:
+        special |= dict.fromkeys(_ATTRIBUTES, _returning(_DENY))
+    actions = {n: special.get(name, _returning(_ALLOW)) for name, n in numbers.items() if n is not None}
+    segments: list[tuple[int, _Program]] = []
+    for number in range(_NEWEST_KNOWN + 1):
+        action = actions.get(number, _returning(_DENY))
+        if not segments or segments[-1][1].code != action.code:
+            segments.append((number, action))
+    segments.append((_NEWEST_KNOWN + 1, _returning(_UNKNOWN)))
+    program.code += _search(segments)
     return b"".join(program.code)
 
 

@@ -15,17 +15,22 @@ import json
 import os
 import resource
 import select
-import shutil
 import signal
 import socket
 import sys
+import tempfile
 import time
 import traceback
 from typing import Any
 
 from . import cgroup, isolation, linux
+from .tidy import remove_tree
 from .wire import COMMAND, EXIT, FAILED, FRAME, KILL, SPAWN, SPAWN_FAILED
 from .worker import Worker
+
+
+class Refusal(Exception):
+    """Why no session can be started, in words for people."""
 
 
 def _warm_up_numpy() -> None:
@@ -46,6 +51,10 @@ def _warm_up_sympy() -> None:
     sympy.N(sympy.sqrt(sympy.sympify("2")))
 
 
+UNREADABLE = (
+    "the user that sessions run as (id {user}) may not read the interpreter's library: {paths}. Let others read it and "
+    "enter the directories above it (chmod o+rx), install Python and the packages elsewhere, or allow namespaces"
+)
 WARM_UP = {"numpy": _warm_up_numpy, "sympy": _warm_up_sympy}
 
 
@@ -53,24 +62,33 @@ def main(control_fd: int) -> None:
     """Entry point of the fresh interpreter. `control_fd` is the socket to the host."""
     sys.path.pop(0)  # the way to this package, which is no program's business
     control = socket.socket(fileno=control_fd)
+    directory, groups = "", []
     try:
-        os.environ.clear()
         os.umask(0o077)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         config = json.loads(_read(control, FRAME.unpack(_read(control, FRAME.size))[0]))
+        os.environ.clear()
+        # Made here and not by the host, which may be killed before it could have told us what to tidy up.
+        directory = tempfile.mkdtemp(prefix="genprm-sandbox-", dir=config["temporary"])
+        os.chmod(directory, 0o711)  # noqa: PTH101
         outcomes: isolation.Outcomes = dict.fromkeys(isolation.NAMES, isolation.NO_LINUX)
-        groups: list[cgroup.Groups] = []
         if linux.SUPPORTED:  # before the namespaces, in which the machine's groups may no longer be ours to change
             isolation.attempt(outcomes, "cgroup", lambda: groups.append(cgroup.make(os.getpid())))
-        isolation.enter_outer(outcomes, config["directory"])
+        isolation.enter_outer(outcomes, directory)
         if outcomes["pid_namespace"] == "":
             pid = os.fork()
             if pid:
-                _watch(control, config["host"], pid, config["directory"], groups)
+                _watch(control, config["host"], pid, directory, groups)
             linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
-        Zygote(control, config, outcomes, groups[0] if groups else None).serve()
+        Zygote(control, config, directory, outcomes, groups[0] if groups else None).serve()
+    except Refusal as error:
+        _say(control, {"error": str(error)})
     except BaseException:
         _say(control, {"error": traceback.format_exc()})
+    if directory:
+        remove_tree(directory)
+    for group in groups:
+        cgroup.remove_all(group.path)
     os._exit(1)
 
 
@@ -89,7 +107,7 @@ def _watch(control: socket.socket, host: int, zygote: int, directory: str, group
     with contextlib.suppress(ProcessLookupError):
         os.kill(zygote, signal.SIGKILL)
     os.waitpid(zygote, 0)
-    shutil.rmtree(directory, ignore_errors=True)
+    remove_tree(directory)
     for group in groups:
         cgroup.remove_all(group.path)
     os._exit(0)
@@ -102,10 +120,12 @@ class Zygote:
         self,
         control: socket.socket,
         config: dict[str, Any],
+        directory: str,
         outcomes: isolation.Outcomes,
         groups: cgroup.Groups | None,
     ):
-        self._control, self._config, self._outcomes, self._groups = control, config, outcomes, groups
+        self._control, self._config, self._directory = control, config, directory
+        self._outcomes, self._groups = outcomes, groups
         self._workers: dict[int, tuple[int, int, str]] = {}  # process id -> session key, status descriptor, directory
         self._keys: dict[int, int] = {}  # session key -> process id
         self._namespaced = outcomes["pid_namespace"] == ""
@@ -119,6 +139,7 @@ class Zygote:
         for module in ("numpy.random", "sympy.core.random"):
             if module in sys.modules:
                 sys.modules[module].seed(config["seed"])
+        isolation.library_paths()  # worked out once, while everything can be read
         self._null = os.open("/dev/null", os.O_RDWR)
         self._proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY) if linux.SUPPORTED else None
         self._own_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY) if self._namespaced else -1
@@ -136,7 +157,7 @@ class Zygote:
         for descriptor in (1, 2):
             os.dup2(self._null, descriptor)
         self._outcomes = self._probe()
-        _say(self._control, {"protections": self._outcomes})
+        _say(self._control, {"protections": self._outcomes, "directory": self._directory})
         poll = select.poll()
         poll.register(self._control, select.POLLIN)
         poll.register(wake_read, select.POLLIN)
@@ -154,7 +175,7 @@ class Zygote:
         while self._workers:
             self._reap()
             time.sleep(0.002)
-        shutil.rmtree(self._config["directory"], ignore_errors=True)
+        remove_tree(self._directory)
         if self._groups and not self._namespaced:
             cgroup.remove_all(self._groups.path)
         os._exit(0)
@@ -177,12 +198,8 @@ class Zygote:
         self._highest = max(self._highest, channel, status)
         directory = ""
         try:
-            if self._outcomes.get("private_tmp") != "":
-                directory = os.path.join(self._config["directory"], str(key))  # noqa: PTH118
-                os.mkdir(directory, 0o700)  # noqa: PTH102
-                if os.geteuid() == 0:
-                    with contextlib.suppress(OSError):  # in a user namespace without that user
-                        os.chown(directory, isolation.NOBODY, isolation.NOBODY)
+            if self._outcomes["hidden_root"]:
+                directory = self._make_directory(key)
             self._group(key)
             pid = self._fork()
         except OSError:
@@ -195,6 +212,15 @@ class Zygote:
         os.close(channel)
         self._workers[pid] = (key, status, directory)
         self._keys[key] = pid
+
+    def _make_directory(self, key: int) -> str:
+        directory = f"{self._directory}/{key}"
+        os.mkdir(directory, 0o700)  # noqa: PTH102
+        if os.geteuid() == 0:
+            with contextlib.suppress(OSError):  # in a user namespace without that user
+                user = isolation.session_user(key, self._outcomes)
+                os.chown(directory, user, user)
+        return directory
 
     def _fork(self) -> int:
         if self._namespaced:
@@ -238,8 +264,10 @@ class Zygote:
         top = limits["open_files"] - 1
         # Out of the way of the numbers that they get in the end: with many sessions open, either might be the other's.
         channel, capture = (_above(top, descriptor) for descriptor in (channel, _memory_file(directory)))
-        isolation.enter_session(outcomes, limits, directory, self._proc)
+        isolation.enter_session(outcomes, limits, key, directory, self._proc)
         if probe >= 0:
+            if unreadable := isolation.unreadable():
+                raise Refusal(UNREADABLE.format(user=os.geteuid(), paths=", ".join(unreadable)))
             os.write(probe, json.dumps(outcomes).encode())
         elif lost := [f"{name} ({outcomes[name]})" for name in expected if not expected[name] and outcomes[name]]:
             raise OSError(f"protections that held at the start do not hold now: {', '.join(lost)}")
@@ -255,13 +283,15 @@ class Zygote:
     def _probe(self) -> isolation.Outcomes:
         """Walls in a throw-away process to learn what really holds."""
         read, write = os.pipe()
-        directory = self._config["directory"]
+        directory = self._make_directory(0) if self._outcomes["hidden_root"] else ""
         if self._groups and not isolation.attempt(self._outcomes, "cgroup", lambda: self._group(0)):
             self._groups = None
         pid = self._fork()
         if pid == 0:
             try:
                 self._wall_in(0, write, directory, self._outcomes, probe=write)
+            except Refusal as error:
+                os.write(write, str(error).encode())
             except BaseException:
                 os.write(write, traceback.format_exc().encode())
             os._exit(0)
@@ -269,12 +299,14 @@ class Zygote:
         with open(read, "rb") as reader:  # noqa: PTH123
             answer = reader.read()
         os.waitpid(pid, 0)
+        if directory:
+            remove_tree(directory)
         if self._groups:
             self._groups.remove(0)
         try:
             outcomes: isolation.Outcomes = json.loads(answer)
         except ValueError:
-            raise RuntimeError(f"a session could not be set up: {answer.decode()}") from None
+            raise Refusal(f"a session could not be set up: {answer.decode()}") from None
         if outcomes["cgroup"]:
             self._groups = None
         return outcomes
@@ -306,8 +338,9 @@ class Zygote:
             if not self._namespaced:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(pid, signal.SIGKILL)
-            if directory:
-                shutil.rmtree(directory, ignore_errors=True)
+            if directory and os.fork() == 0:  # it may hold any number of files, and others wait for us
+                remove_tree(directory)
+                os._exit(0)
             out_of_memory = self._groups.remove(key) if self._groups else False
             with contextlib.suppress(OSError):
                 os.write(descriptor, EXIT.pack(status, usage.ru_utime + usage.ru_stime, out_of_memory))
