@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import re
 import secrets
 import time
@@ -20,6 +21,7 @@ from typing import Any, Literal, Self
 from ..errors import ConfigError, MissingExtraError
 from ..gate import FairGate
 from .base import ExecutionResult
+from .guest.driver import cut_middle
 from .guest.wire import STATUSES, TIMEOUT_TEXT
 from .limits import Limits
 
@@ -33,7 +35,7 @@ class _ServerError(Exception):
     """The server could not be used. `final`: trying again will not help."""
 
     def __init__(self, message: str, final: bool = False):
-        super().__init__(message)
+        super().__init__(message.encode("utf-8", "backslashreplace").decode())  # it may quote the server
         self.final = final
 
 
@@ -54,7 +56,7 @@ class FusionSandbox:
 
     Raises:
         MissingExtraError: The client package is not installed.
-        ConfigError: An unknown mode.
+        ConfigError: An unknown mode, an address that is none, or a number out of range.
     """
 
     def __init__(
@@ -74,6 +76,13 @@ class FusionSandbox:
             raise MissingExtraError("sandbox-fusion", "fusion", "FusionSandbox") from error
         if mode not in ("script", "jupyter"):
             raise ConfigError(f"Unknown mode '{mode}'. Known: script, jupyter.")
+        if endpoint and not endpoint.startswith(("http://", "https://")):
+            raise ConfigError(f"endpoint must start with http:// or https://, not {endpoint!r}.")
+        for name, value in (("max_concurrency", max_concurrency), ("attempts", attempts)):
+            if value < 1:
+                raise ConfigError(f"{name} must be at least 1, not {value}.")
+        if not 0 <= backoff < math.inf or not 0 <= seed < 1 << 32:
+            raise ConfigError(f"backoff must be 0 or more, and seed from 0 to 2**32 - 1, not {backoff} and {seed}.")
         self.limits = limits or Limits()
         self._client = sandbox_fusion
         self._endpoint, self._mode, self._seed = endpoint or "", mode, seed
@@ -146,7 +155,10 @@ class FusionSandbox:
         answer = _last_answer(stdout, marker)
         if answer is None:
             return ExecutionResult(f"Code execute Error: ChildProcessError: {reason}", "killed", seconds, reason)
-        return ExecutionResult(answer["output"], answer["status"], answer["seconds"])
+        # The driver shares its process with the program, which can write what it likes, and at any length.
+        output = answer["output"].encode("utf-8", "backslashreplace").decode()
+        seconds = min(max(answer["seconds"], 0.0), seconds)
+        return ExecutionResult(cut_middle(output, 2 * limits.output + 1000), answer["status"], seconds)
 
     async def _script(self, source: str, request: str, budget: float) -> tuple[bool, str, str]:
         """Whether the script came to its end in time, its standard output, and how it ended."""
@@ -161,6 +173,8 @@ class FusionSandbox:
         run = answer.run_result
         if run is None:
             raise _ServerError("it answered without the result of a run")
+        if run.status == self._client.CommandRunStatus.Error:
+            raise _ServerError(f"it could not run the program: {(run.stderr or '')[-500:]}")
         finished = run.status != self._client.CommandRunStatus.TimeLimitExceeded
         return finished, run.stdout or "", f"the process exited with code {run.return_code}"
 
@@ -178,6 +192,8 @@ class FusionSandbox:
         driver = answer.driver
         if driver is None:
             raise _ServerError("it answered without the result of a run")
+        if driver.status == self._client.CommandRunStatus.Error:
+            raise _ServerError(f"it could not run the notebook: {(driver.stderr or '')[-500:]}")
         finished = driver.status != self._client.CommandRunStatus.TimeLimitExceeded
         return finished, "", f"the kernel ended, its driver with code {driver.return_code}"
 
@@ -225,7 +241,8 @@ def _last_answer(stdout: str, marker: str) -> dict[str, Any] | None:
             answer["status"] in STATUSES[:4]
             and isinstance(answer["output"], str)
             and isinstance(answer["seconds"], float)
+            and math.isfinite(answer["seconds"])
         )
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
     return answer if well_formed else None

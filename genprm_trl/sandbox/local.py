@@ -185,6 +185,8 @@ class LocalSandbox:
                         self._pool.append(zygote.spawn())
             try:
                 await worker.ready()
+                if not worker.idle:
+                    raise SandboxError("A session's process ended before its first block.")
                 return worker
             except SandboxError:
                 worker.close()
@@ -215,6 +217,8 @@ class LocalSession:
             try:
                 if self._closed:
                     raise SandboxError("The session is closed.")
+                if self._worker is not None and not self._worker.idle:
+                    self._lose()  # an earlier block has broken it since; this one is not to blame
                 if self._worker is None:
                     self._worker = await self._sandbox._worker()
                     if self._lost and self._sandbox.replay:
@@ -271,6 +275,8 @@ class LocalSession:
         A block that now ends the process, or is out of time, leaves an empty namespace. So does a session that has had
         its time for replays: slow blocks, each followed by one that ends the process, would take ever longer.
         """
+        if self._replayed > self._most_replayed:
+            self._history.clear()
         for code in self._history:
             start = time.perf_counter()
             result = await self._run(code)

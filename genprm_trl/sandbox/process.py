@@ -100,6 +100,7 @@ class Zygote:
             "limits": asdict(limits),
             "imports": imports,
             "seed": seed,
+            "search": [path for path in sys.path if Path(path).is_absolute()],
             "temporary": tempfile.gettempdir(),
         }
         try:
@@ -208,6 +209,17 @@ class Worker:
         if isinstance(data, Ended):
             raise SandboxError(f"A session's process could not be started: {data.describe()}.")
         self._is_ready = True
+
+    @property
+    def idle(self) -> bool:
+        """Whether it waits for a request: it has neither ended nor said a word since its last result."""
+        try:
+            self._channel.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            pass
+        return False
 
     async def run(self, code: str, limits: Limits) -> tuple[str, str, float] | Ended:
         """Runs a block.

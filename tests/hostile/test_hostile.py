@@ -28,6 +28,7 @@ PROTECTED = [
     "unprivileged_user",
     "pid_namespace",
     "mount_namespace",
+    "network_namespace",
     "no_network",
     "ipc_namespace",
     "hidden_root",
@@ -61,6 +62,7 @@ class Host:
             "environment": dict(os.environ),
             "zygote": self.sandbox._start()._process.pid,
             "host name": socket.gethostname(),
+            "devices": [Path(f"/dev/{n}").stat().st_mode for n in ("null", "zero", "full", "random", "urandom")],
         }
 
     def visitors(self) -> int:
@@ -100,7 +102,8 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
         listener.setblocking(False)
     sandbox = LocalSandbox(LIMITS)
     sibling = sandbox.session()
-    assert asyncio.run(sibling.run("x = 7")).status == "ok"
+    keep = f"x = 7; open('kept-by-sibling', 'w').write({SECRET!r})"
+    assert asyncio.run(sibling.run(keep)).status == "ok"
     names = {
         "CANARY": str(directory / "canary"),
         "PORT": port,
@@ -141,7 +144,11 @@ async def test_program(host: Host, path: Path):
             break
         # On a machine under load the time may be up before the memory is full; that says nothing of the limit.
         await session.close()
-    assert result.status in statuses.split(), result
+    if host.sandbox.protections()["hidden_root"].holds:
+        assert result.status in statuses.split(), result
+    else:  # what the program is refused, and how, is another matter there; that it does no harm is not
+        assert result.status != "sandbox_error", result
+        output = ""
     assert "BREACH" not in result.output
     assert SECRET not in result.output
     assert len(result.output) < 2 * LIMITS.output

@@ -5,6 +5,8 @@ It answers with the client package's own models, so requests and answers have th
 
 import asyncio
 import json
+import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -126,7 +128,39 @@ class FusionServer:
             assert request.transport is not None
             request.transport.close()
             return response
+        if fault == "redirects":
+            raise web.HTTPTemporaryRedirect(location=str(request.url))
+        if fault == "redirected away":
+            raise web.HTTPPermanentRedirect(location="http://127.0.0.1:9/run_code")
+        if fault == "reset":
+            assert request.transport is not None
+            linger = struct.pack("ii", 1, 0)
+            request.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            request.transport.abort()
+            return web.Response()
+        if fault == "drips":
+            response = web.StreamResponse(headers={"Content-Type": "application/json"})
+            await response.prepare(request)
+            while request.transport is not None and not request.transport.is_closing():
+                await response.write(b" ")
+                await asyncio.sleep(0.02)
+            return response
+        if fault == "bad compression":
+            headers = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
+            return web.Response(body=b"\x1f\x8bnonsense", headers=headers)
+        if fault == "not utf-8":
+            return web.Response(body=b'{"status": "\xff\xfe"}', content_type="application/json")
+        result = {"status": "Finished", "return_code": 0, "stdout": "", "stderr": ""}
+        answer = {"status": "Success", "message": "", "run_result": result, "driver": result, "cells": [], "files": {}}
+        failed = {**result, "status": "Error"}
         nonsense: dict[str, Any] = {
+            "huge": json.dumps({**answer, "status": "x" * (1 << 25)}),
+            "deep": "[" * 100_000,
+            "number as text": json.dumps({**answer, "run_result": 5, "driver": 5}),
+            "text as list": json.dumps({**answer, "run_result": {**result, "stdout": [1]}, "driver": [result]}),
+            "unknown status": json.dumps({**answer, "status": "Perhaps"}),
+            "could not run": json.dumps({**answer, "status": "Failed", "run_result": failed, "driver": failed}),
+            "half a surrogate": '{"status": "SandboxError", "message": "\\ud800"}',
             "html": "<html>proxy error</html>",
             "not json": "{",
             "wrong schema": json.dumps({"ok": True}),

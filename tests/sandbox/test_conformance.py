@@ -27,6 +27,18 @@ WIRE = {
     "own exception": ("class E(Exception): pass\nraise E('m')", "error", E + "E: m"),
     "failed assertion": ("assert 1 == 2, 'no'", "error", E + "AssertionError: no"),
     "null byte in code": ("x='\0'", "error", None),
+    "surrogate in a message": ("raise ValueError('\\ud800')", "error", E + "ValueError: \\ud800"),
+    "output past sys.stdout": ("import os; os.write(2, b'x'); print(1)", "ok", "1"),
+    "os._exit": ("import os; os._exit(0)", "killed", None),
+    "fork without an end": ("import os\nif os.fork() == 0: os.abort()\nprint(1)", "ok", "1"),
+    "own signal handler": (
+        "import os, signal\nsignal.signal(signal.SIGUSR1, lambda *_: print('caught'))\nos.kill(os.getpid(), 10)",
+        "ok", "caught",
+    ),
+    "thread that outlives the block": (
+        "import threading, time\nthreading.Thread(target=time.sleep, args=(9,)).start(); print(1)", "ok", "1",
+    ),
+    "bytes that are no text": ("import sys; sys.stdout.buffer.write(b'a\\xff')", "ok", "a\ufffd"),
     "surrogate in code": ("x='\ud800'", "error", None),
     "broken __str__": ("class E(Exception):\n def __str__(self): 1/0\nraise E", "error", E + "E: "),
     "sys.exit": ("print(1)\nimport sys; sys.exit()\nprint(2)", "ok", "1"),

@@ -66,7 +66,9 @@ def test_without_namespaces():
     assert {"user_namespace", "pid_namespace", "mount_namespace", "network_namespace", "hidden_root"} <= set(
         report["missing"]
     )
-    assert not {"separate_process", "limits", "empty_environment", "no_new_privs", "seccomp", "no_network"} & set(report["missing"])
+    assert not {"separate_process", "limits", "empty_environment", "no_new_privs", "seccomp", "no_network"} & set(
+        report["missing"]
+    )
     assert report["output"] == ["ok", "42"]
     assert report["file"] == ["ok", "a"]
     # The system call filter holds what the namespaces would have: signals reach nobody else, and there is no network.

@@ -17,7 +17,17 @@ from genprm_trl.sandbox import fusion as module
 
 FAST = Limits(timeout=1.0, grace=0.5)
 FAULTS = ["429", "500", "502", "503", "hang up", "cut short", "html", "not json", "wrong schema", "a list", "empty"]
-FAULTS += ["null fields", "sandbox error"]
+FAULTS += ["null fields", "sandbox error", "redirects", "redirected away", "reset", "bad compression", "not utf-8"]
+FAULTS += [
+    "huge",
+    "deep",
+    "number as text",
+    "text as list",
+    "unknown status",
+    "could not run",
+    "half a surrogate",
+    "204",
+]
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +60,8 @@ async def test_a_lasting_fault_ends_in_a_status(server: FusionServer, fault: str
     session = sandbox_for(server).session()
     result = await session.run("print(1)")
     assert (result.status, result.output) == ("sandbox_error", "")
-    assert result.message
-    assert server.requests == 3
+    assert result.message.encode("utf-8")
+    assert server.requests == 3 * (10 if fault == "redirects" else 1)  # of each request the client follows ten
     server.reset()
     assert (await session.run("print(2)")).output == "2"
 
@@ -65,9 +75,10 @@ async def test_a_rejected_request_is_not_repeated(server: FusionServer, status: 
     assert server.requests == 1
 
 
-async def test_a_slow_server_is_given_up(server: FusionServer, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("fault", ["slow", "drips"])
+async def test_a_slow_server_is_given_up(server: FusionServer, monkeypatch: pytest.MonkeyPatch, fault: str):
     monkeypatch.setattr(module, "CLIENT_GRACE", 0.1)
-    server.reset("slow", forever=True)
+    server.reset(fault, forever=True)
     start = time.monotonic()
     result = (
         await FusionSandbox(server.endpoint, Limits(timeout=0.1, grace=0.1), attempts=2, backoff=0.02)
@@ -116,6 +127,63 @@ async def test_a_printed_result_is_not_believed(server: FusionServer):
     result = await sandbox_for(server).session().run(code)
     assert result.status == "killed"
     assert "forged" not in result.output
+
+
+async def test_a_forged_answer_is_still_a_result(server: FusionServer):
+    """The driver shares the program's process: what it reports is bounded and well-formed all the same."""
+    forge = (
+        "import gc, json, os, stat\n"
+        "marker = next(d['marker'] for d in gc.get_objects() if type(d) is dict and 'marker' in d and 'blocks' in d)\n"
+        "answer = {'status': 'ok', 'output': CONTENT, 'seconds': SECONDS}\n"
+        "line = ('\\n' + marker + json.dumps(answer) + '\\n').encode()\n"
+        "for d in range(3, 64):\n"
+        "    try:\n"
+        "        while line: line = line[os.write(d, line):]\n"
+        "        os._exit(0)\n"
+        "    except OSError: pass\n"
+    )
+    server.reset()
+    for content, seconds in (("'x' * (1 << 22)", "-5.0"), ("'\\ud800'", "1e9"), ("'1'", "float('nan')")):
+        code = forge.replace("CONTENT", content).replace("SECONDS", seconds)
+        result = await sandbox_for(server).session().run(code)
+        assert result.status in ("ok", "killed"), result
+        assert len(result.output.encode("utf-8")) < 4 * FAST.output
+        assert 0 <= result.seconds < 30
+        assert (result.status == "killed") == ("nan" in seconds)
+
+
+async def test_a_flood_past_standard_output_goes_nowhere(server: FusionServer):
+    server.reset()
+    flood = "import os\nwhile True: os.write(1, bytes(1 << 20))"
+    assert (await sandbox_for(server).session().run(flood)).status == "timeout"
+
+
+async def test_cancelled_requests_give_their_place_back(server: FusionServer):
+    server.reset("slow", forever=True)
+    sandbox = sandbox_for(server, max_concurrency=2)
+    requests = [asyncio.create_task(sandbox.session().run("1")) for _ in range(6)]
+    await asyncio.sleep(0.1)
+    for request in requests:
+        request.cancel()
+    await asyncio.wait(requests)
+    server.reset()
+    assert (await sandbox.session().run("print(1)")).output == "1"
+
+
+async def test_blocks_that_raised_are_part_of_the_state(server: FusionServer):
+    server.reset()
+    session = sandbox_for(server).session()
+    await session.run("x = 1\n1/0")
+    await session.run("x = 2\nwhile True: pass")  # of a block that timed out nothing is kept
+    assert (await session.run("print(x)")).output == "1"
+
+
+@pytest.mark.parametrize(
+    "options", [{"max_concurrency": 0}, {"attempts": 0}, {"backoff": -1}, {"seed": -1}, {"endpoint": "localhost:80"}]
+)
+def test_options_are_checked(options: dict[str, object]):
+    with pytest.raises(ConfigError, match=next(iter(options))):
+        FusionSandbox(**options)  # type: ignore[arg-type]
 
 
 def test_an_unknown_mode_is_an_error(server: FusionServer):

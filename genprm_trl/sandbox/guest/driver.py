@@ -115,5 +115,9 @@ def run_blocks(request, out):
 def main():
     if os.environ.get("PYTHONHASHSEED") != "0":
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "PYTHONHASHSEED": "0"})
-    run_blocks(json.load(sys.stdin), sys.stdout)
+    request, out = json.load(sys.stdin), os.fdopen(os.dup(1), "w", encoding="utf-8")
+    null = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (1, 2):  # what goes past sys.stdout is not reported, and could be more than the server can hold
+        os.dup2(null, descriptor)
+    run_blocks(request, out)
     os._exit(0)  # threads and exit handlers of the program are not waited for

@@ -139,9 +139,8 @@ def enter_session(outcomes: Outcomes, limits: dict[str, Any], key: int, director
         outcomes["unprivileged_user"] = ""
     attempt(outcomes, "user_namespace", lambda: _new_user_namespace(proc))
     hidden = outcomes.get("hidden_root") == ""
-    alone = os.geteuid() >= FIRST_USER
     # The kernel counts a user's processes; only in a namespace of its own, or with an id of its own, are they its own.
-    others = 0 if outcomes["user_namespace"] == "" or alone else _processes_of(os.geteuid())
+    others = 0 if outcomes["user_namespace"] == "" or os.geteuid() >= FIRST_USER else _processes_of(os.geteuid())
     attempt(outcomes, "no_new_privs", lambda: linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1))
     readable, own = (("/",), _scratch()) if hidden else (library_paths(), directory)
     attempt(outcomes, "landlock", lambda: landlock.restrict(readable, DEVICES, own))
@@ -150,7 +149,7 @@ def enter_session(outcomes: Outcomes, limits: dict[str, Any], key: int, director
     with contextlib.suppress(OSError):
         linux.prctl(linux.PR_SET_DUMPABLE, 0)  # nobody of the same user may trace or dump it
     signals_to = None if outcomes.get("pid_namespace") == "" else os.getpid()
-    attempt(outcomes, "seccomp", lambda: seccomp.install(_filter(signals_to, hidden or alone)))
+    attempt(outcomes, "seccomp", lambda: seccomp.install(_filter(signals_to, hidden)))
     # Either is enough: interfaces without a way out, or no call that makes a socket.
     namespace, filtered = outcomes["network_namespace"], outcomes["seccomp"]
     outcomes["no_network"] = f"{namespace}; {filtered}" if namespace and filtered else ""
@@ -244,7 +243,9 @@ def searched() -> tuple[str, ...]:
     first once the libraries are imported, and before the root is hidden.
     """
     installed = [os.path.realpath(p) for p in (sys.prefix, sys.base_prefix)]
-    needed = {os.path.realpath(m.__file__) for m in sys.modules.values() if getattr(m, "__file__", None)}
+    ours = __name__.partition(".")[0]
+    modules = [m for name, m in sys.modules.items() if name.partition(".")[0] != ours]
+    needed = {os.path.realpath(file) for m in modules if (file := getattr(m, "__file__", None))}
 
     def belongs(path: str) -> bool:
         real = Path(os.path.realpath(path))

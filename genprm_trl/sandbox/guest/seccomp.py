@@ -224,7 +224,7 @@ _AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _X32_BIT = 0x40000000
 
 _AF_UNIX = 1
-# Connected for good: a datagram socket could be taken from its peer, named, and send to any name in the network namespace.
+# Connected for good: a datagram socket could leave its peer, get a name, and send to any in the network namespace.
 _PAIR_TYPES = tuple(kind | flags for kind in (1, 5) for flags in (0, 0x800, 0x80000, 0x80800))  # stream, seqpacket
 # Type, error, buffer sizes, time-outs, protocol, domain. Not: filters (programs for the kernel), credentials, peers.
 _SOCKET_OPTIONS = (3, 4, 7, 8, 20, 21, 38, 39)

@@ -26,7 +26,7 @@ def remove_tree(path: str) -> None:
                 before = names
         finally:
             os.close(top)
-        os.rmdir(path)
+        os.rmdir(path)  # noqa: PTH106
 
 
 def _remove_directory(name: str, top: int, numbers: count[int]) -> None:
@@ -39,7 +39,7 @@ def _remove_directory(name: str, top: int, numbers: count[int]) -> None:
 
 
 def _clear(directory: int, top: int, numbers: count[int]) -> set[str]:
-    """Empties a directory: files go, directories move to the top. Returns the names of those that were there already."""
+    """Empties a directory: files go, directories move to the top. Returns those that were there already."""
     names = set()
     for name in os.listdir(directory):
         with contextlib.suppress(OSError):

@@ -10,7 +10,8 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import gc
-import importlib
+import glob
+import importlib.util
 import json
 import os
 import resource
@@ -33,6 +34,16 @@ class Refusal(Exception):
     """Why no session can be started, in words for people."""
 
 
+def _search_for(modules: list[str], paths: list[str]) -> None:
+    """Adds those of the host's paths (as of PYTHONPATH, or the user's own) without which a module is missing."""
+    missing = {name.partition(".")[0] for name in modules}
+    missing = {name for name in missing if importlib.util.find_spec(name) is None}
+    for path in paths:
+        names = [f"{name}{end}" for name in missing for end in ("", ".py", ".*.so")]
+        if path not in sys.path and any(glob.glob(name, root_dir=path) for name in names):  # noqa: PTH207
+            sys.path.append(path)
+
+
 def _warm_up_numpy() -> None:
     import numpy
 
@@ -52,8 +63,8 @@ def _warm_up_sympy() -> None:
 
 
 UNREADABLE = (
-    "the user that sessions run as (id {user}) may not read the interpreter's library: {paths}. Let others read it and "
-    "enter the directories above it (chmod o+rx), install Python and the packages elsewhere, or allow namespaces"
+    "the sessions' user (id {user}) may not read the interpreter's library: {paths}. Let others read it and "
+    "enter the directories above it (chmod o+rx), install Python and packages elsewhere, or allow namespaces"
 )
 WARM_UP = {"numpy": _warm_up_numpy, "sympy": _warm_up_sympy}
 
@@ -131,6 +142,7 @@ class Zygote:
         self._namespaced = outcomes["pid_namespace"] == ""
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # one for each session
+        _search_for(config["imports"], config["search"])
         for name in config["imports"]:
             importlib.import_module(name)
         for name in config["imports"]:

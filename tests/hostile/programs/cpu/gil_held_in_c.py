@@ -1,0 +1,4 @@
+# Sleeps in C code without giving up the interpreter's lock.
+# expect: timeout
+import ctypes
+ctypes.PyDLL(None).sleep(600)
