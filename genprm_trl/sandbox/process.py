@@ -79,6 +79,7 @@ class Zygote:
         )
         environment = {
             "PYTHONHASHSEED": "0",
+            "LD_BIND_NOW": "1",  # or every session would look functions up that the zygote had not called
             **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
         }
         try:

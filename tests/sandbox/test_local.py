@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -15,9 +16,18 @@ import pytest
 
 from genprm_trl.errors import ConfigError
 from genprm_trl.sandbox import Limits, LocalSandbox
+from genprm_trl.sandbox.guest.tidy import remove_tree
+from genprm_trl.sandbox.local import REQUIRED
 
 STUBBORN = "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})\nwhile 1: pass"
 SHORT = Limits(timeout=0.3, grace=0.3)
+
+
+@pytest.fixture(scope="module")
+def reporting() -> Iterator[LocalSandbox]:
+    sandbox = LocalSandbox()
+    yield sandbox
+    asyncio.run(sandbox.close())
 
 
 def descendants() -> set[int]:
@@ -94,8 +104,7 @@ async def test_no_descriptor_is_inherited(tmp_path: Path):
     code = "import os\nfor i in range(256):\n try: os.fstat(i); print(i, end=' ')\n except OSError: pass"
     async with LocalSandbox() as sandbox, sandbox.session() as session:
         output = (await session.run(code)).output
-    # Standard streams, the files of sys.stdin and sys.stderr, the capture file and the channel.
-    assert output == "0 1 2 3 4 62 63"
+    assert output == "0 1 2 62 63"  # standard streams, the capture file and the channel
 
 
 async def test_more_sessions_open_than_a_session_may_have_descriptors():
@@ -205,6 +214,102 @@ async def test_everything_dies_with_a_killed_host():
 def test_requirements_are_checked():
     with pytest.raises(ConfigError, match="nonsense"):
         LocalSandbox(required=("nonsense",)).protections()
+
+
+def test_no_network_is_required_by_default():
+    held = LocalSandbox().protections()
+    assert REQUIRED == ("separate_process", "limits", "no_network")
+    assert all(held[name].holds for name in REQUIRED)
+
+
+@pytest.mark.parametrize("options", [{"max_concurrency": 0}, {"seed": -1}, {"seed": 1 << 32}])
+def test_options_are_checked(options: dict[str, int]):
+    with pytest.raises(ConfigError, match=next(iter(options))):
+        LocalSandbox(**options)  # type: ignore[arg-type]
+
+
+PROBES = {  # what must come out inside where a protection holds
+    "unprivileged_user": ("import os; print(os.getuid() != 0)", "True"),
+    "pid_namespace": ("import os; print(os.getpid(), os.getppid())", "1 0"),
+    "uts_namespace": ("import os; print(os.uname().nodename)", "sandbox"),
+    "hidden_root": ("import os; print([p for p in ('/proc', '/sys', '/etc', '/home') if os.path.exists(p)])", "[]"),
+    "private_tmp": ("import os; s = os.statvfs('.'); print(os.listdir('.'), s.f_blocks * s.f_frsize)", "[] 67108864"),
+    "empty_environment": ("import os; print(dict(os.environ))", "{}"),
+    "limits": (
+        "import resource as r; print([r.getrlimit(x)[0] for x in (r.RLIMIT_CORE, r.RLIMIT_NOFILE, r.RLIMIT_FSIZE)])",
+        "[0, 64, 67108864]",
+    ),
+    "no_network": ("import socket\ntry: socket.socket()\nexcept PermissionError: print('refused')", "refused"),
+    "no_new_privs": ("import ctypes; print(ctypes.CDLL(None).prctl(39, 0, 0, 0, 0))", "1"),
+    "no_capabilities": (
+        "import ctypes; c = ctypes.CDLL(None); print(sum(c.prctl(23, n, 0, 0, 0) for n in range(38)))",
+        "0",
+    ),
+    "seccomp": ("import ctypes; print(ctypes.CDLL(None).prctl(21, 0, 0, 0, 0))", "2"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PROBES)
+async def test_what_is_reported_holds_inside(reporting: LocalSandbox, name: str):
+    if not reporting.protections()[name].holds:
+        pytest.skip("not in force here")
+    code, expected = PROBES[name]
+    async with reporting.session() as session:
+        assert (await session.run(code)).output == expected
+
+
+def test_landlock_holds_without_the_other_layers(tmp_path: Path):
+    """In a process of its own, so that nothing but Landlock can be what refuses."""
+    from genprm_trl.sandbox.guest import landlock
+
+    try:
+        landlock.version()
+    except OSError as error:
+        pytest.skip(str(error))
+    (tmp_path / "own").mkdir()
+    (tmp_path / "secret").write_text("x")
+    code = (
+        "import os, sys\nsys.path.insert(0, sys.argv[1])\nfrom guest import landlock, linux\n"
+        "linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)\n"
+        "landlock.restrict(('/usr/lib',), ('/dev/null',), sys.argv[2] + '/own')\n"
+        "print(len(os.listdir('/usr/lib')) > 0)\nopen('/dev/null', 'w').write('x')\n"
+        "os.mkdir(sys.argv[2] + '/own/d'); open(sys.argv[2] + '/own/d/f', 'w').write('x')\n"
+        "for path in ('/secret', '/new', '/own/../secret', '/own/d/../../secret'):\n"
+        "    for mode in ('r', 'w'):\n"
+        "        try: open(sys.argv[2] + path, mode); print('BREACH', path, mode)\n"
+        "        except OSError: pass\n"
+        "for path in ('/etc/passwd', '/proc/self/environ', '/proc/1/status', '/sys/kernel'):\n"
+        "    try: os.open(path, os.O_RDONLY); print('BREACH', path)\n"
+        "    except OSError: pass\n"
+    )
+    guest = str(Path(landlock.__file__).parents[1])
+    done = subprocess.run([sys.executable, "-c", code, guest, str(tmp_path)], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("True\n", "")
+    assert (tmp_path / "secret").read_text() == "x"
+
+
+def test_remains_of_any_shape_are_removed(tmp_path: Path):
+    """Deeper than recursion and paths go, closed, and with links out."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "kept").write_text("x")
+    remains = tmp_path / "remains"
+    remains.mkdir()
+    (remains / ".0").mkdir()  # a name that the removal might choose itself
+    where = os.open(remains, os.O_RDONLY)
+    for _ in range(3000):
+        os.mkdir("d", dir_fd=where)
+        os.symlink(outside, "link", dir_fd=where)
+        os.mkfifo("fifo", dir_fd=where)
+        deeper = os.open("d", os.O_RDONLY, dir_fd=where)
+        os.close(where)
+        where = deeper
+    os.fchmod(where, 0)
+    os.close(where)
+    remove_tree(str(remains))
+    assert not remains.exists()
+    assert (outside / "kept").read_text() == "x"
+    remove_tree(str(remains))  # not there: no error
 
 
 def test_import_is_light():

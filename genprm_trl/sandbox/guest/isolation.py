@@ -96,7 +96,7 @@ def enter_outer(outcomes: Outcomes, directory: str) -> None:
         attempt(outcomes, "mount_namespace", lambda: linux.mount("none", "/", None, linux.MS_REC | linux.MS_PRIVATE))
 
 
-def hide_root(outcomes: Outcomes, disk: int) -> None:
+def hide_root(outcomes: Outcomes) -> None:
     """Changes to a root of our own: the interpreter's library, read-only, a few devices, and an empty /tmp.
 
     Sources are opened before the new root covers them, so an interpreter that lives below /tmp is found as well.
@@ -104,7 +104,7 @@ def hide_root(outcomes: Outcomes, disk: int) -> None:
     if outcomes.get("mount_namespace") != "":
         outcomes["hidden_root"] = outcomes["private_tmp"] = "needs the mount namespace"
         return
-    attempt(outcomes, "hidden_root", lambda: _build_root(disk))
+    attempt(outcomes, "hidden_root", _build_root)
     _filter(None, True)  # assembled once, for all sessions
 
 
@@ -149,15 +149,15 @@ def enter_session(outcomes: Outcomes, limits: dict[str, Any], key: int, director
     with contextlib.suppress(OSError):
         linux.prctl(linux.PR_SET_DUMPABLE, 0)  # nobody of the same user may trace or dump it
     signals_to = None if outcomes.get("pid_namespace") == "" else os.getpid()
-    attempt(outcomes, "seccomp", lambda: seccomp.install(_filter(signals_to, hidden)))
+    attempt(outcomes, "seccomp", lambda: _filter(signals_to, hidden).install())
     # Either is enough: interfaces without a way out, or no call that makes a socket.
     namespace, filtered = outcomes["network_namespace"], outcomes["seccomp"]
     outcomes["no_network"] = f"{namespace}; {filtered}" if namespace and filtered else ""
 
 
 @functools.cache
-def _filter(signals_to: int | None, attributes: bool) -> bytes:
-    return seccomp.assemble(linux.MACHINE, signals_to, attributes)
+def _filter(signals_to: int | None, attributes: bool) -> seccomp.Filter:
+    return seccomp.Filter(seccomp.assemble(linux.MACHINE, signals_to, attributes))
 
 
 def _can_unshare() -> bool:
@@ -286,7 +286,7 @@ def _scratch() -> str:
     return "/scratch" if any(path.startswith("/tmp") for path in library_paths()) else "/tmp"
 
 
-def _build_root(disk: int) -> None:
+def _build_root() -> None:
     linux.unshare(linux.CLONE_NEWNS)  # the launcher keeps the machine's view, to tidy up with
     paths = library_paths()
     sources = {p: os.open(p, os.O_PATH | os.O_DIRECTORY) for p in paths}

@@ -44,6 +44,23 @@ if sys.platform == "linux":
     _libc.mount.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p]
 
 
+def gather_memory(proc: int) -> None:
+    """Gathers the process's own memory in huge pages where it can (Linux 6.1). `proc`: descriptor of a procfs.
+
+    A fork copies an entry for each page and an exit frees it again: with huge pages a five-hundredth of them. What a
+    child writes to is copied by small pages all the same.
+    """
+    collapse, huge = 25, 2 << 20
+    _libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    with os.fdopen(os.open("self/maps", os.O_RDONLY, dir_fd=proc), encoding="utf-8", errors="replace") as lines:
+        mappings = [line.split() for line in lines]
+    for addresses, access, _, _, inode, *name in mappings:
+        if access == "rw-p" and inode == "0" and name in ([], ["[heap]"]):
+            start, end = (int(address, 16) // huge * huge for address in addresses.split("-"))
+            for address in range(start + huge, end, huge):
+                _libc.madvise(address, huge, collapse)  # whether it did is a matter of speed alone
+
+
 def _check(result: int, name: str) -> int:
     if result < 0:
         number = ctypes.get_errno()

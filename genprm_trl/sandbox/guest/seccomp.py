@@ -354,19 +354,25 @@ def assemble(machine: str, own_processes_only: int | None = None, attributes: bo
     return b"".join(program.code)
 
 
-def install(code: bytes) -> None:
-    """Puts the filter on this thread and all that it starts, for good. Needs no_new_privs. Raises OSError."""
+class Filter:
+    """A filter ready to be installed, by any process that has this object: made once, for all sessions.
 
-    class SockFprog(ctypes.Structure):
-        _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_void_p)]
+    Args:
+        code: As from `assemble`.
+    """
 
-    buffer = ctypes.create_string_buffer(code, len(code))
-    program = SockFprog(len(code) // 8, ctypes.addressof(buffer))
-    mode_filter = 1
-    linux.syscall("seccomp", mode_filter, 0, ctypes.addressof(program))
-    try:
-        os.close(os.pidfd_open(os.getpid()))
-    except OSError as error:
-        if error.errno == errno.EPERM:
-            return
-    raise OSError(errno.ENOSYS, "the filter was accepted but does not filter")
+    def __init__(self, code: bytes):
+        self._code = ctypes.create_string_buffer(code, len(code))
+        program = struct.pack("@HP", len(code) // 8, ctypes.addressof(self._code))  # struct sock_fprog
+        self._program = ctypes.create_string_buffer(program, len(program))
+
+    def install(self) -> None:
+        """Puts it on this thread and all that it starts, for good. Needs no_new_privs. Raises OSError."""
+        mode_filter = 1
+        linux.syscall("seccomp", mode_filter, 0, ctypes.addressof(self._program))
+        try:
+            os.close(os.pidfd_open(os.getpid()))
+        except OSError as error:
+            if error.errno == errno.EPERM:
+                return
+        raise OSError(errno.ENOSYS, "the filter was accepted but does not filter")

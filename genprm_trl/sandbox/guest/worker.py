@@ -19,7 +19,6 @@ import sys
 import threading
 import time
 import types
-from pathlib import Path
 from typing import Any
 
 from .wire import READY, REQUEST, RESULT, STATUSES, TIMEOUT_TEXT
@@ -120,20 +119,41 @@ class Worker:
 
     def __init__(self, channel: int, capture: int, limits: dict[str, Any], seed: int, init: bool):
         self._channel, self._capture_fd, self._limits, self._init = channel, capture, limits, init
+        self._seed = seed
         self._pid = os.getpid()
         self._armed = self._fired = False
         self._nonce = bytes(16)
         self._stale: set[int] = set()
+        self._streams: tuple[_Capture, _Writer, io.TextIOWrapper, io.TextIOWrapper] | None
         self._uninterruptible = {f.__code__ for f in (Worker._run, Worker._disarm, Worker._allow_reserve)}
-        self._module = types.ModuleType("__main__")
-        self._module.__dict__["__builtins__"] = builtins
-        sys.modules["__main__"] = self._module
+        self._streams = self._make_streams()
+        self._module = _new_main()
         sys.argv = [""]
-        random.seed(seed)  # Python seeds it anew in every forked process; numpy's and sympy's come from the zygote
-        os.register_at_fork(after_in_child=self._forked)
+
+    def rehearse(self, capture: int) -> None:
+        """Runs blocks of its own in the process that sessions are forked from, with another file for their output.
+
+        The interpreter adapts its code to how it is used and remembers where it found things. Done once here, sessions
+        need not do so, each in copies of the pages where that is written.
+        """
+        final, self._capture_fd = self._capture_fd, capture
+        for _ in range(16):
+            for code in ("x = 2 + 2\nprint(x == 4)", "1/0"):
+                self._streams = None
+                self._run(code, 1.0)
+                self._settle()
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        self._capture_fd = final
+        self._streams = self._make_streams()
+        self._module = _new_main()
 
     def serve(self) -> None:
-        """Runs blocks until the host hangs up."""
+        """Runs blocks until the host hangs up. To be called in the session's process."""
+        self._pid = os.getpid()
+        random.seed(
+            self._seed
+        )  # Python seeds it anew in every forked process; numpy's and sympy's come from the zygote
+        os.register_at_fork(after_in_child=self._forked)
         self._send(READY)
         while True:
             nonce, seconds, size = REQUEST.unpack(self._receive(REQUEST.size))
@@ -143,9 +163,7 @@ class Worker:
             status, text = self._run(code, seconds)
             elapsed = time.perf_counter() - start
             self._reap()
-            self._stale.clear()
-            self._stale.update(sys._current_frames())
-            self._stale.discard(threading.get_ident())
+            self._settle()
             data = text.encode("utf-8", "backslashreplace")
             self._send(RESULT.pack(nonce, STATUSES.index(status), elapsed, len(data)) + data)
 
@@ -154,6 +172,12 @@ class Worker:
         data = reason.encode("utf-8", "backslashreplace")[-4000:]
         with contextlib.suppress(OSError):
             self._send(RESULT.pack(self._nonce, STATUSES.index("killed"), 0.0, len(data)) + data)
+
+    def _settle(self) -> None:
+        """Notes the threads that the block leaves behind."""
+        self._stale.clear()
+        self._stale.update(sys._current_frames())
+        self._stale.discard(threading.get_ident())
 
     def _run(self, code: str, seconds: float) -> tuple[str, str]:
         raw = self._open_streams()
@@ -227,15 +251,28 @@ class Worker:
 
     def _open_streams(self) -> _Capture:
         """Standard streams as new for each block, whatever the last one closed or replaced."""
+        null = os.open("/dev/null", os.O_RDWR)
+        os.dup2(null, 0)
+        os.dup2(null, 2)
+        if null > 2:
+            os.close(null)
         os.dup2(self._capture_fd, 1)
         os.ftruncate(self._capture_fd, 0)
-        raw = _Capture(self._capture_fd, self._limits["output"])
-        self._stdout = _Writer(raw, self._stale)
+        raw, self._stdout, stdin, stderr = self._streams or self._make_streams()
+        self._streams = None
         sys.stdout = sys.__stdout__ = self._stdout  # type: ignore[misc]
-        sys.stderr = sys.__stderr__ = Path("/dev/null").open("w")  # type: ignore[misc]  # noqa: SIM115
-        sys.stdin = sys.__stdin__ = Path("/dev/null").open()  # type: ignore[misc]  # noqa: SIM115
+        sys.stderr = sys.__stderr__ = stderr  # type: ignore[misc]
+        sys.stdin = sys.__stdin__ = stdin  # type: ignore[misc]
         sys.displayhook, sys.excepthook = sys.__displayhook__, sys.__excepthook__
         return raw
+
+    def _make_streams(self) -> tuple[_Capture, _Writer, io.TextIOWrapper, io.TextIOWrapper]:
+        """What standard output is collected in, and objects for standard output, input and error."""
+        raw = _Capture(self._capture_fd, self._limits["output"])
+        stdin = io.BufferedReader(io.FileIO(0, closefd=False))
+        stderr = io.BufferedWriter(io.FileIO(2, "w", closefd=False))
+        errors = io.TextIOWrapper(stderr, encoding="utf-8", errors="backslashreplace", line_buffering=True)
+        return raw, _Writer(raw, self._stale), io.TextIOWrapper(stdin, encoding="utf-8"), errors
 
     def _reap(self) -> None:
         """Ends the processes that the block left behind (all of them, where it has a PID namespace)."""
@@ -265,6 +302,13 @@ class Worker:
         view = memoryview(data)
         while view:
             view = view[os.write(self._channel, view) :]
+
+
+def _new_main() -> types.ModuleType:
+    module = types.ModuleType("__main__")
+    module.__dict__["__builtins__"] = builtins
+    sys.modules["__main__"] = module
+    return module
 
 
 class _Writer(io.TextIOWrapper):

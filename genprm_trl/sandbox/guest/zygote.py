@@ -155,7 +155,14 @@ class Zygote:
         self._null = os.open("/dev/null", os.O_RDWR)
         self._proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY) if linux.SUPPORTED else None
         self._own_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY) if self._namespaced else -1
-        isolation.hide_root(outcomes, config["limits"]["disk"])
+        isolation.hide_root(outcomes)
+        limits = config["limits"]
+        top = limits["open_files"] - 1
+        self._worker = Worker(top, top - 1, limits, config["seed"], init=self._namespaced)
+        capture = _memory_file(directory)
+        self._worker.rehearse(capture)
+        os.close(capture)
+        os.dup2(self._null, 1)
         self._forks = 0
         self._highest = 0  # the highest descriptor that a session came with
 
@@ -165,9 +172,9 @@ class Zygote:
         signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         gc.collect()
+        if self._proc is not None:
+            linux.gather_memory(self._proc)
         gc.freeze()  # what is shared with the workers stays shared: the collector will not write to it
-        for descriptor in (1, 2):
-            os.dup2(self._null, descriptor)
         self._outcomes = self._probe()
         _say(self._control, {"protections": self._outcomes, "directory": self._directory})
         poll = select.poll()
@@ -290,7 +297,7 @@ class Zygote:
             os.dup2(self._null, descriptor)
         os.closerange(3, top - 1)
         os.closerange(top + 1, max(self._highest, top) + 64)
-        return Worker(top, top - 1, limits, self._config["seed"], init=self._namespaced)
+        return self._worker
 
     def _probe(self) -> isolation.Outcomes:
         """Walls in a throw-away process to learn what really holds."""
