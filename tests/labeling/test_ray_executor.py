@@ -23,6 +23,8 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster():
+    # Ray's workers run at the lowest priority, and would starve where the machine has other work.
+    os.environ.update(RAY_worker_niceness="0")
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100 * 2**20)
     yield
     ray.shutdown()

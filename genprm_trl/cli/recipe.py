@@ -1,0 +1,166 @@
+"""Make training data for a GenPRM from problems: every stage in order, and a data set with its card.
+
+The stages are the commands `genprm rollout`, `label`, `rationalize` and `consensus`, and `genprm sft` if there is a
+section for it. Each has a section of its own in the configuration file, with the command's options; where its input
+comes from and its output goes is the recipe's part. A recipe that was stopped goes on where it was when started again
+with the same words, and only does what is missing. See examples/configs/genprm_data_qwen.yaml.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal
+
+from genprm_trl.cli import console
+from genprm_trl.errors import ConfigError, DataError
+
+logger = logging.getLogger(__name__)
+
+StageName = Literal["rollout", "label", "rationalize", "consensus", "sft"]
+DATA_FILE = "data/train-00000-of-00001.parquet"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A command as a part of the recipe.
+
+    Attributes:
+        name: The command's name.
+        output: Name of its file.
+        set_here: Options that are not the section's to set.
+    """
+
+    name: StageName
+    output: str
+    set_here: tuple[str, ...] = ("file", "output", "overwrite")
+
+    @property
+    def run(self) -> Any:
+        return import_module(f"genprm_trl.cli.{self.name}").run
+
+
+STAGES = (
+    Stage("rollout", "rollouts.jsonl"),
+    Stage("label", "labels.jsonl"),
+    Stage("rationalize", "critiques.jsonl"),
+    Stage("consensus", "rationales.jsonl", ("file", "output", "overwrite", "labels")),
+)
+SFT = Stage("sft", "sft", ("data", "output_dir", "overwrite"))
+
+
+@dataclass
+class RecipeOptions:
+    """Options of `genprm recipe`."""
+
+    problems: str = field(metadata={"help": "Problems with their answers: a file, or a data set."})
+    output_dir: str = field(metadata={"help": "Where everything goes."})
+    name: str = field(default="GenPRM training data", metadata={"help": "The data set's name, on its card."})
+    rollout: dict[str, Any] = field(default_factory=dict, metadata={"help": "Options of `genprm rollout`."})
+    label: dict[str, Any] = field(default_factory=dict, metadata={"help": "Options of `genprm label`."})
+    rationalize: dict[str, Any] = field(default_factory=dict, metadata={"help": "Options of `genprm rationalize`."})
+    consensus: dict[str, Any] = field(default_factory=dict, metadata={"help": "Options of `genprm consensus`."})
+    sft: dict[str, Any] | None = field(
+        default=None, metadata={"help": "Options of `genprm sft`. Without them no model is trained."}
+    )
+    until: StageName | None = field(default=None, metadata={"help": "Stop after this stage."})
+    overwrite_from: StageName | None = field(
+        default=None, metadata={"help": "Do this stage and those after it anew, for instance with other settings."}
+    )
+
+
+def run(options: RecipeOptions) -> int:
+    output = Path(options.output_dir)
+    # Every section is read before the first stage costs anything.
+    planned = plan(options)
+    for stage, arguments in planned:
+        print(f"== {stage.name}", flush=True)
+        if code := stage.run(*arguments):
+            return int(code)
+        if stage is STAGES[-1]:
+            _write_data_set(output, options.name)
+            print(f"data set           {output / 'dataset'}")
+    console.set_kept(None)
+    return 0
+
+
+def plan(options: RecipeOptions) -> list[tuple[Stage, Sequence[Any]]]:
+    """The stages that are to run, each with the options objects that its command takes.
+
+    Raises:
+        ConfigError: A section has an unknown or unusable option, or one that the recipe sets.
+    """
+    output = Path(options.output_dir)
+    if output.exists() and not output.is_dir():
+        raise ConfigError(f"--output_dir {output} is not a directory")
+    stages = [*STAGES, *([SFT] if options.sft is not None else [])]
+    names = [stage.name for stage in stages]
+    for option in ("until", "overwrite_from"):
+        if (name := getattr(options, option)) is not None and name not in names:
+            raise ConfigError(f"--{option} {name}: there is no section '{name}'")
+    if options.until is not None:
+        stages = stages[: names.index(options.until) + 1]
+    anew = len(stages) if options.overwrite_from is None else names.index(options.overwrite_from)
+    planned: list[tuple[Stage, Sequence[Any]]] = []
+    source = options.problems
+    for number, stage in enumerate(stages):
+        words = [source, "--output_dir" if stage is SFT else "--output", str(output / stage.output)]
+        if stage.name == "consensus":
+            words += ["--labels", str(output / "labels.jsonl")]
+        if number >= anew:
+            words.append("--overwrite")
+        planned.append((stage, read_section(stage, getattr(options, stage.name), words)))
+        source = str(output / stage.output)
+    return planned
+
+
+def read_section(stage: Stage, section: dict[str, Any], words: Sequence[str]) -> tuple[Any, ...]:
+    """The options objects of a stage's command.
+
+    Args:
+        stage: The stage.
+        section: Its section of the configuration file.
+        words: What the recipe itself sets, as words of a command line.
+
+    Raises:
+        ConfigError: The section has an unknown or unusable option, or one that the recipe sets.
+    """
+    from genprm_trl.cli.options import OptionParser, option_types
+
+    where = f"section '{stage.name}'"
+    for key in section:
+        if key in stage.set_here:
+            raise ConfigError(f"{where}, key '{key}': is set by the recipe")
+    return OptionParser(option_types(stage.run), prog=f"genprm recipe, {where}").parse(words, section, where)
+
+
+def _write_data_set(output: Path, name: str) -> None:
+    """Writes the directory `dataset` from the stages' files."""
+    from genprm_trl.jsonl import replacing
+    from genprm_trl.labeling.data_card import StageReport, Statistics, write_data_card
+    from genprm_trl.labeling.export import write_parquet
+    from genprm_trl.labeling.stage_file import StageSummary, stage_directory
+    from genprm_trl.loading import iter_rationales, iter_records
+    from genprm_trl.records import Solution
+
+    directory = output / "dataset"
+    rationales, labels = output / STAGES[-1].output, output / STAGES[1].output
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with replacing(directory / rationales.name) as copy, rationales.open("rb") as original:
+            shutil.copyfileobj(original, copy)
+    except OSError as error:
+        raise DataError(f"cannot be written: {error.strerror}", file=str(directory)) from None
+    write_parquet(directory / DATA_FILE, iter_rationales(rationales))
+    reports = []
+    for stage in STAGES:
+        path = output / stage.output
+        settings = json.loads((stage_directory(path) / "settings.json").read_text(encoding="utf-8"))
+        reports.append(StageReport(stage.name, settings.get("model"), settings, StageSummary.load(path)))
+    statistics = Statistics.of(iter_rationales(rationales), iter_records(labels, Solution))
+    write_data_card(directory, name, statistics, reports, data_files="data/train-*.parquet")

@@ -1,0 +1,24 @@
+"""The inputs of the data recipe in the miniature world."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from genprm_trl.generation import TransformersGenerator
+from genprm_trl.miniature.problems import Problem
+from genprm_trl.miniature.recipe_inputs import make_inputs
+
+
+@pytest.mark.slow
+async def test_problems_and_a_policy(tmp_path):
+    policy = make_inputs(tmp_path, problems=5, steps=2, report_to="none", disable_tqdm=True)
+    rows = [json.loads(line) for line in (tmp_path / "problems.jsonl").read_text().splitlines()]
+    assert [row["answer"] for row in rows] == [str(Problem.from_text(row["problem"]).answer) for row in rows]
+    assert len(rows) == 5
+    weights = (policy / "model.safetensors").stat().st_mtime_ns
+    async with TransformersGenerator(policy) as generator:
+        assert "assistant" in generator.tokenizer.chat_template
+    make_inputs(tmp_path, problems=5, steps=2)
+    assert (policy / "model.safetensors").stat().st_mtime_ns == weights
