@@ -1,0 +1,33 @@
+"""Reward functions for TRL's trainers, loaded when they are first used."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from genprm_trl.rewards.answer import answer_reward
+    from genprm_trl.rewards.configured import genprm_reward
+    from genprm_trl.rewards.step_format import step_format_reward
+    from genprm_trl.rewards.verification import GenPRMReward
+
+_HOME_OF = {
+    "GenPRMReward": "genprm_trl.rewards.verification",
+    "answer_reward": "genprm_trl.rewards.answer",
+    "genprm_reward": "genprm_trl.rewards.configured",
+    "step_format_reward": "genprm_trl.rewards.step_format",
+}
+
+__all__ = ["GenPRMReward", "answer_reward", "genprm_reward", "step_format_reward"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    value = getattr(import_module(_HOME_OF[name]), name)
+    globals()[name] = value  # the next use is a plain attribute
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME_OF})

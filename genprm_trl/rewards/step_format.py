@@ -1,0 +1,39 @@
+"""A format reward: is the completion written in numbered steps?"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from genprm_trl.rewards.texts import completion_text
+from genprm_trl.steps import split_steps
+
+_NUMBER = re.compile(r"\W*step\W*(\d+)", re.IGNORECASE)
+
+
+def step_format_reward(completions: Sequence[Any], **kwargs: Any) -> list[float]:
+    """The share of a completion's steps that are in order: `Step 1:`, `Step 2:`, ... with text after each heading.
+
+    A policy that is verified step by step has to write steps. Text before the first heading counts as a step out of
+    order, and so does a number that is skipped or repeated, or a heading with nothing after it.
+
+    Args:
+        completions: Texts, or lists of messages.
+        **kwargs: What else a trainer passes; not used.
+
+    Example:
+        >>> from genprm_trl.rewards import step_format_reward
+        >>> step_format_reward(["Step 1: 2 + 2 = 4\\nStep 2: The answer is 4.", "It is 4."])
+        [1.0, 0.0]
+    """
+    return [_share_in_order(split_steps(completion_text(completion), "step").steps) for completion in completions]
+
+
+def _share_in_order(steps: Sequence[str]) -> float:
+    in_order = 0
+    for step in steps:
+        heading = _NUMBER.match(step)
+        if heading and int(heading[1]) == in_order + 1 and step[heading.end() :].strip(" \t\n:.*_"):
+            in_order += 1
+    return in_order / len(steps) if steps else 0.0

@@ -1,0 +1,75 @@
+"""Signs that a policy learns to please the verifier instead of solving problems.
+
+A process reward model can be pleased by steps that say nothing or the same again (what policies found is shown in
+PURE, arXiv 2504.15275, section 4). The figures here make that visible while training.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from statistics import fmean
+
+_HEADING = re.compile(r"^\W*step\s*\d*\W*", re.IGNORECASE)
+_WORD = re.compile(r"\w+")
+
+
+def idle_steps(steps: Sequence[str]) -> list[bool]:
+    """Which steps add nothing: without a word or number beyond their heading, or one said before.
+
+    Steps are compared by their words and numbers, whatever their case, punctuation and number are.
+
+    Example:
+        >>> idle_steps(["Step 1: 2 + 2 = 4", "Step 2:", "Step 3: 2 + 2 = 4."])
+        [False, True, True]
+    """
+    seen: set[str] = set()
+    idle = []
+    for step in steps:
+        # Operators count: "2 + 2" and "2 - 2" are different steps.
+        body = "".join(_HEADING.sub("", step).casefold().split()).rstrip(".!,;:")
+        idle.append(not _WORD.search(body) or body in seen)
+        seen.add(body)
+    return idle
+
+
+def step_figures(steps: Sequence[Sequence[str]], lengths: Sequence[Sequence[int]]) -> dict[str, float]:
+    """Counts and lengths of the steps of a batch.
+
+    Args:
+        steps: The steps of each completion.
+        lengths: The tokens of each of them.
+
+    Returns:
+        `steps/count`: steps a completion; `steps/tokens`: tokens a step; `steps/idle`: share of `idle_steps`;
+        `steps/none`: share of completions without any.
+    """
+    tokens = [length for completion in lengths for length in completion]
+    idle = [value for completion in steps for value in idle_steps(completion)]
+    figures = {"steps/count": fmean(map(len, steps)), "steps/none": fmean(not completion for completion in steps)}
+    if tokens:
+        figures |= {"steps/tokens": fmean(tokens), "steps/idle": fmean(idle)}
+    return figures
+
+
+def reward_gap(process: Sequence[float], outcome: Sequence[float]) -> dict[str, float]:
+    """How far process and outcome rewards of the same completions are apart.
+
+    Args:
+        process: A reward in [0, 1] for each completion, NaN for none.
+        outcome: Likewise, from final answers.
+
+    Returns:
+        `process_outcome/gap`: mean process reward less mean outcome reward, over completions that have both. It grows
+        when the policy learns to please the verifier. `process_outcome/wrong_but_liked`: share of the completions with
+        an outcome below one half whose process reward is at least one half. Left out where nothing has both.
+    """
+    both = [(p, o) for p, o in zip(process, outcome, strict=True) if not (math.isnan(p) or math.isnan(o))]
+    if not both:
+        return {}
+    figures = {"process_outcome/gap": fmean(p - o for p, o in both)}
+    wrong = [p for p, o in both if o < 0.5]
+    if wrong:
+        figures["process_outcome/wrong_but_liked"] = fmean(p >= 0.5 for p in wrong)
+    return figures
