@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from genprm_trl.training.prm import PRMConfig, PRMTrainer
     from genprm_trl.training.sft import GenPRMConfig, GenPRMTrainer
+    from genprm_trl.training.step_grpo import StepGRPOConfig, StepGRPOTrainer
 
 _HOME_OF = {
     "GenPRMConfig": "genprm_trl.training.sft",
     "GenPRMTrainer": "genprm_trl.training.sft",
     "PRMConfig": "genprm_trl.training.prm",
     "PRMTrainer": "genprm_trl.training.prm",
+    "StepGRPOConfig": "genprm_trl.training.step_grpo",
+    "StepGRPOTrainer": "genprm_trl.training.step_grpo",
 }
 
-__all__ = ["GenPRMConfig", "GenPRMTrainer", "PRMConfig", "PRMTrainer"]
+__all__ = ["GenPRMConfig", "GenPRMTrainer", "PRMConfig", "PRMTrainer", "StepGRPOConfig", "StepGRPOTrainer"]
 
 
 def __getattr__(name: str) -> Any:

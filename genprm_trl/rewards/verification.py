@@ -1,0 +1,233 @@
+"""A generative process reward model as a reward function of TRL's trainers."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Protocol, get_args
+
+from genprm_trl.aggregates import Aggregate, aggregate
+from genprm_trl.errors import ConfigError, GenPRMError
+from genprm_trl.records import Solution, Verdict
+from genprm_trl.rewards.texts import completion_text, problem_text
+from genprm_trl.steps import StepStyle, split_steps
+
+logger = logging.getLogger(__name__)
+
+
+class Verifier(Protocol):
+    """What rewards come from: a `GenPRM`, or a `VerifierClient`."""
+
+    def verify_stream(self, solutions: Iterable[Solution]) -> AsyncGenerator[Verdict, None]: ...
+
+
+class GenPRMReward:
+    """Rewards completions by what a GenPRM says of their steps.
+
+    An asynchronous reward function for `GRPOTrainer`, `RLOOTrainer` and whatever else takes TRL's reward functions: it
+    verifies the whole batch at once, beside other asynchronous rewards. For `StepGRPOTrainer` it is a step reward
+    function, too: `step_rewards` gives a reward for each step. The verifier reads text, so its tokenizer and the
+    policy's have nothing to do with each other.
+
+    A step's reward is P(Yes), averaged over the chains that came to judge it. Where the verifier itself failed (a
+    server that is gone, an engine that broke) it is None, which TRL leaves out, and there is a warning instead of an
+    end of the training. What the model could not judge, be it for its context or for want of a verdict, has 0.5, as in the
+    verdicts: a policy must not get rid of a bad step by making it hard to judge.
+
+    Args:
+        verifier: A `GenPRM`, or a name or directory of one, which is then loaded with the other arguments.
+        server: URL of a `genprm serve`, or several, in place of a verifier in this process. With several processes
+            that is the way to share one verifier.
+        aggregate: Rule from step rewards to the completion's: `min`, `mean`, `last` or `product`.
+        n: Rationales a completion (Maj@N). Default: the verifier's own.
+        step_style: How completions are split into steps, where a trainer has not split them; see `steps.split_steps`.
+        problem_column: Column of the data set with the problem's text. Default: the prompt, or its last user message.
+        max_steps: Steps beyond this one are not judged and have reward 0: text that runs on costs, and is not to pay.
+        blank_reward: Reward of a completion without any text.
+        **options: Passed to `GenPRM.from_pretrained`, or to `VerifierClient`.
+
+    Raises:
+        ConfigError: There is not exactly one verifier, or an option is unknown.
+
+    Example:
+        ```python
+        from datasets import Dataset
+        from trl import GRPOConfig, GRPOTrainer
+
+        from genprm_trl import GenPRMReward
+
+        trainer = GRPOTrainer(
+            "Qwen/Qwen2.5-1.5B-Instruct",
+            reward_funcs=GenPRMReward("GenPRM/GenPRM-1.5B", aggregate="min"),
+            args=GRPOConfig("grpo-genprm"),
+            train_dataset=Dataset.from_list([{"prompt": "What is 2 + 3 * 4? Solve step by step."}]),
+        )
+        trainer.train()
+        ```
+    """
+
+    def __init__(
+        self,
+        verifier: Verifier | str | Path | None = None,
+        *,
+        server: str | Sequence[str] | None = None,
+        aggregate: Aggregate = "min",
+        n: int | None = None,
+        step_style: StepStyle = "auto",
+        problem_column: str | None = None,
+        max_steps: int = 100,
+        blank_reward: float = 0.0,
+        **options: Any,
+    ):
+        if (verifier is None) == (server is None):
+            raise ConfigError("GenPRMReward needs either a verifier (a GenPRM, its name or directory) or a server")
+        if aggregate not in get_args(Aggregate):
+            raise ConfigError(f"unknown aggregate {aggregate!r}; choose one of {', '.join(get_args(Aggregate))}")
+        if step_style not in get_args(StepStyle):
+            raise ConfigError(f"unknown step_style {step_style!r}; choose one of {', '.join(get_args(StepStyle))}")
+        if max_steps < 1:
+            raise ConfigError(f"max_steps must be at least 1, got {max_steps}")
+        self.aggregate: Aggregate = aggregate
+        self.step_style: StepStyle = step_style
+        self.problem_column = problem_column
+        self.max_steps = max_steps
+        self.blank_reward = blank_reward
+        self.verifier = _open(verifier, server, n, options)
+
+    async def __call__(self, prompts: Sequence[Any], completions: Sequence[Any], **kwargs: Any) -> list[float | None]:
+        """A reward for each completion, None where none of its steps could be judged.
+
+        Args:
+            prompts, completions: Texts, or lists of messages.
+            **kwargs: What a trainer passes: the data set's columns, `trainer_state`, `log_extra`, `log_metric`.
+
+        Raises:
+            ConfigError: The data set has no `problem_column`.
+        """
+        steps = [split_steps(completion_text(completion), self.step_style).steps for completion in completions]
+        rewards = await self.step_rewards(prompts, completions, steps, **kwargs)
+        if (log_extra := kwargs.get("log_extra")) is not None:
+            log_extra("step_rewards", [[r if r is None else round(r, 4) for r in row] for row in rewards])
+        return [self._total(row) for row in rewards]
+
+    async def step_rewards(
+        self, prompts: Sequence[Any], completions: Sequence[Any], steps: Sequence[Sequence[str]], **kwargs: Any
+    ) -> list[list[float | None]]:
+        """A reward for each step of each completion, None where the verifier failed.
+
+        Args:
+            prompts, completions: Texts, or lists of messages.
+            steps: The steps that each completion was split into.
+            **kwargs: As in a call.
+
+        Raises:
+            ConfigError: The data set has no `problem_column`.
+        """
+        started = time.monotonic()
+        problems = self._problems(prompts, kwargs)
+        # Equal completions, of which a policy that has become sure writes many, are judged once.
+        keys = [(problem, tuple(row[: self.max_steps])) for problem, row in zip(problems, steps, strict=True)]
+        step = getattr(kwargs.get("trainer_state"), "global_step", 0)
+        solutions = {
+            key: Solution(f"{step}-{index}", key[0], list(key[1]))
+            for index, key in enumerate(dict.fromkeys(keys))
+            if key[1]
+        }
+        verdicts = await self._verify(list(solutions.values()))
+        rewards = []
+        for key, row in zip(keys, steps, strict=True):
+            verdict = verdicts.get(solutions[key].id) if key in solutions else None
+            judged = [_reward(verdict, index) for index in range(len(key[1]))]
+            rewards.append(judged + [0.0] * (len(row) - len(judged)))
+        self._log(kwargs.get("log_metric"), verdicts.values(), len(solutions), time.monotonic() - started)
+        return rewards
+
+    def _problems(self, prompts: Sequence[Any], columns: dict[str, Any]) -> list[str]:
+        if self.problem_column is None:
+            return [problem_text(prompt) for prompt in prompts]
+        if self.problem_column not in columns:
+            raise ConfigError(f"the data set has no column {self.problem_column!r}, which problem_column names")
+        return [str(problem) for problem in columns[self.problem_column]]
+
+    async def _verify(self, solutions: list[Solution]) -> dict[str, Verdict]:
+        """The verdicts by id. Those that a failure keeps from coming are missing."""
+        verdicts: dict[str, Verdict] = {}
+        if not solutions:
+            return verdicts
+        try:
+            async with contextlib.aclosing(self.verifier.verify_stream(solutions)) as stream:
+                async for verdict in stream:
+                    verdicts[verdict.id] = verdict
+        except ConfigError:
+            raise  # a wrong option will not get better
+        except GenPRMError as error:
+            logger.warning(
+                "%d of %d completions have no reward from the verifier: %s",
+                len(solutions) - len(verdicts),
+                len(solutions),
+                error,
+            )
+        return verdicts
+
+    def _total(self, rewards: list[float | None]) -> float | None:
+        if not rewards:
+            return self.blank_reward
+        judged = [reward for reward in rewards if reward is not None]
+        return aggregate(judged, self.aggregate) if judged else None
+
+    def _log(self, log_metric: Any, verdicts: Iterable[Verdict], asked: int, seconds: float) -> None:
+        if log_metric is None or not asked:
+            return
+        verdicts = list(verdicts)
+        judgements = [judgement for verdict in verdicts for chain in verdict.chains for judgement in chain]
+        statuses = Counter(judgement.status for judgement in judgements)
+        for status, count in statuses.items():
+            log_metric(f"genprm/share_{status}", count / len(judgements))
+        log_metric("genprm/unscored", 1 - len(verdicts) / asked)
+        log_metric("genprm/code_blocks", sum(len(judgement.code_rounds) for judgement in judgements) / asked)
+        log_metric("genprm/tokens", sum(judgement.num_tokens for judgement in judgements) / asked)
+        log_metric("genprm/seconds", seconds)
+
+
+def _reward(verdict: Verdict | None, step: int) -> float | None:
+    """P(Yes) of a step over the chains in which nothing failed."""
+    if verdict is None:
+        return None
+    there = [chain[step] for chain in verdict.chains if step < len(chain)]
+    rewards = [judgement.reward for judgement in there if judgement.status != "error"]
+    if there and not rewards:
+        return None
+    if rewards:
+        return math.fsum(rewards) / len(rewards)
+    # Verdicts may end at the first wrong step: what follows it builds on an error.
+    return 0.0
+
+
+def _open(verifier: Any, server: str | Sequence[str] | None, n: int | None, options: dict[str, Any]) -> Verifier:
+    if n is not None:
+        options = {**options, "n": n}
+    if server is not None:
+        from genprm_trl.client import VerifierClient
+
+        return VerifierClient(server, **options)
+    if not isinstance(verifier, str | Path):
+        if set(options) - {"n"}:
+            raise ConfigError(f"a verifier that is made takes no {', '.join(sorted(options))}; give them to GenPRM")
+        return verifier.with_options(n=n) if n is not None else verifier
+    from genprm_trl.verifier import GenPRM
+
+    # Each process of a training has a device of its own; the first one's is not everybody's.
+    rank = os.environ.get("LOCAL_RANK")
+    generator = dict(options.pop("generator_kwargs", None) or {})
+    if rank is not None and options.get("backend", "transformers") == "transformers":
+        import torch
+
+        if torch.cuda.is_available():
+            generator.setdefault("device", f"cuda:{rank}")
+    return GenPRM.from_pretrained(verifier, generator_kwargs=generator, **options)
