@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from genprm_trl.version import __version__
 
 if TYPE_CHECKING:
-    from genprm_trl.training.prm import PRMConfig, PRMTrainer
     from genprm_trl.rewards.verification import GenPRMReward
+    from genprm_trl.training.prm import PRMConfig, PRMTrainer
     from genprm_trl.training.sft import GenPRMConfig, GenPRMTrainer
     from genprm_trl.training.step_grpo import StepGRPOConfig, StepGRPOTrainer
     from genprm_trl.verifier import GenPRM

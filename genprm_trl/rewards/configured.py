@@ -1,4 +1,4 @@
-"""The verifier's reward by its import path alone, for command lines: configured by a file that the environment names."""
+"""The verifier's reward by its import path alone, for command lines: a file that the environment names sets it up."""
 
 from __future__ import annotations
 
@@ -43,10 +43,14 @@ def read_config(path: str | Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} ({CONFIG_VARIABLE}): {error}") from error
     if not isinstance(config, dict) or not all(isinstance(key, str) for key in config):
-        raise ConfigError(f"{path} ({CONFIG_VARIABLE}) must hold the arguments of GenPRMReward, a name and a value each")
+        raise ConfigError(
+            f"{path} ({CONFIG_VARIABLE}) must hold the arguments of GenPRMReward, a name and a value each"
+        )
     if not {"verifier", "server"} & set(config):
         names = [name for name in inspect.signature(GenPRMReward).parameters if name != "options"]
-        raise ConfigError(f"{path} ({CONFIG_VARIABLE}) names no verifier and no server; it may hold {', '.join(names)}")
+        raise ConfigError(
+            f"{path} ({CONFIG_VARIABLE}) names no verifier and no server; it may hold {', '.join(names)}"
+        )
     return config
 
 

@@ -37,8 +37,8 @@ class GenPRMReward:
 
     A step's reward is P(Yes), averaged over the chains that came to judge it. Where the verifier itself failed (a
     server that is gone, an engine that broke) it is None, which TRL leaves out, and there is a warning instead of an
-    end of the training. What the model could not judge, be it for its context or for want of a verdict, has 0.5, as in the
-    verdicts: a policy must not get rid of a bad step by making it hard to judge.
+    end of the training. What the model could not judge, be it for its context or for want of a verdict, has 0.5, as in
+    the verdicts: a policy must not get rid of a bad step by making it hard to judge.
 
     Args:
         verifier: A `GenPRM`, or a name or directory of one, which is then loaded with the other arguments.
