@@ -182,8 +182,22 @@ class GenPRM:
             _run_in_thread(generator.close())  # an engine's processes must not outlive what failed
             raise
 
-    def with_options(self, *, mode: Mode | str | None = None, **changes: Any) -> GenPRM:
-        """A verifier on the same generator and sandbox with other settings: `with_options(mode="direct", n=8)`."""
+    @property
+    def fewest_chains(self) -> int:
+        """Chains that a solution takes at least: N, or fewer if N is adaptive."""
+        rule = self._rule(1)
+        return self.n if rule is None else rule.fewest_more([])
+
+    def with_options(
+        self, *, mode: Mode | str | None = None, generator: Generator | None = None, **changes: Any
+    ) -> GenPRM:
+        """A verifier on the same generator and sandbox with other settings: `with_options(mode="direct", n=8)`.
+
+        Args:
+            mode: Of the protocol.
+            generator: Takes the place of the verifier's own; for one around it, which counts or records.
+            **changes: Arguments of `GenPRM`.
+        """
         protocol = self.protocol
         if mode is not None:
             if not isinstance(protocol, GenPRMProtocol):
@@ -200,7 +214,7 @@ class GenPRM:
             "seed": self.seed,
             "max_chains": self.max_chains,
         }
-        changed = GenPRM(self.generator, self.sandbox, protocol, **(settings | changes))
+        changed = GenPRM(generator or self.generator, self.sandbox, protocol, **(settings | changes))
         if "max_chains" not in changes:
             changed._slots = self._slots  # the bound is the engine's, whoever uses it
         return changed
@@ -227,8 +241,7 @@ class GenPRM:
         finished: asyncio.Queue[asyncio.Task[Verdict]] = asyncio.Queue()
         failure: BaseException | None = None
         # One solution more than fills the chains is ready to start, so that no chain waits for the next solution.
-        rule = self._rule(1)
-        window = -(-self.max_chains // (self.n if rule is None else rule.fewest_more([]))) + 1
+        window = -(-self.max_chains // self.fewest_chains) + 1
 
         def fill() -> None:
             while len(tasks) < window and (solution := next(remaining, None)) is not None:

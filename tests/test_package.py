@@ -43,6 +43,7 @@ def test_importing_the_package_is_fast():
         "protocol",
         "sandbox",
         "generation.base",
+        "client",
         "cli.main",
     ],
 )

@@ -82,6 +82,20 @@ def configure(verbosity: int = 0) -> None:
         os.environ.setdefault(name, value)
 
 
+def set_log_format(format: str, *filters: logging.Filter) -> None:
+    """Gives log lines another form, for a command that runs for days rather than before somebody's eyes.
+
+    Args:
+        format: As for `logging.Formatter`.
+        filters: Give records the fields of their own that `format` names.
+    """
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, _StderrHandler):
+            handler.setFormatter(logging.Formatter(format))
+            for each in filters:
+                handler.addFilter(each)
+
+
 def is_quiet() -> bool:
     """Whether the user asked for errors alone (`-q`)."""
     return _quiet

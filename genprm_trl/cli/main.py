@@ -48,6 +48,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "sft": Command("genprm_trl.cli.sft", "train a GenPRM on solutions with rationales"),
     "verify": Command("genprm_trl.cli.verify", "judge a file of solutions step by step"),
+    "serve": Command("genprm_trl.cli.serve", "offer a GenPRM to other programs over HTTP"),
 }
 
 

@@ -1,0 +1,108 @@
+"""The generator as the service sees it: what it is doing, what it has done, and whether it still answers."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from genprm_trl.errors import GenPRMError
+from genprm_trl.generation.base import GenerationResult, Generator, SamplingParams
+from genprm_trl.service.metrics import Metrics
+
+
+class ObservedGenerator:
+    """Passes requests on to a generator, counts them, and knows whether the engine is alive.
+
+    It is alive if it answered lately. If it has nothing to do it is asked for one token. While it works it is believed
+    until nothing has come from it for `stall_seconds`: a question would only queue up behind the work.
+
+    Args:
+        generator: The generator.
+        metrics: Where counts go.
+        fresh_seconds: How long an answer is proof of life.
+        probe_seconds: How long the engine may take for its one token.
+        stall_seconds: How long it may work without finishing anything.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        metrics: Metrics,
+        *,
+        fresh_seconds: float = 10.0,
+        probe_seconds: float = 30.0,
+        stall_seconds: float = 600.0,
+    ):
+        self._generator, self._metrics = generator, metrics
+        self._fresh, self._patience, self._stall = fresh_seconds, probe_seconds, stall_seconds
+        self._in_flight = 0
+        self._failing: str | None = None  # why the last answer was a failure
+        self._answered = float("-inf")  # when the last good answer came
+        self._progress = float("-inf")  # when anything came, or work began after a pause
+        self._probe: asyncio.Task[str | None] | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._generator, name)
+
+    async def generate(self, token_ids: list[int], params: SamplingParams, **hints: Any) -> GenerationResult:
+        """As the generator's own."""
+        metrics, started = self._metrics, time.monotonic()
+        if not self._in_flight:
+            self._progress = started
+        self._in_flight += 1
+        metrics.generations_in_flight.inc()
+        reason = "failed"
+        try:
+            result = await self._generator.generate(token_ids, params, **hints)
+            reason = result.finish_reason
+            metrics.prompt_tokens.inc(len(token_ids))
+            metrics.generated_tokens.inc(result.num_generated)
+            self._note(result.message or "a generation failed" if reason == "error" else None)
+            return result
+        except asyncio.CancelledError:
+            reason = "cancelled"
+            raise
+        except Exception as error:
+            self._note(str(error) if isinstance(error, GenPRMError) else type(error).__name__)
+            raise
+        finally:
+            self._in_flight -= 1
+            metrics.generations_in_flight.dec()
+            metrics.generations.labels(reason).inc()
+            metrics.generation_seconds.observe(time.monotonic() - started)
+
+    def _note(self, failure: str | None) -> None:
+        self._failing = failure
+        self._progress = time.monotonic()
+        if failure is None:
+            self._answered = self._progress
+
+    async def trouble(self) -> str | None:
+        """What is wrong with the engine, or None if it answers."""
+        now = time.monotonic()
+        if self._failing is None:
+            if now - self._answered < self._fresh:
+                return None
+            if self._in_flight and self._probe is None:
+                stalled = now - self._progress > self._stall
+                return f"nothing has come from the engine for {now - self._progress:.0f} s" if stalled else None
+        # One question at a time, whoever asks; it goes on if the one who asked first goes away.
+        if self._probe is None:
+            self._probe = asyncio.create_task(self._ask())
+            self._probe.add_done_callback(self._asked)
+        return await asyncio.shield(self._probe)
+
+    def _asked(self, _: asyncio.Task[str | None]) -> None:
+        self._probe = None
+
+    async def _ask(self) -> str | None:
+        prompt = list(self._generator.tokenizer.encode("1", add_special_tokens=False))
+        try:
+            async with asyncio.timeout(self._patience):
+                await self.generate(prompt, SamplingParams(max_new_tokens=1, temperature=0, logprobs=0))
+        except TimeoutError:
+            self._note(f"the engine did not answer within {self._patience:.0f} s")
+        except Exception:  # noted where it came up
+            pass
+        return self._failing
