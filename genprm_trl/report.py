@@ -31,6 +31,7 @@ def plot_score_by_n(
     *,
     title: str = "",
     ylabel: str = "ProcessBench F1 (%)",
+    xlabel: str = "rationales sampled a solution, N",
 ) -> Path:
     """Draws scores against N, sampled rationales averaged, and saves a PNG.
 
@@ -40,6 +41,7 @@ def plot_score_by_n(
         levels: Name to a score that does not depend on N, drawn as a horizontal line.
         title: Heading of the picture.
         ylabel: What the scores are.
+        xlabel: What N is.
     """
     # The object interface: pyplot would take hold of a display and of global state.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -62,7 +64,7 @@ def plot_score_by_n(
     axes.set_xticks(all_ns, [str(n) for n in all_ns])
     axes.minorticks_off()
     axes.set_ylim(-2, 102)  # a level of 0 or 100 is to be seen, too
-    axes.set_xlabel("rationales sampled a solution, N")
+    axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
     axes.set_title(title)
     axes.grid(alpha=0.25)

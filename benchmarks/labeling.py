@@ -1,0 +1,324 @@
+"""What labels cost and what they are worth, in the miniature world with a real model.
+
+A tiny policy, trained here from random weights, writes solutions (`genprm rollout`'s stage) and completes their
+prefixes. Part (a): the tokens that the plain recipe spends on labels (arXiv 2504.00891, section 3.1: K roll-outs for
+every prefix up to the first zero) and those of each cheaper way, on the same solutions and the same roll-outs, with
+the share of labels that agree. Part (b): labels by relative progress, difference and hard rule against the truth,
+which the miniature world knows, for each K.
+
+    python benchmarks/labeling.py [--output_dir outputs/labeling] [--results benchmarks/results] [--images docs/images]
+
+A roll-out that several ways ask for is generated once, and its tokens are counted for each of them. The policy, the
+solutions and the roll-outs are kept in the output directory; a run that was stopped goes on from there.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import argparse
+import asyncio
+import functools
+import json
+import platform
+import statistics
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from genprm_trl.generation.backends import open_generator
+from genprm_trl.generation.base import GenerationResult, Generator, SamplingParams
+from genprm_trl.jsonl import JsonlWriter, iter_written_rows
+from genprm_trl.labeling.early_stopping import ExactStopping, NoStopping, SequentialTest
+from genprm_trl.labeling.monte_carlo import LabelingConfig, RolloutSchedule, label_group
+from genprm_trl.labeling.problems import ProblemStream
+from genprm_trl.labeling.progress import Difference, Hard, LabelRule, RelativeProgress, first_error, step_labels
+from genprm_trl.labeling.rollout_stage import RolloutWorker
+from genprm_trl.labeling.rollout_tree import RolloutTree, state_digest
+from genprm_trl.labeling.rollouts import RolloutConfig
+from genprm_trl.labeling.solution_groups import SolutionGroup, SolutionGroups
+from genprm_trl.labeling.solver import Solver, SolverSettings
+from genprm_trl.labeling.stage import run_stage
+from genprm_trl.metrics import processbench_scores
+from genprm_trl.miniature.problems import Problem, check_solution
+from genprm_trl.miniature.recipe_inputs import make_inputs
+from genprm_trl.records import Solution
+from genprm_trl.report import Curve, markdown_table, plot_score_by_n
+
+SOLVER = SolverSettings(temperature=0.7, max_tokens=200, system_prompt="")
+RULES: dict[str, LabelRule] = {
+    "relative progress, 0.8": RelativeProgress(0.8),
+    "difference, 0.1": Difference(0.1),
+    "difference, 0.5": Difference(0.5),
+    "hard": Hard(),
+}
+KS = (1, 2, 4, 8, 16, 32, 64)
+IN_FLIGHT = 8  # problems
+
+
+class Memory:
+    """A generator that answers a request it has answered before from a file, and counts what is asked for."""
+
+    def __init__(self, generator: Generator, path: Path):
+        self._generator = generator
+        self.tokenizer, self.max_context = generator.tokenizer, generator.max_context
+        self.max_concurrent = generator.max_concurrent
+        earlier = iter_written_rows(path) if path.exists() else ()
+        self._known = {row["id"]: (row["text"], row["tokens"]) for _, row in earlier}
+        self._writer = JsonlWriter(path)
+        self.requests = self.tokens = 0
+
+    async def generate(
+        self, token_ids: list[int], params: SamplingParams, *, affinity: str | None = None
+    ) -> GenerationResult:
+        # The affinity is the state's digest, and a roll-out's seed tells it from others of the state.
+        key = f"{affinity}/{params.seed}"
+        if key not in self._known:
+            result = await self._generator.generate(token_ids, params, affinity=affinity)
+            if result.finish_reason == "error":
+                return result
+            self._known[key] = (result.text, result.num_generated)
+            self._writer.write({"id": key, "text": result.text, "tokens": result.num_generated})
+        text, tokens = self._known[key]
+        self.requests += 1
+        self.tokens += tokens
+        return GenerationResult(text, [], num_generated=tokens)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+async def label_all(
+    memory: Memory, groups: Sequence[SolutionGroup], config: LabelingConfig, *, shared: bool = True
+) -> tuple[dict[str, list[bool]], list[dict[str, Any]], int, int]:
+    """Labels all solutions; labels by solution, rows, roll-outs and tokens.
+
+    Args:
+        shared: Sample a prefix that several solutions share once. Otherwise each solution is labelled by itself, as
+            the plain recipe does; the problem's own roll-outs are made once for all of them then, too.
+    """
+    requests, tokens = memory.requests, memory.tokens
+    solver = Solver(memory, SOLVER)  # type: ignore[arg-type]
+    free = asyncio.Semaphore(IN_FLIGHT)
+
+    async def label(group: SolutionGroup) -> list[dict[str, Any]]:
+        async with free:
+            tree = RolloutTree(solver, group.problem, group.answer, seed=config.seed)
+            if shared:
+                return (await label_group(tree, group, config, {})).rows
+            rows: list[dict[str, Any]] = []
+            reused: dict[str, str] = {}
+            for solution in group.solutions:
+                tree = RolloutTree(solver, group.problem, group.answer, seed=config.seed, reused=reused)
+                rows += (await label_group(tree, SolutionGroup((solution,)), config, {})).rows
+                reused[state_digest(group.problem, "")] = rows[-1]["extra"]["monte_carlo"]["initial"]
+            return rows
+
+    found = await asyncio.gather(*map(label, groups))
+    rows = [row for group in found for row in group]
+    labels = {row["id"]: row["extra"]["labels"] for row in rows}
+    return labels, rows, memory.requests - requests, memory.tokens - tokens
+
+
+def part_a(memory: Memory, groups: Sequence[SolutionGroup], schedule: RolloutSchedule) -> tuple[str, dict[str, Any]]:
+    """Tokens of each way, and agreement with the plain recipe."""
+    rule = RelativeProgress(0.8)
+    plain = LabelingConfig(rule=rule, stopping=NoStopping(), scope="all", schedule=schedule)
+    short = replace(plain, scope="first_error")
+    hard = replace(plain, rule=Hard())
+    ways: list[tuple[str, LabelingConfig, bool]] = [
+        ("plain recipe, RPE 0.8", plain, False),
+        ("shared prefixes once", plain, True),
+        ("+ up to the first error", short, True),
+        ("+ exact early stopping", replace(short, stopping=ExactStopping()), True),
+        ("+ sequential test, alpha 0.05", replace(short, stopping=SequentialTest(0.05)), True),
+        ("+ sequential test, alpha 0.2", replace(short, stopping=SequentialTest(0.2)), True),
+        ("plain recipe, hard", hard, False),
+        ("shared, first error, exact", replace(hard, scope="first_error", stopping=ExactStopping()), True),
+        (
+            "+ binary search",
+            replace(hard, scope="first_error", stopping=ExactStopping(), search="binary"),
+            True,
+        ),
+    ]
+    rows: list[list[str]] = []
+    numbers: dict[str, Any] = {}
+    reference: dict[str, list[bool]] = {}
+    reference_tokens = 0
+    for name, config, shared in ways:
+        labels, _, rollouts, tokens = asyncio.run(label_all(memory, groups, config, shared=shared))
+        if name.startswith("plain"):
+            reference, reference_tokens = labels, tokens
+        same = sum(first_error(labels[id]) == first_error(reference[id]) for id in reference)
+        steps = [
+            (ours, theirs)
+            for id in reference
+            for ours, theirs in zip(labels[id], reference[id][: first_error(reference[id]) + 1 or None], strict=False)
+        ]
+        agree = sum(ours == theirs for ours, theirs in steps)
+        rows.append(
+            [
+                name, f"{rollouts:,}", f"{tokens:,}", f"{100 * tokens / reference_tokens:.1f}",
+                f"{100 * same / len(reference):.2f}", f"{100 * agree / len(steps):.2f}",
+            ]
+        )  # fmt: skip
+        numbers[name] = {"rollouts": rollouts, "tokens": tokens, "same": same, "solutions": len(reference)}
+        print(rows[-1], flush=True)
+    table = markdown_table(
+        ["way", "roll-outs", "tokens", "% of plain", "same first error, %", "same step labels, %"], rows
+    )
+    return table, numbers
+
+
+def part_b(
+    memory: Memory, groups: Sequence[SolutionGroup], truth: dict[str, int], image: Path
+) -> tuple[str, dict[str, Any]]:
+    """Accuracy and F1 of the rules against K, from disjoint parts of the same roll-outs."""
+    most = KS[-1]
+    config = LabelingConfig(
+        rule=Hard(), stopping=NoStopping(), scope="all", schedule=RolloutSchedule(most, most, most)
+    )
+    _, rows, _, _ = asyncio.run(label_all(memory, groups, config))
+    rows = [row for row in rows if row["id"] in truth]
+    numbers: dict[str, Any] = {}
+    cells: list[list[str]] = []
+    curves: dict[str, Curve] = {}
+    for name, rule in RULES.items():
+        scores: dict[int, float] = {}
+        interval: dict[int, tuple[float, float]] = {}
+        for k in KS:
+            accuracies, f1s, errors, corrects = [], [], [], []
+            for part in range(most // k):
+                predictions = [first_error(labels_from(row, rule, slice(part * k, (part + 1) * k))) for row in rows]
+                score = processbench_scores([truth[row["id"]] for row in rows], predictions)
+                right = sum(truth[row["id"]] == p for row, p in zip(rows, predictions, strict=True))
+                accuracies.append(100 * right / len(rows))
+                f1s.append(score["f1"] or 0.0)
+                errors.append(score["error_acc"] or 0.0)
+                corrects.append(score["correct_acc"] or 0.0)
+            scores[k] = statistics.mean(f1s)
+            interval[k] = (min(f1s), max(f1s))
+            numbers.setdefault(name, {})[k] = {"f1": f1s, "accuracy": accuracies}
+            cells.append(
+                [
+                    name, str(k), f"{statistics.mean(accuracies):.1f}", f"{statistics.mean(errors):.1f}",
+                    f"{statistics.mean(corrects):.1f}", f"{scores[k]:.1f}", f"{min(f1s):.1f} to {max(f1s):.1f}",
+                ]
+            )  # fmt: skip
+        curves[name] = Curve(scores, interval)
+    plot_score_by_n(
+        image,
+        curves,
+        title="Labels against the truth in the miniature world",
+        ylabel="F1 of the first wrong step (%)",
+        xlabel="roll-outs a prefix, K",
+    )
+    return (
+        markdown_table(["labels", "K", "accuracy", "error_acc", "correct_acc", "F1", "F1, least to most"], cells),
+        numbers,
+    )
+
+
+def labels_from(row: dict[str, Any], rule: LabelRule, part: slice) -> list[bool]:
+    """Labels from a part of each state's roll-outs."""
+
+    def estimate(bits: str) -> float | None:
+        bits = bits[part]
+        return bits.count("1") / len(bits) if bits else None
+
+    steps = row["extra"]["monte_carlo"]["steps"]
+    mc = [*(estimate(bits) for bits in steps[:-1]), float(row["final_answer_correct"])]
+    initial = estimate(row["extra"]["monte_carlo"]["initial"])
+    assert initial is not None
+    # A state that nothing was sampled of stands behind one whose roll-outs, all of them, failed.
+    return step_labels(mc, initial, rule)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output_dir", type=Path, default=Path("outputs/labeling"))
+    parser.add_argument("--policy_steps", type=int, default=3000)
+    parser.add_argument("--problems", type=int, default=20, help="that solutions are sampled of")
+    parser.add_argument("--keep", type=int, default=4, help="solutions kept of a problem")
+    parser.add_argument("--results", type=Path, help="directory for labeling.md and labeling.json")
+    parser.add_argument("--images", type=Path, help="directory for label_f1_by_k.png")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    started = time.monotonic()
+    output: Path = arguments.output_dir
+    kept = ", what an earlier run had finished not counted" if output.exists() else ""
+    policy = make_inputs(output, problems=arguments.problems, steps=arguments.policy_steps, disable_tqdm=True)
+    opener = functools.partial(open_generator, str(policy), max_batch_size=128)
+    config = RolloutConfig(max_samples=64, first_round=16, give_up=32, keep=arguments.keep)
+    summary = run_stage(
+        RolloutWorker(opener, SOLVER, config, {"policy": "miniature-policy"}),
+        ProblemStream(str(output / "problems.jsonl")),
+        output / "rollouts.jsonl",
+        {"keep": config.keep, "problems": arguments.problems},
+        desc="Roll-outs",
+        unit="problem",
+    )
+    groups = list(SolutionGroups(str(output / "rollouts.jsonl")))
+    truth = {solution.id: true_label(solution) for group in groups for solution in group.solutions}
+    print(f"{summary.items} problems, {len(groups)} of them with right and wrong solutions; {len(truth)} solutions")
+
+    generator = opener()
+    memory = Memory(generator, output / "completions.jsonl")
+    try:
+        table_a, numbers_a = part_a(memory, groups, RolloutSchedule())
+        image = (arguments.images or output) / "label_f1_by_k.png"
+        table_b, numbers_b = part_b(memory, groups, truth, image)
+    finally:
+        memory.close()
+        asyncio.run(generator.close())
+
+    steps = Counter(len(solution.steps) for group in groups for solution in group.solutions)
+    conditions = (
+        f"{len(groups)} problems, {len(truth)} solutions ({sum(label >= 0 for label in truth.values())} with a wrong "
+        f"step; {', '.join(f'{n} of {length} steps' for length, n in sorted(steps.items()))}). The policy has "
+        f"{arguments.policy_steps} training steps and solves {summary.counts['samples_right']:.0f} of "
+        f"{summary.counts['samples']:.0f}; temperature {SOLVER.temperature}. {os.cpu_count()} CPU cores, "
+        f"{platform.machine()}, torch {torch.__version__}; {time.monotonic() - started:.0f} s{kept}."
+    )
+    text = f"""\
+# Labels: what they cost, and what they are worth
+
+Printed by `python benchmarks/labeling.py`.
+
+{conditions}
+
+## Tokens
+
+K is 128, 64 or 32 by the problem's own estimate, as in the paper. The plain recipe samples K roll-outs of every
+prefix up to the first zero; the problem's own are made once for all of its solutions. Step labels are compared up to
+the plain recipe's first error.
+
+{table_a}
+## Against the truth
+
+Right is the label that names the very step that is wrong, or none. For K below {KS[-1]} the mean over disjoint parts
+of the same {KS[-1]} roll-outs of each prefix.
+
+{table_b}"""
+    print(text)
+    if arguments.results:
+        (arguments.results / "labeling.md").write_text(text, encoding="utf-8")
+        numbers = {"tokens": numbers_a, "truth": numbers_b}
+        (arguments.results / "labeling.json").write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+
+
+def true_label(solution: Solution) -> int:
+    problem = Problem.from_text(solution.problem)
+    assert problem is not None
+    return check_solution(problem, solution.steps)
+
+
+if __name__ == "__main__":
+    main()
