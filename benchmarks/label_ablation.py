@@ -196,19 +196,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/label_ablation"))
     parser.add_argument("--policy_steps", type=int, default=3000)
-    parser.add_argument("--problems", type=int, default=400)
+    parser.add_argument("--problems", type=int, default=300)
     parser.add_argument("--max_samples", type=int, default=32, help="solutions sampled of a problem")
-    parser.add_argument("--heldout", type=int, default=100)
+    parser.add_argument("--heldout", type=int, default=80)
     parser.add_argument("--k", type=int, default=16, help="roll-outs a prefix")
     parser.add_argument("--samples", type=int, default=2, help="critiques a solution")
-    parser.add_argument("--steps", type=int, default=700, help="steps of each GenPRM, 8 solutions each")
-    parser.add_argument("--chains", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=500, help="steps of each GenPRM, 8 solutions each")
+    parser.add_argument("--chains", type=int, default=2)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--processes", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     started = time.monotonic()
     output: Path = arguments.output_dir
+    kept = "" if not output.exists() else ", what an earlier run had finished not counted"
     policy = make_inputs(output, problems=arguments.problems, steps=arguments.policy_steps, disable_tqdm=True)
     train = stage_solutions(output, policy, arguments.max_samples)
     stage_heldout(output, policy, arguments.heldout)
@@ -253,7 +254,7 @@ def main() -> None:
         f"{len(train)} solutions ({sum(label >= 0 for label in truth.values())} wrong), K = {arguments.k}, "
         f"{arguments.samples} critiques a solution; {arguments.steps} steps of 8 solutions, {arguments.seeds} seeds; "
         f"{arguments.heldout} held-out solutions. {os.cpu_count()} CPU cores, {platform.machine()}, torch "
-        f"{torch.__version__}; {time.monotonic() - started:.0f} s."
+        f"{torch.__version__}; {time.monotonic() - started:.0f} s{kept}."
     )
 
 

@@ -10,11 +10,15 @@ from pathlib import Path
 import pytest
 
 from genprm_trl.cli.main import main
+from genprm_trl.generation.base import GenerationResult
 from genprm_trl.jsonl import write_jsonl
 from genprm_trl.labeling.samples import SampledSolution
+from genprm_trl.labeling.stage_file import stage_directory
 from genprm_trl.loading import iter_rationales, iter_records
+from genprm_trl.miniature.reasoner_generator import ScriptedReasoner
 from genprm_trl.miniature.world import make_solutions
 from genprm_trl.records import Solution
+from genprm_trl.settings_file import settings_digest
 from genprm_trl.training.sft_data import load_conversations
 
 REASONER = ["--model", "scripted", "--backend", "genprm_trl.miniature.reasoner_generator:ScriptedReasoner"]
@@ -37,17 +41,30 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_critiques_say_what_they_were_made_from(samples):
     sampled = list(iter_records(samples, SampledSolution))
     assert [item.solution for item in sampled] == SOLUTIONS
-    assert sampled[0].source == {
-        "reasoner": "scripted",
-        "max_tokens": 16384,
-        "max_code_rounds": 32,
-        "temperature": 0.6,
-        "top_p": 0.95,
-        "top_k": 40,
-        "keep_thinking": False,
-        "seed": 3,
-    }
+    # The settings themselves are beside the file, once for all rows.
+    settings = json.loads((stage_directory(samples) / "settings.json").read_text())
+    assert sampled[0].source == {"reasoner": "scripted", "seed": 3, "settings": settings_digest(settings)}
+    assert (settings["samples"], settings["top_k"], settings["backend_options"]) == (2, 40, {"mistake_rate": 0.2})
     assert all(sample.thinking is None for item in sampled for sample in item.samples)
+
+
+def test_what_the_generator_fails_on_can_be_left_out(samples, tmp_path, capsys, monkeypatch):
+    class Failing(ScriptedReasoner):
+        async def generate(self, token_ids, params, *, affinity=None):
+            if SOLUTIONS[4].problem in self.tokenizer.decode(token_ids):
+                return GenerationResult("", [], finish_reason="error", message="too hot")
+            return await super().generate(token_ids, params, affinity=affinity)
+
+    monkeypatch.setattr("genprm_trl.miniature.reasoner_generator.ScriptedReasoner", Failing)
+    output = tmp_path / "samples.jsonl"
+    command = ["rationalize", str(samples.parent / "solutions.jsonl"), *REASONER, "--output", str(output)]
+    assert main([*command, "--limit", "8"]) == 2
+    assert "'train-4-4': too hot" in capsys.readouterr().err
+    assert main([*command, "--limit", "8", "--drop_failed"]) == 0
+    out = capsys.readouterr().out
+    assert "solutions failed   1, left out" in out
+    assert "critiques          7 (complete 7)" in out
+    assert len(list(iter_records(output, SampledSolution))) == 7
 
 
 def test_other_settings_are_refused(samples, capsys):

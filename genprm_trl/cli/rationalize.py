@@ -7,7 +7,6 @@ the labels. A run that was stopped goes on where it was when started again with 
 
 from __future__ import annotations
 
-import functools
 from dataclasses import asdict, dataclass, field
 
 from genprm_trl.cli.generator_options import GeneratorOptions
@@ -48,6 +47,7 @@ def run(options: RationalizeOptions, generator: GeneratorOptions, stage: StageOp
     from genprm_trl.labeling.samples import SAMPLE_STATUSES
     from genprm_trl.loading import SolutionStream
     from genprm_trl.sandbox import LocalSandbox
+    from genprm_trl.settings_file import settings_digest
 
     values = asdict(options)
     settings = RationaleSettings(**{name: values[name] for name in RationalizeOptions._SETTINGS})
@@ -58,19 +58,16 @@ def run(options: RationalizeOptions, generator: GeneratorOptions, stage: StageOp
         limit=options.limit,
         skip_bad_rows=options.skip_bad_rows,
     )
-    source = {
-        "reasoner": generator.model,
-        **{name: value for name, value in asdict(settings).items() if name != "samples"},
-    }
+    made_with = {**generator.what_decides_text(), **asdict(settings)}
+    source = {"reasoner": generator.model, "seed": settings.seed, "settings": settings_digest(made_with)}
     worker = RationaleWorker(
         generator.opener(),
-        functools.partial(LocalSandbox),
+        LocalSandbox,
         settings,
         source,
         chat_template=generator.chat_template(),
         max_chains=options.max_chains,
     )
-    made_with = {**generator.what_decides_text(), **asdict(settings)}
     summary = stage.run(
         worker,
         solutions,
@@ -87,10 +84,12 @@ def run(options: RationalizeOptions, generator: GeneratorOptions, stage: StageOp
         f"{name.removeprefix('code/')} {n}" for name, n in sorted(counts.items()) if name.startswith("code/")
     )
     print(f"solutions          {summary.items}")
-    print(f"critiques          {summary.items * settings.samples} ({ends})")
+    print(f"critiques          {summary.rows * settings.samples} ({ends})")
     print(f"code blocks run    {counts.get('code_blocks', 0)}{f' ({code})' if code else ''}")
     print(f"tokens generated   {counts.get('tokens', 0):,}")
     if summary.bad_rows:
         print(f"rows skipped       {summary.bad_rows} that could not be used (named above)")
+    if summary.dropped["failed"]:
+        print(f"solutions failed   {summary.dropped['failed']}, left out (named above)")
     print(f"critiques          {stage.output}")
     return 0
