@@ -12,7 +12,8 @@ import pytest
 from genprm_trl import GenPRMConfig
 from genprm_trl.cli.main import main
 from genprm_trl.cli.options import OptionParser
-from genprm_trl.cli.sft import ModelOptions, SFTOptions
+from genprm_trl.cli.sft import SFTOptions
+from genprm_trl.cli.training_options import ModelOptions
 from genprm_trl.jsonl import JsonlWriter
 from genprm_trl.model_settings import ModelSettings, load_settings
 from tests.test_sft_trainer import records

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
-from trl import ModelConfig
 
 from genprm_trl.cli import console
-from genprm_trl.errors import ConfigError, MissingExtraError
+from genprm_trl.cli.training_options import ModelOptions, last_checkpoint, model_arguments
+from genprm_trl.errors import ConfigError
 from genprm_trl.jsonl import replacing
 from genprm_trl.training.sft import GenPRMConfig
 
@@ -60,17 +60,9 @@ class SFTOptions:
     )
 
 
-@dataclass
-class ModelOptions(ModelConfig):
-    """TRL's options of the model; `--model` is short for `--model_name_or_path`."""
-
-    model_name_or_path: str | None = field(
-        default=None, metadata={"help": "Model directory or Hub id to start from.", "aliases": ["--model"]}
-    )
-
-
 def run(options: SFTOptions, args: GenPRMConfig, model_options: ModelOptions) -> int:
     from genprm_trl.loading import load_solutions
+    from genprm_trl.training.sft import GenPRMTrainer
     from genprm_trl.training.sft_data import load_conversations
 
     if not model_options.model_name_or_path:
@@ -81,7 +73,7 @@ def run(options: SFTOptions, args: GenPRMConfig, model_options: ModelOptions) ->
         raise ConfigError("evaluation needs --eval_strategy steps or epoch")
     if options.verify_limit < 1:
         raise ConfigError(f"--verify_limit must be at least 1, got {options.verify_limit}")
-    last = _last_checkpoint(args)
+    last = last_checkpoint(args)
 
     # All data are read before the model is loaded: a bad row must not surface after minutes.
     reading: dict[str, Any] = {
@@ -109,7 +101,9 @@ def run(options: SFTOptions, args: GenPRMConfig, model_options: ModelOptions) ->
         logger.info("going on from %s", last)
         checkpoint = last
 
-    trainer = _make_trainer(args, model_options, train_data, eval_data)
+    trainer = GenPRMTrainer(
+        **model_arguments(args, model_options), args=args, train_dataset=train_data, eval_dataset=eval_data
+    )
     if solutions is not None:
         from genprm_trl.training.callbacks import VerificationCallback
 
@@ -129,18 +123,6 @@ def run(options: SFTOptions, args: GenPRMConfig, model_options: ModelOptions) ->
         print("\n".join(_summary(trainer)))
     trainer.end()
     return 0
-
-
-def _last_checkpoint(args: GenPRMConfig) -> str | None:
-    """The last checkpoint in the output directory, after a check of the directories that are named."""
-    from transformers.trainer_utils import get_last_checkpoint
-
-    if args.resume_from_checkpoint is not None and not Path(args.resume_from_checkpoint).is_dir():
-        raise ConfigError(f"--resume_from_checkpoint {args.resume_from_checkpoint} is not a directory")
-    output = Path(args.output_dir)
-    if output.exists() and not output.is_dir():
-        raise ConfigError(f"--output_dir {output} is not a directory")
-    return get_last_checkpoint(str(output)) if output.is_dir() else None
 
 
 def _remove_checkpoints(output: Path) -> None:
@@ -244,33 +226,6 @@ class RunIdentity:
         output.mkdir(parents=True, exist_ok=True)
         with replacing(output / self.FILE) as file:
             file.write((json.dumps(asdict(self), indent=2) + "\n").encode())
-
-
-def _make_trainer(args: GenPRMConfig, model_options: ModelOptions, train_data: Any, eval_data: Any) -> GenPRMTrainer:
-    from trl import get_peft_config, get_quantization_config
-
-    from genprm_trl.training.sft import GenPRMTrainer
-
-    given = args.model_init_kwargs if isinstance(args.model_init_kwargs, dict) else {}
-    args.model_init_kwargs = {
-        "revision": model_options.model_revision,
-        "attn_implementation": model_options.attn_implementation,
-        "dtype": model_options.dtype,
-        **given,
-    }
-    if model_options.use_peft:
-        try:
-            import peft  # noqa: F401
-        except ImportError as error:
-            raise MissingExtraError("peft", "peft", "training an adapter (--use_peft)") from error
-    return GenPRMTrainer(
-        model=model_options.model_name_or_path,
-        args=args,
-        train_dataset=train_data,
-        eval_dataset=eval_data,
-        quantization_config=get_quantization_config(model_options),
-        peft_config=get_peft_config(model_options),
-    )
 
 
 def _summary(trainer: GenPRMTrainer) -> list[str]:

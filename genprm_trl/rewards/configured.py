@@ -41,16 +41,12 @@ def read_config(path: str | Path) -> dict[str, Any]:
     try:
         config = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} ({CONFIG_VARIABLE}): {error}") from error
+        raise ConfigError(f"{path}: {error}") from error
     if not isinstance(config, dict) or not all(isinstance(key, str) for key in config):
-        raise ConfigError(
-            f"{path} ({CONFIG_VARIABLE}) must hold the arguments of GenPRMReward, a name and a value each"
-        )
+        raise ConfigError(f"{path} must hold the arguments of GenPRMReward, a name and a value each")
     if not {"verifier", "server"} & set(config):
         names = [name for name in inspect.signature(GenPRMReward).parameters if name != "options"]
-        raise ConfigError(
-            f"{path} ({CONFIG_VARIABLE}) names no verifier and no server; it may hold {', '.join(names)}"
-        )
+        raise ConfigError(f"{path} names no verifier and no server; it may hold {', '.join(names)}")
     return config
 
 
@@ -64,9 +60,8 @@ def _configured() -> GenPRMReward:
                     f"genprm_reward needs the environment variable {CONFIG_VARIABLE}: the path of a YAML file such as "
                     "'verifier: GenPRM/GenPRM-7B'"
                 )
-            config = read_config(path)
             try:
-                _reward = GenPRMReward(**config)
+                _reward = GenPRMReward(**read_config(path))
             except (ConfigError, TypeError) as error:
-                raise ConfigError(f"{path} ({CONFIG_VARIABLE}): {error}") from error
+                raise ConfigError(f"{CONFIG_VARIABLE}={path}: {error}") from error
         return _reward

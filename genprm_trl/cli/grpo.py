@@ -1,0 +1,154 @@
+"""Train a policy with rewards for the steps of its solutions, with TRL's GRPO.
+
+DATA holds problems with their answers: GSM8K, MATH and the other known formats, or rows with `problem` and `answer`. A
+GenPRM (--verifier, or --server for a running `genprm serve`) rewards each step of what the policy writes, and the
+final answer is rewarded beside it. The other options are those of `trl grpo`, and --credit and its like. A run that
+was stopped goes on from its last checkpoint when started again with the same words. On several GPUs: accelerate launch
+-m genprm_trl grpo DATA ...
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from genprm_trl.cli import console
+from genprm_trl.cli.training_options import ModelOptions, last_checkpoint, model_arguments
+from genprm_trl.errors import ConfigError
+from genprm_trl.training.step_grpo import StepGRPOConfig
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from genprm_trl.rewards import GenPRMReward
+
+logger = logging.getLogger(__name__)
+
+# What makes a policy write steps that can be told apart.
+SYSTEM_PROMPT = (
+    "Solve the problem step by step. Begin each step on a new line with its number, as in 'Step 1:', and give the "
+    "final answer in \\boxed{}."
+)
+
+
+@dataclass
+class GRPOOptions:
+    """The options of `genprm grpo` that TRL does not have."""
+
+    data: str = field(metadata={"help": "Problems with their answers: a file, or a data set.", "positional": True})
+    split: str | None = field(default=None, metadata={"help": "Split of DATA, where it has several."})
+    limit: int | None = field(default=None, metadata={"help": "Take the first LIMIT problems alone."})
+    skip_bad_rows: bool = field(
+        default=False, metadata={"help": "Report and skip unusable rows instead of stopping before work starts."}
+    )
+    system_prompt: str = field(
+        default=SYSTEM_PROMPT, metadata={"help": "System prompt of the policy; an empty one for none."}
+    )
+    verifier: str | None = field(
+        default=None,
+        metadata={"help": "Directory or Hub id of the GenPRM that rewards steps, loaded beside the policy."},
+    )
+    server: list[str] | None = field(
+        default=None, metadata={"help": "URL of a running `genprm serve` to use instead, or several."}
+    )
+    reward_config: str | None = field(
+        default=None,
+        metadata={"help": "YAML file with the arguments of GenPRMReward (verifier or server, n, mode, ...) instead."},
+    )
+    answer_weight: float = field(
+        default=1.0, metadata={"help": "Weight of the reward for a right final answer; 0 leaves it out."}
+    )
+    format_weight: float = field(
+        default=0.0, metadata={"help": "Weight of the reward for steps numbered in order; 0 leaves it out."}
+    )
+
+
+def run(options: GRPOOptions, args: StepGRPOConfig, model_options: ModelOptions) -> int:
+    from genprm_trl.rewards import answer_reward, step_format_reward
+    from genprm_trl.training.step_grpo import StepGRPOTrainer
+
+    arguments = model_arguments(args, model_options)
+    weighted = [(answer_reward, options.answer_weight), (step_format_reward, options.format_weight)]
+    rewards = [(reward, weight) for reward, weight in weighted if weight]
+    if args.reward_weights is not None:
+        raise ConfigError("--reward_weights is set by --answer_weight and --format_weight; leave it out")
+    args.reward_weights = [weight for _, weight in rewards] or None
+    checkpoint = args.resume_from_checkpoint or last_checkpoint(args)
+    dataset = _prompts(options)
+    trainer = StepGRPOTrainer(
+        reward_funcs=[reward for reward, _ in rewards],
+        step_reward_func=_step_reward(options, args),
+        args=args,
+        train_dataset=dataset,
+        **arguments,
+    )
+    if checkpoint is not None:
+        logger.info("going on from %s", checkpoint)
+    if args.save_strategy != "no":
+        console.set_kept(f"checkpoints are in {args.output_dir}; the same command goes on from the last one")
+    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.save_model()
+    if args.push_to_hub:
+        trainer.push_to_hub()
+    if trainer.is_world_process_zero():
+        print("\n".join(_summary(trainer)))
+    trainer.end()
+    return 0
+
+
+def _prompts(options: GRPOOptions) -> Dataset:
+    from datasets import Dataset
+
+    from genprm_trl.labeling.problems import ProblemStream
+
+    system = [{"role": "system", "content": options.system_prompt}] if options.system_prompt else []
+    return Dataset.from_list(
+        [
+            {
+                "prompt": [*system, {"role": "user", "content": problem.text}],
+                "problem": problem.text,
+                "answer": problem.answer,
+            }
+            for problem in ProblemStream(
+                options.data, split=options.split, limit=options.limit, skip_bad_rows=options.skip_bad_rows
+            )
+        ]
+    )
+
+
+def _step_reward(options: GRPOOptions, args: StepGRPOConfig) -> GenPRMReward | None:
+    from genprm_trl.rewards import GenPRMReward
+    from genprm_trl.rewards.configured import read_config
+
+    given = {
+        "--verifier": options.verifier, "--server": options.server, "--reward_config": options.reward_config
+    }  # fmt: skip
+    named = [name for name, value in given.items() if value]
+    if len(named) > 1:
+        raise ConfigError(f"give one of {' and '.join(named)}, not both")
+    if not named:
+        if args.credit != "outcome":
+            raise ConfigError(
+                f"--credit {args.credit} needs step rewards: name a GenPRM with --verifier, --server or "
+                "--reward_config"
+            )
+        return None
+    config: dict[str, Any] = {"problem_column": "problem"}
+    if options.reward_config:
+        config |= read_config(options.reward_config)
+    elif options.server:
+        config["server"] = options.server
+    else:
+        config["verifier"] = options.verifier
+    return GenPRMReward(**config)
+
+
+def _summary(trainer: Any) -> list[str]:
+    history = trainer.state.log_history
+    names = [name for entry in history for name in entry if name.startswith("rewards/") and name.endswith("/mean")]
+    lines = []
+    for name in dict.fromkeys(names):
+        values = [entry[name] for entry in history if name in entry]
+        lines.append(f"{name.split('/')[1]:<22}{values[0]:.4g} at first, {values[-1]:.4g} at last")
+    return [*lines, f"{'model':<22}{trainer.args.output_dir}"]
