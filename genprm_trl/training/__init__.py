@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from genprm_trl.training.implicit_prm import ImplicitPRM
     from genprm_trl.training.prm import PRMConfig, PRMTrainer
     from genprm_trl.training.sft import GenPRMConfig, GenPRMTrainer
     from genprm_trl.training.step_grpo import StepGRPOConfig, StepGRPOTrainer
@@ -13,13 +14,22 @@ if TYPE_CHECKING:
 _HOME_OF = {
     "GenPRMConfig": "genprm_trl.training.sft",
     "GenPRMTrainer": "genprm_trl.training.sft",
+    "ImplicitPRM": "genprm_trl.training.implicit_prm",
     "PRMConfig": "genprm_trl.training.prm",
     "PRMTrainer": "genprm_trl.training.prm",
     "StepGRPOConfig": "genprm_trl.training.step_grpo",
     "StepGRPOTrainer": "genprm_trl.training.step_grpo",
 }
 
-__all__ = ["GenPRMConfig", "GenPRMTrainer", "PRMConfig", "PRMTrainer", "StepGRPOConfig", "StepGRPOTrainer"]
+__all__ = [
+    "GenPRMConfig",
+    "GenPRMTrainer",
+    "ImplicitPRM",
+    "PRMConfig",
+    "PRMTrainer",
+    "StepGRPOConfig",
+    "StepGRPOTrainer",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, get_args
 
 import torch
 from accelerate.logging import get_logger
+from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from genprm_trl.errors import ConfigError
@@ -167,8 +168,9 @@ class StepGRPOTrainer(GRPOTrainer):
         model: As in `GRPOTrainer`.
         reward_funcs: Outcome reward functions. None: the steps' rewards are all there is.
         step_reward_func: Rewards steps, for instance `GenPRMReward`; see `StepRewardFunc`. An object with a method
-            `step_rewards` is called by it. Its smallest reward of a completion is logged like an outcome reward, and
-            is the outcome reward where `credit="outcome"` and there are no `reward_funcs`.
+            `step_rewards` is called by it, and one that is a `TrainerCallback`, too, is added to the callbacks. Its
+            smallest reward of a completion is logged like an outcome reward, and is the outcome reward where
+            `credit="outcome"` and there are no `reward_funcs`.
         args: Options; the defaults of `StepGRPOConfig` if None.
         **kwargs: As in `GRPOTrainer`.
 
@@ -218,14 +220,17 @@ class StepGRPOTrainer(GRPOTrainer):
             self._recorder.detokenizer = Detokenizer(self._tokenizer)
             self._recorder.style = args.step_style  # type: ignore[assignment]  # checked by the configuration
             self._recorder.idle_penalty = args.idle_step_penalty
+        if isinstance(step_reward_func, TrainerCallback):
+            self.add_callback(step_reward_func)  # it has a state to save and load
 
     # Seams of TRL. None of them is promised; tests/test_step_grpo.py names each.
 
     def _generate(self, prompts: list[Any]) -> Any:
         generated = super()._generate(prompts)
         if self._recorder is not None:
-            # It returns prompt ids, completion ids, the mask of tools, ...; reward functions are not told of the mask.
-            self._recorder.tool_masks = generated[2]
+            # It returns prompt ids, completion ids, the mask of tools, ...; reward functions are told of the second.
+            self._recorder.prompt_ids, self._recorder.tool_masks = generated[0], generated[2]
+            self._recorder.training = self.model.training
         return generated
 
     def _calculate_rewards(

@@ -30,11 +30,13 @@ class StepRewardFunc(Protocol):
             prompts: Of each completion, as in the data set: a text or messages.
             completions: A text or messages each.
             steps: The steps that each completion was split into; none where it is blank.
-            **kwargs: `completion_ids`, `token_steps` (see `CompletionSteps`), the data set's other columns, and what
-                TRL gives its reward functions: `trainer_state`, `log_extra`, `log_metric`.
+            **kwargs: `prompt_ids` and `completion_ids` as the policy saw and wrote them, `token_steps` (see
+                `CompletionSteps`), `training` (false in evaluations), the data set's other columns, and what TRL gives
+                its reward functions: `trainer_state`, `log_extra`, `log_metric`.
 
         Returns:
-            For each completion as many rewards as it has steps; None for a step that could not be scored.
+            For each completion as many rewards as it has steps; None for a step that could not be scored. One without
+            steps may be given one reward, in place of 0.
         """
         ...
 
@@ -63,10 +65,13 @@ class StepRewardRecorder:
         detokenizer: Of the policy's tokenizer; set once that is known, before the first batch.
         style: How completions are split; see `steps.split_steps`.
         idle_penalty: Subtracted from the reward of each step that adds nothing (`guards.idle_steps`).
-        blank_reward: Reward of a completion without steps. It stands for one step that all tokens belong to.
+        blank_reward: Reward of a completion without steps, unless `func` gives one. It stands for one step that all
+            tokens belong to.
 
     Attributes:
+        prompt_ids: Of each completion of the coming batch.
         tool_masks: For each completion of the coming batch which of its tokens the policy wrote; None for all.
+        training: Whether the coming batch is trained on.
         latest: The batch rewarded last.
     """
 
@@ -75,7 +80,9 @@ class StepRewardRecorder:
     style: StepStyle = "auto"
     idle_penalty: float = 0.0
     blank_reward: float = 0.0
+    prompt_ids: Sequence[Sequence[int]] = ()
     tool_masks: Sequence[Sequence[int]] | None = None
+    training: bool = True
     latest: StepRewards | None = field(default=None, init=False)
 
     @property
@@ -97,16 +104,17 @@ class StepRewardRecorder:
             for ids, mask in zip(completion_ids, masks, strict=True)
         ]
 
-    @staticmethod
     def _arguments(
-        prompts: Any, completions: Any, completion_ids: Any, found: list[CompletionSteps]
+        self, prompts: Any, completions: Any, completion_ids: Any, found: list[CompletionSteps]
     ) -> dict[str, Any]:
         return {
             "prompts": prompts,
             "completions": completions,
             "steps": [completion.steps for completion in found],
+            "prompt_ids": self.prompt_ids,
             "completion_ids": completion_ids,
             "token_steps": [completion.token_steps for completion in found],
+            "training": self.training,
         }
 
     def _record(self, found: list[CompletionSteps], rewards: Any, kwargs: dict[str, Any]) -> list[float | None]:
@@ -121,7 +129,9 @@ class StepRewardRecorder:
 
     def _finish(self, completion: CompletionSteps, rewards: list[float]) -> tuple[CompletionSteps, list[float]]:
         if not completion.steps:
-            return CompletionSteps(completion.text, [""], [0] * len(completion.token_steps)), [self.blank_reward]
+            return CompletionSteps(completion.text, [""], [0] * len(completion.token_steps)), rewards or [
+                self.blank_reward
+            ]
         if self.idle_penalty:
             idle = idle_steps(completion.steps)
             rewards = [r - self.idle_penalty * adds_nothing for r, adds_nothing in zip(rewards, idle, strict=True)]
@@ -154,7 +164,8 @@ def _check(name: str, rewards: Any, found: Sequence[CompletionSteps]) -> list[li
                           f"but returned {count}")  # fmt: skip
     checked = []
     for index, (row, completion) in enumerate(zip(rewards, found, strict=True)):
-        if not isinstance(row, Sequence) or len(row) != len(completion.steps):
+        of_blank = not completion.steps and isinstance(row, Sequence) and len(row) == 1
+        if not of_blank and (not isinstance(row, Sequence) or len(row) != len(completion.steps)):
             count = len(row) if isinstance(row, Sequence) else type(row).__name__
             raise ConfigError(
                 f"the step reward function {name} must return {len(completion.steps)} rewards for completion {index} "
