@@ -214,6 +214,11 @@ class Verdict:
     def __post_init__(self) -> None:
         self.n = self.n or len(self.chains)
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether the generator or the sandbox failed in one of the judgements."""
+        return any(judgement.status == "error" for chain in self.chains for judgement in chain)
+
     def to_dict(self) -> dict[str, Any]:
         """The row of this verdict. Every row has the same fields and types, so `datasets` reads a file of them."""
         return {

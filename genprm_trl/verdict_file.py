@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from genprm_trl.errors import ConfigError, DataError
-from genprm_trl.jsonl import JsonlWriter
+from genprm_trl.jsonl import JsonlWriter, encode_line, iter_written_rows, replacing
 from genprm_trl.loading import iter_verdicts
 from genprm_trl.records import Solution, Verdict
 from genprm_trl.settings_file import check_settings
@@ -26,6 +26,8 @@ class VerdictFile:
         settings: What decides verdicts, as JSON values.
         solutions: All that are to be judged.
         overwrite: Start anew, once no other process is found to be writing.
+        retry_errors: Take out the verdicts with a judgement that failed (status `error`), so that their solutions
+            remain to be judged.
 
     Attributes:
         remaining: The solutions that have no verdict yet, in order.
@@ -42,6 +44,7 @@ class VerdictFile:
         solutions: Sequence[Solution],
         *,
         overwrite: bool = False,
+        retry_errors: bool = False,
     ):
         self.path = Path(path)
         if self.path.is_dir():
@@ -54,6 +57,8 @@ class VerdictFile:
             made = self.path if self.path.stat().st_size else None
             check_settings(self.settings_path, settings, made=made, what="verdicts")
             self._by_id = {solution.id: solution for solution in solutions}
+            if retry_errors:
+                self._take_out_failed()
             done = {verdict.id for verdict in self.verdicts()}
             self.remaining = [solution for solution in solutions if solution.id not in done]
         except BaseException:
@@ -63,6 +68,18 @@ class VerdictFile:
     @property
     def settings_path(self) -> Path:
         return self.path.with_name(self.path.name + ".settings.json")
+
+    def _take_out_failed(self) -> None:
+        failed = {verdict.id for verdict in self.verdicts() if verdict.has_failed}
+        if not failed:
+            return
+        with replacing(self.path) as file:
+            for _, row in iter_written_rows(self.path):
+                if row.get("id") not in failed:
+                    file.write(encode_line(row))
+        # The lock is on the file that was replaced.
+        before, self._writer = self._writer, JsonlWriter(self.path)
+        before.close()
 
     def verdicts(self) -> Iterator[Verdict]:
         """The finished verdicts of the solutions at hand, one at a time.

@@ -30,6 +30,10 @@ class VerifyOptions:
         default=None, metadata={"help": "Where verdicts go (JSONL). Default: outputs/verify/FILE-MODEL.jsonl"}
     )
     overwrite: bool = field(default=False, metadata={"help": "Start anew if the output exists, instead of going on."})
+    retry_errors: bool = field(
+        default=False,
+        metadata={"help": "Judge again what an earlier run could not, because the generator or the sandbox failed."},
+    )
     limit: int | None = field(default=None, metadata={"help": "Judge the first LIMIT solutions alone."})
     format: str = field(
         default="auto",
@@ -71,7 +75,13 @@ def run(options: VerifyOptions, verifier: VerifierOptions) -> int:
     )
     output = _output_path(options, verifier)
     seconds = 0.0
-    with VerdictFile(output, verifier.what_decides_verdicts(), solutions, overwrite=options.overwrite) as file:
+    with VerdictFile(
+        output,
+        verifier.what_decides_verdicts(),
+        solutions,
+        overwrite=options.overwrite,
+        retry_errors=options.retry_errors,
+    ) as file:
         remaining = file.remaining
         if len(remaining) < len(solutions):
             done = len(solutions) - len(remaining)
@@ -98,7 +108,7 @@ def run(options: VerifyOptions, verifier: VerifierOptions) -> int:
     if summary.steps["error"]:
         logger.warning(
             "%d judgements failed (see the messages above) and have the reward 0.5. To judge those solutions again, "
-            "remove their lines from the file, or use --overwrite.",
+            "give the same command with --retry_errors.",
             summary.steps["error"],
         )
     without = summary.steps["no_verdict"] / max(summary.steps.total(), 1)
