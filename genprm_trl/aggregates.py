@@ -9,7 +9,8 @@ from typing import Literal, get_args
 
 Aggregate = Literal["min", "mean", "last", "product"]
 
-_RULES: dict[str, Callable[[Sequence[float]], float]] = {
+RULES: tuple[Aggregate, ...] = get_args(Aggregate)
+_FUNCTIONS: dict[str, Callable[[Sequence[float]], float]] = {
     "min": min,
     "mean": fmean,
     "last": lambda rewards: rewards[-1],
@@ -32,8 +33,8 @@ def aggregate(rewards: Sequence[float], rule: Aggregate = "min") -> float:
         >>> aggregate([0.5, 1.0], "mean")
         0.75
     """
-    if rule not in _RULES:
-        raise ValueError(f"unknown aggregate {rule!r}: expected one of {', '.join(get_args(Aggregate))}")
+    if rule not in RULES:
+        raise ValueError(f"unknown aggregate {rule!r}: expected one of {', '.join(RULES)}")
     if not rewards:
         raise ValueError("there are no rewards to aggregate")
-    return float(_RULES[rule](rewards))
+    return float(_FUNCTIONS[rule](rewards))

@@ -1,4 +1,4 @@
-"""How good step judgements and selections are: ProcessBench scores, Best-of-N, votes, calibration. Pure functions.
+"""How good step judgements are: ProcessBench scores, bootstrap intervals, calibration. Pure functions.
 
 Scores that the data leave undefined (the accuracy on a class that has no members) are None, which JSON can carry and a
 table cannot mistake for a number.
@@ -7,13 +7,10 @@ table cannot mistake for a number.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from typing import Any, Literal, TypeVar, get_args
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
-
-Aggregation = Literal["min", "mean", "last", "product"]
-HashableT = TypeVar("HashableT", bound=Hashable)
 
 # ---------------------------------------------------------------------------------------------------------------------
 # ProcessBench
@@ -231,111 +228,3 @@ def calibration_error(labels: Sequence[bool], probabilities: Sequence[float], bi
     bin_of = np.minimum((probability * bins).astype(int), bins - 1)
     gaps = np.bincount(bin_of, weights=probability - right, minlength=bins)
     return float(np.abs(gaps).sum() / len(right))
-
-
-def aggregate_rewards(rewards: Sequence[float], method: Aggregation = "min") -> float:
-    """One score of a solution from its step rewards.
-
-    Args:
-        rewards: The step rewards, at least one.
-        method: `min` (the worst step; Lightman et al. 2023 also use `product`), `mean`, or `last` (the last step).
-
-    Raises:
-        ValueError: There are no rewards, or the method is unknown.
-    """
-    if not len(rewards):
-        raise ValueError("there are no rewards to aggregate")
-    if method == "min":
-        return float(min(rewards))
-    if method == "mean":
-        return math.fsum(rewards) / len(rewards)
-    if method == "last":
-        return float(rewards[-1])
-    if method == "product":
-        return math.prod(float(reward) for reward in rewards)
-    raise ValueError(f"unknown aggregation {method!r}: expected one of {', '.join(get_args(Aggregation))}")
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Selection from a pool
-
-
-def best_of_n_accuracy(scores: Sequence[float], correct: Sequence[bool], n: int) -> float:
-    """The expected accuracy of taking the highest-scored of n solutions, over all subsets of size n of a pool.
-
-    Exact and without bias, in place of an average over drawn subsets. Among tied solutions each is taken with equal
-    chance.
-
-    Args:
-        scores: The scores of one problem's pool of solutions. Shape (M,).
-        correct: Whether each solution is right. Shape (M,).
-        n: The size of the subsets, from 1 to M.
-
-    Returns:
-        The expectation in [0, 1]. For a set of problems take the mean.
-
-    Raises:
-        ValueError: The lengths differ, n is out of range, or a score is NaN.
-
-    Examples:
-        >>> best_of_n_accuracy([0.9, 0.5, 0.1], [True, False, True], 2)  # two of the three pairs hold the first
-        0.6666666666666666
-    """
-    if len(scores) != len(correct):
-        raise ValueError(f"{len(scores)} scores for {len(correct)} outcomes")
-    if not 1 <= n <= len(scores):
-        raise ValueError(f"n must be from 1 to the pool's size {len(scores)}, not {n}")
-    if any(math.isnan(score) for score in scores):
-        raise ValueError("a score is NaN")
-    groups: dict[float, list[bool]] = {}
-    for score, outcome in zip(scores, correct, strict=True):
-        groups.setdefault(float(score), []).append(bool(outcome))
-    subsets = math.comb(len(scores), n)
-    expected, below = 0.0, 0
-    for score in sorted(groups):
-        group = groups[score]
-        # Subsets whose highest score is this one: all from here down, less those that lie wholly below.
-        led = math.comb(below + len(group), n) - math.comb(below, n)
-        expected += led / subsets * (sum(group) / len(group))
-        below += len(group)
-    return expected
-
-
-def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
-    """The chance that one of k solutions is right, estimated without bias (Chen et al. 2021, arXiv 2107.03374).
-
-    Args:
-        num_samples: Solutions sampled for the problem.
-        num_correct: How many of them are right.
-        k: From 1 to `num_samples`.
-    """
-    if not 0 <= num_correct <= num_samples or not 1 <= k <= num_samples:
-        raise ValueError(f"need 0 <= correct <= samples and 1 <= k <= samples: {num_correct=}, {num_samples=}, {k=}")
-    return 1.0 - math.comb(num_samples - num_correct, k) / math.comb(num_samples, k)
-
-
-def majority_vote(answers: Sequence[HashableT | None], weights: Sequence[float] | None = None) -> HashableT | None:
-    """The answer with the most votes, or with the greatest sum of weights.
-
-    Args:
-        answers: One vote each; None (no readable answer) does not vote. Equivalent answers must be equal.
-        weights: The weight of each vote, such as the solution's score; 1 each by default.
-
-    Returns:
-        The winner; among equals the one that came first; None if nobody votes.
-
-    Raises:
-        ValueError: The lengths differ.
-
-    Examples:
-        >>> majority_vote(["4", "5", "5", None]), majority_vote(["4", "5", "5"], [0.9, 0.2, 0.3])
-        ('5', '4')
-    """
-    if weights is not None and len(weights) != len(answers):
-        raise ValueError(f"{len(weights)} weights for {len(answers)} answers")
-    votes: dict[HashableT, list[float]] = {}
-    for answer, weight in zip(answers, weights if weights is not None else [1.0] * len(answers), strict=True):
-        if answer is not None:
-            votes.setdefault(answer, []).append(weight)
-    # fsum: the winner must not depend on the order of the votes.
-    return max(votes, key=lambda answer: math.fsum(votes[answer]), default=None)

@@ -1,6 +1,5 @@
 """Metrics against hand-worked numbers and independent brute force."""
 
-import itertools
 import json
 import math
 
@@ -10,14 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genprm_trl.metrics import (
-    aggregate_rewards,
     average_scores,
-    best_of_n_accuracy,
     best_threshold,
     bootstrap_interval,
     calibration_error,
-    majority_vote,
-    pass_at_k,
     prediction_from_rewards,
     processbench_scores,
     step_auroc,
@@ -170,76 +165,3 @@ def test_calibration_error_by_hand():
     assert calibration_error([], []) is None
     with pytest.raises(ValueError, match=r"in \[0, 1\]"):
         calibration_error([True], [math.nan])
-
-
-def test_aggregates():
-    rewards = [0.5, 0.8, 0.25]
-    assert aggregate_rewards(rewards) == aggregate_rewards(rewards, "min") == 0.25
-    assert aggregate_rewards(rewards, "mean") == pytest.approx(1.55 / 3)
-    assert aggregate_rewards(rewards, "last") == 0.25
-    assert aggregate_rewards(rewards, "product") == pytest.approx(0.1)
-    with pytest.raises(ValueError, match="no rewards"):
-        aggregate_rewards([])
-    with pytest.raises(ValueError, match="unknown aggregation 'max'"):
-        aggregate_rewards(rewards, "max")
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Selection from a pool
-
-
-@settings(deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 3), st.booleans()), min_size=1, max_size=7), st.data())
-def test_best_of_n_is_the_mean_over_all_subsets(pool, data):
-    n = data.draw(st.integers(1, len(pool)))
-    outcomes = []
-    for subset in itertools.combinations(pool, n):
-        best = max(score for score, _ in subset)
-        tied = [correct for score, correct in subset if score == best]
-        outcomes.append(sum(tied) / len(tied))
-    scores, correct = zip(*pool, strict=True)
-    assert best_of_n_accuracy(scores, correct, n) == pytest.approx(np.mean(outcomes))
-
-
-def test_best_of_n_by_hand():
-    assert best_of_n_accuracy([0.9, 0.5, 0.1], [True, False, True], 1) == pytest.approx(2 / 3)
-    assert best_of_n_accuracy([0.9, 0.5, 0.1], [True, False, True], 3) == 1
-    assert best_of_n_accuracy([0.5] * 4, [True, False, False, False], 3) == 0.25
-    # A pool of 1,024 of which the best is right: it is in a subset of 64 with chance 1/16.
-    assert best_of_n_accuracy(range(1024), [False] * 1023 + [True], 64) == pytest.approx(1 / 16)
-
-
-@settings(deadline=None)
-@given(st.integers(1, 7), st.data())
-def test_pass_at_k_is_the_mean_over_all_subsets(samples, data):
-    correct, k = data.draw(st.integers(0, samples)), data.draw(st.integers(1, samples))
-    pool = [True] * correct + [False] * (samples - correct)
-    assert pass_at_k(samples, correct, k) == pytest.approx(np.mean([any(s) for s in itertools.combinations(pool, k)]))
-    # A perfect scorer reaches it, no scorer exceeds it.
-    assert pass_at_k(samples, correct, k) == pytest.approx(best_of_n_accuracy(pool, pool, k))
-
-
-@pytest.mark.parametrize(("scores", "correct", "n"), [([1], [True], 0), ([1], [True], 2), ([1, 2], [True], 1)])
-def test_best_of_n_refuses(scores, correct, n):
-    with pytest.raises(ValueError):
-        best_of_n_accuracy(scores, correct, n)
-
-
-def test_selection_refuses_nonsense():
-    with pytest.raises(ValueError, match="NaN"):
-        best_of_n_accuracy([math.nan], [True], 1)
-    with pytest.raises(ValueError):
-        pass_at_k(4, 5, 1)
-
-
-def test_votes():
-    assert majority_vote([]) is None
-    assert majority_vote([None, None]) is None
-    assert majority_vote(["a", "b", "b", "a"]) == "a"  # the first among equals
-    assert majority_vote([None, None, "b"]) == "b"
-    assert majority_vote(["a", "b", "b"], [0.5, 0.2, 0.2]) == "a"
-    assert majority_vote([3, 4, 4], [0.1, 0.1, 0.1]) == 4
-    # 0.1 + 0.2 + 0.3 and 0.3 + 0.2 + 0.1 differ in floating point; the vote must not.
-    assert majority_vote(["a", "b"] * 3, [0.1, 0.3, 0.2, 0.2, 0.3, 0.1]) == "a"
-    with pytest.raises(ValueError, match="1 weights for 2 answers"):
-        majority_vote(["a", "b"], [1.0])
