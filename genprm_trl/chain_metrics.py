@@ -1,22 +1,83 @@
-"""Scores against the number of rationales: what Maj@N is worth, read off chains that were sampled once."""
+"""ProcessBench scores with their errors, and against the number of rationales, read off chains sampled once."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from genprm_trl.metrics import prediction_from_rewards
+from genprm_trl.metrics import prediction_from_rewards, processbench_scores
 
 
 @dataclass(frozen=True, slots=True)
 class ScoreEstimate:
-    """A score in per cent with the bounds of its 95 % bootstrap interval over solutions."""
+    """A score in per cent with the bounds of its 95 % bootstrap interval over solutions, and its standard error."""
 
     value: float
     low: float
     high: float
+    stderr: float
+
+
+def processbench_estimates(
+    labels: Sequence[int],
+    predictions: Sequence[Sequence[int | None]],
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, ScoreEstimate]:
+    """ProcessBench's scores of one verifier, or their averages over several, with bootstrap errors over solutions.
+
+    Args:
+        labels: Index of each solution's first wrong step, -1 for none. Shape (B,).
+        predictions: What each of G verifiers predicts for each solution; None counts as wrong. Shape (B, G).
+        resamples: Bootstrap resamples of the solutions.
+        seed: Fixes the resamples.
+
+    Returns:
+        `error_acc`, `correct_acc` and `f1`, as `metrics.processbench_scores` defines them; NaN where it says None.
+
+    Raises:
+        ValueError: The lengths differ, there are no predictions, or a label is not an integer of at least -1.
+    """
+    if len(labels) != len(predictions):
+        raise ValueError(f"{len(labels)} labels for the predictions of {len(predictions)} solutions")
+    if not predictions or not predictions[0] or len({len(row) for row in predictions}) > 1:
+        raise ValueError("every solution needs the same number of predictions, and at least one")
+    each = [processbench_scores(labels, column) for column in zip(*predictions, strict=True)]
+    truth = np.asarray(labels)
+    wrong = truth != -1
+    hits = np.array(
+        [
+            [guess is not None and guess == label for guess in row]
+            for label, row in zip(truth, predictions, strict=True)
+        ]
+    )
+    rng = np.random.default_rng(seed)
+    drawn = [_scores(wrong, hits, rng.integers(len(truth), size=len(truth))) for _ in range(resamples)]
+    estimates = {}
+    for name, samples in zip(("error_acc", "correct_acc", "f1"), np.array(drawn).reshape(-1, 3).T, strict=True):
+        values = [scores[name] for scores in each]
+        known = [value for value in values if value is not None]
+        value = math.fsum(known) / len(known) if len(known) == len(values) else math.nan
+        # A resample without one of the classes says nothing.
+        samples = samples[~np.isnan(samples)] if not math.isnan(value) else np.array([])
+        low, high = np.percentile(samples, [2.5, 97.5]) if len(samples) else (math.nan, math.nan)
+        stderr = float(samples.std(ddof=1)) if len(samples) > 1 else math.nan
+        estimates[name] = ScoreEstimate(value, float(low), float(high), stderr)
+    return estimates
+
+
+def _scores(wrong: np.ndarray, hits: np.ndarray, rows: np.ndarray) -> list[float]:
+    """error_acc, correct_acc and f1 in per cent over the given solutions, averaged over verifiers; NaN: undefined."""
+    errors, corrects = rows[wrong[rows]], rows[~wrong[rows]]
+    error_acc = hits[errors].mean(axis=0) if len(errors) else np.full(hits.shape[1], np.nan)
+    correct_acc = hits[corrects].mean(axis=0) if len(corrects) else np.full(hits.shape[1], np.nan)
+    total = error_acc + correct_acc
+    f1 = np.divide(2 * error_acc * correct_acc, total, out=np.where(total == 0, 0.0, np.nan), where=total > 0)
+    return [100 * float(scores.mean()) for scores in (error_acc, correct_acc, f1)]
 
 
 def processbench_by_votes(
@@ -56,33 +117,11 @@ def processbench_by_votes(
     wrong = truth != -1
     if wrong.all() or not wrong.any():
         raise ValueError("the scores need solutions with and without a wrong step")
-    predictions = np.array(
+    predictions = [
         [
-            [
-                prediction_from_rewards(np.mean(solution[group * n : (group + 1) * n], axis=0).tolist(), threshold)
-                for group in range(groups)
-            ]
-            for solution in chains
+            prediction_from_rewards(np.mean(solution[group * n : (group + 1) * n], axis=0).tolist(), threshold)
+            for group in range(groups)
         ]
-    )
-    hits = predictions == truth[:, None]
-
-    def scores(rows: np.ndarray) -> np.ndarray | None:
-        """error_acc, correct_acc, f1 in per cent over the given solutions."""
-        errors, corrects = rows[wrong[rows]], rows[~wrong[rows]]
-        if not len(errors) or not len(corrects):
-            return None
-        error_acc, correct_acc = hits[errors].mean(axis=0), hits[corrects].mean(axis=0)
-        total = error_acc + correct_acc
-        f1 = np.divide(2 * error_acc * correct_acc, total, out=np.zeros_like(total), where=total > 0)
-        return 100 * np.array([error_acc.mean(), correct_acc.mean(), f1.mean()])
-
-    value = scores(np.arange(len(truth)))
-    assert value is not None
-    rng = np.random.default_rng(seed)
-    drawn = (scores(rng.integers(len(truth), size=len(truth))) for _ in range(resamples))
-    low, high = np.percentile([sample for sample in drawn if sample is not None], [2.5, 97.5], axis=0)
-    return {
-        name: ScoreEstimate(float(value[place]), float(low[place]), float(high[place]))
-        for place, name in enumerate(("error_acc", "correct_acc", "f1"))
-    }
+        for solution in chains
+    ]
+    return processbench_estimates(labels, predictions, resamples=resamples, seed=seed)

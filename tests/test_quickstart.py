@@ -129,7 +129,7 @@ def test_command_reaches_the_quickstart(tmp_path, monkeypatch, capsys):
 
 def rows(full: float, direct: float, discriminative: float, first: float) -> list[Row]:
     def scores(f1: float) -> dict[str, ScoreEstimate]:
-        return {name: ScoreEstimate(f1, f1 - 1, f1 + 1) for name in ("error_acc", "correct_acc", "f1")}
+        return {name: ScoreEstimate(f1, f1 - 1, f1 + 1, 0.5) for name in ("error_acc", "correct_acc", "f1")}
 
     return [
         Row("discriminative", "discriminative", {1: scores(discriminative)}, 50.0, {"no error": (1, 2)}),

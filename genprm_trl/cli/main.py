@@ -2,7 +2,8 @@
 
 A subcommand is a module of `genprm_trl.cli` with a function `run`, whose parameters are annotated with dataclasses of
 options (see `options`), and a line in `COMMANDS`. The module's docstring is what `genprm NAME --help` shows above the
-options. Whatever is slow to import is imported inside `run`, so that help and errors come at once.
+options. Whatever is slow to import is imported inside `run`, so that help and errors come at once. A command that
+hands its words on to another program has `run_words` instead, and gets them as they stand.
 
 Exit codes: what `run` returns (None is 0); 2 for a wrong command line or an error that the user can act on
 (`GenPRMError`); 1 for any other exception, with its traceback; 130 after Ctrl-C; 141 if stdout was closed (`| head`).
@@ -50,6 +51,7 @@ COMMANDS: dict[str, Command] = {
     "sft": Command("genprm_trl.cli.sft", "train a GenPRM on solutions with rationales"),
     "verify": Command("genprm_trl.cli.verify", "judge a file of solutions step by step"),
     "serve": Command("genprm_trl.cli.serve", "offer a GenPRM to other programs over HTTP"),
+    "lm-eval": Command("genprm_trl.cli.lm_eval", "run the lm-evaluation-harness with our tasks and our model"),
 }
 
 
@@ -130,9 +132,11 @@ def _dispatch(argv: Sequence[str] | None) -> int:
     console.configure(-1 if quiet else int(verbose))
     console.set_kept(None)
     try:
+        module = import_module(COMMANDS[top.command].module)
+        if hasattr(module, "run_words"):
+            return module.run_words(top.arguments) or 0
         from genprm_trl.cli.options import OptionParser, option_types
 
-        module = import_module(COMMANDS[top.command].module)
         description = inspect.cleandoc(module.__doc__ or "")
         options = OptionParser(option_types(module.run), prog=prog, description=description).parse(top.arguments)
         return module.run(*options) or 0

@@ -19,7 +19,8 @@ from genprm_trl.generation.base import Generator, SamplingParams
 from genprm_trl.labeling.samples import RationaleSample, SampledCode, SampledSolution
 from genprm_trl.labeling.stage import ItemFailed, Process
 from genprm_trl.labeling.stage_file import Outcome
-from genprm_trl.protocol.synthesis_chain import THINK_START, SynthesisProtocol
+from genprm_trl.protocol.synthesis_chain import SynthesisProtocol
+from genprm_trl.protocol.thinking import THINK_START
 from genprm_trl.records import Solution
 from genprm_trl.sandbox.base import Sandbox
 

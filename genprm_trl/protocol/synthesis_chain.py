@@ -15,9 +15,7 @@ from genprm_trl.errors import ConfigError
 from genprm_trl.protocol.base import Action, Append, Execute, Generate, OpenTurn, Written
 from genprm_trl.protocol.genprm import CODE_OUTPUT, NO_CODE_FOUND, last_code_block
 from genprm_trl.protocol.synthesis import SYNTHESIS_STOP, synthesis_prompt
-
-THINK_START = "<think>"
-THINK_END = "</think>"
+from genprm_trl.protocol.thinking import THINK_END, THINK_START
 
 CritiqueStatus = Literal[
     "complete",  # the model ended its answer

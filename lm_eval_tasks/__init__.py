@@ -1,0 +1,1 @@
+"""Tasks for the lm-evaluation-harness, laid out as it keeps its own."""

@@ -1,0 +1,76 @@
+"""ProcessBench (arXiv 2412.06559): prompts, answers and scores, as the benchmark defines them."""
+
+import logging
+
+from genprm_trl.chain_metrics import processbench_estimates
+from genprm_trl.harness.data import processbench_dataset
+from genprm_trl.protocol.critique import critique_prompt, parse_critique, vote
+from genprm_trl.protocol.thinking import without_thinking
+
+logger = logging.getLogger(__name__)
+
+load = processbench_dataset
+
+
+def doc_to_text(doc):
+    return critique_prompt(doc["problem"], doc["steps"])
+
+
+def process_critique(doc, results):
+    """Scores one critique: the index in its last box."""
+    return _scores(doc, [parse_critique(without_thinking(results[0]))])
+
+
+def process_votes(doc, results):
+    """Scores the vote of several critiques: the most common readable index."""
+    return _scores(doc, [parse_critique(without_thinking(text)) for text in results[0]])
+
+
+def _scores(doc, indices):
+    # The harness has errors for its own aggregations alone. What it finds under `NAME_stderr` it shows as NAME's
+    # error, so the errors are metrics of their own, after those that they belong to.
+    item = {"label": doc["label"], "prediction": vote(indices)}
+    unparsable = sum(index is None for index in indices) / len(indices)
+    return {**dict.fromkeys(_ESTIMATES, item), "unparsable": 100 * unparsable}
+
+
+def warn_of_equal_samples(resps, docs):
+    """A filter that changes nothing, for a mistake that would pass for a low score of the vote."""
+    resps = [list(texts) for texts in resps]
+    if len(resps) > 1 and all(len(set(texts)) == 1 for texts in resps):
+        logger.warning(
+            "All samples of each solution are the same, so the vote is a vote of one. Servers are sent one seed with "
+            "all requests; --gen_kwargs seed=None lets them draw their own."
+        )
+    return resps
+
+
+def _estimate(items, name):
+    return processbench_estimates([item["label"] for item in items], [[item["prediction"]] for item in items])[name]
+
+
+def error_acc(items):
+    return _estimate(items, "error_acc").value
+
+
+def error_acc_stderr(items):
+    return _estimate(items, "error_acc").stderr
+
+
+def correct_acc(items):
+    return _estimate(items, "correct_acc").value
+
+
+def correct_acc_stderr(items):
+    return _estimate(items, "correct_acc").stderr
+
+
+def f1(items):
+    return _estimate(items, "f1").value
+
+
+def f1_stderr(items):
+    return _estimate(items, "f1").stderr
+
+
+_ESTIMATES = ("error_acc", "error_acc_stderr", "correct_acc", "correct_acc_stderr", "f1", "f1_stderr")

@@ -1,0 +1,80 @@
+"""`genprm lm-eval`: the harness's own command line with our tasks and our model in it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from genprm_trl.cli.main import main
+from tests.harness.conftest import only
+
+pytestmark = pytest.mark.usefixtures("own_tasks_alone")
+
+
+def test_the_path_costs_nothing_and_holds_the_tasks(capsys):
+    program = (
+        "import sys; from genprm_trl.cli.main import main; main(['lm-eval', '--path'])\n"
+        "assert not {'lm_eval', 'torch', 'trl'} & sys.modules.keys()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert (Path(done.stdout.strip()) / "processbench" / "_processbench.yaml").is_file()
+
+
+def test_ls_and_validate_know_the_tasks(capsys):
+    assert main(["lm-eval", "ls", "subtasks"]) == 0
+    assert "processbench_vote8_gsm8k" in capsys.readouterr().out
+    assert main(["lm-eval", "ls", "groups"]) == 0
+    assert "processbench_vote8" in capsys.readouterr().out
+    assert main(["lm-eval", "validate", "--tasks", "processbench,processbench_vote8"]) == 0
+    assert "All tasks found and valid" in capsys.readouterr().out
+    assert main(["lm-eval", "validate", "--tasks", "procesbench"]) == 1
+
+
+def test_help_is_ours_and_the_harnesss(capsys):
+    assert main(["lm-eval", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.index("genprm lm-eval --path") < shown.index("Language Model Evaluation Harness")
+
+
+def test_a_harness_model_runs_with_the_users_tasks_beside_ours(tiny_dir, processbench_dir, tmp_path, capsys):
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "mine.yaml").write_text("include: " + str(_tasks() / "processbench_math.yaml") + "\ntask: mine\n")
+    config = tmp_path / "config.yaml"
+    # JSON is YAML.
+    config.write_text(
+        json.dumps(
+            {
+                "model": "hf",
+                "model_args": {"pretrained": str(tiny_dir)},
+                "tasks": ["processbench_gsm8k"],
+                "metadata": {"data_dir": str(processbench_dir)},
+                "gen_kwargs": {"max_gen_toks": 4},
+                "device": "cpu",
+                "limit": 2,
+            }
+        )
+    )
+    command = ["lm-eval", "--config", str(config), "--include_path", str(own), "--tasks", "processbench_gsm8k"]
+    assert main([*command[:-1], "processbench_gsm8k,mine", "--output_path", str(tmp_path / "out")]) == 0
+    results = json.loads(only("results_*.json", tmp_path / "out").read_text())["results"]
+    assert {name: result["sample_len"] for name, result in results.items()} == {"processbench_gsm8k": 2, "mine": 2}
+    assert "unparsable" in capsys.readouterr().out
+
+
+def test_missing_data_are_one_line(tiny_dir, tmp_path, capsys):
+    command = ["lm-eval", "--model", "dummy", "--tasks", "processbench_math"]
+    assert main([*command, "--metadata", json.dumps({"data_dir": str(tmp_path)})]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("genprm lm-eval: error: ")
+    assert "hf download Qwen/ProcessBench" in error
+
+
+def _tasks() -> Path:
+    from genprm_trl.harness.tasks import tasks_path
+
+    return tasks_path() / "processbench"
