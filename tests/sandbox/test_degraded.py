@@ -50,6 +50,37 @@ import os
 asyncio.run(main())
 """
 
+# To be another machine (`platform.machine()` gives i686 or armv8l), for which, as on macOS, there is no wall.
+ELSEWHERE = "import ctypes; ctypes.CDLL(None).personality(8)\n"
+WITHOUT_A_WALL = """
+import asyncio, json, logging
+from genprm_trl.errors import ConfigError
+from genprm_trl.sandbox import Limits, LocalSandbox
+logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+async def main():
+    report = {}
+    async with LocalSandbox(Limits(timeout=1, grace=1)) as sandbox, sandbox.session() as session:
+        report["held"] = [n for n, p in sandbox.protections().items() if p.holds]
+        report["reasons"] = sorted({p.reason for p in sandbox.protections().values() if not p.holds})
+        report["directory"] = sandbox._start().directory
+        for name, code in {
+            "state": "x = 41", "output": "x += 1; print(x)", "error": "1/0",
+            "file": "open('f', 'w').write('a'); print(open('f').read())",
+            "environment": "import os; print(dict(os.environ))",
+            "soft": "while True: pass", "kept": "print(x)",
+            "died": "import os; os._exit(1)", "replayed": "print(x)",
+            "hard": "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})\\nwhile True: pass",
+        }.items():
+            result = await session.run(code)
+            report[name] = [result.status, result.output]
+    try:
+        LocalSandbox(required=("no_network", "hidden_root")).protections()
+    except ConfigError as error:
+        report["refusal"] = str(error)
+    print(json.dumps(report))
+asyncio.run(main())
+"""
+
 
 def can_unshare() -> bool:
     pid = os.fork()
@@ -80,4 +111,25 @@ def test_without_namespaces():
     assert report["hard"][0] == "timeout"
     assert "network_namespace" in report["refusal"]
     assert "user.max_user_namespaces" in report["refusal"]
+    assert not Path(report["directory"]).exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux, to be told that it is another machine")
+def test_where_there_is_no_wall():
+    done = subprocess.run(
+        [sys.executable, "-c", ELSEWHERE + WITHOUT_A_WALL], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["held"] == ["separate_process", "limits", "empty_environment"]
+    assert report["reasons"] == ["needs Linux on x86_64 or aarch64"]
+    assert "WARNING Sandbox protections in force: separate_process, limits, empty_environment. Not" in done.stderr
+    assert report["output"] == report["replayed"] == ["ok", "42"]
+    assert report["kept"] == ["ok", "42"]
+    assert report["error"] == ["error", "Code execute Error: ZeroDivisionError: division by zero"]
+    assert report["file"] == ["ok", "a"]
+    assert report["environment"] == ["ok", "{}"]
+    assert report["soft"][0] == report["hard"][0] == "timeout"
+    assert report["died"][0] == "killed"
+    assert "no_network: needs Linux on x86_64 or aarch64" in report["refusal"]
     assert not Path(report["directory"]).exists()

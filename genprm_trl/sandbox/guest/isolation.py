@@ -101,6 +101,8 @@ def hide_root(outcomes: Outcomes) -> None:
 
     Sources are opened before the new root covers them, so an interpreter that lives below /tmp is found as well.
     """
+    if not linux.SUPPORTED:
+        return
     if outcomes.get("mount_namespace") != "":
         outcomes["hidden_root"] = outcomes["private_tmp"] = "needs the mount namespace"
         return

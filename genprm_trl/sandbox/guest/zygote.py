@@ -66,6 +66,7 @@ UNREADABLE = (
     "the sessions' user (id {user}) may not read the interpreter's library: {paths}. Let others read it and "
     "enter the directories above it (chmod o+rx), install Python and packages elsewhere, or allow namespaces"
 )
+MACOS_OPEN_FILES = 10_240  # OPEN_MAX: its bound says infinity, and setrlimit refuses more (getrlimit(2) there)
 WARM_UP = {"numpy": _warm_up_numpy, "sympy": _warm_up_sympy}
 
 
@@ -141,7 +142,8 @@ class Zygote:
         self._keys: dict[int, int] = {}  # session key -> process id
         self._namespaced = outcomes["pid_namespace"] == ""
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # one for each session
+        soft = MACOS_OPEN_FILES if hard == resource.RLIM_INFINITY else hard
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))  # one for each session
         _search_for(config["imports"], config["search"])
         for name in config["imports"]:
             importlib.import_module(name)
