@@ -82,6 +82,26 @@ async def test_soft_timeout_keeps_names(session: Session):
     assert (await session.run("print(x)")).output == "1"
 
 
+UNREPORTED = {
+    "exception": "print('lost')\n1/0",
+    "exception, stream kept": "import sys\nout = sys.stdout\nprint('lost')\n1/0",
+    "exception, stream replaced": "import io, sys\nsys.stdout = io.TextIOWrapper(io.FileIO(1, 'w', closefd=False))\n"
+    "print('lost')\n1/0",
+    "printed on the way out": "try: 1/0\nfinally: print('lost')",
+    "exit": "print('lost')\nraise SystemExit(1)",
+    "time-out": "print('lost')\nwhile True: pass",
+    "memory": "print('lost')\nx = bytearray(1 << 45)",
+}
+
+
+@pytest.mark.parametrize("name", UNREPORTED)
+async def test_what_a_block_printed_in_vain_is_not_the_next_blocks(session: Session, name: str):
+    result = await session.run(UNREPORTED[name])
+    assert result.status != "ok"
+    assert "lost" not in result.output
+    assert (await session.run("print(1)")).output == "1"
+
+
 async def test_sessions_do_not_share_names(sandbox: Sandbox):
     async with sandbox.session() as one, sandbox.session() as two:
         await one.run("x = 1; import math; math.pi = 3")

@@ -204,6 +204,8 @@ class Worker:
             self._allow_reserve(True)
         if os.getpid() != self._pid:
             os._exit(0)  # a child that the program forked has come to the end of the block
+        if self._fired or status != "ok":
+            self._drop_output()
         if self._fired:
             return "timeout", TIMEOUT_TEXT
         if status != "ok":
@@ -249,6 +251,12 @@ class Worker:
         if hard != resource.RLIM_INFINITY:
             resource.setrlimit(resource.RLIMIT_AS, (hard if allowed else hard - RESERVE, hard))
 
+    def _drop_output(self) -> None:
+        """Empties the buffers of a block whose output is not reported, or the next one would be said to print it."""
+        for stream in (self._stdout, sys.stdout):
+            with contextlib.suppress(BaseException):  # whatever the program has made of them
+                io.TextIOWrapper.flush(stream)  # type: ignore[arg-type]
+
     def _open_streams(self) -> _Capture:
         """Standard streams as new for each block, whatever the last one closed or replaced."""
         null = os.open("/dev/null", os.O_RDWR)
@@ -257,12 +265,12 @@ class Worker:
         if null > 2:
             os.close(null)
         os.dup2(self._capture_fd, 1)
-        os.ftruncate(self._capture_fd, 0)
         raw, self._stdout, stdin, stderr = self._streams or self._make_streams()
         self._streams = None
         sys.stdout = sys.__stdout__ = self._stdout  # type: ignore[misc]
         sys.stderr = sys.__stderr__ = stderr  # type: ignore[misc]
         sys.stdin = sys.__stdin__ = stdin  # type: ignore[misc]
+        os.ftruncate(self._capture_fd, 0)  # after the last block's streams are gone: they write what they still hold
         sys.displayhook, sys.excepthook = sys.__displayhook__, sys.__excepthook__
         return raw
 
