@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -23,6 +23,7 @@ from genprm_trl.sandbox import ExecutionResult, Limits, LocalSandbox, Session
 
 PROGRAMS = sorted((Path(__file__).parent / "programs").glob("*/*.py"))
 LIMITS = Limits(timeout=0.7, grace=0.7, memory=256 << 20, disk=16 << 20, file_size=32 << 20)
+PATIENT = replace(LIMITS, timeout=15, grace=5)
 SECRET = "secret-canary-token"
 PROTECTED = [
     "unprivileged_user",
@@ -134,31 +135,28 @@ async def test_program(host: Host, path: Path):
     statuses, _, output = expected.partition("=")
     before = host.state()
     children = {p.pid for p in psutil.Process().children(recursive=True)}
-    for _ in range(5):
-        session = host.sandbox.session()
-        await session.run("\n".join(f"{name} = {value!r}" for name, value in host.names.items()))
-        start = time.monotonic()
-        result = await session.run(code)
-        assert time.monotonic() - start < 60
-        if not (statuses == "memory" and result.status == "timeout"):
-            break
-        # On a machine under load the time may be up before the memory is full; that says nothing of the limit.
-        await session.close()
-    if host.sandbox.protections()["hidden_root"].holds:
-        assert result.status in statuses.split(), result
-    else:  # what the program is refused, and how, is another matter there; that it does no harm is not
-        assert result.status != "sandbox_error", result
-        output = ""
-    assert "BREACH" not in result.output
-    assert SECRET not in result.output
-    assert len(result.output) < 2 * LIMITS.output
-    if output:
-        assert result.output == output
+    walled = host.sandbox.protections()["hidden_root"].holds
+    async with contextlib.AsyncExitStack() as stack:
+        session, result = await run_in(host, host.sandbox, code)
+        if walled and result.status == "timeout" and "timeout" not in statuses.split():
+            # On a machine under load the time may be up before anything else is; that says nothing of the program.
+            await session.close()
+            session, result = await run_in(host, await stack.enter_async_context(LocalSandbox(PATIENT)), code)
+        if walled:
+            assert result.status in statuses.split(), result
+        else:  # what the program is refused, and how, is another matter there; that it does no harm is not
+            assert result.status != "sandbox_error", result
+            output = ""
+        assert "BREACH" not in result.output
+        assert SECRET not in result.output
+        assert len(result.output) < 2 * LIMITS.output
+        if output:
+            assert result.output == output
 
-    after: ExecutionResult = await session.run("print('goes on')")
-    assert after.status != "sandbox_error", after
-    assert "BREACH" not in after.output
-    await session.close()
+        after: ExecutionResult = await session.run("print('goes on')")
+        assert after.status != "sandbox_error", after
+        assert "BREACH" not in after.output
+        await session.close()
 
     assert host.visitors() == 0
     assert host.state() == before
@@ -167,6 +165,16 @@ async def test_program(host: Host, path: Path):
         result = await fresh.run("print(6 * 7, 'CANARY' in globals())")
         assert result.output == "42 False", result
     await only_the_pool_is_new(children)
+
+
+async def run_in(host: Host, sandbox: LocalSandbox, code: str) -> tuple[Session, ExecutionResult]:
+    """Runs a program in a new session that knows what there is to attack."""
+    session = sandbox.session()
+    await session.run("\n".join(f"{name} = {value!r}" for name, value in host.names.items()))
+    start = time.monotonic()
+    result = await session.run(code)
+    assert time.monotonic() - start < 60
+    return session, result
 
 
 async def only_the_pool_is_new(before: set[int]) -> None:

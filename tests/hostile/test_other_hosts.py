@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from genprm_trl.sandbox.guest.tidy import remove_tree
+
 ROOT = Path(__file__).parents[2]
 USER = 61_234  # an id that nobody has
 CORPUS = "tests/hostile/test_hostile.py"
@@ -92,7 +94,8 @@ def runs() -> Iterator[dict[str, subprocess.Popen[str]]]:
     if subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:
         pytest.skip("may not make a mount namespace")
     started: dict[str, subprocess.Popen[str]] = {}
-    with tempfile.TemporaryDirectory(prefix="genprm-hosts-", dir="/tmp", ignore_cleanup_errors=True) as top:
+    top = tempfile.mkdtemp(prefix="genprm-hosts-", dir="/tmp")
+    try:
         Path(top).chmod(0o755)
         for number, (name, (container, user, tests)) in enumerate(HOSTS.items()):
             scratch = Path(top) / str(number)
@@ -121,16 +124,18 @@ def runs() -> Iterator[dict[str, subprocess.Popen[str]]]:
                 )
             started[name].output = scratch / "output"  # type: ignore[attr-defined]
         yield started
+    finally:
         for run in started.values():
             run.kill()
             run.wait()
+        remove_tree(top)  # a test that was cut off may have left anything
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", HOSTS)
 def test_on(runs: dict[str, subprocess.Popen[str]], name: str):
-    code = runs[name].wait(590)
+    code = runs[name].wait(1190)
     output = runs[name].output.read_text()  # type: ignore[attr-defined]
     assert code == 0, output[-8000:]
     assert " passed" in output
