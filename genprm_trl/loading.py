@@ -16,6 +16,7 @@ from genprm_trl.errors import ConfigError, DataError
 from genprm_trl.formats import FORMATS, convert_row, detect_format
 from genprm_trl.jsonl import as_row, decode_line, iter_written_rows, parse_json
 from genprm_trl.records import RationaleRecord, Solution, Verdict
+from genprm_trl.text_table import TextTable
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ def iter_solutions(
 ) -> Iterator[Solution]:
     """As `load_solutions`, one solution at a time, for sources that do not fit into memory.
 
-    A bad row raises only when it is reached. Ids are remembered to find duplicates.
+    A bad row raises only when it is reached. Ids are remembered, as hashes, to find duplicates.
     """
     if limit is not None and limit < 1:
         raise ConfigError(f"limit must be at least 1, not {limit}")
@@ -128,7 +129,7 @@ def _iter_checked(
     on_bad_row: Callable[[DataError], None] | None,
 ) -> Iterator[Solution]:
     name, stem, rows = _open(source, split)
-    first_row_of: dict[str, int] = {}
+    first_row_of = TextTable()
     seen = False
     for number, row in rows:
         seen = True
@@ -139,11 +140,10 @@ def _iter_checked(
                 format = detect_format(row)
             solutions = convert_row(row, format, default_id=f"{stem}-{number}")
             for solution in solutions:
-                if solution.id in first_row_of:
-                    raise DataError(
-                        f"{solution.id!r} is the id of row {first_row_of[solution.id]} already", field="id"
-                    )
-            first_row_of.update((solution.id, number) for solution in solutions)
+                if (earlier := first_row_of.get(solution.id)) is not None:
+                    raise DataError(f"{solution.id!r} is the id of row {earlier} already", field="id")
+            for solution in solutions:
+                first_row_of[solution.id] = number
         except DataError as error:
             located = DataError(error.message, file=name, row=error.row or number, field=error.field)
             if not skip_bad_rows:

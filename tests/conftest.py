@@ -1,6 +1,21 @@
 """Settings that hold for every test; made before any of them imports torch."""
 
+import logging
 import os
+from collections.abc import Iterator
+
+import pytest
 
 # OpenMP threads that spin at barriers starve each other where cores are few or shared.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+_LEVELS = {logger: logger.level for logger in map(logging.getLogger, (None, "genprm_trl", "py.warnings"))}
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """A command sets levels for the whole process: no test is to see those of another."""
+    yield
+    for logger, level in _LEVELS.items():
+        logger.setLevel(level)

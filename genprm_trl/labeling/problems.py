@@ -13,6 +13,7 @@ from genprm_trl.errors import ConfigError, DataError
 from genprm_trl.fields import as_answer, as_filled_text
 from genprm_trl.formats import convert_row, detect_format
 from genprm_trl.loading import iter_rows
+from genprm_trl.text_table import TextTable
 
 logger = logging.getLogger(__name__)
 
@@ -66,22 +67,21 @@ class ProblemStream(Iterable[Problem]):
     def __iter__(self) -> Iterator[Problem]:
         self.bad_rows = 0
         name, rows = iter_rows(self._source, split=self._split)
-        answers: dict[bytes, str] = {}
-        ids: set[str] = set()
+        # Row numbers, by what has been seen.
+        texts, with_answers, ids = TextTable(), TextTable(), TextTable()
         for number, row in rows:
             try:
                 if isinstance(row, DataError):
                     raise row
                 problem = _problem(row, default_id=f"problem-{number}")
-                key = hashlib.blake2b(problem.text.encode(), digest_size=16).digest()
-                if key in answers:
-                    if answers[key] != problem.answer:
-                        raise DataError(
-                            f"the same problem has the answer {answers[key]!r} in an earlier row, and "
-                            f"{problem.answer!r} here",
-                            field="answer",
-                        )
+                with_answer = json.dumps([problem.text, problem.answer])
+                if with_answer in with_answers:
                     continue
+                if (earlier := texts.get(problem.text)) is not None:
+                    raise DataError(
+                        f"row {earlier} has the same problem with another answer than {problem.answer!r}",
+                        field="answer",
+                    )
                 if problem.id in ids:
                     raise DataError(f"{problem.id!r} is the id of another problem already", field="id")
             except DataError as error:
@@ -91,12 +91,11 @@ class ProblemStream(Iterable[Problem]):
                 logger.warning("Skipped a bad row. %s", located)
                 self.bad_rows += 1
                 continue
-            answers[key] = problem.answer
-            ids.add(problem.id)
+            texts[problem.text] = with_answers[with_answer] = ids[problem.id] = number
             yield problem
             if len(ids) == self._limit:
                 return
-        if not ids:
+        if not len(ids):
             raise DataError("has no usable row", file=name)
 
 

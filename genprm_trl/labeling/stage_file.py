@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import os
+from array import array
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 from genprm_trl.errors import ConfigError, DataError, GenPRMError
 from genprm_trl.jsonl import JsonlWriter, decode_line, replacing, write_jsonl
 from genprm_trl.settings_file import check_settings
+from genprm_trl.text_table import TextTable, text_hash
 
 _NOT_DONE = -1
 
@@ -124,8 +126,8 @@ class StageFile(Generic[ItemT]):
     """The output of a stage over its input, taken up where an earlier run was stopped.
 
     The input is read twice, once here, so that a bad row of it shows before any work starts, and once for
-    `remaining`; of items that are done, ids and places alone are kept in memory. While it is open no other process
-    writes to it.
+    `remaining`. Of an item some 60 bytes are kept in memory: hashes of its id and content, and its place in the
+    journal. While it is open no other process writes to it.
 
     Args:
         path: The output, JSON Lines (gzipped if it ends in `.gz`), made with its directory where missing.
@@ -145,7 +147,8 @@ class StageFile(Generic[ItemT]):
         self._items = items
         self._directory = stage_directory(self.path)
         self._check_path(overwrite)
-        digests = self._read_input(items)
+        self._numbers, self._digests = self._read_input(items)
+        self._places = array("q", [_NOT_DONE]) * len(self._digests)
         # The lock comes before anything is read or removed: from here on the files stay as they are.
         self._writer = JsonlWriter(self.journal_path, overwrite=overwrite)
         try:
@@ -154,13 +157,12 @@ class StageFile(Generic[ItemT]):
                 self.partial_path.unlink(missing_ok=True)
             made = self.path if self.journal_path.stat().st_size else None
             check_settings(self._directory / "settings.json", settings, made=made, what="rows")
-            self._places = dict.fromkeys(digests, _NOT_DONE)
-            self._read_journal(digests)
+            self._read_journal()
         except BaseException:
             self.close()
             raise
         self.total = len(self._places)
-        self.done = sum(place != _NOT_DONE for place in self._places.values())
+        self.done = self.total - self._places.count(_NOT_DONE)
 
     @property
     def journal_path(self) -> Path:
@@ -182,15 +184,17 @@ class StageFile(Generic[ItemT]):
             )
 
     @staticmethod
-    def _read_input(items: Iterable[ItemT]) -> dict[str, str]:
-        digests: dict[str, str] = {}
-        for item in items:
-            if item.id in digests:
+    def _read_input(items: Iterable[ItemT]) -> tuple[TextTable, array[int]]:
+        """The number of each item by its id, and hashes of the digests by number."""
+        numbers, digests = TextTable(), array("Q")
+        for number, item in enumerate(items):
+            if item.id in numbers:
                 raise DataError(f"the input has the id '{item.id}' twice", field="id")
-            digests[item.id] = item.digest
-        return digests
+            numbers[item.id] = number
+            digests.append(text_hash(item.digest))
+        return numbers, digests
 
-    def _read_journal(self, digests: Mapping[str, str]) -> None:
+    def _read_journal(self) -> None:
         place = 0
         with self.journal_path.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
@@ -201,26 +205,27 @@ class StageFile(Generic[ItemT]):
                     raise DataError(
                         "is missing", file=str(self.journal_path), row=number, field=error.args[0]
                     ) from None
-                if name in digests:  # else it is beyond a --limit that was larger before, and stays for later
-                    if digest != digests[name]:
+                item = self._numbers.get(name)
+                if item is not None:  # else it is beyond a --limit that was larger before, and stays for later
+                    if text_hash(digest) != self._digests[item]:
                         raise DataError(
                             f"holds what was made of '{name}' when its content was another: the input has changed, or "
                             "this belongs to other data; choose another --output, or --overwrite",
                             file=str(self.journal_path),
                             row=number,
                         )
-                    self._places[name] = place
+                    self._places[item] = place
                 place += len(line)
 
     @property
     def unfinished(self) -> Container[str]:
         """The ids of the items that are not done."""
-        return _Unfinished(self._places)
+        return _Unfinished(self)
 
     def remaining(self) -> Iterator[ItemT]:
         """The items that nothing is known of yet, in the input's order, read as they are asked for."""
         for item in self._items:
-            if self._places.get(item.id) == _NOT_DONE:
+            if item.id in self.unfinished:
                 yield item
 
     def write(self, id: str, digest: str, outcome: Outcome) -> None:
@@ -230,20 +235,21 @@ class StageFile(Generic[ItemT]):
             DataError: A row cannot be written as JSON, or the disk refused it. What was kept before is still there.
             ValueError: The item is not of the input, or is done already.
         """
-        if self._places.get(id) != _NOT_DONE:
-            raise ValueError(f"item {id!r} is {'done already' if id in self._places else 'not of the input'}")
+        number = self._numbers.get(id)
+        if number is None or self._places[number] != _NOT_DONE:
+            raise ValueError(f"item {id!r} is {'not of the input' if number is None else 'done already'}")
         line = {"id": id, "digest": digest, "rows": outcome.rows, "dropped": outcome.dropped, "counts": outcome.counts}
-        self._places[id] = self._writer.write(line)
+        self._places[number] = self._writer.write(line)
         self.done += 1
 
     def outcomes(self) -> Iterator[tuple[str, Outcome]]:
         """What came of each item that is done, with the item's id, in the input's order."""
         with self.journal_path.open("rb") as journal:
-            for id, place in self._places.items():
+            for place in self._places:
                 if place != _NOT_DONE:
                     journal.seek(place)
                     row = json.loads(journal.readline())
-                    yield id, Outcome(row["rows"], row["dropped"], row["counts"])
+                    yield row["id"], Outcome(row["rows"], row["dropped"], row["counts"])
 
     def finish(self, *, bad_rows: int = 0) -> StageSummary:
         """Writes the output and the summary, each in one piece.
@@ -296,7 +302,8 @@ class StageFile(Generic[ItemT]):
 
 @dataclass(frozen=True, slots=True)
 class _Unfinished:
-    places: Mapping[str, int]
+    file: StageFile[Any]
 
     def __contains__(self, id: object) -> bool:
-        return self.places.get(id) == _NOT_DONE  # type: ignore[call-overload]  # any object may be looked for
+        number = self.file._numbers.get(id) if isinstance(id, str) else None
+        return number is not None and self.file._places[number] == _NOT_DONE

@@ -190,7 +190,7 @@ def test_rows_of_a_problem_and_its_answer():
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"problem": "One?", "answer": "2"}, "row 2, field 'answer'.*the answer '1' in an earlier row"),
+        ({"problem": "One?", "answer": "2"}, "row 2, field 'answer': row 1 has the same problem with another answer"),
         ({"id": "a", "problem": "Two?", "answer": "2"}, "row 2, field 'id'.*another problem"),
         ({"problem": "Two?", "answer": " "}, "row 2, field 'answer'"),
         ({"problem": " ", "answer": "2"}, "row 2, field 'problem'"),
