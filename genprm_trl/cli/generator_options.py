@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from genprm_trl.errors import ConfigError
 from genprm_trl.fingerprint import model_fingerprint
+from genprm_trl.generation.backends import OPERATIONAL_OPTIONS
 
 if TYPE_CHECKING:
     from genprm_trl.generation.base import Generator
 
 # What changes how fast text comes, or where it is made, and not what it says.
-OPERATIONAL = ("batch_size", "device")
+OPERATIONAL = ("batch_size", "device", "server_url")
 
 
 @dataclass
@@ -26,9 +27,13 @@ class GeneratorOptions:
     backend: str = field(
         default="transformers",
         metadata={
-            "help": "What generates: transformers, in this process; or module:Class, a generator of your own (see "
-            "CONTRIBUTING.md)."
+            "help": "What generates: transformers, in this process; vllm, an engine started from it; server, which "
+            "asks the servers of --server_url; or module:Class, a generator of your own (see CONTRIBUTING.md)."
         },
+    )
+    server_url: list[str] | None = field(
+        default=None,
+        metadata={"help": "Base URLs of servers with an OpenAI-compatible /v1/completions that have the model."},
     )
     tokenizer: str | None = field(
         default=None, metadata={"help": "Where to load the tokenizer from. Default: the model."}
@@ -37,11 +42,16 @@ class GeneratorOptions:
         default=None,
         metadata={"help": "Bound on the tokens of a whole conversation. Default: the model's context length."},
     )
-    batch_size: int | None = field(default=None, metadata={"help": "Sequences a batch of the generator."})
+    batch_size: int | None = field(
+        default=None, metadata={"help": "Requests the generator (or each server) works on at once."}
+    )
     device: str | None = field(default=None, metadata={"help": "Device of the model, e.g. cuda:1."})
     dtype: str = field(default="auto", metadata={"help": "Precision of the weights, e.g. bfloat16."})
     backend_options: dict[str, Any] = field(
-        default_factory=dict, metadata={"help": "Further arguments of the backend's generator, as a mapping."}
+        default_factory=dict,
+        metadata={
+            "help": "Further arguments of the backend's generator, as a mapping: for vllm, any of its engine's."
+        },
     )
     chat_template_path: str | None = field(
         default=None, metadata={"help": "Jinja file to use in place of the tokenizer's chat template."}
@@ -53,6 +63,9 @@ class GeneratorOptions:
         `model_files` is among them: a directory may hold another model, trained anew, when a run goes on.
         """
         settings = {name: value for name, value in asdict(self).items() if name not in OPERATIONAL}
+        settings["backend_options"] = {
+            name: value for name, value in self.backend_options.items() if name not in OPERATIONAL_OPTIONS
+        }
         return {**settings, "model_files": model_fingerprint(self.model)}
 
     def generator_options(self) -> dict[str, Any]:
@@ -62,6 +75,7 @@ class GeneratorOptions:
             "dtype": self.dtype if self.dtype != "auto" else None,  # the default of every backend
             "max_batch_size": self.batch_size,
             "max_context": self.max_context,
+            "urls": self.server_url,
         }
         return {name: value for name, value in options.items() if value is not None} | self.backend_options
 

@@ -62,7 +62,7 @@ class VerifierOptions(GeneratorOptions):
 
     def what_decides_verdicts(self) -> dict[str, object]:
         """The settings that verdicts in one file must share, as JSON values."""
-        settings = {**self.what_decides_text(), **asdict(self)}
+        settings = {**asdict(self), **self.what_decides_text()}
         return {name: value for name, value in settings.items() if name not in _OPERATIONAL}
 
 

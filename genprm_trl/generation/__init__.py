@@ -8,12 +8,26 @@ from typing import TYPE_CHECKING, Any
 from genprm_trl.generation.base import FinishReason, GenerationResult, Generator, SamplingParams
 
 if TYPE_CHECKING:
+    from genprm_trl.generation.server_generator import ServerGenerator
     from genprm_trl.generation.transformers_generator import TransformersGenerator
+    from genprm_trl.generation.vllm_generator import VLLMGenerator
 
 # Providers are imported when they are first named: the interface alone needs neither torch nor transformers.
-_PROVIDERS = {"TransformersGenerator": ".transformers_generator"}
+_PROVIDERS = {
+    "ServerGenerator": ".server_generator",
+    "TransformersGenerator": ".transformers_generator",
+    "VLLMGenerator": ".vllm_generator",
+}
 
-__all__ = ["FinishReason", "GenerationResult", "Generator", "SamplingParams", "TransformersGenerator"]
+__all__ = [
+    "FinishReason",
+    "GenerationResult",
+    "Generator",
+    "SamplingParams",
+    "ServerGenerator",
+    "TransformersGenerator",
+    "VLLMGenerator",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -10,10 +10,44 @@ from typing import Any, Literal, get_args
 from genprm_trl.errors import ConfigError
 from genprm_trl.generation.base import Generator
 
-Backend = Literal["transformers"]
+Backend = Literal["transformers", "vllm", "server"]
 
 # Imported when they are opened: none of them is cheap to import, and a backend's packages may not be installed.
-_PROVIDERS = {"transformers": ("genprm_trl.generation.transformers_generator", "TransformersGenerator")}
+_PROVIDERS = {
+    "transformers": ("genprm_trl.generation.transformers_generator", "TransformersGenerator"),
+    "vllm": ("genprm_trl.generation.vllm_generator", "VLLMGenerator"),
+    "server": ("genprm_trl.generation.server_generator", "ServerGenerator"),
+}
+
+# Options that change where text is made and how fast, and not what it says.
+OPERATIONAL_OPTIONS = frozenset(
+    {
+        # transformers
+        "device",
+        "max_batch_size",
+        # server
+        "urls",
+        "served_model_name",
+        "api_key_variable",
+        "timeout",
+        "attempts",
+        "patience",
+        "abilities",
+        # vllm
+        "tensor_parallel_size",
+        "pipeline_parallel_size",
+        "data_parallel_size",
+        "data_parallel_size_local",
+        "distributed_executor_backend",
+        "gpu_memory_utilization",
+        "max_num_seqs",
+        "max_num_batched_tokens",
+        "enforce_eager",
+        "swap_space",
+        "download_dir",
+        "disable_log_stats",
+    }
+)
 
 
 def open_generator(
@@ -24,9 +58,10 @@ def open_generator(
     Args:
         model: A directory, a name on the Hub, or for `transformers` a loaded model.
         tokenizer: The tokenizer, or where to load it from; by default from `model`.
-        backend: `transformers` runs the model in this process. `module:Class` is any other class with the interface
-            of `Generator`, made with model, tokenizer and options.
-        options: Passed to the backend's generator: `TransformersGenerator`.
+        backend: `transformers` runs the model in this process, `vllm` runs vLLM's engine from it, `server` asks
+            servers that run elsewhere. `module:Class` is any other class with the interface of `Generator`, made with
+            model, tokenizer and options.
+        options: Passed to the backend's generator: `TransformersGenerator`, `VLLMGenerator`, `ServerGenerator`.
 
     Raises:
         ConfigError: There is no such backend, it has no such option, or it cannot use the model.
@@ -38,15 +73,17 @@ def open_generator(
     elif ":" in backend:
         provider, name = _load_class(backend), backend
     else:
-        raise ConfigError(
-            f"unknown backend {backend!r}; choose {' or '.join(get_args(Backend))}, or give module:Class"
-        )
+        raise ConfigError(f"unknown backend {backend!r}; choose {', '.join(get_args(Backend))}, or give module:Class")
     known = inspect.signature(provider).parameters
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values())
     for option in options:
-        if option not in known:
+        if option not in known and not takes_any:
             raise ConfigError(
                 f"the backend {backend} has no option '{option}'; it has {', '.join(list(known)[2:])} ({name})"
             )
+    for needed, parameter in known.items():
+        if parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty and needed not in options:
+            raise ConfigError(f"the backend {backend} needs the option '{needed}'")
     generator: Generator = provider(model, tokenizer, **options)
     return generator
 

@@ -1,0 +1,84 @@
+"""Making a result of what another engine has generated: the rules of the interface, applied in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from genprm_trl.generation.base import FinishReason, GenerationResult, SamplingParams
+from genprm_trl.generation.stopping import Detokenizer, GeneratedText, StopStrings
+
+
+def refuse(token_ids: Sequence[int], params: SamplingParams, max_context: int) -> GenerationResult | None:
+    """The result of a request that no engine need see: an empty or impossible prompt, no room, nothing wanted."""
+    if not token_ids:
+        return GenerationResult("", [], finish_reason="error", message="the prompt is empty")
+    if min(token_ids) < 0:
+        return GenerationResult("", [], finish_reason="error", message="the prompt has negative token ids")
+    if len(token_ids) >= max_context:
+        return GenerationResult("", [], finish_reason="context")
+    if params.max_new_tokens == 0:
+        return GenerationResult("", [], finish_reason="length")
+    return None
+
+
+class Assembler:
+    """Makes `GenerationResult`s of token ids and log-probabilities as engines report them.
+
+    Text is decoded here and stop strings are looked for here, so that results are the same whatever the engine does
+    with spaces, special tokens and the token that completes a stop string.
+
+    Args:
+        detokenizer: Of the model's tokenizer.
+    """
+
+    def __init__(self, detokenizer: Detokenizer):
+        self._detokenizer = detokenizer
+        self._stop_strings: dict[tuple[str, ...], StopStrings] = {}
+
+    def assemble(
+        self,
+        ids: Sequence[int],
+        maps: Callable[[int], list[dict[int, float]]],
+        params: SamplingParams,
+        reason: FinishReason,
+        *,
+        ended: bool = False,
+        num_generated: int | None = None,
+    ) -> GenerationResult:
+        """The result of one request.
+
+        Args:
+            ids: What was generated, without an end-of-text token.
+            maps: Given a number of tokens, the log-probabilities at so many positions. Asked only if they are wanted.
+            params: The request's.
+            reason: Why generation ended; a stop string in the text overrides it.
+            ended: Whether an end-of-text token was generated, which is counted.
+            num_generated: Tokens that the engine really produced; by default those in `ids` and the end-of-text token.
+        """
+        generated = GeneratedText(self._stops(params.stop), self._detokenizer)
+        generated.ids.extend(ids)
+        end = generated.find_stop() if params.stop else -1
+        if end >= 0:
+            text, kept_ids, kept = generated.cut(end)
+            reason = "stop"
+        else:
+            text, kept_ids, kept = generated.text(), list(ids), len(ids)
+        logprobs: list[dict[int, float]] = []
+        if params.logprobs:
+            logprobs = maps(kept) + [{} for _ in kept_ids[kept:]]
+        count = len(ids) + ended if num_generated is None else num_generated
+        return GenerationResult(text, kept_ids, logprobs, reason, count)
+
+    def _stops(self, stop: tuple[str, ...]) -> StopStrings:
+        known = self._stop_strings.get(stop)
+        if known is None:
+            known = self._stop_strings[stop] = StopStrings(stop, self._detokenizer)
+        return known
+
+
+def trimmed(reported: Mapping[int, float], sampled: int, count: int) -> dict[int, float]:
+    """The `count` most likely tokens of a position and the sampled one; engines may report more."""
+    if len(reported) <= count:
+        return dict(reported)
+    best = sorted(reported, key=reported.__getitem__, reverse=True)[:count]
+    return {token: reported[token] for token in reported if token in best or token == sampled}

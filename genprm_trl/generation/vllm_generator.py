@@ -1,0 +1,251 @@
+"""A generator that runs vLLM's asynchronous engine from this process."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import copy
+import itertools
+import logging
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from transformers import PreTrainedTokenizerBase
+
+from genprm_trl.errors import ConfigError, GenPRMError, MissingExtraError
+from genprm_trl.generation.assembly import Assembler, refuse
+from genprm_trl.generation.base import FinishReason, GenerationResult, SamplingParams
+from genprm_trl.generation.loading import load_tokenizer
+from genprm_trl.generation.loop_thread import LoopThread
+from genprm_trl.generation.replicas import ReplicaPool
+from genprm_trl.generation.stopping import Detokenizer
+
+logger = logging.getLogger(__name__)
+
+# Seconds that the engine gets to end its processes before they are killed.
+_SHUTDOWN_SECONDS = 10.0
+
+
+class VLLMGenerator:
+    """Generates with vLLM: continuous batching, and prefixes computed once.
+
+    The engine runs in processes of its own, which end with `close`, at the interpreter's exit, and if the construction
+    fails. Requests may come from any number of tasks, event loops and threads. If the engine dies, requests raise
+    `GenPRMError`.
+
+    A script that makes one must keep its main part under `if __name__ == "__main__"`: the engine's processes import
+    it.
+
+    Args:
+        model: A directory, or a model id of the Hugging Face Hub.
+        tokenizer: The tokenizer, or where to load it from; by default from `model`.
+        max_batch_size: Requests that the engine works on at once (vLLM's `max_num_seqs`); by default vLLM's choice.
+        dtype: Precision of the weights. vLLM's "auto" runs float32 checkpoints in 16 bits.
+        max_context: Bound on prompt and output together; by default the model's context length.
+        engine_options: Further fields of vLLM's `AsyncEngineArgs`: `tensor_parallel_size`, `data_parallel_size`,
+            `quantization`, `gpu_memory_utilization`, `enforce_eager`, ...
+
+    Raises:
+        MissingExtraError: vLLM is not installed.
+        ConfigError: vLLM cannot load or run the model with these options.
+
+    Example:
+        ```python
+        async with VLLMGenerator("GenPRM/GenPRM-7B", gpu_memory_utilization=0.8) as generator:
+            ids = generator.tokenizer.encode("Two and two is")
+            result = await generator.generate(ids, SamplingParams(max_new_tokens=20, stop=("\\n",)))
+        ```
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        tokenizer: PreTrainedTokenizerBase | str | Path | None = None,
+        *,
+        max_batch_size: int | None = None,
+        dtype: str = "auto",
+        max_context: int | None = None,
+        **engine_options: Any,
+    ):
+        try:
+            from vllm.engine.arg_utils import AsyncEngineArgs
+            from vllm.platforms import current_platform
+        except ImportError as error:
+            raise MissingExtraError("vllm", "vllm", "the backend vllm") from error
+        if max_batch_size is not None and max_batch_size < 1:
+            raise ConfigError(f"max_batch_size must be at least 1, got {max_batch_size}")
+        source = model if tokenizer is None else tokenizer
+        self.tokenizer: Any = load_tokenizer(source) if isinstance(source, str | Path) else source
+        # Callers encode with the tokenizer while results are decoded; fast tokenizers may not be shared like that.
+        self._assembler = Assembler(Detokenizer(copy.deepcopy(self.tokenizer)))
+        options: dict[str, Any] = {
+            "model": str(model),
+            "dtype": dtype,
+            "max_model_len": max_context,
+            "max_num_seqs": max_batch_size,
+            "enable_prefix_caching": True,
+            "disable_log_stats": True,
+            # The engine's own copy of it, for stop strings.
+            "tokenizer": str(source) if isinstance(source, str | Path) else source.name_or_path or None,
+        }
+        if current_platform.is_cpu():
+            # Its random numbers cannot be rewound, which a seeded request whose prompt is read in parts needs; the
+            # engine would die of one (vLLM 0.32).
+            options["enable_chunked_prefill"] = False
+        options = {name: value for name, value in options.items() if value is not None} | engine_options
+        try:
+            arguments = AsyncEngineArgs(**options)
+        except TypeError as error:
+            raise ConfigError(f"vLLM's engine has no such option: {error}") from error
+
+        self._closed = False
+        self._engine: Any = None
+        self._numbers = itertools.count()
+        self._loop = LoopThread("vllm-generator")
+        atexit.register(self._shut_down)
+        try:
+            self._engine = self._loop.run(_start(arguments))
+        except Exception as error:
+            self._shut_down()
+            raise ConfigError(f"vLLM cannot run {model}: {_brief(error)}") from error
+        except BaseException:
+            self._shut_down()
+            raise
+        config = self._engine.vllm_config
+        self.max_context: int = config.model_config.max_model_len
+        ranks = config.parallel_config.data_parallel_size
+        self.max_concurrent: int = config.scheduler_config.max_num_seqs * ranks
+        # With data parallelism every rank has a cache of its own: a prefix is worth returning to. vLLM queues whatever
+        # is too much for a rank, so none is ever full.
+        self._ranks = ReplicaPool([str(rank) for rank in range(ranks)], capacity=2**31)
+
+    async def generate(
+        self, token_ids: list[int], params: SamplingParams, *, affinity: str | None = None
+    ) -> GenerationResult:
+        """Continues `token_ids`; see `Generator.generate`. Cancelling the awaiting task aborts the request."""
+        if self._closed:
+            raise GenPRMError("the generator is closed; make a new one")
+        if refusal := refuse(token_ids, params, self.max_context):
+            return refusal
+        return await self._loop.call(self._generate(list(token_ids), params, affinity))
+
+    async def close(self) -> None:
+        """Ends the engine and its processes. Requests still in flight end with reason `error`. May be called again."""
+        await asyncio.to_thread(self._shut_down)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def _shut_down(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        atexit.unregister(self._shut_down)
+        if self._engine is not None:
+            self._loop.run(self._cancel_requests())
+            self._engine.shutdown(timeout=_SHUTDOWN_SECONDS)
+        self._loop.close()
+
+    # The rest runs in the loop's thread, which the engine belongs to.
+
+    async def _cancel_requests(self) -> None:
+        tasks = [task for task in asyncio.all_tasks() if task.get_name().startswith(_REQUEST)]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _generate(self, token_ids: list[int], params: SamplingParams, affinity: str | None) -> GenerationResult:
+        from vllm.exceptions import VLLMClientError
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        number = next(self._numbers)
+        task = asyncio.current_task()
+        assert task is not None
+        task.set_name(f"{_REQUEST}{number}")
+        limit = min(params.max_new_tokens, self.max_context - len(token_ids))
+        several = len(self._ranks.replicas) > 1
+        rank = await self._ranks.acquire(affinity) if several else None
+        output = None
+        try:
+            async for output in self._engine.generate(  # noqa: B007
+                {"type": "token", "prompt_token_ids": token_ids},
+                _vllm_params(params, limit),
+                f"genprm-{number}",
+                data_parallel_rank=None if rank is None else int(rank.name),
+            ):
+                pass  # only the last one comes
+            return self._result(output, params, limit)
+        except EngineDeadError as error:
+            if self._closed:
+                return _CLOSED
+            raise GenPRMError("vLLM's engine has died; its last words are in the log above") from error
+        except asyncio.CancelledError:
+            if self._closed:
+                return _CLOSED
+            raise
+        except VLLMClientError as error:
+            return GenerationResult("", [], finish_reason="error", message=_brief(error))
+        except Exception as error:
+            cause = error.__cause__ or error
+            return GenerationResult("", [], finish_reason="error", message=_brief(cause))
+        finally:
+            if rank is not None:
+                self._ranks.release(rank)
+
+    def _result(self, output: Any, params: SamplingParams, limit: int) -> GenerationResult:
+        if output is None or not output.finished:
+            return GenerationResult("", [], finish_reason="error", message="vLLM's engine gave no result")
+        [written] = output.outputs
+        ids, reason, ended = list(written.token_ids), written.finish_reason, False
+        finish: FinishReason = "stop"
+        if reason == "length":
+            finish = "length" if limit == params.max_new_tokens else "context"
+        elif reason != "stop":
+            return GenerationResult("", [], finish_reason="error", message=f"vLLM's engine ended it: {reason}")
+        elif not isinstance(written.stop_reason, str):
+            # An end-of-text token, which is the last one.
+            ids, ended = ids[:-1], True
+
+        def logprobs(count: int) -> list[dict[int, float]]:
+            return [{i: entry.logprob for i, entry in written.logprobs[at].items()} for at in range(count)]
+
+        return self._assembler.assemble(ids, logprobs, params, finish, ended=ended)
+
+
+_REQUEST = "vllm-request-"
+_CLOSED = GenerationResult("", [], finish_reason="error", message="the generator was closed")
+
+
+async def _start(arguments: Any) -> Any:
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    return AsyncLLM.from_engine_args(arguments)
+
+
+def _vllm_params(params: SamplingParams, limit: int) -> Any:
+    import vllm
+    from vllm.sampling_params import RequestOutputKind
+
+    return vllm.SamplingParams(
+        max_tokens=limit,
+        temperature=params.temperature,
+        top_p=params.top_p,
+        top_k=params.top_k,
+        stop=list(params.stop),
+        include_stop_str_in_output=True,
+        logprobs=params.logprobs or None,
+        # A generator of its own slows a request down, and greedy decoding draws nothing.
+        seed=None if params.seed is None or params.temperature == 0 else params.seed % 2**63,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
+
+
+def _brief(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {' '.join(lines)[:500]}"

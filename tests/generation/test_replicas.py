@@ -1,0 +1,124 @@
+"""Handing out replicas: by load, by affinity, never more than fits, and who waits for what."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from genprm_trl.errors import GenPRMError
+from genprm_trl.generation.replicas import ReplicaPool
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def settle() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_the_one_with_the_least_to_do_is_next() -> None:
+    pool = ReplicaPool(["a", "b"], capacity=10)
+    given = [await pool.acquire() for _ in range(4)]
+    assert [replica.name for replica in given] == ["a", "b", "a", "b"]
+    pool.release(given[3])
+    assert (await pool.acquire()).name == "b"
+
+
+async def test_affinity_returns_home_until_home_has_too_much_to_do() -> None:
+    pool = ReplicaPool(["a", "b"], capacity=100)
+    first = await pool.acquire("x")
+    assert first.name == "a"
+    for _ in range(2):
+        assert await pool.acquire("x") is first  # although b is idle
+    # So few are within half as much again as the average, and a little; a dozen are not.
+    names = [(await pool.acquire("x")).name for _ in range(12)]
+    assert names[0] == "a"
+    assert names[-1] == "b"
+    assert (await pool.acquire("y")).name == "b"
+    [other] = [replica for replica in pool.replicas if replica is not first]
+    pool.mark_down(other)
+    assert (await pool.acquire("y")).name == "a"
+    for _ in range(20):
+        pool.release(first)
+    pool.mark_up(other)
+    assert (await pool.acquire("y")).name == "a"  # which has the prefix now
+
+
+async def test_more_than_fits_waits_in_order() -> None:
+    pool = ReplicaPool(["a"], capacity=1)
+    replica = await pool.acquire()
+    order: list[int] = []
+
+    async def request(number: int) -> None:
+        await pool.acquire()
+        order.append(number)
+
+    waiting = [asyncio.create_task(request(i)) for i in range(3)]
+    await settle()
+    assert order == []
+    for done in ([0], [0, 1], [0, 1, 2]):
+        pool.release(replica)
+        await settle()
+        assert order == done
+        assert replica.in_flight == 1
+    await asyncio.gather(*waiting)
+
+
+async def test_a_place_is_not_lost_with_whoever_was_cancelled() -> None:
+    pool = ReplicaPool(["a"], capacity=1)
+    replica = await pool.acquire()
+    cancelled, patient = asyncio.create_task(pool.acquire()), asyncio.create_task(pool.acquire())
+    await settle()
+    pool.release(replica)  # wakes the first one,
+    cancelled.cancel()  # which is gone before it takes the place
+    assert await asyncio.wait_for(patient, 1) is replica
+    assert cancelled.cancelled() or (await asyncio.wait([cancelled]))
+
+
+async def test_the_one_that_failed_is_avoided_if_there_is_another() -> None:
+    pool = ReplicaPool(["a", "b"], capacity=10)
+    a = await pool.acquire("x")
+    pool.release(a)
+    assert (await pool.acquire("x", avoid=a)).name == "b"
+    [alone] = (single := ReplicaPool(["a"], capacity=10)).replicas
+    assert await single.acquire(avoid=alone) is alone
+
+
+async def test_one_that_asked_for_time_gets_it() -> None:
+    clock = Clock()
+    pool = ReplicaPool(["a", "b"], capacity=10, clock=clock)
+    a, b = pool.replicas
+    pool.hold_off(a, 5)
+    assert {(await pool.acquire()).name for _ in range(4)} == {"b"}
+    pool.hold_off(b, 0.05)
+    waiting = asyncio.create_task(pool.acquire())
+    await settle()
+    assert not waiting.done()
+    clock.now = 0.06
+    assert (await asyncio.wait_for(waiting, 1)) is b
+    clock.now = 6
+    assert (await pool.acquire()) is a
+
+
+async def test_patience_ends_when_all_stay_down() -> None:
+    pool = ReplicaPool(["a", "b"], capacity=10, patience=0.05)
+    a, b = pool.replicas
+    pool.mark_down(a)
+    assert (await pool.acquire()) is b
+    pool.mark_down(b)
+    assert a.gone.is_set()
+    waiting = asyncio.create_task(pool.acquire())
+    await asyncio.sleep(0.01)
+    pool.mark_up(a)
+    assert await waiting is a
+    assert not a.gone.is_set()
+    pool.mark_down(a)
+    with pytest.raises(GenPRMError, match=r"no server has answered for 0\.05 s: a, b"):
+        await pool.acquire()
