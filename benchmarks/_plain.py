@@ -1,0 +1,81 @@
+"""The engine's own limit: one plain generate call, all prompts known at once, nothing in between."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from genprm_trl.generation.base import SamplingParams
+
+
+async def plain_generate(generator: Any, prompts: Sequence[list[int]], tokens: int, sampling: SamplingParams) -> float:
+    """Seconds that the engine of a generator takes for `tokens` tokens after each prompt.
+
+    Args:
+        generator: A `TransformersGenerator` or `VLLMGenerator`, idle meanwhile.
+        prompts: Token ids.
+        tokens: For each of them; end-of-text does not end it.
+        sampling: Temperature and filters. No stop strings, no log-probabilities.
+    """
+    run = _vllm if type(generator).__name__ == "VLLMGenerator" else _transformers
+    started = time.perf_counter()
+    await run(generator, prompts, tokens, sampling)
+    return time.perf_counter() - started
+
+
+async def _transformers(generator: Any, prompts: Sequence[list[int]], tokens: int, sampling: SamplingParams) -> None:
+    import torch
+    from transformers import GenerationConfig
+
+    model = generator.model
+    config = GenerationConfig(
+        do_sample=True,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        max_new_tokens=tokens,
+        min_new_tokens=tokens,
+        pad_token_id=0,
+        eos_token_id=generator.tokenizer.eos_token_id,
+    )
+
+    def run() -> None:
+        for start in range(0, len(prompts), generator.max_concurrent):
+            batch = prompts[start : start + generator.max_concurrent]
+            width = max(map(len, batch))
+            ids = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt in batch])
+            mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in batch])
+            with torch.inference_mode():
+                output = model.generate(
+                    ids.to(model.device), attention_mask=mask.to(model.device), generation_config=config
+                )
+            assert output.shape == (len(batch), width + tokens)
+
+    await asyncio.to_thread(run)
+
+
+async def _vllm(generator: Any, prompts: Sequence[list[int]], tokens: int, sampling: SamplingParams) -> None:
+    import vllm
+    from vllm.sampling_params import RequestOutputKind
+
+    params = vllm.SamplingParams(
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        max_tokens=tokens,
+        ignore_eos=True,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
+
+    async def one(number: int, prompt: list[int]) -> None:
+        inputs = {"type": "token", "prompt_token_ids": prompt}
+        async for output in generator._engine.generate(inputs, params, f"plain-{time.monotonic_ns()}-{number}"):
+            assert len(output.outputs[0].token_ids) == tokens
+
+    async def run() -> None:
+        await asyncio.gather(*(one(number, prompt) for number, prompt in enumerate(prompts)))
+
+    # The engine belongs to the loop of the generator's thread.
+    await generator._loop.call(run())

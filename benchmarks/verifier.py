@@ -1,0 +1,289 @@
+"""What the verifier is worth: against the published way, against its engine's own limit, and what it spends itself.
+
+    python benchmarks/verifier.py                                      # every section
+    python benchmarks/verifier.py --only serial engine --backend vllm
+    python benchmarks/verifier.py --only serial engine --size 0.5b --device cuda
+
+Sections, each with both sides in one run, on the same model, machine and token budget:
+
+- `serial`: solutions a second at Maj@N against a loop that does what the published code does (`_serial.py`).
+- `engine`: tokens a second against one plain generate call over as many prompts for as many tokens.
+- `adaptive`: what first-error stopping and adaptive N save, and whether predictions are those of a full run.
+- `overhead`: microseconds a token of the verifier's own layer, with a model that costs nothing.
+- `error`: how often the sequential test is wrong in simulation, against its stated error.
+- `memory`: resident memory over 20,000 solutions with a model that costs nothing.
+
+Without `--model` the first three use the miniature GenPRM of `genprm quickstart`, or one that is trained first. With
+`--size 0.5b` they use random weights in the shape of a Qwen2 of 0.5B parameters: text of chance, of which some is code
+that runs (and fails).
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import argparse
+import asyncio
+import gc
+import logging
+import statistics
+import sys
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+# The script runs from anywhere, its helpers stand beside it.
+sys.path.insert(0, str(Path(__file__).parent))
+import _stated_error
+from _plain import plain_generate
+from _scripted import InstantSandbox, ScriptedModel
+from _serial import SerialVerifier
+from _setup import Setup, add_model_options, describe_machine, describe_setup, judge, make_setup
+
+from genprm_trl import GenPRM
+from genprm_trl.chat import ChatFormat, Conversation
+from genprm_trl.generation.base import GenerationResult, Generator, SamplingParams
+from genprm_trl.miniature.tokenizer import build_tokenizer
+from genprm_trl.miniature.world import make_solutions
+from genprm_trl.protocol.genprm import ANALYZE_PREFIX, GenPRMProtocol
+from genprm_trl.records import Solution, Verdict
+from genprm_trl.sandbox import LocalSandbox
+
+
+class Counting:
+    """A generator that counts what passes through it."""
+
+    def __init__(self, generator: Generator):
+        self.generator = generator
+        self.tokens = self.requests = self.ended = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.generator, name)
+
+    async def generate(
+        self, token_ids: list[int], params: SamplingParams, *, affinity: str | None = None
+    ) -> GenerationResult:
+        self.requests += 1
+        try:
+            result = await self.generator.generate(token_ids, params, affinity=affinity)
+        except asyncio.CancelledError:
+            self.ended += 1
+            raise
+        self.tokens += result.num_generated
+        return result
+
+    def reset(self) -> None:
+        self.tokens = self.requests = self.ended = 0
+
+
+@asynccontextmanager
+async def verifier(setup: Setup, **options: Any) -> AsyncIterator[tuple[GenPRM, Counting]]:
+    generator = Counting(setup.open())
+    protocol = GenPRMProtocol(max_step_tokens=setup.max_step_tokens)
+    async with GenPRM(generator, LocalSandbox(), protocol, sampling=setup.sampling, **options) as prm:
+        yield prm, generator
+
+
+def steps(solutions: Sequence[Solution]) -> int:
+    return sum(len(solution.steps) for solution in solutions)
+
+
+def blocks_run(verdicts: dict[str, Verdict]) -> int:
+    return sum(len(j.code_rounds) for verdict in verdicts.values() for chain in verdict.chains for j in chain)
+
+
+async def serial_section(setup: Setup, solutions: list[Solution], n: int, baseline_solutions: int) -> None:
+    few = solutions[:: -(-len(solutions) // baseline_solutions)]
+    generator = setup.open_plain()
+    async with LocalSandbox() as sandbox:
+        loop = SerialVerifier(generator, sandbox, setup.sampling, setup.max_step_tokens)
+        await loop.verify(few[0], 1)  # start the sandbox, warm caches
+        loop.tokens = 0
+        started = time.perf_counter()
+        for solution in few:
+            await loop.verify(solution, n)
+        base_seconds = time.perf_counter() - started
+    await generator.close()
+    base_rate = len(few) / base_seconds
+    print(
+        f"  published way: {len(few):3} solutions ({steps(few)} steps) at Maj@{n} in {base_seconds:6.1f} s: "
+        f"{base_rate:6.3f} solutions/s, {loop.tokens / base_seconds:6.0f} tokens/s ({loop.tokens} tokens)",
+        flush=True,
+    )
+    async with verifier(setup, n=n) as (prm, counting):
+        await judge(prm, solutions[:4])
+        counting.reset()
+        seconds, verdicts = await judge(prm, solutions)
+        print(
+            f"  this library:  {len(solutions):3} solutions ({steps(solutions)} steps) at Maj@{n} in {seconds:6.1f} "
+            f"s: {len(solutions) / seconds:6.3f} solutions/s, {counting.tokens / seconds:6.0f} tokens/s "
+            f"({counting.tokens} tokens, {blocks_run(verdicts)} code blocks, {prm.max_chains} chains in flight)"
+        )
+    print(
+        f"  ratio: {len(solutions) / seconds / base_rate:.1f}x in solutions a second, "
+        f"{steps(solutions) / seconds / (steps(few) / base_seconds):.1f}x in steps a second, "
+        f"{counting.tokens / seconds / (loop.tokens / base_seconds):.1f}x in tokens a second"
+    )
+
+
+async def engine_section(setup: Setup, solutions: list[Solution], n: int, repeats: int) -> None:
+    async with verifier(setup, n=n) as (prm, counting):
+        await judge(prm, solutions[:4])
+        ratios = []
+        for _ in range(repeats):
+            counting.reset()
+            seconds, verdicts = await judge(prm, solutions)
+            tokens, requests = counting.tokens, counting.requests
+            prompts = [first_prompt(prm.chat, solution) for solution in solutions for _ in range(n)]
+            each = max(1, round(tokens / len(prompts)))
+            plain_seconds = await plain_generate(counting.generator, prompts, each, setup.sampling)
+            rate, plain_rate = tokens / seconds, each * len(prompts) / plain_seconds
+            ratios.append(rate / plain_rate)
+            print(
+                f"  verifier: {tokens} tokens, {requests} requests, {blocks_run(verdicts)} code blocks in "
+                f"{seconds:.1f} s: {rate:.0f} tokens/s; plain generate: {len(prompts)} prompts of {each} tokens in "
+                f"{plain_seconds:.1f} s: {plain_rate:.0f} tokens/s",
+                flush=True,
+            )
+    print(f"  ratio: {statistics.median(ratios):.2f} (of {', '.join(f'{ratio:.2f}' for ratio in ratios)})")
+
+
+def first_prompt(chat: ChatFormat, solution: Solution) -> list[int]:
+    conversation = Conversation(chat)
+    conversation.open_turn(GenPRMProtocol().opening_messages(solution.problem, solution.steps, 0))
+    conversation.append(ANALYZE_PREFIX.format(n=1), "forced")
+    return conversation.token_ids
+
+
+async def adaptive_section(setup: Setup, solutions: list[Solution], n: int) -> None:
+    settings: list[tuple[str, dict[str, Any]]] = [
+        ("all steps, all chains", {}),
+        ("stop at the first error", {"stop": "first_error"}),
+        ("adaptive N, exact", {"adaptive": "exact"}),
+        ("both, exact", {"stop": "first_error", "adaptive": "exact"}),
+        ("both, sequential (error 0.05)", {"stop": "first_error", "adaptive": "sequential"}),
+    ]
+    full: dict[str, Verdict] = {}
+    full_tokens = 0
+    async with verifier(setup, n=n) as (prm, counting):
+        await judge(prm, solutions[:4])
+        for name, options in settings:
+            counting.reset()
+            seconds, verdicts = await judge(prm.with_options(**options), solutions)
+            full, full_tokens = full or verdicts, full_tokens or counting.tokens
+            chains = sum(len(verdict.chains) for verdict in verdicts.values())
+            judgements = sum(len(chain) for verdict in verdicts.values() for chain in verdict.chains)
+            same = sum(verdicts[id].prediction == full[id].prediction for id in full)
+            print(
+                f"  {name:30} chains {chains:5} of {n * len(solutions)}, step judgements {judgements:5}, "
+                f"tokens {counting.tokens:7} ({100 * (1 - counting.tokens / full_tokens):3.0f} % saved, "
+                f"{counting.ended} requests ended), {seconds:6.1f} s, predictions as in full: {same} of {len(full)}"
+            )
+
+
+def overhead_section() -> None:
+    tokenizer = build_tokenizer()
+    shapes = (
+        ("miniature", 15, 15, 8, 60),
+        ("as long as a 7B model's", 300, 100, 8, 40),
+        ("the same, N=1", 300, 100, 1, 200),
+    )
+    for name, analysis, code, n, count in shapes:
+        model = ScriptedModel(tokenizer, analysis, code)
+        prm = GenPRM(model, InstantSandbox(), n=n)
+        solutions = make_solutions(count, seed=2)
+        best = float("inf")
+        for _ in range(3):
+            model.tokens = model.requests = 0
+            seconds, _ = asyncio.run(judge(prm, solutions))
+            # What the scripted model itself takes is measured apart and left out.
+            best = min(best, seconds - asyncio.run(alone(model, model.requests)))
+        judged = steps(solutions) * n
+        print(
+            f"  rationales {name:24} (Maj@{n}, {model.tokens / judged:4.0f} tokens and {model.requests / judged:.1f} "
+            f"requests a step): {1e6 * best / model.tokens:5.2f} us a token, {1e6 * best / model.requests:4.0f} us a "
+            "request"
+        )
+
+
+async def alone(model: ScriptedModel, requests: int) -> float:
+    """Seconds that the model takes for as many requests without a verifier."""
+    tokens, counted = model.tokens, model.requests
+    params = SamplingParams(max_new_tokens=1)
+    started = time.perf_counter()
+    for _ in range(requests):
+        await model.generate([1], params)
+    seconds = time.perf_counter() - started
+    model.tokens, model.requests = tokens, counted
+    return seconds
+
+
+async def memory_section(count: int) -> None:
+    model = ScriptedModel(build_tokenizer(), 15, 15)
+    prm = GenPRM(model, InstantSandbox(), n=2)
+    process, sizes, done = psutil.Process(), [], 0
+    base = make_solutions(500, seed=3)
+    # Every text is another one, as in real data.
+    solutions = (
+        Solution(f"{i}", f"{base[i % 500].problem} ({i})", [f"{step} ({i})" for step in base[i % 500].steps])
+        for i in range(count)
+    )
+    started = time.perf_counter()
+    async for _ in prm.verify_stream(solutions):
+        done += 1
+        if done % (count // 10) == 0:
+            gc.collect()
+            sizes.append(process.memory_info().rss / 2**20)
+    print(f"  resident MiB after each tenth of {count} solutions: {', '.join(f'{size:.0f}' for size in sizes)}")
+    print(
+        f"  growth from the second tenth to the last: {sizes[-1] - sizes[1]:+.1f} MiB "
+        f"({count / (time.perf_counter() - started):.0f} solutions/s at Maj@2)"
+    )
+
+
+SECTIONS = ("serial", "engine", "adaptive", "overhead", "error", "memory")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
+    add_model_options(parser)
+    parser.add_argument("--solutions", type=int, default=64)
+    parser.add_argument("--baseline-solutions", type=int, default=8, help="of these, judged in the published way")
+    parser.add_argument("--n", type=int, default=8)
+    parser.add_argument("--repeats", type=int, default=3, help="of the engine section; the median is printed")
+    parser.add_argument("--memory-solutions", type=int, default=20_000)
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING)
+
+    print(describe_machine())
+    solutions = make_solutions(options.solutions, seed=1, split="heldout")
+    if {"serial", "engine", "adaptive"} & set(options.only):
+        setup = make_setup(options)
+        print(describe_setup(setup))
+        print(f"{len(solutions)} solutions with {steps(solutions)} steps, Maj@{options.n}")
+    for section in options.only:
+        print(f"{section}:", flush=True)
+        match section:
+            case "serial":
+                asyncio.run(serial_section(setup, solutions, options.n, options.baseline_solutions))
+            case "engine":
+                asyncio.run(engine_section(setup, solutions, options.n, options.repeats))
+            case "adaptive":
+                asyncio.run(adaptive_section(setup, solutions, options.n))
+            case "overhead":
+                overhead_section()
+            case "error":
+                _stated_error.simulate()
+            case "memory":
+                asyncio.run(memory_section(options.memory_solutions))
+
+
+if __name__ == "__main__":
+    main()
