@@ -1,0 +1,218 @@
+"""What a reward for each step is worth, in the miniature world: a policy that is right only sometimes learns on.
+
+The policy and the GenPRM are those of `genprm quickstart`. The same policy goes on learning four times: from final
+answers alone (outcome), from the GenPRM's step rewards summed (process) or by the worst step (min-form), and from both
+answers and min-form. All see the same problems in the same order. Over training, solutions of held-out problems are
+sampled, and two shares are measured: those with the right answer, and those whose every step is right.
+
+    genprm quickstart
+    python examples/step_grpo_miniature.py --seeds 3
+
+A run that was stopped goes on with the first variant and seed that is not in the results.
+"""
+
+from __future__ import annotations
+
+import os
+
+# Threads that wait by spinning take the cores from the generator and the sandbox.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import argparse
+import asyncio
+import json
+import platform
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import PrinterCallback, TrainerCallback
+
+from genprm_trl import GenPRM, GenPRMReward, StepGRPOConfig, StepGRPOTrainer
+from genprm_trl.generation import TransformersGenerator
+from genprm_trl.generation.loading import load_tokenizer
+from genprm_trl.jsonl import JsonlWriter, iter_written_rows
+from genprm_trl.miniature.policy import sample_solutions
+from genprm_trl.miniature.world import make_problems
+from genprm_trl.report import Curve, markdown_table, plot_score_by_n
+from genprm_trl.rewards import answer_reward
+
+# credit rule, and whether final answers are rewarded, too
+VARIANTS = {
+    "outcome": ("outcome", True),
+    "process": ("process", False),
+    "min-form": ("min_form", False),
+    "min-form and outcome": ("min_form", True),
+}
+
+
+class Examination(TrainerCallback):
+    """Measures a policy on held-out problems before training and after every few steps."""
+
+    def __init__(self, trainer: StepGRPOTrainer, problems: list[Any], every: int):
+        self.trainer, self.problems, self.every = trainer, problems, every
+        self.marks: list[dict[str, float]] = []
+
+    def examine(self, step: int) -> None:
+        # Sampled as while training, since a greedy policy of this size changes its mind in jumps.
+        generator = TransformersGenerator(self.trainer.model, self.trainer.processing_class)
+        solutions = sample_solutions(generator, self.problems, samples=4, seed=11)
+        asyncio.run(generator.close())
+        right = [solution.final_answer_correct for solution in solutions]
+        whole = [solution.final_answer_correct and solution.label == -1 for solution in solutions]
+        steps = [len(solution.steps) for solution in solutions]
+        self.marks.append(
+            {
+                "step": step,
+                "answers": 100 * statistics.fmean(map(bool, right)),
+                "steps_right": 100 * statistics.fmean(map(bool, whole)),
+                "step_count": statistics.fmean(steps),
+            }
+        )
+        self.trainer.model.train()
+
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+        self.examine(0)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step % self.every == 0:
+            self.examine(state.global_step)
+
+
+def train(options: argparse.Namespace, prm: GenPRM, variant: str, seed: int) -> list[dict[str, float]]:
+    credit, with_answers = VARIANTS[variant]
+    problems = make_problems(options.problems, seed=100 + seed, small_share=1.0)
+    trainer = StepGRPOTrainer(
+        str(options.quickstart / "policy"),
+        reward_funcs=[answer_reward] if with_answers else None,
+        step_reward_func=GenPRMReward(prm) if credit != "outcome" else None,
+        args=StepGRPOConfig(
+            str(options.output / "run"),
+            credit=credit,
+            step_style="step",
+            max_steps=options.steps,
+            num_generations=8,
+            per_device_train_batch_size=options.completions,
+            max_completion_length=200,
+            learning_rate=options.learning_rate,
+            lr_scheduler_type="constant",
+            loss_type="dapo",
+            seed=seed,
+            use_cpu=True,
+            gradient_checkpointing=False,
+            save_strategy="no",
+            report_to="none",
+            logging_strategy="no",
+            disable_tqdm=False,
+        ),
+        train_dataset=Dataset.from_list(
+            [
+                {"prompt": [{"role": "user", "content": problem.text}], "answer": str(problem.answer)}
+                for problem in problems
+            ]
+        ),
+        processing_class=load_tokenizer(options.quickstart / "policy"),
+    )
+    trainer.remove_callback(PrinterCallback)
+    heldout = make_problems(options.heldout, seed=7, split="heldout", small_share=1.0)
+    examination = Examination(trainer, heldout, options.every)
+    trainer.add_callback(examination)
+    trainer.train()
+    return examination.marks
+
+
+def summarise(options: argparse.Namespace, results: list[dict[str, Any]]) -> None:
+    """Prints a table, and plots both shares over training with 95 % intervals over seeds."""
+    rows = []
+    for share, title in (("answers", "right answers (%)"), ("steps_right", "every step right (%)")):
+        curves = {}
+        for variant in VARIANTS:
+            runs = [result["marks"] for result in results if result["variant"] == variant]
+            if not runs:
+                continue
+            points = {int(marks[0]["step"]): [mark[share] for mark in marks] for marks in zip(*runs, strict=True)}
+            curves[variant] = Curve(
+                {step: statistics.fmean(values) for step, values in points.items()},
+                {step: interval(values) for step, values in points.items()},
+            )
+            first, last = min(points), max(points)
+            low, high = interval(points[last])
+            rows.append(
+                [variant, title.removesuffix(" (%)"), str(len(runs)), f"{statistics.fmean(points[first]):.1f}",
+                 f"{statistics.fmean(points[last]):.1f}", f"{low:.1f} to {high:.1f}"]
+            )  # fmt: skip
+        name = f"step_grpo_{share}.png"
+        plot_score_by_n(
+            options.images / name, curves, title=f"Miniature world, {options.heldout} held-out problems",
+            ylabel=title, xlabel="optimiser steps",
+        )  # fmt: skip
+    print(markdown_table(["variant", "share of", "seeds", "before", "after", "95 % interval"], rows))
+    seconds = statistics.fmean(result["seconds"] for result in results)
+    print(
+        f"{options.steps} steps of {options.completions} completions, learning rate {options.learning_rate:g}; "
+        f"{os.cpu_count()} CPU cores, {platform.machine()}, torch {torch.__version__}; {seconds:.0f} s a run"
+    )
+
+
+def interval(values: list[float]) -> tuple[float, float]:
+    """95 % interval of the mean over a few seeds, by Student's t."""
+    if len(values) < 2:
+        return values[0], values[0]
+    from scipy import stats
+
+    middle = statistics.fmean(values)
+    half = stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
+    return middle - half, middle + half
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quickstart", type=Path, default=Path("outputs/quickstart"), help="what the quickstart made")
+    parser.add_argument("--output", type=Path, default=Path("outputs/step_grpo"), help="where results go")
+    parser.add_argument("--images", type=Path, default=None, help="where plots go; default: the output")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=60, help="optimiser steps a run")
+    parser.add_argument("--every", type=int, default=15, help="steps between examinations")
+    parser.add_argument("--completions", type=int, default=64, help="completions a step, in groups of 8")
+    parser.add_argument("--problems", type=int, default=512, help="problems to learn on")
+    parser.add_argument("--heldout", type=int, default=64, help="problems to be examined on")
+    parser.add_argument("--learning_rate", type=float, default=3e-4)
+    parser.add_argument("--mode", default="full", help="parts of the verifier's rationales")
+    options = parser.parse_args()
+    options.images = options.images or options.output
+    options.output.mkdir(parents=True, exist_ok=True)
+    options.images.mkdir(parents=True, exist_ok=True)
+    path = options.output / "results.jsonl"
+    settings = {
+        name: getattr(options, name)
+        for name in ("steps", "every", "completions", "problems", "heldout", "learning_rate", "mode")
+    }
+    results = [row for _, row in iter_written_rows(path)] if path.exists() else []
+    results = [row for row in results if row["settings"] == settings]
+    done = {(result["variant"], result["seed"]) for result in results}
+    with (
+        JsonlWriter(path) as file,
+        GenPRM.from_pretrained(options.quickstart / "genprm", mode=options.mode, max_step_tokens=320) as prm,
+    ):
+        for seed in range(options.seeds):
+            for variant in VARIANTS:
+                if (variant, seed) in done:
+                    continue
+                print(f"{variant}, seed {seed}", flush=True)
+                started = time.monotonic()
+                marks = train(options, prm, variant, seed)
+                row = {
+                    "variant": variant, "seed": seed, "settings": settings, "marks": marks,
+                    "seconds": time.monotonic() - started,
+                }  # fmt: skip
+                file.write(row)
+                results.append(row)
+                print(json.dumps(marks[-1]), flush=True)
+    summarise(options, results)
+
+
+if __name__ == "__main__":
+    main()
