@@ -203,6 +203,30 @@ def step_auroc(labels: Sequence[bool], rewards: Sequence[float]) -> float | None
     return float(roc_auc_score([bool(label) for label in labels], rewards))
 
 
+def best_step_accuracy(labels: Sequence[bool], rewards: Sequence[float]) -> tuple[float, float]:
+    """The threshold that judges the most steps rightly, and the share of them in [0, 1].
+
+    A step whose reward is below the threshold is judged wrong. Among equals, the threshold nearest to 0.5.
+
+    Args:
+        labels: Whether each step is right. Shape (S,), at least one.
+        rewards: The steps' rewards. Shape (S,).
+
+    Raises:
+        ValueError: The lengths differ, or there are no steps.
+    """
+    if len(labels) != len(rewards) or not len(labels):
+        raise ValueError(f"{len(labels)} labels for {len(rewards)} rewards; at least one of each is needed")
+    truth, values = np.asarray(labels, dtype=bool), np.asarray(rewards, dtype=float)
+    distinct = np.unique(values)
+    # 0.5 is one of the candidates, since between two rewards all thresholds judge the same.
+    candidates = np.concatenate([distinct, [np.nextafter(distinct[-1], math.inf), 0.5]])
+    right, wrong = np.sort(values[truth]), np.sort(values[~truth])
+    hits = len(right) - np.searchsorted(right, candidates) + np.searchsorted(wrong, candidates)
+    best = candidates[hits == hits.max()]
+    return float(best[np.argmin(np.abs(best - 0.5))]), float(hits.max() / len(truth))
+
+
 def calibration_error(labels: Sequence[bool], probabilities: Sequence[float], bins: int = 10) -> float | None:
     """Expected calibration error (Guo et al. 2017, arXiv 1706.04599): how far P(Yes) is from the share of right steps.
 

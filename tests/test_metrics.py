@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from genprm_trl.metrics import (
     average_scores,
+    best_step_accuracy,
     best_threshold,
     bootstrap_interval,
     calibration_error,
@@ -165,3 +166,24 @@ def test_calibration_error_by_hand():
     assert calibration_error([], []) is None
     with pytest.raises(ValueError, match=r"in \[0, 1\]"):
         calibration_error([True], [math.nan])
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.booleans(), st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0])), min_size=1, max_size=8))
+def test_best_step_accuracy_is_the_best_of_all_thresholds(steps):
+    labels, rewards = zip(*steps, strict=True)
+
+    def accuracy(threshold):
+        return np.mean([(reward >= threshold) == label for label, reward in steps])
+
+    threshold, best = best_step_accuracy(labels, rewards)
+    assert best == pytest.approx(accuracy(threshold))
+    assert best == pytest.approx(max(accuracy(t) for t in (0, 0.1, 0.3, 0.5, 0.6, 0.8, 1.0, 1.1)))
+
+
+def test_best_step_accuracy_by_hand():
+    assert best_step_accuracy([True, True, False], [0.9, 0.3, 0.2]) == (0.3, 1.0)
+    assert best_step_accuracy([True, False], [0.9, 0.2]) == (0.5, 1.0)
+    for labels, rewards in (([], []), ([True], [0.1, 0.2])):
+        with pytest.raises(ValueError, match="at least one"):
+            best_step_accuracy(labels, rewards)

@@ -13,6 +13,7 @@ from genprm_trl.errors import ConfigError
 from genprm_trl.generation.backends import open_generator
 from genprm_trl.model_settings import ModelSettings
 from genprm_trl.protocol.genprm import MODES
+from genprm_trl.sandbox import FusionSandbox
 from tests.tiny_models import tiny_model, tiny_tokenizer
 
 
@@ -48,7 +49,7 @@ def test_options_reach_the_verifier(model_dir: Path, tmp_path: Path) -> None:
 def test_every_option_is_either_part_of_the_settings_or_known_to_change_no_verdict(model_dir: Path) -> None:
     names = {field.name for field in dataclasses.fields(VerifierOptions)}
     decisive = set(VerifierOptions(model=str(model_dir)).what_decides_verdicts())
-    assert names - decisive == {"max_chains", "batch_size", "device", "server_url"}
+    assert names - decisive == {"max_chains", "batch_size", "device", "server_url", "sandbox"}
 
 
 def test_a_verifier_that_cannot_be_made_leaves_no_open_generator(
@@ -67,3 +68,10 @@ def test_a_verifier_that_cannot_be_made_leaves_no_open_generator(
         load_verifier(VerifierOptions(model=str(model_dir), chat_template_path=str(broken)))
     [generator] = opened
     assert generator._closed
+
+
+def test_code_runs_where_the_option_says(model_dir: Path) -> None:
+    with load_verifier(VerifierOptions(model=str(model_dir), sandbox="http://127.0.0.1:1")) as prm:
+        assert isinstance(prm.sandbox, FusionSandbox)
+    with pytest.raises(ConfigError, match="sandbox must be local or an address"):
+        load_verifier(VerifierOptions(model=str(model_dir), sandbox="127.0.0.1:1"))

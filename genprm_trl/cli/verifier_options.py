@@ -6,12 +6,14 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from genprm_trl.cli.generator_options import OPERATIONAL, GeneratorOptions
+from genprm_trl.errors import ConfigError
 
 if TYPE_CHECKING:
+    from genprm_trl.sandbox.base import Sandbox
     from genprm_trl.verifier import GenPRM
 
 # What changes how fast verdicts come, or where they are made, and not what they say.
-_OPERATIONAL = (*OPERATIONAL, "max_chains")
+_OPERATIONAL = (*OPERATIONAL, "max_chains", "sandbox")
 
 
 @dataclass
@@ -48,6 +50,13 @@ class VerifierOptions(GeneratorOptions):
     max_step_tokens: int = field(default=2048, metadata={"help": "Bound on the tokens of one step's rationale."})
     max_chains: int | None = field(
         default=None, metadata={"help": "Rationales in flight at once. Default: what keeps the generator busy."}
+    )
+    sandbox: str = field(
+        default="local",
+        metadata={
+            "help": "Where code runs: local, on this machine, or the address of a SandboxFusion server (extra: "
+            "fusion)."
+        },
     )
     turn_opening: str | None = field(
         default=None,
@@ -94,4 +103,16 @@ def load_verifier(options: VerifierOptions) -> GenPRM:
         adaptive_error=options.adaptive_error,
         seed=options.seed,
         max_chains="auto" if options.max_chains is None else options.max_chains,
+        sandbox=_open_sandbox(options.sandbox),
     )
+
+
+def _open_sandbox(place: str) -> Sandbox | None:
+    """The sandbox of an option; None leaves it to the verifier, which starts a local one if its mode executes code."""
+    if place == "local":
+        return None
+    if not place.startswith(("http://", "https://")):
+        raise ConfigError(f"sandbox must be local or an address that starts with http:// or https://, not {place!r}")
+    from genprm_trl.sandbox import FusionSandbox
+
+    return FusionSandbox(place)

@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genprm_trl.errors import DataError
+from genprm_trl.errors import ConfigError, DataError
 from genprm_trl.formats import to_processbench
 from genprm_trl.loading import load_solutions
-from genprm_trl.records import Solution
+from genprm_trl.records import Solution, Verdict
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -59,6 +59,20 @@ def as_test_split(rows: Any) -> dict[str, Dataset]:
 def encode_solution(problem: str, steps: list[str], identifier: str) -> str:
     """A solution as the text of a request to the model `genprm`. The id is part of it: chains are seeded by it."""
     return json.dumps({"id": identifier, "problem": problem, "steps": list(steps)}, ensure_ascii=False)
+
+
+def read_verdict(text: str) -> Verdict:
+    """The verdict that the model `genprm` has answered.
+
+    Raises:
+        ConfigError: The text is something else: another model has answered.
+    """
+    try:
+        return Verdict.from_dict(json.loads(text))
+    except (ValueError, RecursionError, DataError):
+        raise ConfigError(
+            "this task is for verifiers: run it with --model genprm (the model answered something else than a verdict)"
+        ) from None
 
 
 def decode_solution(text: str) -> Solution | None:

@@ -1,0 +1,128 @@
+"""A verifier from a mapping of arguments, as the harness's command line gives them: in this process or a server's."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import types
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from genprm_trl.cli.options import suggestion
+from genprm_trl.cli.verifier_options import VerifierOptions, load_verifier
+from genprm_trl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from genprm_trl.client import VerifierClient
+    from genprm_trl.verifier import GenPRM
+
+# What a request to a server may ask for; the rest is the server's own.
+_OF_REQUESTS = ("n", "mode", "stop", "adaptive", "threshold", "seed")
+_SAMPLING = ("temperature", "top_p", "top_k")
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Which verifier judges, and how it is asked.
+
+    Attributes:
+        options: The options of `genprm verify`, of a verifier in this process; None for one on servers.
+        servers: Addresses of `genprm serve`.
+        requested: What servers are asked for.
+    """
+
+    options: VerifierOptions | None
+    servers: tuple[str, ...] = ()
+    requested: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def of(cls, arguments: Mapping[str, Any], where: str = "--model_args") -> Judge:
+        """Checks the arguments.
+
+        Args:
+            arguments: `pretrained` (or `model`) and any option of `genprm verify`; or `server`, an address of
+                `genprm serve` or several with blanks between, and n, mode, stop, adaptive, threshold, seed.
+            where: What messages call the arguments.
+
+        Raises:
+            ConfigError: An argument is unknown, missing or of the wrong type.
+        """
+        given = dict(arguments)
+        servers = given.pop("server", None)
+        if servers is not None:
+            listed = servers.split() if isinstance(servers, str) else list(servers)
+            for name in given:
+                if name not in _OF_REQUESTS:
+                    raise ConfigError(
+                        f"{where}: '{name}' is the server's to say; a request may have {', '.join(_OF_REQUESTS)}"
+                    )
+            return cls(None, tuple(listed), given)
+        if "pretrained" in given:
+            given["model"] = given.pop("pretrained")
+        if not given.get("model"):
+            raise ConfigError(f"{where}: needs pretrained=MODEL, or server=URL of a `genprm serve`")
+        hints = get_type_hints(VerifierOptions)
+        for name, value in given.items():
+            if name not in hints:
+                raise ConfigError(f"{where}: no argument '{name}'{suggestion(name, hints)}")
+            given[name] = _as(hints[name], value, f"{where}: {name}")
+        return cls(VerifierOptions(**given))
+
+    def settings(self) -> dict[str, Any]:
+        """What decides the verdicts, as JSON values."""
+        if self.options is not None:
+            return dict(self.options.what_decides_verdicts())
+        return {"server": list(self.servers), **self.requested}
+
+    def with_sampling(self, changes: Mapping[str, Any]) -> Judge:
+        """The judge with another temperature, top_p or top_k.
+
+        Raises:
+            ConfigError: It is another setting, or the judge is on a server.
+        """
+        if not changes:
+            return self
+        for name in changes:
+            if name not in _SAMPLING:
+                raise ConfigError(
+                    f"--gen_kwargs: the model genprm takes {', '.join(_SAMPLING)}, not '{name}'; everything else is a "
+                    "model argument, such as max_step_tokens"
+                )
+        if self.options is None:
+            raise ConfigError("--gen_kwargs: sampling is the server's to say")
+        hints = get_type_hints(VerifierOptions)
+        values = {name: _as(hints[name], value, f"--gen_kwargs: {name}") for name, value in changes.items()}
+        return dataclasses.replace(self, options=dataclasses.replace(self.options, **values))
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[GenPRM | VerifierClient]:
+        """The verifier, at work until the block ends."""
+        if self.options is not None:
+            with load_verifier(self.options) as prm:
+                yield prm
+        else:
+            from genprm_trl.client import VerifierClient
+
+            yield VerifierClient(list(self.servers), **self.requested)
+
+
+def _as(hint: Any, value: Any, name: str) -> Any:
+    """The value as an option of the type; the harness reads `n=8` as a number and `mode=full` as text."""
+    allowed = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    if value is None and type(None) in allowed:
+        return None
+    for kind in allowed:
+        if get_origin(kind) is Literal:
+            if value in get_args(kind):
+                return value
+            raise ConfigError(f"{name} must be one of {', '.join(map(str, get_args(kind)))}, not {value!r}")
+        base = get_origin(kind) or kind
+        if isinstance(value, base) and (base is bool or not isinstance(value, bool)):
+            return value
+        if base is float and isinstance(value, int) and not isinstance(value, bool):
+            return float(value)
+        if base is str and isinstance(value, int | float) and not isinstance(value, bool):
+            return str(value)  # a directory named by a number
+    expected = " or ".join(getattr(kind, "__name__", str(kind)) for kind in allowed if kind is not type(None))
+    raise ConfigError(f"{name} must be {expected}, not {value!r}")

@@ -1,0 +1,132 @@
+"""The model `genprm` of the lm-evaluation-harness: a request is a solution, the answer its verdict."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import LM, CacheHook
+
+from genprm_trl.errors import ConfigError
+from genprm_trl.harness.data import decode_solution
+from genprm_trl.harness.judge import Judge
+from genprm_trl.records import Solution
+
+_NOT_SAMPLING = ("until", "do_sample")
+_SETTINGS_KEY = "genprm settings"
+
+
+class GenPRMJudge(LM):
+    """A `GenPRM` as the harness sees it: text in, text out.
+
+    The text of a request is a solution (`harness.data.encode_solution`), the answer a verdict as `genprm verify`
+    writes it, with all rationales, code and outputs. It is for the tasks that are made so: `processbench_genprm`,
+    `best_of_n`.
+
+    Args:
+        batch_size: Sequences a batch of the generator. The harness gives 1 where the user says nothing, so 1 stands
+            for the generator's own size, as `auto` does.
+        max_batch_size: Not used: batches have the size that is asked for.
+        device: Device of the model. The harness gives cuda:0 where the user says nothing, so that stands for the
+            generator's own choice.
+        arguments: See `Judge.of`: `pretrained` and the options of `genprm verify` (n, mode, backend, sandbox,
+            temperature, ...), or `server`.
+
+    Raises:
+        ConfigError: An argument is unknown, missing or of the wrong type.
+    """
+
+    def __init__(
+        self,
+        batch_size: int | str | None = None,
+        max_batch_size: int | None = None,
+        device: str | None = None,
+        **arguments: Any,
+    ):
+        super().__init__()
+        if "server" not in arguments:
+            if str(batch_size) not in ("None", "1") and not str(batch_size).startswith("auto"):
+                try:
+                    arguments["batch_size"] = int(str(batch_size))
+                except ValueError:
+                    raise ConfigError(f"--batch_size must be a number or auto, not {batch_size!r}") from None
+            if device not in (None, "cuda:0"):
+                arguments["device"] = device
+        self._judge = Judge.of(arguments)
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """Judges the requests' solutions; equal ones once. Verdicts go to the harness's cache as they finish.
+
+        Raises:
+            ConfigError: A request is no solution, or asks for what the verifier does not have.
+        """
+        by_sampling: dict[str, list[int]] = {}
+        for index, request in enumerate(requests):
+            by_sampling.setdefault(json.dumps(_sampling(request.args[1]), sort_keys=True), []).append(index)
+        solutions = [_solution(request) for request in requests]
+        answers = [""] * len(requests)
+        for sampling, indices in by_sampling.items():
+            places: dict[tuple[str, str], list[int]] = {}
+            for index in indices:
+                places.setdefault((solutions[index].id, solutions[index].digest), []).append(index)
+            todo = [solutions[first] for first, *_ in places.values()]
+            with self._judge.with_sampling(json.loads(sampling)).open() as prm:
+                for verdict in prm.verify_all(todo, progress=not disable_tqdm):
+                    answer = json.dumps(verdict.to_dict(), ensure_ascii=False)
+                    for index in places[verdict.id, verdict.solution_digest]:
+                        answers[index] = answer
+                        self.cache_hook.add_partial("generate_until", requests[index].args, answer)
+        return answers
+
+    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
+        raise ConfigError("the model genprm judges solutions; it has no likelihood of other texts")
+
+    def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
+        raise ConfigError("the model genprm judges solutions; it has no likelihood of other texts")
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """The solution alone: the verifier makes its conversation itself."""
+        return chat_history[-1]["content"]
+
+    @property
+    def tokenizer_name(self) -> str:
+        return "genprm"
+
+    def get_model_info(self) -> dict[str, Any]:
+        """What the harness writes into its results: everything that decides the verdicts."""
+        return {"genprm": self._judge.settings()}
+
+    def set_cache_hook(self, cache_hook: CacheHook) -> None:
+        """Takes a cache, unless it holds another verifier's verdicts: the harness's keys say nothing of the model.
+
+        Raises:
+            ConfigError: It does.
+        """
+        cached = cache_hook.dbdict
+        if cached is not None:
+            now = json.loads(json.dumps(self._judge.settings()))
+            before = cached.get(_SETTINGS_KEY, now)
+            if before != now:
+                changed = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
+                raise ConfigError(
+                    f"--use_cache: {cached.filename} holds verdicts made with another {', '.join(changed)}; choose "
+                    "another one"
+                )
+            cached[_SETTINGS_KEY] = now
+        super().set_cache_hook(cache_hook)
+
+
+def _solution(request: Instance) -> Solution:
+    solution = decode_solution(request.args[0])
+    if solution is None:
+        raise ConfigError(
+            "the model genprm judges solutions, and a request of the task is something else: run it on "
+            "processbench_genprm or best_of_n, without --system_instruction and few-shot examples"
+        )
+    return solution
+
+
+def _sampling(generation: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in generation.items() if name not in _NOT_SAMPLING}

@@ -1,0 +1,141 @@
+"""ProcessBench for verifiers: what the model `genprm` answers, scored as rewards of steps."""
+
+import math
+
+from genprm_trl.chain_metrics import processbench_estimates
+from genprm_trl.harness.data import encode_solution, read_verdict
+from genprm_trl.metrics import (
+    best_step_accuracy,
+    best_threshold,
+    calibration_error,
+    prediction_from_rewards,
+    step_auroc,
+)
+
+
+def doc_to_text(doc):
+    return encode_solution(doc["problem"], doc["steps"], doc["id"])
+
+
+# The two filters: one verdict read as one verifier of N chains, or as N verifiers of one chain each. What they keep of
+# it goes to the logged samples, which have the whole verdict beside it.
+
+
+def averaged(resps, docs):
+    """Maj@N: rewards averaged over the chains."""
+    return [_kept(verdict, [verdict.prediction], verdict.rewards) for verdict in _verdicts(resps)]
+
+
+def each_chain(resps, docs):
+    """Pass@1: every chain by itself."""
+    kept = []
+    for verdict in _verdicts(resps):
+        chains = [[judgement.reward for judgement in chain] for chain in verdict.chains]
+        kept.append(_kept(verdict, [prediction_from_rewards(chain, verdict.threshold) for chain in chains], None))
+    return kept
+
+
+def _verdicts(resps):
+    return [read_verdict(texts[0]) for texts in resps]
+
+
+def _kept(verdict, predictions, rewards):
+    statuses = [judgement.status for chain in verdict.chains for judgement in chain]
+    unread = sum(status not in ("ok", "fallback") for status in statuses)
+    return {
+        "predictions": predictions,
+        "rewards": rewards,
+        "threshold": verdict.threshold,
+        "no_verdict": 100 * unread / max(len(statuses), 1),
+    }
+
+
+def process_results(doc, results):
+    [kept] = results
+    item = {"label": doc["label"], **{name: kept[name] for name in ("predictions", "rewards", "threshold")}}
+    # Errors are metrics of their own, as in utils.py.
+    names = _ESTIMATES if kept["rewards"] is None else (*_ESTIMATES, *_OF_REWARDS)
+    return {**dict.fromkeys(names, item), "no_verdict": kept["no_verdict"]}
+
+
+def _estimate(items, name):
+    # With adaptive N some have more chains than others.
+    fewest = min(len(item["predictions"]) for item in items)
+    predictions = [item["predictions"][:fewest] for item in items]
+    return processbench_estimates([item["label"] for item in items], predictions)[name]
+
+
+def error_acc(items):
+    return _estimate(items, "error_acc").value
+
+
+def error_acc_stderr(items):
+    return _estimate(items, "error_acc").stderr
+
+
+def correct_acc(items):
+    return _estimate(items, "correct_acc").value
+
+
+def correct_acc_stderr(items):
+    return _estimate(items, "correct_acc").stderr
+
+
+def f1(items):
+    return _estimate(items, "f1").value
+
+
+def f1_stderr(items):
+    return _estimate(items, "f1").stderr
+
+
+def _best(items):
+    try:
+        return best_threshold([item["label"] for item in items], [item["rewards"] for item in items])
+    except ValueError:  # a class is missing, or stop=first_error has left out steps
+        return math.nan, math.nan
+
+
+def best_threshold_(items):
+    return _best(items)[0]
+
+
+def best_f1(items):
+    return _best(items)[1]
+
+
+def _steps(items):
+    """The steps whose truth is known, those up to the first wrong one: whether each is right, and its reward."""
+    right, rewards = [], []
+    for item in items:
+        label = item["label"]
+        known = len(item["rewards"]) if label == -1 else min(label + 1, len(item["rewards"]))
+        right += [step != label for step in range(known)]
+        rewards += item["rewards"][:known]
+    return right, rewards
+
+
+def _per_cent(value):
+    return math.nan if value is None else 100 * value
+
+
+def step_auroc_(items):
+    return _per_cent(step_auroc(*_steps(items)))
+
+
+def step_ece(items):
+    return _per_cent(calibration_error(*_steps(items)))
+
+
+def step_acc(items):
+    right, rewards = _steps(items)
+    hits = [(reward >= items[0]["threshold"]) == truth for truth, reward in zip(right, rewards, strict=True)]
+    return 100 * math.fsum(hits) / len(hits)
+
+
+def best_step_acc(items):
+    return 100 * best_step_accuracy(*_steps(items))[1]
+
+
+_ESTIMATES = ("error_acc", "error_acc_stderr", "correct_acc", "correct_acc_stderr", "f1", "f1_stderr")
+_OF_REWARDS = ("best_f1", "best_threshold", "step_acc", "best_step_acc", "step_auroc", "step_ece")
