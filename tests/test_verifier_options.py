@@ -52,6 +52,19 @@ def test_every_option_is_either_part_of_the_settings_or_known_to_change_no_verdi
     assert names - decisive == {"max_chains", "batch_size", "device", "server_url", "sandbox"}
 
 
+def test_servers_and_their_backend_go_together(model_dir: Path) -> None:
+    with pytest.raises(ConfigError, match="server_url is for --backend server, not for transformers"):
+        load_verifier(VerifierOptions(model=str(model_dir), server_url=["http://localhost:8000"]))
+    with pytest.raises(ConfigError, match="--backend server needs server_url"):
+        load_verifier(VerifierOptions(model=str(model_dir), backend="server"))
+    options = VerifierOptions(
+        model=str(model_dir), backend="server", server_url=["http://localhost:1"], backend_options={"timeout": 9}
+    )
+    assert options.generator_options() == {"urls": ["http://localhost:1"], "timeout": 9}
+    # Where the text is made, and how patiently one waits for it, changes no verdict.
+    assert options.what_decides_verdicts()["backend_options"] == {}
+
+
 def test_a_verifier_that_cannot_be_made_leaves_no_open_generator(
     model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -69,7 +69,15 @@ class GeneratorOptions:
         return {**settings, "model_files": model_fingerprint(self.model)}
 
     def generator_options(self) -> dict[str, Any]:
-        """What `open_generator` is given besides model, tokenizer and backend."""
+        """What `open_generator` is given besides model, tokenizer and backend.
+
+        Raises:
+            ConfigError: Servers are named for another backend, or none for this one.
+        """
+        if self.server_url is not None and self.backend in ("transformers", "vllm"):
+            raise ConfigError(f"server_url is for --backend server, not for {self.backend}")
+        if not self.server_url and self.backend == "server" and "urls" not in self.backend_options:
+            raise ConfigError("--backend server needs server_url, the base URLs of the servers")
         options: dict[str, Any] = {
             "device": self.device,
             "dtype": self.dtype if self.dtype != "auto" else None,  # the default of every backend

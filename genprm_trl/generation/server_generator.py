@@ -54,7 +54,8 @@ _CONNECT_TIMEOUT = 10.0
 # A server may ask for time, but not for ever.
 _LONGEST_RETRY_AFTER = 120.0
 _OVERLOADED = (429, 503)
-_WORTH_ANOTHER_TRY = (408, 409, 425, 500, 502, 504)
+# Of the first three it is the server that is at fault: it wanted no key and had the model at the start.
+_WORTH_ANOTHER_TRY = (401, 403, 404, 408, 409, 425, 500, 502, 504)
 
 _PROBE_TEXT = "Question: What is 12 + 30?\n\n12 + 30 = 42. Step 2: 42"
 _PROBE = SamplingParams(max_new_tokens=12, temperature=0.0, logprobs=1)

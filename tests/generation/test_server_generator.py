@@ -208,6 +208,8 @@ async def test_servers_that_stay_away_end_the_run(engine: TransformersGenerator)
         answers(504),
         answers(503),
         answers(408),
+        answers(401),
+        answers(404),
         hangs_up,
         breaks_off,
         says("<html>an error page</html>", "text/html"),
