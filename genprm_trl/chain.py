@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
-from genprm_trl.chat import ChatFormat, Conversation
+from genprm_trl.chat import ChatFormat, Conversation, TokenKind
 from genprm_trl.errors import GenPRMError
 from genprm_trl.generation.base import GenerationResult, Generator, SamplingParams
 from genprm_trl.protocol.base import (
@@ -165,6 +165,10 @@ class Chain(Generic[EndT]):
                 case Judge():
                     passage.text = conversation.turn_text
                     return action, passage
+
+    def tokens(self) -> tuple[list[int], list[TokenKind]]:
+        """The conversation so far as training sees it: see `Conversation.finished`."""
+        return self._conversation.finished()
 
     async def close(self) -> None:
         """Ends the script and frees the session. Safe to call twice."""

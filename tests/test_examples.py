@@ -61,3 +61,18 @@ def test_the_training_example_runs_on_a_few_rows(tmp_path, monkeypatch) -> None:
     assert load_settings(tmp_path / "model") == ModelSettings()
     assert json.loads((tmp_path / "model" / "config.json").read_text(encoding="utf-8"))["model_type"] == "qwen2"
     assert trainer.state.global_step == 1
+
+
+def test_the_example_of_reinforcement_runs_on_a_few_rows(tmp_path, monkeypatch) -> None:
+    # Of a random model that writes until its context is full.
+    copy.deepcopy(tiny_model(max_context=256)).save_pretrained(tmp_path / "base")
+    tiny_tokenizer().save_pretrained(tmp_path / "base")
+    rows = [{"id": str(n), "problem": "p", "steps": ["a", "b"], "label": n % 3 - 1} for n in range(8)]
+    write_jsonl(tmp_path / "solutions.jsonl", rows)
+    words = [tmp_path / "solutions.jsonl", tmp_path / "base", tmp_path / "model"]
+    monkeypatch.setattr("sys.argv", ["verifier_grpo.py", *map(str, words)])
+    monkeypatch.chdir(tmp_path)
+    trainer = runpy.run_path(str(ROOT / "examples" / "verifier_grpo.py"))["trainer"]
+    assert trainer.state.global_step == 1
+    assert trainer.args.generation_batch_size == 8 * trainer.num_generations
+    assert load_settings(tmp_path / "model") == ModelSettings()

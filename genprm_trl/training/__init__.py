@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from genprm_trl.training.prm import PRMConfig, PRMTrainer
     from genprm_trl.training.sft import GenPRMConfig, GenPRMTrainer
     from genprm_trl.training.step_grpo import StepGRPOConfig, StepGRPOTrainer
+    from genprm_trl.training.verifier_rl import VerifierRollout, verifier_dataset
 
 _HOME_OF = {
     "GenPRMConfig": "genprm_trl.training.sft",
@@ -19,6 +20,8 @@ _HOME_OF = {
     "PRMTrainer": "genprm_trl.training.prm",
     "StepGRPOConfig": "genprm_trl.training.step_grpo",
     "StepGRPOTrainer": "genprm_trl.training.step_grpo",
+    "VerifierRollout": "genprm_trl.training.verifier_rl",
+    "verifier_dataset": "genprm_trl.training.verifier_rl",
 }
 
 __all__ = [
@@ -29,6 +32,8 @@ __all__ = [
     "PRMTrainer",
     "StepGRPOConfig",
     "StepGRPOTrainer",
+    "VerifierRollout",
+    "verifier_dataset",
 ]
 
 
