@@ -120,6 +120,8 @@ def _as(hint: Any, value: Any, name: str) -> Any:
         base = get_origin(kind) or kind
         if isinstance(value, base) and (base is bool or not isinstance(value, bool)):
             return value
+        if base is list and isinstance(value, str):
+            return value.split()  # the harness splits at commas, so several are set apart by blanks
         if base is float and isinstance(value, int) and not isinstance(value, bool):
             return float(value)
         if base is str and isinstance(value, int | float) and not isinstance(value, bool):
