@@ -1,5 +1,6 @@
 """ProcessBench for verifiers: what the model `genprm` answers, scored as rewards of steps."""
 
+import json
 import math
 
 from genprm_trl.chain_metrics import processbench_estimates
@@ -42,16 +43,18 @@ def _verdicts(resps):
 def _kept(verdict, predictions, rewards):
     statuses = [judgement.status for chain in verdict.chains for judgement in chain]
     unread = sum(status not in ("ok", "fallback") for status in statuses)
-    return {
+    # As JSON: the harness logs what is no text by its Python form.
+    kept = {
         "predictions": predictions,
         "rewards": rewards,
         "threshold": verdict.threshold,
         "no_verdict": 100 * unread / max(len(statuses), 1),
     }
+    return json.dumps(kept)
 
 
 def process_results(doc, results):
-    [kept] = results
+    kept = json.loads(results[0])
     item = {"label": doc["label"], **{name: kept[name] for name in ("predictions", "rewards", "threshold")}}
     # Errors are metrics of their own, as in utils.py.
     names = _ESTIMATES if kept["rewards"] is None else (*_ESTIMATES, *_OF_REWARDS)

@@ -155,7 +155,7 @@ def test_scores_of_rewards_by_hand(processbench_dir):
         kept = {
             "predictions": [_first_below(row)], "rewards": row, "threshold": 0.5, "no_verdict": 0.0
         }  # fmt: skip
-        for name, value in task.process_results({"label": label}, [kept]).items():
+        for name, value in task.process_results({"label": label}, [json.dumps(kept)]).items():
             values.setdefault(name, []).append(value)
     got = {name: task.aggregation()[name](items) for name, items in values.items()}
     # At 0.5: the wrong step of the second solution is missed, and the fourth is flagged; right 0.9 0.8 0.7, not 0.4.
