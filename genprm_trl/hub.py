@@ -6,9 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from genprm_trl.errors import ConfigError
 from genprm_trl.version import __version__
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
 
 _CITATION = """\
 @article{zhao2025genprm,
@@ -64,12 +68,18 @@ class MeasuredScore:
         metric: Name of the score.
         value: Its value in per cent.
         setting: How it was measured, such as `full, Maj@8`.
+        hub_id: The data set's id on the Hub, or a word for where else it is from.
+        split: Of a data set on the Hub.
+        stderr: The value's standard error, if it is known.
     """
 
     dataset: str
     metric: str
     value: float
     setting: str
+    hub_id: str = "genprm-trl"
+    split: str | None = None
+    stderr: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,22 +125,11 @@ def write_model_card(model_dir: str | Path, content: CardContent) -> Path:
     Returns:
         The card's path.
     """
-    from huggingface_hub import EvalResult, ModelCard, ModelCardData
+    from huggingface_hub import ModelCard, ModelCardData
 
     from genprm_trl.report import markdown_table
 
-    results = [
-        EvalResult(
-            task_type="text-generation",
-            task_name="Step verification",
-            dataset_type="genprm-trl",
-            dataset_name=score.dataset,
-            metric_type=score.metric.casefold().replace(" ", "_"),
-            metric_name=f"{score.metric} ({score.setting})",
-            metric_value=round(score.value, 2),
-        )
-        for score in content.scores
-    ]
+    results = [_eval_result(score) for score in content.scores]
     card_data = ModelCardData(
         library_name="transformers",
         pipeline_tag="text-generation",
@@ -142,10 +141,7 @@ def write_model_card(model_dir: str | Path, content: CardContent) -> Path:
     )
     versions = {name: metadata.version(name) for name in ("trl", "transformers", "torch", "datasets")}
     facts = {**content.training, "genprm-trl": __version__, **versions}
-    measured = markdown_table(
-        ["data", "setting", "score", "value"],
-        [[score.dataset, score.setting, score.metric, f"{score.value:.1f}"] for score in content.scores],
-    )
+    measured = _table(content.scores)
     card = ModelCard.from_template(
         card_data,
         template_str=_BODY,
@@ -159,3 +155,88 @@ def write_model_card(model_dir: str | Path, content: CardContent) -> Path:
     path = Path(model_dir) / "README.md"
     card.save(path)
     return path
+
+
+_BEGIN, _END = "<!-- measured with lm_eval -->", "<!-- /measured with lm_eval -->"
+
+
+def add_scores(model_dir: str | Path, scores: Sequence[MeasuredScore]) -> Path:
+    """Puts scores into the card of a model directory: its table and its `model-index`. Makes a card if there is none.
+
+    Scores of the same data, setting and metric take the place of earlier ones; everything else stays.
+
+    Returns:
+        The card's path.
+
+    Raises:
+        ConfigError: The card that is there cannot be read.
+    """
+    from huggingface_hub import ModelCard, ModelCardData
+
+    path = Path(model_dir) / "README.md"
+    if path.exists():
+        try:
+            card = ModelCard.load(path)
+        except Exception as error:  # whatever a broken header makes of YAML and the Hub's checks
+            raise ConfigError(f"{path} cannot be read as a model card: {error}") from error
+    else:
+        data = ModelCardData(library_name="transformers", model_name=Path(model_dir).resolve().name)
+        card = ModelCard(f"---\n{data.to_yaml()}\n---\n\n# {data.model_name}\n")
+    card.data.model_name = card.data.model_name or Path(model_dir).resolve().name
+    new = [_eval_result(score) for score in scores]
+    replaced = {(result.dataset_name, result.metric_name) for result in new}
+    kept = [old for old in card.data.eval_results or [] if (old.dataset_name, old.metric_name) not in replaced]
+    card.data.eval_results = [*kept, *new]
+    before, _, rest = card.text.partition(_BEGIN)
+    earlier, _, after = rest.partition(_END)
+    names = {(score.dataset, score.setting, score.metric) for score in scores}
+    rows = [row for row in _table_rows(earlier) if tuple(row[:3]) not in names]
+    block = f"{_BEGIN}\n{_table(scores, rows)}{_END}"
+    if rest:
+        card.text = f"{before}{block}{after}"
+    elif "\n## Measured\n" in before:
+        head, tail = before.split("\n## Measured\n", 1)
+        card.text = f"{head}\n## Measured\n\n{block}\n{tail}"
+    else:
+        card.text = f"{before.rstrip()}\n\n## Measured\n\n{block}\n"
+    card.save(path)
+    return path
+
+
+def _eval_result(score: MeasuredScore) -> EvalResult:
+    from huggingface_hub import EvalResult
+
+    return EvalResult(
+        task_type="text-generation",
+        task_name="Step verification",
+        dataset_type=score.hub_id,
+        dataset_name=score.dataset,
+        # The Hub's library puts results under one heading by type, configuration and split, not by name.
+        dataset_config=score.dataset if score.split is None else None,
+        dataset_split=score.split,
+        metric_type=score.metric.casefold().replace(" ", "_"),
+        metric_name=f"{score.metric} ({score.setting})",
+        metric_value=round(score.value, 2),
+    )
+
+
+def _table(scores: Sequence[MeasuredScore], rows: Sequence[Sequence[str]] = ()) -> str:
+    """A table of scores after rows that are there already."""
+    from genprm_trl.report import markdown_table
+
+    new = [
+        [
+            score.dataset,
+            score.setting,
+            score.metric,
+            f"{score.value:.1f}" + (f" ± {score.stderr:.1f}" if score.stderr is not None else ""),
+        ]
+        for score in scores
+    ]
+    return markdown_table(["data", "setting", "score", "value"], [*rows, *new])
+
+
+def _table_rows(table: str) -> list[list[str]]:
+    """The rows of a table that `_table` made."""
+    lines = [line for line in table.splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines[2:]]

@@ -1,0 +1,35 @@
+"""Put numbers that lm_eval has measured into a model's card.
+
+MODEL is the model's directory. Its README.md gets the scores of the harness's results files as a table and as
+`model-index`, which the Hub shows; what else the card says stays. Results of another model are refused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class CardOptions:
+    """Options of `genprm card`."""
+
+    model: str = field(metadata={"help": "Directory of the model.", "positional": True})
+    results: list[str] = field(
+        metadata={"help": "What `lm_eval --output_path` wrote: files, or directories of which the newest is taken."}
+    )
+
+
+def run(options: CardOptions) -> None:
+    from pathlib import Path
+
+    from genprm_trl.errors import ConfigError
+    from genprm_trl.harness.results import read_scores
+    from genprm_trl.hub import add_scores
+
+    if not Path(options.model).is_dir():
+        raise ConfigError(f"{options.model} is not a directory")
+    scores = [score for results in options.results for score in read_scores(results, options.model)]
+    path = add_scores(options.model, scores)
+    for score in scores:
+        print(f"{score.dataset}: {score.metric} {score.value:.1f} ({score.setting})")
+    print(f"card: {path}")
