@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from genprm_trl.generation.base import FinishReason, GenerationResult, Generator, SamplingParams
+from genprm_trl.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from genprm_trl.generation.server_generator import ServerGenerator
@@ -29,12 +29,4 @@ __all__ = [
     "VLLMGenerator",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _PROVIDERS:
-        return getattr(import_module(_PROVIDERS[name], __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_exports(__name__, _PROVIDERS)

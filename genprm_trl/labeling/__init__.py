@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from genprm_trl.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from genprm_trl.labeling.progress import difference_labels, hard_labels, relative_progress
@@ -16,12 +17,4 @@ _HOME_OF = {
 
 __all__ = ["difference_labels", "hard_labels", "relative_progress"]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
-        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-    return getattr(import_module(_HOME_OF[name], __name__), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_exports(__name__, _HOME_OF)
