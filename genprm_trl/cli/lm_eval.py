@@ -27,7 +27,7 @@ def run_words(words: Sequence[str]) -> int | None:
         print(tasks_path())
         return 0
     if not words or list(words) in (["-h"], ["--help"]):
-        print((__doc__ or "").strip(), end="\n\n", flush=True)
+        print(f"usage: genprm lm-eval (--path | WORDS OF lm_eval ...)\n\n{(__doc__ or '').strip()}\n", flush=True)
     from genprm_trl.harness.command import run_harness
 
     run_harness(words or ["--help"])
