@@ -124,7 +124,8 @@ def vote_accuracy(
     """The expected accuracy of the vote of n solutions (self-consistency; Wang et al. 2022, arXiv 2203.11171).
 
     The mean over all subsets of size n of a pool, or over `max_subsets` drawn ones where there are more: without bias
-    in either case. Answers that are tied win with equal chance, as they do if the order of the solutions is random.
+    in either case. Answers that are tied win in proportion to their votes, which is how often each comes first and wins
+    `majority_vote` if the order of the solutions is random; without weights, tied answers win with equal chance.
 
     Args:
         answers: The answer of each solution of one problem's pool; equivalent answers must be equal. None does not
@@ -166,13 +167,12 @@ def vote_accuracy(
     # What the class of an answer is worth. A grader that is not transitive may call some of a class right alone.
     worth = (members * np.asarray(correct, dtype=float)[:, None]).sum(axis=0) / members.sum(axis=0)
     subsets = _subsets(size, n, max_subsets, seed)
-    totals, voted = votes[subsets].sum(axis=1), members[subsets].sum(axis=1) > 0
-    totals = np.where(voted, totals, -np.inf)
+    totals, count = votes[subsets].sum(axis=1), members[subsets].sum(axis=1)
+    totals = np.where(count > 0, totals, -np.inf)
     best = totals.max(axis=1, keepdims=True)
     # Sums of the same weights differ in their last digits by the order they are added in.
-    wins = voted & (totals >= best - 1e-12 * np.maximum(np.abs(best), 1))
-    number = wins.sum(axis=1)
-    return float(np.where(number > 0, (wins * worth).sum(axis=1) / np.maximum(number, 1), 0.0).mean())
+    chance = np.where(totals >= best - 1e-12 * np.maximum(np.abs(best), 1), count, 0)
+    return float(((chance * worth).sum(axis=1) / np.maximum(chance.sum(axis=1), 1)).mean())
 
 
 def _subsets(size: int, n: int, limit: int, seed: int) -> np.ndarray:

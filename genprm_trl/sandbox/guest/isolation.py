@@ -244,16 +244,20 @@ def searched() -> tuple[str, ...]:
     A development install puts a project's whole directory on the path, with whatever else lies there. To be called
     first once the libraries are imported, and before the root is hidden.
     """
+    entries = {os.path.realpath(path) for path in sys.path}
     installed = [os.path.realpath(p) for p in (sys.prefix, sys.base_prefix)]
     ours = __name__.partition(".")[0]
     modules = [m for name, m in sys.modules.items() if name.partition(".")[0] != ours]
-    needed = {os.path.realpath(file) for m in modules if (file := getattr(m, "__file__", None))}
+    files = {os.path.realpath(file) for m in modules if (file := getattr(m, "__file__", None))}
+    # The innermost directory is the one that a module comes from: the environment may lie within a project's directory.
+    within = ([entry for entry in entries if Path(file).is_relative_to(entry)] for file in files)
+    needed = {max(around, key=len) for around in within if around}
 
     def belongs(path: str) -> bool:
         real = Path(os.path.realpath(path))
         if {"site-packages", "dist-packages"} & {*Path(path).parts, *real.parts}:
             return True
-        return any(real.is_relative_to(p) for p in installed) or any(Path(n).is_relative_to(real) for n in needed)
+        return any(real.is_relative_to(p) for p in installed) or str(real) in needed
 
     return tuple(path for path in sys.path if Path(path).is_dir() and belongs(path))
 
