@@ -19,7 +19,7 @@ _Model = TypeVar("_Model", bound=PreTrainedModel)
 
 
 def tiny_config(tokenizer: PreTrainedTokenizerBase, hidden_size: int = 64, num_layers: int = 4) -> Qwen2Config:
-    """A Qwen2 configuration for the tokenizer: about 0.2M parameters, tied embeddings, a context of 2,048 tokens."""
+    """A Qwen2 configuration for the tokenizer: about 0.2M parameters, a context of 2,048 tokens."""
     # Copying a number is the skill that all else waits for: find a place in the text, read on from there. Four narrow
     # layers learn it within a million tokens; two wide ones do not in four. Attention must become sharp for it, which
     # takes long from weights as small as the default's (0.02 is meant for a hidden size in the thousands) and with
@@ -32,7 +32,7 @@ def tiny_config(tokenizer: PreTrainedTokenizerBase, hidden_size: int = 64, num_l
         num_attention_heads=4,
         num_key_value_heads=4,
         max_position_embeddings=MAX_CONTEXT,
-        tie_word_embeddings=True,
+        tie_word_embeddings=False,
         initializer_range=0.05,
         rope_parameters={"rope_type": "default", "rope_theta": 500.0},
         bos_token_id=None,
@@ -42,12 +42,21 @@ def tiny_config(tokenizer: PreTrainedTokenizerBase, hidden_size: int = 64, num_l
 
 
 def tiny_causal_lm(tokenizer: PreTrainedTokenizerBase, seed: int = 0) -> Qwen2ForCausalLM:
-    """A language model with random weights: the policy, the GenPRM and the direct baseline start from one."""
-    return _seeded(Qwen2ForCausalLM, tiny_config(tokenizer), seed)
+    """A language model with random weights: the policy, the GenPRM and the direct baseline start from one.
+
+    Its output embeddings start as a copy of the input embeddings and are free to part from them. A copied number is
+    then near its own token from the start, which two random tables must learn first. Tied tables would stay equal, and
+    push tokens that are read but never written, such as the interpreter's `True` and `False`, together in one
+    direction: most models trained so in trials could not tell them apart, and said Yes to everything.
+    """
+    model = _seeded(Qwen2ForCausalLM, tiny_config(tokenizer), seed)
+    with torch.no_grad():
+        model.lm_head.weight.copy_(model.model.embed_tokens.weight)
+    return model
 
 
 def tiny_token_classifier(tokenizer: PreTrainedTokenizerBase, seed: int = 0) -> Qwen2ForTokenClassification:
-    """A token classifier of the same size with two labels: the discriminative baseline starts from it."""
+    """A token classifier of the same layers with two labels: the discriminative baseline starts from it."""
     config = tiny_config(tokenizer)
     config.num_labels = 2
     return _seeded(Qwen2ForTokenClassification, config, seed)

@@ -74,12 +74,12 @@ class QuickstartPlan:
         mode_weights: Share of the training solutions that get a rationale of each form.
         epochs: Passes over the training data, the same for all three models.
         learning_rate: Peak learning rate; such tiny models want a large one.
-        batch_size: Solutions in an optimiser step of the GenPRM. The baselines, whose sequences are a fraction as
-            long, take twice as many.
+        batch_size: Solutions in an optimiser step of the GenPRM: few, since learning to copy takes a number of steps
+            rather than of solutions. The baselines, whose sequences are a fraction as long, take twice as many.
         chains: Rationales sampled for each solution.
     """
 
-    train_solutions: int = 7000
+    train_solutions: int = 3000
     error_share: float = 0.8
     heldout_solutions: int = 80
     natural_heldout: int = 30
@@ -89,7 +89,7 @@ class QuickstartPlan:
     )
     epochs: float = 2.5
     learning_rate: float = 3e-3
-    batch_size: int = 8
+    batch_size: int = 4
     chains: int = 8
 
 

@@ -67,11 +67,23 @@ def test_models_have_equal_size_and_weights_from_their_seed() -> None:
     model, again, other = (tiny_causal_lm(TOKENIZER, seed=seed) for seed in (1, 1, 2))
     classifier = tiny_token_classifier(TOKENIZER)
     assert 200_000 < model.num_parameters() < 400_000
-    assert abs(classifier.num_parameters() - model.num_parameters()) < 1000
+    assert classifier.model.num_parameters() == model.model.num_parameters()
     assert classifier.config.num_labels == 2
     assert model.config.max_position_embeddings == MAX_CONTEXT
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
     assert not torch.equal(model.lm_head.weight, other.lm_head.weight)
+
+
+def test_output_embeddings_start_at_the_input_embeddings_and_part_from_them(tmp_path) -> None:
+    model = tiny_causal_lm(TOKENIZER)
+    assert torch.equal(model.lm_head.weight, model.model.embed_tokens.weight)
+    ids = torch.tensor([TOKENIZER.encode("Step 1: 14 * 12 = 168")])
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    model(ids, labels=ids).loss.backward()
+    optimizer.step()
+    assert not torch.equal(model.lm_head.weight, model.model.embed_tokens.weight)
+    model.save_pretrained(tmp_path)
+    assert torch.equal(AutoModelForCausalLM.from_pretrained(tmp_path).lm_head.weight, model.lm_head.weight)
 
 
 def test_model_and_tokenizer_load_as_any_other(tmp_path) -> None:
