@@ -17,7 +17,8 @@ from genprm_trl.chat import ChatFormat, Conversation
 from genprm_trl.errors import ConfigError, DataError
 from genprm_trl.generation.base import SamplingParams
 from genprm_trl.model_settings import ModelSettings
-from genprm_trl.protocol.genprm import DIRECT_SYSTEM_PROMPT, OUTPUT_PREFIX, SYSTEM_PROMPT, GenPRMProtocol
+from genprm_trl.protocol.base import Append, Generate, Rewind
+from genprm_trl.protocol.genprm import DIRECT_SYSTEM_PROMPT, OUTPUT_END, OUTPUT_PREFIX, SYSTEM_PROMPT, GenPRMProtocol
 from genprm_trl.records import Solution
 from genprm_trl.rewards import rationale_format_reward, step_agreement_reward, verdict_agreement_reward
 from genprm_trl.sandbox import LocalSandbox
@@ -152,18 +153,23 @@ def test_what_a_fall_back_drops_is_not_part_of_the_rollout():
     assert judged.judgements[0].status == "fallback"
 
 
+class SecondThought(GenPRMProtocol):
+    """Lets the model write, drops it, and forces the very same text before it judges."""
+
+    def _judge_step(self, number):
+        yield Append("First ")
+        yield Generate(("\n",), 20)
+        written = yield Generate(("\n",), 20)
+        yield Rewind(2)
+        yield Append(written.text)
+        yield Generate((OUTPUT_END,), 20)
+        return 0.0, "ok"
+
+
 def test_a_forced_text_that_the_model_had_written_itself_is_still_forced():
-    """The dropped round began with the very tokens that the fall-back then forces."""
-
-    def copying(text: str) -> Any:
-        if text.endswith("step by step: "):
-            return ANALYSIS
-        if text.endswith("$\\boxed"):
-            return "{No}$\n</output>\n"
-        return Reply("<output>\n**Judgement**: nothing", ends=False)
-
-    judged = judge(copying, GenPRMProtocol("analysis_code"))
-    assert (0, OUTPUT_PREFIX) in stretches(judged)
+    replies = iter(["Yes\n", "No\n", "so</output>\n"])
+    judged = judge(lambda text: next(replies), SecondThought("direct"))
+    assert stretches(judged) == [(1, "Yes\n"), (0, "No\n"), (1, "so</output>\n"), (0, "<|im_end|>")]
 
 
 @pytest.mark.parametrize("share", [0.05, 0.3, 0.6, 0.95])
