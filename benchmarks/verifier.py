@@ -175,15 +175,17 @@ async def adaptive_section(setup: Setup, solutions: list[Solution], n: int) -> N
         await judge(prm, solutions[:4])
         for name, options in settings:
             counting.reset()
-            seconds, verdicts = await judge(prm.with_options(**options), solutions)
+            _, verdicts = await judge(prm.with_options(**options), solutions)
             full, full_tokens = full or verdicts, full_tokens or counting.tokens
             chains = sum(len(verdict.chains) for verdict in verdicts.values())
             judgements = sum(len(chain) for verdict in verdicts.values() for chain in verdict.chains)
             same = sum(verdicts[id].prediction == full[id].prediction for id in full)
             print(
                 f"  {name:30} chains {chains:5} of {n * len(solutions)}, step judgements {judgements:5}, "
-                f"tokens {counting.tokens:7} ({100 * (1 - counting.tokens / full_tokens):3.0f} % saved, "
-                f"{counting.ended} requests ended), {seconds:6.1f} s, predictions as in full: {same} of {len(full)}"
+                f"tokens {counting.tokens:7} ({100 * (1 - counting.tokens / full_tokens):3.0f} % saved; "
+                f"{counting.ended} requests ended half-way, not counted); predictions as in "
+                f"full: {same} of {len(full)}",
+                flush=True,
             )
 
 
@@ -201,7 +203,10 @@ def overhead_section() -> None:
         best = float("inf")
         for _ in range(3):
             model.tokens = model.requests = 0
-            seconds, _ = asyncio.run(judge(prm, solutions))
+            # Time of this process's only busy thread: what else the machine does is not in it.
+            started = time.process_time()
+            asyncio.run(judge(prm, solutions))
+            seconds = time.process_time() - started
             # What the scripted model itself takes is measured apart and left out.
             best = min(best, seconds - asyncio.run(alone(model, model.requests)))
         judged = steps(solutions) * n
@@ -213,13 +218,13 @@ def overhead_section() -> None:
 
 
 async def alone(model: ScriptedModel, requests: int) -> float:
-    """Seconds that the model takes for as many requests without a verifier."""
+    """Processor seconds that the model takes for as many requests without a verifier."""
     tokens, counted = model.tokens, model.requests
     params = SamplingParams(max_new_tokens=1)
-    started = time.perf_counter()
+    started = time.process_time()
     for _ in range(requests):
         await model.generate([1], params)
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
     model.tokens, model.requests = tokens, counted
     return seconds
 
