@@ -124,8 +124,8 @@ def vote_accuracy(
     """The expected accuracy of the vote of n solutions (self-consistency; Wang et al. 2022, arXiv 2203.11171).
 
     The mean over all subsets of size n of a pool, or over `max_subsets` drawn ones where there are more: without bias
-    in either case. Answers that are tied win in proportion to their votes, which is how often each comes first and wins
-    `majority_vote` if the order of the solutions is random; without weights, tied answers win with equal chance.
+    in either case. Answers that are tied win in proportion to their votes, which is how often each comes first and
+    wins `majority_vote` if the order of the solutions is random; without weights, tied answers win with equal chance.
 
     Args:
         answers: The answer of each solution of one problem's pool; equivalent answers must be equal. None does not

@@ -40,6 +40,7 @@ COMMANDS: dict[str, Command] = {
     "quickstart": Command(
         "genprm_trl.cli.quickstart", "train a small GenPRM on this machine, measure it, and show the results"
     ),
+    "doctor": Command("genprm_trl.cli.doctor", "say what works on this machine, and what to do about what does not"),
     "recipe": Command("genprm_trl.cli.recipe", "make training data from problems: all of the next four, and a card"),
     "rollout": Command("genprm_trl.cli.rollout", "sample solutions of problems, as many right as wrong ones"),
     "label": Command("genprm_trl.cli.label", "label the steps of solutions by Monte Carlo estimates"),

@@ -249,7 +249,7 @@ def searched() -> tuple[str, ...]:
     ours = __name__.partition(".")[0]
     modules = [m for name, m in sys.modules.items() if name.partition(".")[0] != ours]
     files = {os.path.realpath(file) for m in modules if (file := getattr(m, "__file__", None))}
-    # The innermost directory is the one that a module comes from: the environment may lie within a project's directory.
+    # The innermost directory is the one that a module comes from: the environment may lie within a project's own.
     within = ([entry for entry in entries if Path(file).is_relative_to(entry)] for file in files)
     needed = {max(around, key=len) for around in within if around}
 
