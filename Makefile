@@ -26,7 +26,7 @@ quickstart: $(VENV)/.installed ## Train a small GenPRM on this machine, measure 
 	$(BIN)/genprm quickstart $(ARGS)
 
 test: $(VENV)/.installed-dev ## Run the tests (ARGS="-k protocol" for some of them)
-	$(BIN)/python -m pytest --durations=15 $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --dist loadfile --durations=15 $(ARGS)
 
 lint: $(VENV)/.installed-dev ## Check style, formatting and types
 	$(BIN)/ruff check .
