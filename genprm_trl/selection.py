@@ -156,18 +156,12 @@ def vote_accuracy(
     weight = np.ones(size) if weights is None else np.asarray(weights, dtype=float)
     if not (weight >= 0).all():  # NaN as well
         raise ValueError("the weights must be at least 0")
-    classes = {answer: index for index, answer in enumerate(dict.fromkeys(a for a in answers if a is not None))}
-    if not classes:
+    members = class_members(answers)
+    if not members.size:
         return 0.0
-    votes, members = np.zeros((size, len(classes))), np.zeros((size, len(classes)))
-    for index, answer in enumerate(answers):
-        if answer is not None:
-            votes[index, classes[answer]] = weight[index]
-            members[index, classes[answer]] = 1
-    # What the class of an answer is worth. A grader that is not transitive may call some of a class right alone.
-    worth = (members * np.asarray(correct, dtype=float)[:, None]).sum(axis=0) / members.sum(axis=0)
-    subsets = _subsets(size, n, max_subsets, seed)
-    totals, count = votes[subsets].sum(axis=1), members[subsets].sum(axis=1)
+    votes, worth = members * weight[:, None], class_worth(members, correct)
+    drawn = subsets(size, n, max_subsets, seed)
+    totals, count = votes[drawn].sum(axis=1), members[drawn].sum(axis=1)
     totals = np.where(count > 0, totals, -np.inf)
     best = totals.max(axis=1, keepdims=True)
     # Sums of the same weights differ in their last digits by the order they are added in.
@@ -175,7 +169,25 @@ def vote_accuracy(
     return float(((chance * worth).sum(axis=1) / np.maximum(chance.sum(axis=1), 1)).mean())
 
 
-def _subsets(size: int, n: int, limit: int, seed: int) -> np.ndarray:
+def class_members(answers: Sequence[Hashable | None]) -> np.ndarray:
+    """Which solution has which answer: 1 or 0, with a column for each different answer. Shape (M, answers)."""
+    classes = {answer: index for index, answer in enumerate(dict.fromkeys(a for a in answers if a is not None))}
+    members = np.zeros((len(answers), len(classes)))
+    for index, answer in enumerate(answers):
+        if answer is not None:
+            members[index, classes[answer]] = 1
+    return members
+
+
+def class_worth(members: np.ndarray, correct: Sequence[bool]) -> np.ndarray:
+    """What each answer is worth: 1 if it is right. Shape (answers,).
+
+    A grader that is not transitive may call some solutions of an answer right alone.
+    """
+    return np.asarray((members * np.asarray(correct, dtype=float)[:, None]).sum(axis=0) / members.sum(axis=0))
+
+
+def subsets(size: int, n: int, limit: int, seed: int) -> np.ndarray:
     """Index sets of n out of `size`: all if there are no more than the limit, else so many drawn. Shape (S, n)."""
     if math.comb(size, n) <= limit:
         return np.array(list(itertools.combinations(range(size), n)))

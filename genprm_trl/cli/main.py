@@ -51,6 +51,7 @@ COMMANDS: dict[str, Command] = {
     "grpo": Command("genprm_trl.cli.grpo", "train a policy with rewards for the steps of its solutions"),
     "sft": Command("genprm_trl.cli.sft", "train a GenPRM on solutions with rationales"),
     "verify": Command("genprm_trl.cli.verify", "judge a file of solutions step by step"),
+    "select": Command("genprm_trl.cli.select", "choose one of several solutions of each problem"),
     "serve": Command("genprm_trl.cli.serve", "offer a GenPRM to other programs over HTTP"),
     "card": Command("genprm_trl.cli.card", "put the numbers that lm_eval has measured into a model's card"),
     "lm-eval": Command("genprm_trl.cli.lm_eval", "run the lm-evaluation-harness with our tasks and our model"),

@@ -11,7 +11,7 @@ import pytest
 from genprm_trl.aggregates import aggregate
 from genprm_trl.cli.main import main
 from genprm_trl.errors import DataError
-from genprm_trl.harness.candidates import grade_pool, read_pools
+from genprm_trl.pools import grade_pool, read_pools
 from tests.harness.conftest import DATA, load_tasks, only
 from tests.harness.judging_generator import Judging
 from tests.harness.test_genprm_model import BACKEND

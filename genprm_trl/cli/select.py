@@ -1,0 +1,307 @@
+"""Choose one of several solutions of each problem: Best-of-N, votes, or pessimistic verification.
+
+FILE holds candidates: rows with `problem`, `answer` and `candidates`, or rows of solutions with several of each
+problem (what `genprm verify` reads, GSM8K's model solutions for instance). They come with verdicts (--verdicts, a file
+of `genprm verify`), or with a verifier that judges them (--model and the options of `genprm verify`; a run that was
+stopped goes on, and with --verdicts it goes on from that file). --rule majority needs neither.
+
+For each problem the choice is written as a line. Where the right answers are known, every rule is measured against the
+number of candidates, with 95 % bootstrap intervals over problems, beside chance, majority vote, and the oracle.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from genprm_trl.cli import console
+from genprm_trl.cli.verifier_options import VerifierOptions, load_verifier
+from genprm_trl.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from genprm_trl.judged_pool import Choice, JudgedPool, PoolAccuracies
+    from genprm_trl.pools import Pool
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class SelectOptions:
+    """Options of `genprm select`."""
+
+    file: str = field(metadata={"help": "Candidates: a file, or a data set.", "positional": True})
+    rule: Literal["best", "weighted", "majority", "pessimistic"] = field(
+        default="best",
+        metadata={
+            "help": "best: the solution of the highest score. weighted: the answer whose solutions' scores sum up to "
+            "most. majority: the most frequent answer. pessimistic: the answer of the highest mean score, less a "
+            "penalty that shrinks with the number of its verifications."
+        },
+    )
+    score: Literal["min", "mean", "last", "product"] = field(
+        default="min", metadata={"help": "From the rewards of a solution's steps to its score."}
+    )
+    alpha: float = field(default=0.1, metadata={"help": "Weight of the penalty of --rule pessimistic."})
+    verdicts: str | None = field(
+        default=None,
+        metadata={
+            "help": "Verdicts of the candidates, a file of `genprm verify`. With --model: where they go. Default: "
+            "beside the output."
+        },
+    )
+    output: str | None = field(
+        default=None,
+        metadata={
+            "help": "Where the choices go (JSONL); a table, a plot and numbers go beside it. Default: "
+            "outputs/select/FILE-RULE.jsonl"
+        },
+    )
+    overwrite: bool = field(
+        default=False, metadata={"help": "With --model: judge anew if there are verdicts, instead of going on."}
+    )
+    retry_errors: bool = field(
+        default=False,
+        metadata={"help": "Judge again what an earlier run could not, because the generator or the sandbox failed."},
+    )
+    limit: int | None = field(default=None, metadata={"help": "Take the first LIMIT problems alone."})
+    split: str | None = field(default=None, metadata={"help": "Split of FILE, where it has several."})
+
+
+@dataclass
+class OptionalVerifierOptions(VerifierOptions):
+    """A verifier, where there may be verdicts instead."""
+
+    model: str = field(
+        default="", metadata={"help": "Model directory or Hub id of a verifier that judges what has no verdict yet."}
+    )
+
+
+def run(options: SelectOptions, verifier: OptionalVerifierOptions) -> int:
+    from genprm_trl.jsonl import write_jsonl
+    from genprm_trl.judged_pool import JudgedPool, choose, judged_pools, measure
+    from genprm_trl.loading import iter_verdicts
+    from genprm_trl.pools import read_pools
+
+    if not options.alpha >= 0:
+        raise ConfigError(f"alpha must be at least 0, not {options.alpha}")
+    if not verifier.model and options.verdicts is None and options.rule != "majority":
+        raise ConfigError(
+            f"--rule {options.rule} needs verdicts: name a file of them with --verdicts, or a verifier with --model"
+        )
+    output = _output_path(options)
+    pools = read_pools(options.file, split=options.split, limit=options.limit, need_answers=False)
+    if verifier.model:
+        path = Path(options.verdicts) if options.verdicts else output.with_suffix(".verdicts.jsonl")
+        judged = judged_pools(pools, _judge(pools, path, options, verifier), file=str(path))
+    elif options.verdicts is not None:
+        judged = judged_pools(pools, iter_verdicts(options.verdicts), file=options.verdicts)
+    else:
+        judged = [JudgedPool(pool) for pool in pools]
+    choices = [choose(each, options.rule, options.score, options.alpha) for each in judged]
+    write_jsonl(output, (_row(each, choice, options) for each, choice in zip(judged, choices, strict=True)))
+
+    candidates = sum(len(pool.ids) for pool in pools)
+    print(f"problems           {len(pools)}, with {candidates} candidates")
+    without = sum(answer is None for each in judged for answer in each.answers)
+    if without:
+        print(f"without an answer  {without} of the candidates mark none, and do not vote")
+    if judged[0].verdicts:
+        tokens = sum(j.num_tokens for each in judged for v in each.verdicts for chain in v.chains for j in chain)
+        rationales = sum(len(v.chains) for each in judged for v in each.verdicts)
+        print(f"verifications      {rationales:,} rationales of {tokens:,} tokens")
+    known = [each for each in judged if each.pool.correct]
+    if known:
+        right = sum(
+            each.pool.correct[choice.index] for each, choice in zip(judged, choices, strict=True) if each.pool.correct
+        )
+        name = options.rule if options.rule == "majority" else f"{options.rule} {options.score}"
+        print(f"right              {right} of {len(known)} choices of {name}")
+        accuracies = measure(known, score=options.score, alpha=options.alpha, seed=verifier.seed)
+        _write_accuracies(output, accuracies, known, options)
+    print(f"choices            {output}")
+    failed = sum(verdict.has_failed for each in judged for verdict in each.verdicts)
+    if failed:
+        logger.warning(
+            "%d candidates have a judgement that failed and counts as 0.5; to judge them again, give --model and "
+            "--retry_errors",
+            failed,
+        )
+    return 0
+
+
+def _output_path(options: SelectOptions) -> Path:
+    if options.output is None:
+        stem = Path(options.file.rstrip("/")).name.split(".")[0] or "pool"
+        return Path("outputs", "select", f"{stem}-{options.rule}.jsonl")
+    output = Path(options.output)
+    if output.is_dir():
+        raise ConfigError(f"{output} is a directory; name a file")
+    if output.suffix not in (".jsonl", ".ndjson"):
+        raise ConfigError(f"--output {output} must end in .jsonl; a table, a plot and numbers go beside it")
+    return output
+
+
+def _judge(pools: Sequence[Pool], path: Path, options: SelectOptions, verifier: VerifierOptions) -> list[Any]:
+    """The verdicts of all candidates; those that are missing are made, and kept as they finish."""
+    from genprm_trl.verdict_file import VerdictFile
+
+    solutions = [solution for pool in pools for solution in pool.solutions()]
+    with VerdictFile(
+        path,
+        verifier.what_decides_verdicts(),
+        solutions,
+        overwrite=options.overwrite,
+        retry_errors=options.retry_errors,
+    ) as file:
+        remaining = file.remaining
+        if len(remaining) < len(solutions):
+            done = len(solutions) - len(remaining)
+            logger.info("%s holds %d verdicts; going on with the other %d", path, done, len(remaining))
+        if remaining:
+            with load_verifier(verifier) as prm:
+                console.set_kept(f"finished verdicts are in {path}; the same command goes on from there")
+                for verdict in prm.verify_all(remaining, progress=not console.is_quiet()):
+                    file.write(verdict)
+        return list(file.verdicts())
+
+
+def _row(judged: JudgedPool, choice: Choice, options: SelectOptions) -> dict[str, Any]:
+    pool, index = judged.pool, choice.index
+    nothing: list[Any] = [None] * len(pool.ids)
+    return {
+        "id": pool.id,
+        "problem": pool.problem,
+        "answer": pool.answer,
+        "chosen": pool.ids[index],
+        "chosen_answer": judged.answers[index],
+        "steps": pool.steps[index],
+        "correct": pool.correct[index] if pool.correct else None,
+        "rule": options.rule,
+        "value": choice.value,
+        "candidates": [
+            {
+                "id": id,
+                "answer": answer,
+                "score": score,
+                "correct": right,
+            }
+            for id, answer, score, right in zip(
+                pool.ids,
+                judged.answers,
+                judged.scores(options.score) if judged.verdicts else nothing,
+                pool.correct or nothing,
+                strict=True,
+            )
+        ],
+        # As a list: answers are any text, and an object's fields would differ from row to row.
+        "answers": [{"answer": answer, "value": value} for answer, value in choice.by_answer.items()],
+    }
+
+
+def _write_accuracies(
+    output: Path, accuracies: PoolAccuracies, judged: Sequence[JudgedPool], options: SelectOptions
+) -> None:
+    from genprm_trl.jsonl import replacing
+    from genprm_trl.report import Curve, plot_score_by_n
+
+    text = accuracy_report(accuracies, judged, options)
+    print()
+    print(text)
+    try:
+        for suffix, content in (
+            (".md", text),
+            (".json", json.dumps({"problems": len(judged), **accuracies.to_dict()}, indent=2) + "\n"),
+        ):
+            with replacing(output.with_suffix(suffix)) as file:
+                file.write(content.encode("utf-8"))
+        # The oracle bounds every choice; chance is where choosing begins.
+        curves = {}
+        for way, name in _plotted(accuracies, options).items():
+            estimates = {n: accuracies.estimate(way, n) for n in accuracies.sizes}
+            curves[name] = Curve(
+                {n: estimate.value for n, estimate in estimates.items()},
+                {n: (estimate.low, estimate.high) for n, estimate in estimates.items()},
+            )
+        plot_score_by_n(
+            output.with_suffix(".png"),
+            curves,
+            {"chance": accuracies.estimate("random", accuracies.sizes[0]).value},
+            title=f"{len(judged)} problems of {Path(options.file).name}",
+            ylabel="right answers (%)",
+            xlabel="candidates a problem, N",
+        )
+    except OSError as error:
+        raise DataError(f"cannot be written: {error.strerror}", file=str(error.filename or output)) from None
+    print(f"table, plot        {output.with_suffix('.md')}, {output.with_suffix('.png')}")
+    print(f"numbers            {output.with_suffix('.json')}")
+
+
+def _plotted(accuracies: PoolAccuracies, options: SelectOptions) -> dict[str, str]:
+    names = {
+        "pass": "oracle (pass@N)",
+        "majority": "majority vote",
+        f"best_{options.score}": f"Best-of-N, {options.score}",
+        f"weighted_{options.score}": f"weighted vote, {options.score}",
+        f"pessimistic_{options.score}": f"pessimistic, {options.score}",
+    }
+    return {way: name for way, name in names.items() if way in accuracies.values}
+
+
+def accuracy_report(accuracies: PoolAccuracies, judged: Sequence[JudgedPool], options: SelectOptions) -> str:
+    """The accuracies for a person to read, in Markdown."""
+    from genprm_trl.bootstrap import mean_estimate
+    from genprm_trl.report import markdown_table
+
+    most = accuracies.sizes[-1]
+    rows = []
+    for way in accuracies.values:
+        estimates = [accuracies.estimate(way, n) for n in accuracies.sizes]
+        last = estimates[-1]
+        cells = [f"{estimate.value:.1f}" for estimate in estimates]
+        rows.append([_title(way), *cells, f"{last.low:.1f} to {last.high:.1f}"])
+    header = ["right answers, per cent", *(f"N = {n}" for n in accuracies.sizes), f"95 % interval at N = {most}"]
+    parts = [markdown_table(header, rows)]
+    smallest = min(len(each.pool.ids) for each in judged)
+    note = (
+        f"{len(judged)} problems; expectations over all choices of N of a problem's candidates, intervals by the "
+        "bootstrap over problems."
+    )
+    if smallest < most:
+        note += f" Pools differ in size (from {smallest}); a problem with fewer than N takes part with all it has."
+    parts.append(note + "\n")
+    chosen = "majority" if options.rule == "majority" else f"{options.rule}_{options.score}"
+    if chosen in accuracies.values and most > 1:
+        for other in ("random", "majority"):
+            if other != chosen:
+                gap = accuracies.estimate(chosen, most, minus=other)
+                verdict = "above" if gap.low > 0 else "below" if gap.high < 0 else "not told apart from"
+                parts.append(
+                    f"- {_title(chosen)} at N = {most} is {verdict} {_title(other)}: {gap.value:+.1f} points "
+                    f"({gap.low:+.1f} to {gap.high:+.1f})"
+                )
+        parts.append("")
+    if len({m for _, m in accuracies.by_budget}) > 1:
+        ms = sorted({m for _, m in accuracies.by_budget})
+        table = [
+            [f"N = {n}", *(f"{mean_estimate(accuracies.by_budget[n, m]).value:.1f}" for m in ms)]
+            for n in accuracies.sizes
+        ]
+        parts.append("Pessimistic verification by its budget, N candidates times M verifications of each:\n")
+        parts.append(markdown_table(["candidates", *(f"M = {m}" for m in ms)], table))
+    return "\n".join(parts)
+
+
+def _title(way: str) -> str:
+    kind, _, score = way.partition("_")
+    return {
+        "random": "chance",
+        "majority": "majority vote",
+        "pass": "oracle (pass@N)",
+        "best": f"Best-of-N, {score}",
+        "weighted": f"weighted vote, {score}",
+        "pessimistic": f"pessimistic, {score}",
+    }[kind]
