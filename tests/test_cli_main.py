@@ -1,13 +1,17 @@
 """The frame of the `genprm` command, driven with a command that the tests register."""
 
+import contextlib
 import dataclasses
 import logging
 import os
+import pty
 import signal
 import subprocess
 import sys
+import termios
 import time
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,6 +32,7 @@ import logging
 import sys
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from genprm_trl.cli import console
@@ -74,6 +79,13 @@ def run(options: JudgeOptions) -> int | None:
     elif options.model == "chatty":
         for i in range(100_000):
             print(i)
+    elif options.model == "full-disk":
+        console.set_kept("2 verdicts are in out.jsonl")
+        Path("/dev/full").write_text("a verdict")
+    elif options.model == "no-right":
+        Path("/proc/sys/kernel/ostype").write_text("mine")  # refused to root, too
+    elif options.model == "message":
+        sys.exit("another program's last words")
     elif options.model == "own-pipe":
         raise BrokenPipeError("a worker died")
 '''
@@ -423,6 +435,33 @@ def test_a_bug_shows_its_traceback(tmp_path):
     assert err.endswith("RuntimeError: a bug\n")
 
 
+def test_a_full_disk_is_no_bug(tmp_path):
+    line = "genprm judge: error: No space left on device; 2 verdicts are in out.jsonl\n"
+    for more, traced in (([], False), (["--debug"], True)):
+        process = genprm_process(tmp_path, "judge", "f", "--model", "full-disk", *more)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 1
+        assert err.endswith(line)
+        assert ("Traceback" in err) is traced
+        assert traced or err == line
+
+
+def test_a_full_disk_below_stdout(tmp_path):
+    program = [sys.executable, str(tmp_path / "modules" / "genprm_command.py"), "judge", "f", "--model", "chatty"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(program, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (1, "genprm judge: error: No space left on device\n")
+
+
+def test_a_right_that_is_missing_names_the_file(genprm):
+    line = "genprm judge: error: /proc/sys/kernel/ostype: Permission denied\n"
+    assert genprm("judge", "f", "--model", "no-right") == (1, "", line)
+
+
+def test_the_last_words_of_another_program_are_shown(genprm):
+    assert genprm("judge", "f", "--model", "message") == (1, "", "another program's last words\n")
+
+
 def test_interrupt_says_what_was_kept(tmp_path):
     process = genprm_process(tmp_path, "judge", "f", "--model", "slow")
     assert process.stdout.readline() == "started\n"
@@ -488,6 +527,42 @@ def test_a_bar_in_a_log_file_is_not_redrawn_all_the_time(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stderr.count("judging") == 2  # its start and its end
+
+
+def test_a_log_file_has_lines_and_no_carriage_returns(tmp_path):
+    program = (
+        "import logging, time; from genprm_trl.cli import console; console.configure();"
+        "from tqdm.auto import tqdm; log = logging.getLogger('genprm_trl')\n"
+        "with console.progress(total=3, desc='judging', mininterval=0) as bar, tqdm(total=2, desc='inner') as inner:\n"
+        "    for i in range(3): bar.update(); log.info('remark %d', i)\n"
+        "    inner.update(2)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    text = done.stderr.decode()
+    assert "\r" not in text
+    assert "\x1b" not in text
+    lines = text.splitlines()
+    assert [line for line in lines if line.startswith("remark")] == ["remark 0", "remark 1", "remark 2"]
+    assert all(line.startswith(("remark", "judging: ", "inner: ")) for line in lines)
+    assert any(line.startswith("judging: 100%") for line in lines)
+
+
+@pytest.mark.parametrize("no_color", [True, False])
+def test_a_terminal_gets_a_bar_and_no_colours(tmp_path, no_color):
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 100))
+    environment = {**os.environ, "TERM": "xterm-256color", **({"NO_COLOR": "1"} if no_color else {})}
+    program = [sys.executable, str(tmp_path / "modules" / "genprm_command.py"), "judge", "f", "--model", "log"]
+    done = subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=theirs, env=environment)
+    os.close(theirs)
+    text = b""
+    with contextlib.suppress(OSError):  # the terminal's end
+        while piece := os.read(ours, 65536):
+            text += piece
+    os.close(ours)
+    assert done.wait(60) == 0
+    assert b"\rjudging" in text
+    assert b"\x1b[" not in text
 
 
 def test_a_mapping_is_given_as_json_or_as_yaml(tmp_path, capsys):

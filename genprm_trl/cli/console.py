@@ -11,6 +11,8 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from genprm_trl.cli.line_stream import LineStream
+
 if TYPE_CHECKING:
     from tqdm import tqdm
 
@@ -26,8 +28,10 @@ class _StderrHandler(logging.Handler):
             text = self.format(record)
             if record.levelno >= logging.WARNING:
                 text = f"{record.levelname.lower()}: {text}"
+            if isinstance(sys.stderr, LineStream):
+                print(f"\r{text}", file=sys.stderr, flush=True)  # on a line of its own, and no bar drawn anew
             # A bar can only be on the screen if somebody has imported tqdm; otherwise do not pay for it.
-            if "tqdm" in sys.modules:
+            elif "tqdm" in sys.modules:
                 from tqdm import tqdm
 
                 tqdm.write(text, file=sys.stderr)
@@ -78,6 +82,8 @@ def configure(verbosity: int = 0) -> None:
     elif not sys.stderr.isatty():
         # In a log file every refresh of a bar is a line of its own: show that there is life, do not flood.
         environment["TQDM_MININTERVAL"] = "30"
+        if not isinstance(sys.stderr, LineStream):
+            sys.stderr = LineStream(sys.stderr)
     for name, value in environment.items():
         os.environ.setdefault(name, value)
 

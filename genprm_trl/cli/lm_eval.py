@@ -16,7 +16,20 @@ What follows is the harness's own help.
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
+
+
+def option_parser() -> argparse.ArgumentParser:
+    """The harness's parser with `--path`; that alone where the harness is not installed."""
+    try:
+        from lm_eval._cli import HarnessCLI
+    except ImportError:
+        parser = argparse.ArgumentParser(prog="genprm lm-eval")
+    else:
+        parser = HarnessCLI()._parser
+    parser.add_argument("--path", action="store_true", help="Print the directory of this project's tasks.")
+    return parser
 
 
 def run_words(words: Sequence[str]) -> int | None:

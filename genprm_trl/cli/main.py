@@ -3,15 +3,17 @@
 A subcommand is a module of `genprm_trl.cli` with a function `run`, whose parameters are annotated with dataclasses of
 options (see `options`), and a line in `COMMANDS`. The module's docstring is what `genprm NAME --help` shows above the
 options. Whatever is slow to import is imported inside `run`, so that help and errors come at once. A command that
-hands its words on to another program has `run_words` instead, and gets them as they stand.
+reads its words itself has `run_words` instead, which gets them as they stand, and `option_parser` with their parser.
 
 Exit codes: what `run` returns (None is 0); 2 for a wrong command line or an error that the user can act on
-(`GenPRMError`); 1 for any other exception, with its traceback; 130 after Ctrl-C; 141 if stdout was closed (`| head`).
+(`GenPRMError`); 1 for any other exception, with its traceback, and without one for a full disk or a missing right;
+130 after Ctrl-C; 141 if stdout was closed (`| head`).
 """
 
 from __future__ import annotations
 
 import argparse
+import errno
 import inspect
 import os
 import platform
@@ -41,6 +43,7 @@ COMMANDS: dict[str, Command] = {
         "genprm_trl.cli.quickstart", "train a small GenPRM on this machine, measure it, and show the results"
     ),
     "doctor": Command("genprm_trl.cli.doctor", "say what works on this machine, and what to do about what does not"),
+    "completion": Command("genprm_trl.cli.completion", "print a script that completes commands in your shell"),
     "recipe": Command("genprm_trl.cli.recipe", "make training data from problems: all of the next four, and a card"),
     "rollout": Command("genprm_trl.cli.rollout", "sample solutions of problems, as many right as wrong ones"),
     "label": Command("genprm_trl.cli.label", "label the steps of solutions by Monte Carlo estimates"),
@@ -58,6 +61,13 @@ COMMANDS: dict[str, Command] = {
 }
 
 
+_EPILOG = """\
+`genprm COMMAND --help` explains a command's options.
+
+exit codes: 0 done; 1 failed; 2 wrong options or data; 130 stopped by Ctrl-C; 141 stdout was closed"""
+_OF_THE_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+
+
 class _VersionAction(argparse.Action):
     """Prints the versions that a bug report needs, without importing the packages."""
 
@@ -72,14 +82,34 @@ class _VersionAction(argparse.Action):
         parser.exit(0)
 
 
-def _top_level_parser() -> argparse.ArgumentParser:
+def command_parser(name: str) -> argparse.ArgumentParser:
+    """The parser of a command's words. Imports the command's module.
+
+    Args:
+        name: A key of `COMMANDS`.
+    """
+    module = import_module(COMMANDS[name].module)
+    if hasattr(module, "option_parser"):
+        return module.option_parser()
+    from genprm_trl.cli.options import OptionParser, option_types
+
+    description = inspect.cleandoc(module.__doc__ or "")
+    return OptionParser(option_types(module.run), prog=f"genprm {name}", description=description)
+
+
+def top_level_parser(*, commands: bool = True) -> argparse.ArgumentParser:
+    """The parser of what stands before a command.
+
+    Args:
+        commands: Whether it also takes the command and, unread, the command's words.
+    """
     width = max(map(len, COMMANDS), default=0)
     lines = [f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
     parser = argparse.ArgumentParser(
         prog="genprm",
         usage="genprm [-h] [--version] [-v | -q] [--debug] COMMAND ...",
         description="Train and use generative process reward models.",
-        epilog="\n".join(["commands:", *lines, "", "`genprm COMMAND --help` explains a command's options."]),
+        epilog="\n".join(["commands:", *lines, "", _EPILOG]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -88,8 +118,9 @@ def _top_level_parser() -> argparse.ArgumentParser:
     volume.add_argument("-v", "--verbose", action="store_true", help="show more of what happens")
     volume.add_argument("-q", "--quiet", action="store_true", help="show errors and results alone")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error (or set GENPRM_DEBUG=1)")
-    parser.add_argument("command", nargs="?", metavar="COMMAND", help=argparse.SUPPRESS)
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    if commands:
+        parser.add_argument("command", nargs="?", metavar="COMMAND", help=argparse.SUPPRESS)
+        parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     return parser
 
 
@@ -106,17 +137,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             code = _dispatch(argv)
         except SystemExit as stop:  # from argparse: usage errors, --help and --version
+            if isinstance(stop.code, str):  # what the interpreter would do with it
+                print(stop.code, file=sys.stderr)
             code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
         sys.stdout.flush()
         return code
     except BrokenPipeError:
         if not _stdout_is_closed():
             raise
+        _drop_stdout()
         return 141
+    except OSError as error:
+        # What is left of the output cannot be written; that of a command is reported where the command is.
+        if error.errno != errno.ENOSPC:
+            raise
+        _drop_stdout()
+        print(f"genprm: error: stdout: {error.strerror}", file=sys.stderr)
+        return 1
 
 
 def _dispatch(argv: Sequence[str] | None) -> int:
-    parser = _top_level_parser()
+    parser = top_level_parser()
     top = parser.parse_args(argv)
     if top.command is None:
         parser.print_help()
@@ -138,16 +179,23 @@ def _dispatch(argv: Sequence[str] | None) -> int:
         module = import_module(COMMANDS[top.command].module)
         if hasattr(module, "run_words"):
             return module.run_words(top.arguments) or 0
-        from genprm_trl.cli.options import OptionParser, option_types
-
-        description = inspect.cleandoc(module.__doc__ or "")
-        options = OptionParser(option_types(module.run), prog=prog, description=description).parse(top.arguments)
+        options = command_parser(top.command).parse(top.arguments)  # type: ignore[attr-defined]
         return module.run(*options) or 0
     except GenPRMError as error:
         if debug:
             traceback.print_exc()
         print(f"{prog}: error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        # The machine's, and for its user to settle; any other may be a bug, and a bug has a traceback.
+        if error.errno not in _OF_THE_MACHINE:
+            raise
+        if debug:
+            traceback.print_exc()
+        where = f"{error.filename}: " if error.filename is not None else ""
+        kept = console.kept()
+        print(f"{prog}: error: {where}{error.strerror}{f'; {kept}' if kept else ''}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         kept = console.kept()
         print(f"\n{prog}: interrupted{f'; {kept}' if kept else ''}", file=sys.stderr)
@@ -168,11 +216,16 @@ def _stdout_is_closed() -> bool:
         return False
     poll = select.poll()
     poll.register(output, 0)
-    if not any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0)):
-        return False
-    # The interpreter flushes once more at exit; there must be something to take it.
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+
+
+def _drop_stdout() -> None:
+    """Lets what stdout still holds go nowhere: the interpreter flushes it once more at exit."""
+    try:
+        output = sys.stdout.fileno()
+    except (OSError, ValueError):  # not a real file
+        return
     os.dup2(os.open(os.devnull, os.O_WRONLY), output)
-    return True
 
 
 if __name__ == "__main__":

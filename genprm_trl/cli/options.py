@@ -42,15 +42,19 @@ def suggestion(word: str, known: Iterable[str]) -> str:
     return f", did you mean {' or '.join(map(repr, close))}?" if close else ""
 
 
+def shown_names(action: argparse.Action) -> list[str]:
+    """An option's names, each once: the parser accepts all with underscores and with hyphens."""
+    spelled = action.option_strings
+    return [s for s in spelled if (twin := "--" + s[2:].replace("-", "_")) == s or twin not in spelled]
+
+
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """Keeps the description's line breaks, names each option once, and shows a default only if there is one."""
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
         if not action.option_strings:
             return super()._format_action_invocation(action)
-        # The parser accepts every name with underscores and with hyphens; one spelling is enough to read.
-        spelled = action.option_strings
-        names = [s for s in spelled if (twin := "--" + s[2:].replace("-", "_")) == s or twin not in spelled]
+        names = shown_names(action)
         if action.nargs == 0:
             return ", ".join(names)
         value = self._format_args(action, self._get_default_metavar_for_optional(action))

@@ -23,7 +23,6 @@ PURPOSES = {
     "peft": "LoRA",
     "deepspeed": "ZeRO",
     "ray": "making data on several machines",
-    "complete": "completion in the shell",
 }
 _IMPORTED_AS = {"pyyaml": "yaml", "scikit-learn": "sklearn"}
 
