@@ -15,7 +15,7 @@ import platform
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from genprm_trl.metrics import best_threshold
 from genprm_trl.miniature.models import tiny_causal_lm, tiny_token_classifier
 from genprm_trl.miniature.policy import natural_solutions, train_policy
 from genprm_trl.miniature.reasoner import rationale_records
+from genprm_trl.miniature.side_process import SideProcess
 from genprm_trl.miniature.tokenizer import build_tokenizer
 from genprm_trl.miniature.world import make_solutions
 from genprm_trl.records import RationaleRecord, Solution, Verdict
@@ -158,15 +159,26 @@ def run_quickstart(
         f"{counts.kept} solutions kept, {counts.discarded} dropped because a verdict of the reasoner disagreed with "
         "the label."
     )
-    genprm = stages.run("genprm", "Training the GenPRM on rationales", lambda d: training.genprm(d, records))
-    stages.run("direct", "Training the direct baseline on the same solutions", lambda d: training.direct(d, train))
-    stages.run("discriminative", "Training the discriminative baseline", lambda d: training.discriminative(d, train))
-    policy = stages.run("policy", "Training a policy that is right sometimes", lambda d: training.policy(d, genprm))
+    with SideProcess() as side:
+        silent = replace(training, progress=False)
+        baselines = [
+            stages.begin(name, f"{what} baseline on the same solutions, in a process beside", side, work, train)
+            for name, what, work in (
+                ("direct", "Training the direct", silent.direct),
+                ("discriminative", "Training the discriminative", silent.discriminative),
+            )
+        ]
+        genprm = stages.run("genprm", "Training the GenPRM on rationales", lambda d: training.genprm(d, records))
+        for finish in baselines:
+            finish()
+        policy = stages.run(
+            "policy", "Training a policy that is right sometimes", lambda d: training.policy(d, genprm)
+        )
 
-    heldout = make_solutions(plan.heldout_solutions, seed=seed, split="heldout")
-    heldout += natural_solutions(policy, plan.natural_heldout, "heldout", seed)
-    write_jsonl(output / "data" / "heldout.jsonl", heldout)
-    rows = _judge(output, stages, plan, heldout, seed, progress)
+        heldout = make_solutions(plan.heldout_solutions, seed=seed, split="heldout")
+        heldout += natural_solutions(policy, plan.natural_heldout, "heldout", seed)
+        write_jsonl(output / "data" / "heldout.jsonl", heldout)
+        rows = _judge(output, stages, plan, heldout, seed, progress, side)
     _write_results(output, plan, rows, records, counts, stages)
     return rows
 
@@ -241,20 +253,40 @@ class _Stages:
 
     def run(self, name: str, what: str, work: Callable[[Path], None]) -> Path:
         directory = self.output / name
+        if self._is_to_do(name, what):
+            self._finish(name, _timed(work, directory))
+        return directory
+
+    def begin(
+        self,
+        name: str,
+        what: str,
+        side: SideProcess,
+        work: Callable[[Path, list[Solution]], None],
+        rows: list[Solution],
+    ) -> Callable[[], None]:
+        """Starts a stage beside this process. The function that is returned waits for its end."""
+        if not self._is_to_do(name, what):
+            return lambda: None
+        seconds = side.submit(_timed, work, self.output / name, rows)
+        return lambda: self._finish(name, seconds.result())
+
+    def _is_to_do(self, name: str, what: str) -> bool:
+        directory = self.output / name
         made = self._mark(directory)
         if made is not None and made["settings"] == self.settings and made["seconds"] is not None:
             self.announce(f"{what}: done before, in {directory}.")
             self.seconds[name] = made["seconds"]
-            return directory
+            return False
         self.announce(f"{what}." if made is None else f"{what}, in place of an unfinished or different one.")
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True)
         self._write_mark(directory, None)
-        started = time.monotonic()
-        work(directory)
-        self.seconds[name] = time.monotonic() - started
-        self._write_mark(directory, self.seconds[name])
-        return directory
+        return True
+
+    def _finish(self, name: str, seconds: float) -> None:
+        self.seconds[name] = seconds
+        self._write_mark(self.output / name, seconds)
 
     def _write_mark(self, directory: Path, seconds: float | None) -> None:
         mark = {"settings": self.settings, "seconds": seconds}
@@ -266,6 +298,13 @@ class _Stages:
             return {"settings": mark["settings"], "seconds": mark["seconds"]}
         except (OSError, ValueError, KeyError, TypeError):
             return None
+
+
+def _timed(work: Callable[..., None], *args: Any) -> float:
+    """The seconds that it took."""
+    started = time.monotonic()
+    work(*args)
+    return time.monotonic() - started
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,6 +334,7 @@ class _Training:
             "bf16": False,
             "gradient_checkpointing": False,
             "save_strategy": "no",
+            "logging_strategy": "steps" if self.progress else "no",
             "logging_steps": 20,
             "report_to": "none",
             "disable_tqdm": not self.progress,
@@ -347,18 +387,26 @@ class _Training:
 
 
 def _judge(
-    output: Path, stages: _Stages, plan: QuickstartPlan, heldout: list[Solution], seed: int, progress: bool
+    output: Path,
+    stages: _Stages,
+    plan: QuickstartPlan,
+    heldout: list[Solution],
+    seed: int,
+    progress: bool,
+    side: SideProcess,
 ) -> list[Row]:
     rows = []
     labels = [solution.label if solution.label is not None else -1 for solution in heldout]
     order = {solution.id: place for place, solution in enumerate(heldout)}
+    ns = [n for n in (1, 2, 4, 8, 16, 32) if n <= plan.chains]
 
-    def add(key: str, name: str, verdicts: Sequence[Verdict], ns: Sequence[int]) -> None:
+    def add(key: str, name: str, verdicts: Sequence[Verdict]) -> None:
         ordered = sorted(verdicts, key=lambda verdict: order[verdict.id])
         path = output / "verdicts" / f"{key}.jsonl"
         write_jsonl(path, ordered)
         chains = [[[judgement.reward for judgement in chain] for chain in verdict.chains] for verdict in ordered]
-        by_n = {n: processbench_by_votes(labels, chains, n, seed=seed) for n in ns}
+        numbers = ns if key in _MODE_NAMES else [1]
+        by_n = {n: processbench_by_votes(labels, chains, n, seed=seed) for n in numbers}
         _, best_f1 = best_threshold(labels, [verdict.rewards for verdict in ordered])
         found: dict[str, tuple[int, int]] = {}
         for solution, verdict in zip(heldout, ordered, strict=True):
@@ -367,22 +415,39 @@ def _judge(
             found[kind] = (right + (verdict.prediction == solution.label), total + 1)
         rows.append(Row(name, key, by_n, best_f1, found))
 
-    stages.announce(f"Judging {len(heldout)} held-out solutions.")
+    stages.announce(
+        f"Judging {len(heldout)} held-out solutions: in full here, and in every other way in the process beside."
+    )
     started = time.monotonic()
-    scorer = PRMScorer(output / "discriminative")
-    add("discriminative", "discriminative", scorer.score(heldout), [1])
-
-    with GenPRM.from_pretrained(output / "direct", seed=seed) as prm:
-        # Its verdict is read from the probabilities of a forced prefix: sampling it again gives the same number.
-        add("direct", "direct", list(prm.verify_all(heldout, progress=progress, desc="direct")), [1])
-
-    ns = [n for n in (1, 2, 4, 8, 16, 32) if n <= plan.chains]
-    with GenPRM.from_pretrained(output / "genprm", n=plan.chains, seed=seed, max_step_tokens=STEP_TOKENS) as prm:
-        for mode, name in _MODE_NAMES.items():
-            verifier = prm.with_options(mode=mode)
-            add(mode, name, list(verifier.verify_all(heldout, progress=progress, desc=name)), ns)
+    # The full mode takes about as long as all the others.
+    beside = {
+        key: side.submit(_verdicts, output, key, plan.chains, heldout, seed, False)
+        for key in MODE_NOTES
+        if key != "full"
+    }
+    full = _verdicts(output, "full", plan.chains, heldout, seed, progress)
+    for key, verdicts in beside.items():
+        add(key, _MODE_NAMES.get(key, key), verdicts.result())
+    add("full", _MODE_NAMES["full"], full)
     stages.seconds["judging"] = time.monotonic() - started
     return rows
+
+
+def _verdicts(
+    output: Path, key: str, chains: int, heldout: list[Solution], seed: int, progress: bool
+) -> list[Verdict]:
+    """The judgements of the baseline, or of the GenPRM in the mode, that `MODE_NOTES` has under the key."""
+    if key == "discriminative":
+        return list(PRMScorer(output / key).score(heldout))
+    if key == "direct":
+        # Its verdict is read from the probabilities of a forced prefix: sampling it again gives the same number.
+        verifier = GenPRM.from_pretrained(output / key, seed=seed)
+    else:
+        verifier = GenPRM.from_pretrained(
+            output / "genprm", mode=key, n=chains, seed=seed, max_step_tokens=STEP_TOKENS
+        )
+    with verifier as prm:
+        return list(prm.verify_all(heldout, progress=progress, desc=_MODE_NAMES.get(key, key)))
 
 
 def _write_results(
