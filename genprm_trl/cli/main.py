@@ -55,6 +55,7 @@ COMMANDS: dict[str, Command] = {
     "sft": Command("genprm_trl.cli.sft", "train a GenPRM on solutions with rationales"),
     "verify": Command("genprm_trl.cli.verify", "judge a file of solutions step by step"),
     "select": Command("genprm_trl.cli.select", "choose one of several solutions of each problem"),
+    "refine": Command("genprm_trl.cli.refine", "let a policy refine its answers with a verifier's critique"),
     "serve": Command("genprm_trl.cli.serve", "offer a GenPRM to other programs over HTTP"),
     "card": Command("genprm_trl.cli.card", "put the numbers that lm_eval has measured into a model's card"),
     "lm-eval": Command("genprm_trl.cli.lm_eval", "run the lm-evaluation-harness with our tasks and our model"),

@@ -25,7 +25,7 @@ class Problem:
     Attributes:
         id: Unique within the input.
         text: The problem's text.
-        answer: The reference answer.
+        answer: The reference answer; empty where unknown.
     """
 
     id: str
@@ -48,6 +48,7 @@ class ProblemStream(Iterable[Problem]):
         source, split: As for `loading.load_solutions`.
         limit: Take the first so many problems alone.
         skip_bad_rows: Leave bad rows out, with a warning, instead of raising for the first.
+        need_answers: A row without the reference answer is a bad one. Otherwise its problem has an empty answer.
 
     Attributes:
         bad_rows: Rows that were left out when it was last iterated over.
@@ -57,11 +58,18 @@ class ProblemStream(Iterable[Problem]):
     """
 
     def __init__(
-        self, source: Any, *, split: str | None = None, limit: int | None = None, skip_bad_rows: bool = False
+        self,
+        source: Any,
+        *,
+        split: str | None = None,
+        limit: int | None = None,
+        skip_bad_rows: bool = False,
+        need_answers: bool = True,
     ):
         if limit is not None and limit < 1:
             raise ConfigError(f"limit must be at least 1, not {limit}")
         self._source, self._split, self._limit, self._skip_bad_rows = source, split, limit, skip_bad_rows
+        self._need_answers = need_answers
         self.bad_rows = 0
 
     def __iter__(self) -> Iterator[Problem]:
@@ -73,7 +81,7 @@ class ProblemStream(Iterable[Problem]):
             try:
                 if isinstance(row, DataError):
                     raise row
-                problem = _problem(row, default_id=f"problem-{number}")
+                problem = _problem(row, f"problem-{number}", self._need_answers)
                 with_answer = json.dumps([problem.text, problem.answer])
                 if with_answer in with_answers:
                     continue
@@ -99,24 +107,25 @@ class ProblemStream(Iterable[Problem]):
             raise DataError("has no usable row", file=name)
 
 
-def _problem(row: Mapping[str, Any], default_id: str) -> Problem:
+def _problem(row: Mapping[str, Any], default_id: str, need_answer: bool) -> Problem:
     for field in ("problem", "question"):
         # A row without a solution: no format of solutions knows it.
-        if isinstance(row.get(field), str) and row.get("answer") is not None and not _has_solution(row):
-            answer = as_answer(row["answer"], "answer")
+        has_answer = row.get("answer") is not None or not need_answer
+        if isinstance(row.get(field), str) and has_answer and not _has_solution(row):
+            answer = as_answer(row.get("answer"), "answer")
             identifier = row.get("id", row.get("unique_id"))
             return Problem(
                 as_filled_text(str(identifier) if identifier is not None else default_id, "id"),
                 as_filled_text(row[field], field),
-                as_filled_text(answer, "answer"),
+                as_filled_text(answer, "answer") if need_answer else answer or "",
             )
     solutions = convert_row(row, "auto", default_id=default_id)
     if not solutions:
         raise DataError("holds no solution, and no answer to its problem")
     solution = solutions[0]
-    if solution.answer is None or not solution.answer.strip():
+    if need_answer and (solution.answer is None or not solution.answer.strip()):
         raise DataError("must hold the reference answer, which solutions are held against", field="answer")
-    return Problem(solution.id, solution.problem, solution.answer)
+    return Problem(solution.id, solution.problem, solution.answer or "")
 
 
 def _has_solution(row: Mapping[str, Any]) -> bool:

@@ -73,23 +73,31 @@ class Solver:
         self._chat = ChatFormat(generator.tokenizer, chat_template=self.settings.chat_template)
         self._free = asyncio.Semaphore(self.settings.max_requests)
 
-    def prompt(self, problem: str, begun: str = "") -> list[int]:
-        """Token ids of a problem and the beginning of its solution."""
+    def begin(self, problem: str) -> Conversation:
+        """A conversation that has asked for the solution of a problem, and opened the turn that answers."""
         conversation = Conversation(self._chat)
         messages = [{"role": "user", "content": problem}]
         if self.settings.system_prompt:
             messages.insert(0, {"role": "system", "content": self.settings.system_prompt})
         conversation.open_turn(messages)
+        return conversation
+
+    def prompt(self, problem: str, begun: str = "") -> list[int]:
+        """Token ids of a problem and the beginning of its solution."""
+        conversation = self.begin(problem)
         if begun:
             conversation.append(begun, "forced")
         return conversation.token_ids
 
-    async def complete(self, prompt: list[int], seed: int, *, affinity: str | None = None) -> GenerationResult:
+    async def complete(
+        self, prompt: list[int], seed: int, *, stop: tuple[str, ...] = (), affinity: str | None = None
+    ) -> GenerationResult:
         """Goes on from a prompt.
 
         Args:
-            prompt: From `prompt`.
+            prompt: From `prompt`, or of a conversation.
             seed: Of this request.
+            stop: Where to end, the stop string kept; by default where the model ends its turn.
             affinity: See `Generator.generate`.
 
         Raises:
@@ -98,7 +106,8 @@ class Solver:
         """
         async with self._free:
             try:
-                result = await self._generator.generate(prompt, replace(self._sampling, seed=seed), affinity=affinity)
+                params = replace(self._sampling, seed=seed, stop=stop)
+                result = await self._generator.generate(prompt, params, affinity=affinity)
             except GenPRMError:
                 raise
             except Exception as error:  # a generator's own failure must not end what others are working on

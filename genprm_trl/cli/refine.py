@@ -1,0 +1,158 @@
+"""Let a policy refine its answers with a verifier's critique: up to --turns times, until no step is judged wrong.
+
+FILE holds problems, with their answers where they are known: GSM8K, MATH, ProcessBench rows and the other known
+formats, or rows with `problem` and `answer`. The policy answers; where the verifier judges a step wrong, that step and
+the analysis of it are the next user turn of the policy's conversation. Every row of the output is a problem with all
+of its answers, verdicts and critiques. A run that was stopped goes on where it was when started again with the same
+words.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from genprm_trl.cli.policy_options import PolicyOptions
+from genprm_trl.cli.stage_options import StageOptions
+from genprm_trl.cli.verifier_options import VerifierOptions, load_verifier
+from genprm_trl.errors import DataError
+
+
+@dataclass
+class RefineOptions:
+    """Options of `genprm refine`."""
+
+    file: str = field(metadata={"help": "Problems: a file, or a data set.", "positional": True})
+    split: str | None = field(default=None, metadata={"help": "Split of FILE, where it has several."})
+    limit: int | None = field(default=None, metadata={"help": "Take the first LIMIT problems alone."})
+    skip_bad_rows: bool = field(
+        default=False, metadata={"help": "Report and skip unusable rows instead of stopping before work starts."}
+    )
+    turns: int = field(default=3, metadata={"help": "Critiques handed back at most."})
+    begun: str = field(
+        default="Step 1:",
+        metadata={
+            "help": "What each answer begins with, so that its steps come out delimited; empty for models that think "
+            "first."
+        },
+    )
+
+
+@dataclass
+class CriticOptions(VerifierOptions):
+    """A verifier of which the first wrong step is all that matters."""
+
+    stop: Literal["never", "first_error"] = field(
+        default="first_error", metadata={"help": "never: judge the steps that follow the first wrong one, too."}
+    )
+
+
+def run(options: RefineOptions, verifier: CriticOptions, policy: PolicyOptions, stage: StageOptions) -> int:
+    from genprm_trl.jsonl import iter_written_rows, replacing
+    from genprm_trl.labeling.partial_results import PartialResults
+    from genprm_trl.labeling.problems import ProblemStream
+    from genprm_trl.refinement import RefinementConfig, RefinementSummary
+    from genprm_trl.refinement_stage import RefinementWorker
+    from genprm_trl.settings_file import settings_digest
+
+    config = RefinementConfig(options.turns, options.begun, verifier.seed)
+    settings = {**verifier.what_decides_verdicts(), **policy.what_decides_text(), **asdict(config)}
+    source = {"policy": policy.policy, "verifier": verifier.model, "settings": settings_digest(settings)}
+    problems = ProblemStream(
+        options.file,
+        split=options.split,
+        limit=options.limit,
+        skip_bad_rows=options.skip_bad_rows,
+        need_answers=False,
+    )
+    partial = PartialResults()
+    worker = RefinementWorker(
+        policy.opener(),
+        functools.partial(load_verifier, verifier),
+        policy.settings(),
+        config,
+        source,
+        partial=partial,
+    )
+    counts = stage.run(
+        worker,
+        problems,
+        settings,
+        partial=partial,
+        bad_rows=lambda: problems.bad_rows,
+        desc="Refining",
+        unit="problem",
+    )
+    summary = RefinementSummary()
+    for _, row in iter_written_rows(stage.output):
+        summary.add(row)
+    numbers = {name: int(count) for name, count in counts.counts.items()}
+    ends = ", ".join(
+        f"{numbers[f'end_{end}']} {what}"
+        for end, what in (
+            ("accepted", "accepted"),
+            ("turns", "with all turns used up"),
+            ("no_steps", "without anything to judge"),
+            ("context", "too long for the policy's context"),
+        )
+        if f"end_{end}" in numbers
+    )
+    print(f"problems           {counts.items} ({ends})")
+    print(
+        f"tokens generated   {numbers.get('policy_tokens', 0):,} by the policy, "
+        f"{numbers.get('verifier_tokens', 0):,} by the verifier"
+    )
+    if counts.bad_rows:
+        print(f"rows skipped       {counts.bad_rows} that could not be used (named above)")
+    if counts.dropped["failed"]:
+        print(f"problems failed    {counts.dropped['failed']}, left out (named above)")
+    if summary.problems:
+        text = refinement_report(summary)
+        print(f"\n{text}")
+        output = Path(stage.output)
+        try:
+            for suffix, content in ((".md", text), (".json", json.dumps(_numbers(summary), indent=2) + "\n")):
+                with replacing(output.with_name(output.name + suffix)) as file:
+                    file.write(content.encode("utf-8"))
+        except OSError as error:
+            raise DataError(f"cannot be written: {error.strerror}", file=str(output)) from None
+        print(f"table, numbers     {output}.md, {output}.json")
+    print(f"trajectories       {stage.output}")
+    return 0
+
+
+def refinement_report(summary: Any) -> str:
+    """Accuracy by turn for a person to read, in Markdown."""
+    from genprm_trl.report import markdown_table
+
+    rows = [
+        [
+            str(turn) if turn else "0 (no critique)",
+            f"{scores.accuracy.value:.1f}",
+            f"{scores.accuracy.low:.1f} to {scores.accuracy.high:.1f}",
+            f"{scores.gain.value:+.1f} ({scores.gain.low:+.1f} to {scores.gain.high:+.1f})" if turn else "",
+            str(scores.fixed) if turn else "",
+            str(scores.broken) if turn else "",
+            str(scores.revised) if turn else "",
+        ]
+        for turn, scores in enumerate(summary.by_turn())
+    ]
+    header = ["turn", "right, %", "95 % interval", "gain (95 % interval)", "fixed", "broken", "answers revised"]
+    (right, all_right), (wrong, all_wrong) = summary.objected_right, summary.objected_wrong
+    return (
+        f"{markdown_table(header, rows)}\n{summary.problems} problems; gain, fixed and broken against the first "
+        f"answers. The verifier objected to {wrong} of {all_wrong} wrong first answers and to {right} of {all_right} "
+        "right ones.\n"
+    )
+
+
+def _numbers(summary: Any) -> dict[str, Any]:
+    return {
+        "problems": summary.problems,
+        "objected_to_wrong_answers": list(summary.objected_wrong),
+        "objected_to_right_answers": list(summary.objected_right),
+        "by_turn": [asdict(scores) for scores in summary.by_turn()],
+    }

@@ -1,0 +1,48 @@
+"""A policy and a verifier without weights for the critic loop and for search: both see what they are asked.
+
+The policy is asked `Sum KIND` and writes two steps. The kind names what it does: it is right at once (`easy`), wrong
+until it is criticised twice (`slow`), wrong for ever (`stuck`), right and talked out of it (`meek`), thinks without
+end (`mute`), or fails (`broken`). The verifier writes an analysis, and objects to any step that holds the word BAD.
+
+    --policy x --policy_backend tests.critic_world:Policy --model x --backend tests.critic_world:Critic
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from genprm_trl.protocol.genprm import REFINEMENT_PROMPT
+from tests.scripted_generator import Reply, ScriptedGenerator
+
+OBJECTION = REFINEMENT_PROMPT.partition("\n")[0]
+
+
+class Policy(ScriptedGenerator):
+    def __init__(self, model: str = "", tokenizer: Any = None, *, max_context: int = 4096):
+        super().__init__(self._answer, tokenizer, max_context=max_context)
+
+    def _answer(self, prompt: str) -> str | Reply:
+        kind = re.findall(r"Sum (\w+)", prompt)[0]
+        objections = prompt.count(OBJECTION)
+        if kind == "broken":
+            return Reply("", error="out of memory")
+        if kind == "mute":
+            return "<think>"
+        right = {"easy": True, "slow": objections >= 2, "stuck": False, "meek": objections == 0}[kind]
+        first = "one and one is two" if right and kind != "meek" else "BAD sum"
+        answer = 2 if right else 3
+        return f" {first}, attempt {objections}\nStep 2: The answer is \\boxed{{{answer}}}."
+
+
+class Critic(ScriptedGenerator):
+    """In the mode `analysis`."""
+
+    def __init__(self, model: str = "", tokenizer: Any = None):
+        super().__init__(self._judge, tokenizer, alternatives={"Yes": -3.0, "No": -3.0})
+
+    def _judge(self, prompt: str) -> str:
+        step = prompt.rpartition("<|im_start|>user\n")[2].partition("<|im_end|>")[0].rpartition("\n")[2]
+        if prompt.endswith("step by step: "):
+            return f"I doubt {step!r}</analyze>\n" if "BAD" in step else "fine</analyze>\n"
+        return "{No}$\n</output>\n" if "BAD" in step else "{Yes}$\n</output>\n"
