@@ -82,13 +82,13 @@ class QuickstartPlan:
 
     train_solutions: int = 3000
     error_share: float = 0.8
-    heldout_solutions: int = 80
-    natural_heldout: int = 30
+    heldout_solutions: int = 64
+    natural_heldout: int = 24
     policy_steps: int = 400
     mode_weights: dict[str, float] = field(
-        default_factory=lambda: {"full": 0.5, "analysis": 0.25, "code_execution": 0.25}
+        default_factory=lambda: {"full": 0.6, "analysis": 0.2, "code_execution": 0.2}
     )
-    epochs: float = 2.5
+    epochs: float = 3.0
     learning_rate: float = 3e-3
     batch_size: int = 4
     chains: int = 8
