@@ -26,12 +26,12 @@ from genprm_trl.generation.backends import Backend, open_generator
 from genprm_trl.generation.base import Generator, SamplingParams
 from genprm_trl.metrics import prediction_from_rewards
 from genprm_trl.model_settings import ModelSettings, load_settings
-from genprm_trl.protocol.base import VerificationProtocol
+from genprm_trl.protocol.base import ResumableProtocol, VerificationProtocol
 from genprm_trl.protocol.genprm import FirstTurn, GenPRMProtocol, Mode
-from genprm_trl.records import Solution, Verdict
+from genprm_trl.records import Solution, StepJudgement, Verdict
 from genprm_trl.sandbox.base import Sandbox
 from genprm_trl.streaming import iterate_in_thread
-from genprm_trl.verification.decision import DecisionRule, ExactRule, SequentialRule
+from genprm_trl.verification.decision import DecisionRule, ExactRule, SequentialRule, average
 from genprm_trl.verification.judge import ChainJudge
 from genprm_trl.verification.solution import run_chains
 from genprm_trl.verification.tally import StopRule, Tally
@@ -311,12 +311,58 @@ class GenPRM:
             return ChainJudge(self._driver.open(script, f"{solution.id}/{index}", affinity=solution.id))
 
         await run_chains(tally, open_judge, self._slots)
-        rewards = tally.averages()
+        return self._verdict(solution, tally.averages(), tally.judged())
+
+    async def verify_further(
+        self, solution: Solution, verdict: Verdict | None = None, *, affinity: str | None = None
+    ) -> Verdict:
+        """Judges the steps that a solution has gained since a verdict, at the cost of these steps alone.
+
+        All N chains judge all steps, whatever `stop` and `adaptive` say.
+
+        Args:
+            solution: The solution as it is now. Chains are seeded by its id: give each branch of a tree its own.
+            verdict: Of its first steps, from this method; None for none.
+            affinity: See `Generator.generate`; by default the solution's id.
+
+        Raises:
+            ConfigError: The protocol's chains cannot go on, or the verdict has other chains than this verifier.
+            GenPRMError: The generator is closed, or nothing can be expected of it any more.
+        """
+        protocol = self.protocol
+        if not isinstance(protocol, ResumableProtocol):
+            raise ConfigError(f"chains of {type(protocol).__name__} cannot go on where they have ended")
+        chains = verdict.chains if verdict is not None else [[] for _ in range(self.n)]
+        if len(chains) != self.n or any(len(chain) > len(solution.steps) for chain in chains):
+            raise ConfigError(f"the verdict of '{solution.id}' is not of {self.n} chains over its first steps")
+
+        async def go_on(index: int) -> list[StepJudgement]:
+            judged = chains[index]
+            script = protocol.resumed_chain(solution.problem, solution.steps, judged)
+            chain = self._driver.open(script, f"{solution.id}/{index}", affinity=affinity or solution.id)
+            judge = ChainJudge(chain)
+            try:
+                async with self._slots:
+                    steps = [await judge.judge_step() for _ in solution.steps]
+            finally:
+                await judge.close()
+            return [*judged, *steps[len(judged) :]]
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(go_on(index)) for index in range(self.n)]
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        judged = [task.result() for task in tasks]
+        rewards = [average([chain[step].reward for chain in judged]) for step in range(len(solution.steps))]
+        return self._verdict(solution, rewards, judged)
+
+    def _verdict(self, solution: Solution, rewards: list[float], chains: list[list[StepJudgement]]) -> Verdict:
         return Verdict(
             id=solution.id,
             rewards=rewards,
             prediction=prediction_from_rewards(rewards, self.threshold),
-            chains=tally.judged(),
+            chains=chains,
             label=solution.label,
             threshold=self.threshold,
             solution_digest=solution.digest,

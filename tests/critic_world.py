@@ -1,17 +1,22 @@
-"""A policy and a verifier without weights for the critic loop and for search: both see what they are asked.
+"""Policies and a verifier without weights for the critic loop and for search: they see what they are asked.
 
 The policy is asked `Sum KIND` and writes two steps. The kind names what it does: it is right at once (`easy`), wrong
 until it is criticised twice (`slow`), wrong for ever (`stuck`), right and talked out of it (`meek`), thinks without
 end (`mute`), or fails (`broken`). The verifier writes an analysis, and objects to any step that holds the word BAD.
+
+`Walker` writes four steps, each BAD by the flip of a coin that its seed throws; the answer is right if none is.
 
     --policy x --policy_backend tests.critic_world:Policy --model x --backend tests.critic_world:Critic
 """
 
 from __future__ import annotations
 
+import random
 import re
+from contextvars import ContextVar
 from typing import Any
 
+from genprm_trl.generation.base import GenerationResult, SamplingParams
 from genprm_trl.protocol.genprm import REFINEMENT_PROMPT
 from tests.scripted_generator import Reply, ScriptedGenerator
 
@@ -33,6 +38,34 @@ class Policy(ScriptedGenerator):
         first = "one and one is two" if right and kind != "meek" else "BAD sum"
         answer = 2 if right else 3
         return f" {first}, attempt {objections}\nStep 2: The answer is \\boxed{{{answer}}}."
+
+
+class Walker(ScriptedGenerator):
+    STEPS = 4
+
+    def __init__(self, model: str = "", tokenizer: Any = None, *, max_context: int = 4096):
+        super().__init__(self._walk, tokenizer, max_context=max_context)
+        self._seed: ContextVar[int | None] = ContextVar("seed")
+
+    async def generate(
+        self, token_ids: list[int], params: SamplingParams, *, affinity: str | None = None
+    ) -> GenerationResult:
+        self._seed.set(params.seed)  # of this request's task
+        return await super().generate(token_ids, params, affinity=affinity)
+
+    def _walk(self, prompt: str) -> str:
+        rng = random.Random(self._seed.get())
+        begun = prompt.rpartition("<|im_start|>assistant\n")[2]
+        first = begun.count("Step ")  # its heading stands there
+        parts = []
+        for number in range(first, self.STEPS + 1):
+            heading = "" if number == first else f"Step {number}:"
+            if number < self.STEPS:
+                parts.append(f"{heading} {'BAD' if rng.random() < 0.5 else 'good'} {rng.randrange(10)}")
+            else:
+                bad = "BAD" in begun + "".join(parts)
+                parts.append(f"{heading} The answer is \\boxed{{{3 if bad else 2}}}.")
+        return "\n".join(parts)
 
 
 class Critic(ScriptedGenerator):

@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
-from genprm_trl.records import StepStatus
+from genprm_trl.records import StepJudgement, StepStatus
 
 SegmentKind = Literal["forced", "written", "interpreter"]
 
@@ -135,6 +135,19 @@ class VerificationProtocol(Protocol):
 
     def segments(self, rationale: str) -> list[Segment]:
         """Splits an assistant turn by author; the texts join to `rationale` for any string at all."""
+        ...
+
+
+@runtime_checkable
+class ResumableProtocol(VerificationProtocol, Protocol):
+    """A protocol whose chains can go on where earlier ones have ended."""
+
+    def resumed_chain(self, problem: str, steps: Sequence[str], judged: Sequence[StepJudgement]) -> ChainScript:
+        """The script of a chain that has judged the first steps before.
+
+        It repeats those judgements, without a token generated, runs their code again for the names that it defines,
+        and goes on with the others.
+        """
         ...
 
 

@@ -28,7 +28,7 @@ from genprm_trl.protocol.base import (
     binary_probability,
     find_word_token,
 )
-from genprm_trl.records import StepStatus
+from genprm_trl.records import StepJudgement, StepStatus
 
 SYSTEM_PROMPT = "You are a math teacher. Your task is to review and critique the paragraphs in solution step by step."
 DIRECT_SYSTEM_PROMPT = (
@@ -302,7 +302,18 @@ class GenPRMProtocol:
 
     def chain(self, problem: str, steps: Sequence[str]) -> ChainScript:
         """One chain over the whole solution (see `base.VerificationProtocol.chain`)."""
-        for index in range(len(steps)):
+        return self.resumed_chain(problem, steps, ())
+
+    def resumed_chain(self, problem: str, steps: Sequence[str], judged: Sequence[StepJudgement]) -> ChainScript:
+        """A chain that has judged the first steps before (see `base.ResumableProtocol.resumed_chain`)."""
+        for index, judgement in enumerate(judged):
+            yield OpenTurn(self.opening_messages(problem, steps, index))
+            for segment in self.segments(judgement.rationale):
+                yield Append(segment.text, segment.kind)
+            for code_round in judgement.code_rounds:  # later code may need its names; its output is in the text
+                yield Execute(code_round.code)
+            yield Judge(index, judgement.reward, judgement.status)
+        for index in range(len(judged), len(steps)):
             yield OpenTurn(self.opening_messages(problem, steps, index))
             reward, status = yield from self._judge_step(index + 1)
             yield Judge(index, reward, status)

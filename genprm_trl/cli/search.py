@@ -1,0 +1,118 @@
+"""Solve problems by search over steps: a policy writes them, a verifier says which beginnings to go on with.
+
+FILE holds problems, with their answers where they are known: GSM8K, MATH, ProcessBench rows and the other known
+formats, or rows with `problem` and `answer`. --method beam keeps the best beginnings, particles resamples them by the
+reward of their last step, best_of_n samples whole solutions and takes the best, which is what a search has to beat at
+equal tokens. A run that was stopped goes on where it was when started again with the same words.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import asdict, dataclass, field
+from typing import Literal
+
+from genprm_trl.cli.policy_options import PolicyOptions
+from genprm_trl.cli.stage_options import StageOptions
+from genprm_trl.cli.verifier_options import VerifierOptions, load_verifier
+from genprm_trl.errors import ConfigError
+
+
+@dataclass
+class SearchOptions:
+    """Options of `genprm search`."""
+
+    file: str = field(metadata={"help": "Problems: a file, or a data set.", "positional": True})
+    split: str | None = field(default=None, metadata={"help": "Split of FILE, where it has several."})
+    limit: int | None = field(default=None, metadata={"help": "Take the first LIMIT problems alone."})
+    skip_bad_rows: bool = field(
+        default=False, metadata={"help": "Report and skip unusable rows instead of stopping before work starts."}
+    )
+    method: Literal["beam", "particles", "best_of_n"] = field(default="beam", metadata={"help": "How to search."})
+    paths: int = field(default=8, metadata={"help": "Beginnings, particles or solutions at once."})
+    width: int = field(
+        default=4, metadata={"help": "Of beam: next steps sampled of each of the PATHS / WIDTH that are kept."}
+    )
+    score: Literal["min", "mean", "last", "product"] = field(
+        default="min",
+        metadata={"help": "From the rewards of steps to the score that beams are kept and solutions chosen by."},
+    )
+    resample_start: float = field(
+        default=2.0, metadata={"help": "Of particles: temperature of the first resampling; higher is more even."}
+    )
+    resample_end: float = field(
+        default=1.0, metadata={"help": "Of particles: temperature at the end of the annealing."}
+    )
+    anneal_steps: int = field(default=4, metadata={"help": "Of particles: resamplings from start to end."})
+    max_steps: int = field(default=40, metadata={"help": "A solution is cut off after so many steps."})
+
+
+def run(options: SearchOptions, verifier: VerifierOptions, policy: PolicyOptions, stage: StageOptions) -> int:
+    from genprm_trl.bootstrap import mean_estimate
+    from genprm_trl.jsonl import iter_written_rows
+    from genprm_trl.labeling.problems import ProblemStream
+    from genprm_trl.search.particles import Annealing
+    from genprm_trl.search.search import SearchConfig
+    from genprm_trl.search.stage import SearchWorker
+    from genprm_trl.settings_file import settings_digest
+
+    for name, only in (("stop", "never"), ("adaptive", "off")):
+        if getattr(verifier, name) != only:
+            raise ConfigError(f"a search needs every chain's reward of each step: leave out --{name}")
+    config = SearchConfig(
+        method=options.method,
+        n=options.paths,
+        width=options.width,
+        score=options.score,
+        annealing=Annealing(options.resample_start, options.resample_end, options.anneal_steps),
+        max_steps=options.max_steps,
+        seed=verifier.seed,
+    )
+    searched = {f"search_{name}": value for name, value in asdict(config).items()}
+    settings = {**verifier.what_decides_verdicts(), **policy.what_decides_text(), **searched}
+    source = {
+        "policy": policy.policy,
+        "verifier": verifier.model,
+        "method": options.method,
+        "settings": settings_digest(settings),
+    }
+    problems = ProblemStream(
+        options.file,
+        split=options.split,
+        limit=options.limit,
+        skip_bad_rows=options.skip_bad_rows,
+        need_answers=False,
+    )
+    worker = SearchWorker(
+        policy.opener(), functools.partial(load_verifier, verifier), policy.settings(), config, source
+    )
+    summary = stage.run(
+        worker, problems, settings, bad_rows=lambda: problems.bad_rows, desc="Searching", unit="problem"
+    )
+    right, any_right = [], []
+    for _, row in iter_written_rows(stage.output):
+        if row["correct"] is not None:
+            right.append(float(row["correct"]))
+            any_right.append(float(any(path["correct"] for path in row["paths"])))
+    counts = {name: int(count) for name, count in summary.counts.items()}
+    each = max(summary.rows, 1)
+    written, judged = counts.get("policy_tokens", 0), counts.get("verifier_tokens", 0)
+    print(f"problems           {summary.items}, by {options.method} with {options.paths} paths")
+    if right:
+        accuracy, oracle = mean_estimate(right), mean_estimate(any_right)
+        print(
+            f"right              {accuracy.value:.1f} % ({accuracy.low:.1f} to {accuracy.high:.1f}); "
+            f"{oracle.value:.1f} % have a right one among the last paths"
+        )
+    print(
+        f"tokens a problem   {written / each:,.0f} by the policy, {judged / each:,.0f} by the verifier, "
+        f"{(written + judged) / each:,.0f} together"
+    )
+    if counts.get("paths_cut_off"):
+        print(f"paths cut off      {counts['paths_cut_off']} of {counts['paths']}, by a bound on tokens or steps")
+    if summary.bad_rows:
+        print(f"rows skipped       {summary.bad_rows} that could not be used (named above)")
+    if summary.dropped["failed"]:
+        print(f"problems failed    {summary.dropped['failed']}, left out (named above)")
+    print(f"solutions          {stage.output}")
+    return 0
