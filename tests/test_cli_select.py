@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -157,3 +158,28 @@ def test_missing_verdicts_are_counted(oracle, tmp_path, capsys):
     words = ["--limit", "6", "--output", str(tmp_path / "c.jsonl")]
     assert main(["select", str(GSM8K), "--verdicts", str(some), *words]) == 2
     assert "has no verdict of 19 of the 24 candidates" in capsys.readouterr().err
+
+
+DOCS = Path(__file__).parent.parent / "docs" / "selection.md"
+
+
+def test_the_documented_python_runs(oracle, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    lines = GSM8K.read_bytes().splitlines(keepends=True)[:6]
+    (tmp_path / "POOL.jsonl").write_bytes(b"".join(lines))
+    oracle.rename(tmp_path / "verdicts.jsonl")
+    [code] = re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
+    exec(code, {})
+    assert len(capsys.readouterr().out.splitlines()) == 6
+
+
+def test_documented_figures_are_those_of_the_committed_run():
+    text = " ".join(DOCS.read_text(encoding="utf-8").split())
+    result = (DOCS.parent.parent / "benchmarks" / "results" / "select_gsm8k_majority.md").read_text(encoding="utf-8")
+    table = {
+        row[0].strip(): [cell.strip() for cell in row[1:]]
+        for row in (line.strip("| ").split("|") for line in result.splitlines() if line.startswith("|"))
+    }
+    chance, (*_, majority, interval), oracle = table["chance"], table["majority vote"], table["oracle (pass@N)"]
+    assert f"a random candidate is right {chance[2]} times in a hundred" in text
+    assert f"the majority {majority} ({interval}), the oracle {oracle[2]}" in text
