@@ -12,7 +12,7 @@ BENCHMARKS ?= $(sort $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py)))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install install-dev quickstart test lint format bench constraints clean distclean
+.PHONY: help install install-dev quickstart test test-alone lint format bench constraints clean distclean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,7 +26,10 @@ quickstart: $(VENV)/.installed ## Train a small GenPRM on this machine, measure 
 	$(BIN)/genprm quickstart $(ARGS)
 
 test: $(VENV)/.installed-dev ## Run the tests (ARGS="-k protocol" for some of them)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --dist loadfile --durations=15 $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --dist loadfile -m "not alone" --durations=15 $(ARGS)
+
+test-alone: $(VENV)/.installed-dev ## Run the tests that want the machine for themselves: the sandbox on other hosts, 10,000 sessions
+	$(BIN)/python -m pytest -m alone --durations=15 $(ARGS)
 
 lint: $(VENV)/.installed-dev ## Check style, formatting and types
 	$(BIN)/ruff check .

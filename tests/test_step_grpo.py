@@ -526,13 +526,15 @@ def test_two_processes_give_the_advantages_of_one(tmp_path):
     environment = os.environ | {
         "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent), "HF_HUB_OFFLINE": "1",
     }  # fmt: skip
-    subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", path, tmp_path],
-        check=True,
         env=environment,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
         timeout=240,
     )
+    assert done.returncode == 0, done.stdout[-6000:]
     both = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
     one = advantages_and_losses(tmp_path, 4)
     assert (both["processes"], one["processes"]) == (2, 1)

@@ -126,6 +126,15 @@ def test_every_protection_holds_here(host: Host):
     assert not missing
 
 
+async def patiently(session: Session, code: str) -> ExecutionResult:
+    """Runs what cannot take long; a machine under load may need more than one block's time for it."""
+    for _ in range(20):
+        result = await session.run(code)
+        if result.status != "timeout":
+            break
+    return result
+
+
 @pytest.mark.parametrize("path", PROGRAMS, ids=lambda p: f"{p.parent.name}/{p.stem}")
 async def test_program(host: Host, path: Path):
     code = path.read_text()  # noqa: ASYNC240
@@ -160,7 +169,7 @@ async def test_program(host: Host, path: Path):
 
     assert host.visitors() == 0
     assert host.state() == before
-    assert (await host.sibling.run("print(x)")).output == "7"
+    assert (await patiently(host.sibling, "print(x)")).output == "7"
     async with host.sandbox.session() as fresh:
         result = await fresh.run("print(6 * 7, 'CANARY' in globals())")
         assert result.output == "42 False", result

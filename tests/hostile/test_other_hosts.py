@@ -131,7 +131,7 @@ def runs() -> Iterator[dict[str, subprocess.Popen[str]]]:
         remove_tree(top)  # a test that was cut off may have left anything
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", HOSTS)
 def test_on(runs: dict[str, subprocess.Popen[str]], name: str):

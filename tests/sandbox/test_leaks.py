@@ -44,7 +44,7 @@ async def open_and_close(sandbox: LocalSandbox, count: int) -> None:
     gc.collect()
 
 
-@pytest.mark.parametrize("count", [300, pytest.param(10_000, marks=[pytest.mark.slow, pytest.mark.timeout(900)])])
+@pytest.mark.parametrize("count", [300, pytest.param(10_000, marks=[pytest.mark.alone, pytest.mark.timeout(900)])])
 async def test_sessions_leave_nothing(count: int):
     async with LocalSandbox() as sandbox:
         await open_and_close(sandbox, 100)
