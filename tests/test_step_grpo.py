@@ -523,6 +523,9 @@ def test_two_processes_give_the_advantages_of_one(tmp_path):
     )
     path = tmp_path / "run.py"
     path.write_text(script, encoding="utf-8")
+    tiny_model().save_pretrained(
+        tmp_path / "model"
+    )  # two processes that write the same file would be in each other's way
     environment = os.environ | {
         "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent), "HF_HUB_OFFLINE": "1",
     }  # fmt: skip
