@@ -57,6 +57,7 @@ COMMANDS: dict[str, Command] = {
     "select": Command("genprm_trl.cli.select", "choose one of several solutions of each problem"),
     "refine": Command("genprm_trl.cli.refine", "let a policy refine its answers with a verifier's critique"),
     "search": Command("genprm_trl.cli.search", "solve problems by search over steps with a verifier"),
+    "report": Command("genprm_trl.cli.report", "make a page of verdicts to read: solutions, rationales, charts"),
     "serve": Command("genprm_trl.cli.serve", "offer a GenPRM to other programs over HTTP"),
     "card": Command("genprm_trl.cli.card", "put the numbers that lm_eval has measured into a model's card"),
     "lm-eval": Command("genprm_trl.cli.lm_eval", "run the lm-evaluation-harness with our tasks and our model"),

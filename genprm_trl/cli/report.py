@@ -1,0 +1,59 @@
+"""Make a page of verdicts to read: one HTML file that needs no network.
+
+VERDICTS is what `genprm verify` wrote. The page lists the solutions with their steps' rewards; each unfolds into the
+rationales with their code and what it printed. Charts show the rewards, and where there are labels how good they are.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from genprm_trl.cli import console
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class ReportOptions:
+    """Options of `genprm report`."""
+
+    verdicts: str = field(metadata={"help": "The file of verdicts (JSONL).", "positional": True})
+    output: str | None = field(
+        default=None, metadata={"help": "Where the page goes. Default: VERDICTS with the ending .html"}
+    )
+    solutions: str | None = field(
+        default=None,
+        metadata={"help": "The solutions that were judged, as `genprm verify` was given them: shows the text of "
+                  "problems and steps, and whether final answers are right."},
+    )  # fmt: skip
+    split: str | None = field(default=None, metadata={"help": "Split of a data set of solutions from the Hub."})
+    format: str = field(default="auto", metadata={"help": "Row format of the solutions, as for `genprm verify`."})
+
+
+def run(options: ReportOptions) -> int:
+    from genprm_trl.loading import iter_solutions
+    from genprm_trl.verdict_report import write_report
+
+    output = Path(options.output) if options.output is not None else Path(options.verdicts).with_suffix(".html")
+    solutions = None
+    if options.solutions is not None:
+        # What is unusable was not judged either, or its verdict is shown without texts.
+        solutions = iter_solutions(options.solutions, split=options.split, format=options.format, skip_bad_rows=True)
+    summary = write_report(
+        options.verdicts,
+        output,
+        solutions=solutions,
+        follow=lambda verdicts: console.progress(verdicts, desc="Reading", unit="verdict"),
+    )
+    if summary.without_solution:
+        logger.warning(
+            "%d of %d verdicts have no solution in %s; the page shows them without problem and steps",
+            summary.without_solution,
+            summary.verdicts.solutions,
+            options.solutions,
+        )
+    print("\n".join(summary.verdicts.lines()))
+    print(f"report             {output}")
+    return 0

@@ -1,0 +1,177 @@
+"""The page: reads verdicts, measures them, and writes one HTML file that needs nothing else and asks for nothing.
+
+Three things keep what models wrote from being more than text: Jinja escapes what the template shows; the rest is in
+data blocks (JSON with `<`, `>` and `&` escaped, and base64), which the script puts on the page as text nodes alone;
+and a content security policy forbids every script and style but the page's own, by their hashes, and all network.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2.utils import htmlsafe_json_dumps
+
+from genprm_trl.errors import ConfigError, DataError
+from genprm_trl.jsonl import replacing
+from genprm_trl.loading import iter_verdicts
+from genprm_trl.records import Solution, Verdict
+from genprm_trl.summary import VerdictSummary
+from genprm_trl.verdict_report.charts import draw
+from genprm_trl.verdict_report.content import Entry, make_entry
+from genprm_trl.verdict_report.figures import Figures, Judged, measure
+from genprm_trl.version import __version__
+
+
+@dataclass(slots=True)
+class ReportSummary:
+    """What a page holds.
+
+    Attributes:
+        verdicts: See `summary.VerdictSummary`.
+        figures: The numbers of its charts.
+        without_solution: Verdicts whose problem and steps are not on the page, though solutions were given.
+    """
+
+    verdicts: VerdictSummary = field(default_factory=VerdictSummary)
+    figures: Figures | None = None
+    without_solution: int = 0
+
+
+def write_report(
+    verdicts: str | Path,
+    output: str | Path,
+    *,
+    solutions: Iterable[Solution] | None = None,
+    follow: Any = iter,
+) -> ReportSummary:
+    """Writes a file of verdicts as a page.
+
+    Args:
+        verdicts: The JSON Lines file that `genprm verify` wrote. Settings kept beside it are shown.
+        output: The HTML file, replaced as a whole if it exists.
+        solutions: What was judged, for the problems' and steps' texts, which a verdict does not hold.
+        follow: Wraps the iterator over verdicts, to show progress.
+
+    Raises:
+        DataError: The verdicts cannot be read, a row is bad (file, row and field are named), there is none, or one is
+            about another text than the solution of its id; or the page cannot be written.
+        ConfigError: `output` is a directory or the file of verdicts itself.
+    """
+    verdicts, output = Path(verdicts), Path(output)
+    if output.is_dir():
+        raise ConfigError(f"{output} is a directory; name a file")
+    if output.exists() and verdicts.exists() and output.samefile(verdicts):
+        raise ConfigError(f"{output} is the file of verdicts itself; name another --output")
+    by_id = None if solutions is None else {solution.id: solution for solution in solutions}
+    settings = _settings(verdicts)
+    result = ReportSummary()
+    entries: list[Entry] = []
+    judged: list[Judged] = []
+    for verdict in follow(iter_verdicts(verdicts)):
+        solution = _solution_of(verdict, by_id, verdicts)
+        result.without_solution += by_id is not None and solution is None
+        result.verdicts.add(verdict, solution)
+        judged.append(Judged.of(verdict, None if solution is None else len(solution.steps)))
+        entries.append(make_entry(verdict, solution))
+    if not entries:
+        raise DataError("holds no verdicts", file=str(verdicts))
+    stop = settings.get("stop")
+    result.figures = measure(judged, all_steps=None if stop is None else stop == "never")
+    try:
+        with replacing(output) as file:
+            for piece in render(verdicts.name, result, entries, settings):
+                file.write(piece.encode("utf-8", "replace"))  # a file's name may hold half a surrogate pair
+    except OSError as error:
+        raise DataError(f"cannot be written: {error.strerror or error}", file=str(output)) from None
+    return result
+
+
+def _solution_of(verdict: Verdict, by_id: Mapping[str, Solution] | None, path: Path) -> Solution | None:
+    solution = None if by_id is None else by_id.get(verdict.id)
+    if solution is None:
+        return None
+    if verdict.solution_digest not in ("", solution.digest) or len(verdict.rewards) > len(solution.steps):
+        raise DataError(
+            f"holds a verdict of '{verdict.id}' about another text than the solution of that id; name the file that "
+            "was judged",
+            file=str(path),
+        )
+    return solution
+
+
+def _settings(verdicts: Path) -> dict[str, Any]:
+    """What the verdicts were made with, if it is kept beside them and can be read: the page does without."""
+    try:
+        settings = json.loads(verdicts.with_name(verdicts.name + ".settings.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return settings if isinstance(settings, dict) else {}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The template
+
+
+def render(name: str, report: ReportSummary, entries: list[Entry], settings: Mapping[str, Any]) -> Iterator[str]:
+    """The page in pieces.
+
+    Args:
+        name: The file's name, for the title.
+        report: What was counted and measured.
+        entries: The verdicts in order.
+        settings: What they were made with; may be empty.
+    """
+    assert report.figures is not None
+    environment = Environment(
+        loader=PackageLoader("genprm_trl.verdict_report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    style, script = _asset("page.css"), _asset("page.js")
+    template = environment.get_template("page.html.jinja")
+    yield from template.generate(
+        name=name,
+        version=__version__,
+        style=style,
+        script=script,
+        policy="; ".join(
+            (
+                "default-src 'none'",
+                f"script-src {_source(script)}",
+                f"style-src {_source(style)}",
+                "img-src data:",
+                "base-uri 'none'",
+                "form-action 'none'",
+            )
+        ),
+        summary=report.verdicts,
+        scores=report.verdicts.scores(),
+        figures=report.figures,
+        charts=draw(report.figures),
+        settings={key: _shown(value) for key, value in settings.items() if value is not None},
+        rows=htmlsafe_json_dumps([entry.row for entry in entries], separators=(",", ":")),
+        blocks=(entry.block for entry in entries),
+    )
+
+
+def _asset(name: str) -> str:
+    return files("genprm_trl.verdict_report").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+def _source(text: str) -> str:
+    """A content security policy's name for an inline script or style."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
