@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page, expect
 from tests.chromium import open_chromium
 from tests.verdict_report.examples import HOSTILE, make_page, solution_of, verdict
 
-expect.set_options(timeout=60_000)  # on a busy machine
+expect.set_options(timeout=60_000)  # a busy machine is no failure
 
 SUMMARIES = ".solution > details > summary"
 
@@ -47,6 +47,7 @@ def page_file(tmp_path_factory) -> Path:
 def page(browser, page_file) -> Iterator[Page]:
     """The page, opened; fails if it asked for anything or complained of anything."""
     context = browser.new_context(viewport={"width": 1300, "height": 900})
+    context.set_default_timeout(60_000)
     page = context.new_page()
     asked, complaints = [], []
     page.on("request", lambda request: asked.append(request.url))
