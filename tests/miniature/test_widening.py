@@ -14,12 +14,13 @@ from tests.tiny_models import tiny_model
 @pytest.mark.parametrize("head_dim", [16, 32, 64])
 @torch.no_grad()
 def test_logits_are_the_same(head_dim: int) -> None:
-    # Of grouped-query attention, and of the miniature's own rotary base.
+    # Of grouped-query attention and tied embeddings, and of the miniature's own rotary base and separate embeddings.
     torch.manual_seed(0)
     for original in (tiny_model(), tiny_causal_lm(build_tokenizer())):
         model = copy.deepcopy(original)
         for name, parameter in model.named_parameters():
-            if name.endswith(("bias", "norm.weight")):  # at their start they are all 0 or 1, which hides mistakes
+            # At their start they are all 0 or 1, or equal to the input embeddings, which hides mistakes.
+            if name.endswith(("bias", "norm.weight", "lm_head.weight")):
                 parameter += torch.randn_like(parameter) / 4
         wide = widen_heads(model, head_dim)
         assert wide.config.hidden_size // wide.config.num_attention_heads == head_dim

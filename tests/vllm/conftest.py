@@ -1,0 +1,75 @@
+"""These tests need vLLM, which has an environment of its own: `make test-vllm` sets it up and runs them."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from genprm_trl.miniature.widening import widen_heads
+from tests.tiny_models import tiny_model, tiny_tokenizer
+
+collect_ignore_glob = [] if importlib.util.find_spec("vllm") else ["test_*.py"]
+
+# Read by vLLM when it is imported. A small cache is plenty for models this small; and engines would all bind their
+# threads to the same cores.
+os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# No compilation, which takes longer than all the tests, and the precision of the reference.
+ENGINE = {"dtype": "float32", "enforce_eager": True}
+# The same for `vllm serve`. On the CPU, prompts that are read in parts and seeds do not go together.
+SERVE = ("--dtype", "float32", "--enforce-eager", "--no-enable-chunked-prefill")
+
+
+@pytest.fixture(scope="session")
+def wide_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model in heads that vLLM's CPU kernels take; its logits are the same."""
+    directory = tmp_path_factory.mktemp("wide-tiny-model")
+    widen_heads(tiny_model()).save_pretrained(directory)
+    tiny_tokenizer().save_pretrained(directory)
+    return directory
+
+
+@contextmanager
+def vllm_serve(model: Path, log: Path, *, seconds: float = 800) -> Iterator[str]:
+    """The base URL of a `vllm serve`, once it is ready."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [str(Path(sys.executable).with_name("vllm")), "serve", str(model), "--host", "127.0.0.1"]
+    with log.open("wb") as output:
+        server = subprocess.Popen([*command, "--port", str(port), *SERVE], stdout=output, stderr=output)
+    try:
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5)
+                break
+            except OSError:
+                assert server.poll() is None, log.read_text(errors="replace")[-5000:]
+                assert time.monotonic() < end, log.read_text(errors="replace")[-5000:]
+                time.sleep(0.5)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        # A server that is killed leaves its engine behind.
+        processes = psutil.Process(server.pid).children(recursive=True) if server.poll() is None else []
+        server.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            server.wait(30)
+        for process in [server, *processes]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        server.wait()
