@@ -108,6 +108,16 @@ def test_a_verifier_judges_each_candidate_once(model_dir, tmp_path, capsys):
     assert "n was 1 and is now 2" in capsys.readouterr().err
 
 
+def test_rules_share_verdicts_by_default(model_dir, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    command = ["select", str(GSM8K), "--model", str(model_dir), "--limit", "1", *SHORT]
+    for rule in ("best", "weighted"):
+        assert main([*command, "--rule", rule]) == 0
+    names = sorted(path.name for path in Path("outputs", "select").glob("*.jsonl"))
+    stem = "gsm8k_model_solutions"
+    assert names == [f"{stem}-best.jsonl", f"{stem}-tiny-genprm.verdicts.jsonl", f"{stem}-weighted.jsonl"]
+
+
 def test_what_verify_has_judged_is_not_judged_again(model_dir, tmp_path, capsys):
     verdicts = tmp_path / "v.jsonl"
     words = ["--limit", "4", "--output", str(verdicts)]

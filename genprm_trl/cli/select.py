@@ -95,7 +95,7 @@ def run(options: SelectOptions, verifier: OptionalVerifierOptions) -> int:
     output = _output_path(options)
     pools = read_pools(options.file, split=options.split, limit=options.limit, need_answers=False)
     if verifier.model:
-        path = Path(options.verdicts) if options.verdicts else output.with_suffix(".verdicts.jsonl")
+        path = _verdicts_path(options, verifier, output)
         judged = judged_pools(pools, _judge(pools, path, options, verifier), file=str(path))
     elif options.verdicts is not None:
         judged = judged_pools(pools, iter_verdicts(options.verdicts), file=options.verdicts)
@@ -133,10 +133,22 @@ def run(options: SelectOptions, verifier: OptionalVerifierOptions) -> int:
     return 0
 
 
+def _stem(path: str) -> str:
+    return Path(path.rstrip("/")).name.split(".")[0] or "pool"
+
+
+def _verdicts_path(options: SelectOptions, verifier: VerifierOptions, output: Path) -> Path:
+    if options.verdicts is not None:
+        return Path(options.verdicts)
+    if options.output is not None:
+        return output.with_suffix(".verdicts.jsonl")
+    # The rule is not part of the name: another one chooses by the same verdicts.
+    return output.with_name(f"{_stem(options.file)}-{_stem(verifier.model)}.verdicts.jsonl")
+
+
 def _output_path(options: SelectOptions) -> Path:
     if options.output is None:
-        stem = Path(options.file.rstrip("/")).name.split(".")[0] or "pool"
-        return Path("outputs", "select", f"{stem}-{options.rule}.jsonl")
+        return Path("outputs", "select", f"{_stem(options.file)}-{options.rule}.jsonl")
     output = Path(options.output)
     if output.is_dir():
         raise ConfigError(f"{output} is a directory; name a file")
