@@ -84,6 +84,9 @@ def make_setup(options: argparse.Namespace) -> Setup:
     if options.device:
         backend_options["device"] = options.device
     if options.backend == "vllm":
+        # On a CPU: a cache that leaves memory to others, and threads that the system may move off a busy core.
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
+        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
         # Nothing is compiled, and numbers are those of the checkpoint.
         backend_options = {"enforce_eager": True, "dtype": "float32", **backend_options}
     if options.size != "miniature":
