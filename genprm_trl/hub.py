@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import json
+import platform
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from genprm_trl.errors import ConfigError
 from genprm_trl.version import __version__
@@ -40,16 +43,22 @@ Python that checks the step, reads what the code printed, and answers Yes or No;
 {{ usage }}
 ```
 
-The verifier **runs Python that the model writes**. `genprm_trl` does so in its sandbox; read the project's notes on \
-what that protects from before you point it at models or problems that you do not trust.
+The verifier **runs Python that the model writes**. `genprm_trl` does so in its sandbox, in processes of their own \
+with limits and without a network; `genprm doctor` says which protections hold on a machine. Read the project's notes \
+on what they protect from before you point it at models or problems that you do not trust.
 
 ## Measured
 
 {{ results }}
 
+## Training data
+
+{{ data }}
+
 ## Trained with
 
 {{ training }}
+{{ arguments }}
 
 ## Citation
 
@@ -91,6 +100,9 @@ class CardContent:
         description: One or more sentences on what this very model is.
         scores: Measured numbers; they become the card's table and its `model-index`.
         training: Facts of the training, shown as a table.
+        data: Facts of the data it was trained on, shown as a table.
+        recipe: How the data were made, as Markdown.
+        arguments: The trainer's options that are not what they are by default, as JSON values.
         base_model: Hub id of the model that training started from; None if it started from random weights.
         datasets: Hub ids of the data sets used.
         tags: Tags besides the usual ones.
@@ -101,6 +113,9 @@ class CardContent:
     description: str
     scores: Sequence[MeasuredScore]
     training: Mapping[str, Any]
+    data: Mapping[str, Any] = field(default_factory=dict)
+    recipe: str = ""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
     base_model: str | None = None
     datasets: Sequence[str] = field(default_factory=tuple)
     tags: Sequence[str] = ()
@@ -127,34 +142,121 @@ def write_model_card(model_dir: str | Path, content: CardContent) -> Path:
     """
     from huggingface_hub import ModelCard, ModelCardData
 
-    from genprm_trl.report import markdown_table
-
-    results = [_eval_result(score) for score in content.scores]
     card_data = ModelCardData(
         library_name="transformers",
         pipeline_tag="text-generation",
-        tags=["genprm-trl", "genprm", "process-reward-model", "trl", "sft", *content.tags],
+        tags=list(dict.fromkeys(["genprm-trl", "genprm", "process-reward-model", "trl", "sft", *content.tags])),
         base_model=content.base_model,
         datasets=list(content.datasets) or None,
         model_name=content.name,
-        eval_results=results or None,
+        eval_results=[_eval_result(score) for score in content.scores] or None,
     )
-    versions = {name: metadata.version(name) for name in ("trl", "transformers", "torch", "datasets")}
-    facts = {**content.training, "genprm-trl": __version__, **versions}
-    measured = _table(content.scores)
     card = ModelCard.from_template(
         card_data,
         template_str=_BODY,
         name=content.name,
         description=content.description,
         usage=usage_snippet(content.model_id or str(model_dir)),
-        results=measured if content.scores else "Nothing yet.",
-        training=markdown_table(["", "value"], [[key, str(value)] for key, value in facts.items()]),
+        results=_table(content.scores) if content.scores else "Nothing yet.",
+        data="\n".join(filter(None, [facts_table(content.data) if content.data else "", content.recipe]))
+        or "Not told.",
+        training=facts_table({**content.training, **framework_versions()}),
+        arguments=arguments_block(content.arguments),
         citation=_CITATION,
     )
     path = Path(model_dir) / "README.md"
     card.save(path)
     return path
+
+
+def facts_table(facts: Mapping[str, Any]) -> str:
+    """Names and values as a Markdown table."""
+    from genprm_trl.report import markdown_table
+
+    return markdown_table(["", "value"], [[name, str(value)] for name, value in facts.items()])
+
+
+def arguments_block(arguments: Mapping[str, Any]) -> str:
+    """A trainer's options as a folded block of JSON; empty if there are none."""
+    if not arguments:
+        return ""
+    text = json.dumps(dict(arguments), indent=2, sort_keys=True, default=str)
+    summary = "<summary>Options that are not the trainer's defaults</summary>"
+    return f"\n<details>\n{summary}\n\n```json\n{text}\n```\n\n</details>"
+
+
+def framework_versions() -> dict[str, str]:
+    """The versions of this package and of those that it trains with."""
+    versions = {"genprm-trl": __version__}
+    for name in ("trl", "transformers", "accelerate", "peft", "torch", "datasets"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions | {"Python": platform.python_version()}
+
+
+def make_repository(repo_id: str, kind: Literal["model", "dataset"], *, private: bool | None = None) -> None:
+    """Makes a repository of the Hub unless it exists. Called before the work, it finds out whether one may.
+
+    Args:
+        repo_id: `USER/NAME`.
+        kind: What is going to be in it.
+        private: Whether a new one is private; the account's default if None.
+
+    Raises:
+        ConfigError: There is no login, the Hub refuses it, or cannot be reached.
+    """
+    from huggingface_hub import HfApi, get_token
+
+    if get_token() is None:
+        raise ConfigError(f"uploading to {repo_id} needs a login: hf auth login, or a token in HF_TOKEN")
+    with _refusals(f"{repo_id} cannot be uploaded to"):
+        HfApi().create_repo(repo_id, repo_type=kind, private=private, exist_ok=True)
+
+
+def push_data_set(directory: str | Path, repo_id: str) -> str:
+    """Uploads a data set's directory, its card included, to a repository of the Hub.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        ConfigError: The Hub refuses it, or cannot be reached.
+    """
+    from huggingface_hub import HfApi
+
+    message = f"Made with genprm-trl {__version__}"
+    with _refusals(f"the data set in {directory} was not uploaded to {repo_id}"):
+        commit = HfApi().upload_folder(
+            repo_id=repo_id, repo_type="dataset", folder_path=directory, commit_message=message
+        )
+    return commit.commit_url
+
+
+def push_card(model_dir: str | Path, repo_id: str) -> str:
+    """Puts a model directory's card into a repository of the Hub, after the Hub's own check of it.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        ConfigError: The Hub refuses it, or cannot be reached.
+    """
+    from huggingface_hub import ModelCard
+
+    with _refusals(f"the card of {model_dir} was not uploaded to {repo_id}"):
+        card = ModelCard.load(Path(model_dir) / "README.md")
+        return str(card.push_to_hub(repo_id, commit_message="Update the card"))
+
+
+@contextlib.contextmanager
+def _refusals(what: str) -> Iterator[None]:
+    from httpx2 import HTTPError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
+
+    try:
+        yield
+    except (HfHubHTTPError, LocalTokenNotFoundError, HFValidationError, HTTPError, ValueError) as error:
+        raise ConfigError(f"{what}: {' '.join(str(error).split())}") from error
 
 
 _BEGIN, _END = "<!-- measured with lm_eval -->", "<!-- /measured with lm_eval -->"

@@ -17,6 +17,9 @@ class CardOptions:
     results: list[str] = field(
         metadata={"help": "What `lm_eval --output_path` wrote: files, or directories of which the newest is taken."}
     )
+    push_to_hub: str | None = field(
+        default=None, metadata={"help": "Put the card into this repository of the Hub (USER/NAME), too."}
+    )
 
 
 def run(options: CardOptions) -> None:
@@ -24,12 +27,16 @@ def run(options: CardOptions) -> None:
 
     from genprm_trl.errors import ConfigError
     from genprm_trl.harness.results import read_scores
-    from genprm_trl.hub import add_scores
+    from genprm_trl.hub import add_scores, make_repository, push_card
 
     if not Path(options.model).is_dir():
         raise ConfigError(f"{options.model} is not a directory")
+    if options.push_to_hub is not None:
+        make_repository(options.push_to_hub, "model")
     scores = [score for results in options.results for score in read_scores(results, options.model)]
     path = add_scores(options.model, scores)
     for score in scores:
         print(f"{score.dataset}: {score.metric} {score.value:.1f} ({score.setting})")
     print(f"card: {path}")
+    if options.push_to_hub is not None:
+        print(f"on the Hub: {push_card(options.model, options.push_to_hub)}")

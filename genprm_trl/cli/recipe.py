@@ -8,7 +8,6 @@ with the same words, and only does what is missing. See examples/configs/genprm_
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from typing import Any, Literal
 
 from genprm_trl.cli import console
 from genprm_trl.errors import ConfigError, DataError
+from genprm_trl.labeling.recipe_files import RECIPE_FILES
 
 logger = logging.getLogger(__name__)
 
@@ -46,10 +46,10 @@ class Stage:
 
 
 STAGES = (
-    Stage("rollout", "rollouts.jsonl"),
-    Stage("label", "labels.jsonl"),
-    Stage("rationalize", "critiques.jsonl"),
-    Stage("consensus", "rationales.jsonl", ("file", "output", "overwrite", "labels")),
+    Stage("rollout", RECIPE_FILES["rollout"]),
+    Stage("label", RECIPE_FILES["label"]),
+    Stage("rationalize", RECIPE_FILES["rationalize"]),
+    Stage("consensus", RECIPE_FILES["consensus"], ("file", "output", "overwrite", "labels")),
 )
 SFT = Stage("sft", "sft", ("data", "output_dir", "overwrite"))
 
@@ -68,6 +68,10 @@ class RecipeOptions:
     sft: dict[str, Any] | None = field(
         default=None, metadata={"help": "Options of `genprm sft`. Without them no model is trained."}
     )
+    push_to_hub: str | None = field(
+        default=None, metadata={"help": "Upload the data set to this repository of the Hub (USER/NAME), too."}
+    )
+    private: bool = field(default=False, metadata={"help": "Make that repository a private one."})
     until: StageName | None = field(default=None, metadata={"help": "Stop after this stage."})
     overwrite_from: StageName | None = field(
         default=None, metadata={"help": "Do this stage and those after it anew, for instance with other settings."}
@@ -78,13 +82,21 @@ def run(options: RecipeOptions) -> int:
     output = Path(options.output_dir)
     # Every section is read before the first stage costs anything.
     planned = plan(options)
+    if options.push_to_hub is not None:
+        from genprm_trl.hub import make_repository
+
+        make_repository(options.push_to_hub, "dataset", private=options.private or None)
     for stage, arguments in planned:
         print(f"== {stage.name}", flush=True)
         if code := stage.run(*arguments):
             return int(code)
         if stage is STAGES[-1]:
-            _write_data_set(output, options.name)
+            _write_data_set(output, options.name, options.push_to_hub)
             print(f"data set           {output / 'dataset'}")
+            if options.push_to_hub is not None:
+                from genprm_trl.hub import push_data_set
+
+                print(f"on the Hub         {push_data_set(output / 'dataset', options.push_to_hub)}")
     console.set_kept(None)
     return 0
 
@@ -139,12 +151,11 @@ def read_section(stage: Stage, section: dict[str, Any], words: Sequence[str]) ->
     return OptionParser(option_types(stage.run), prog=f"genprm recipe, {where}").parse(words, section, where)
 
 
-def _write_data_set(output: Path, name: str) -> None:
+def _write_data_set(output: Path, name: str, repo_id: str | None) -> None:
     """Writes the directory `dataset` from the stages' files."""
     from genprm_trl.jsonl import replacing
-    from genprm_trl.labeling.data_card import StageReport, Statistics, write_data_card
+    from genprm_trl.labeling.data_card import Statistics, reports_beside, write_data_card
     from genprm_trl.labeling.export import write_parquet
-    from genprm_trl.labeling.stage_file import StageSummary, stage_directory
     from genprm_trl.loading import iter_rationales, iter_records
     from genprm_trl.records import Solution
 
@@ -157,10 +168,6 @@ def _write_data_set(output: Path, name: str) -> None:
     except OSError as error:
         raise DataError(f"cannot be written: {error.strerror}", file=str(directory)) from None
     write_parquet(directory / DATA_FILE, iter_rationales(rationales))
-    reports = []
-    for stage in STAGES:
-        path = output / stage.output
-        settings = json.loads((stage_directory(path) / "settings.json").read_text(encoding="utf-8"))
-        reports.append(StageReport(stage.name, settings.get("model"), settings, StageSummary.load(path)))
     statistics = Statistics.of(iter_rationales(rationales), iter_records(labels, Solution))
-    write_data_card(directory, name, statistics, reports, data_files="data/train-*.parquet")
+    reports = reports_beside(rationales)
+    write_data_card(directory, name, statistics, reports, data_files="data/train-*.parquet", repo_id=repo_id)

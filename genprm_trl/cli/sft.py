@@ -27,6 +27,7 @@ from genprm_trl.jsonl import replacing
 from genprm_trl.training.sft import GenPRMConfig
 
 if TYPE_CHECKING:
+    from genprm_trl.training.card_facts import DescribedData
     from genprm_trl.training.sft import GenPRMTrainer
 
 logger = logging.getLogger(__name__)
@@ -104,10 +105,16 @@ def run(options: SFTOptions, args: GenPRMConfig, model_options: ModelOptions) ->
     trainer = GenPRMTrainer(
         **model_arguments(args, model_options), args=args, train_dataset=train_data, eval_dataset=eval_data
     )
+    trainer.described_data = _described(options, this_run)
     if solutions is not None:
         from genprm_trl.training.callbacks import VerificationCallback
 
-        callback = VerificationCallback(trainer, solutions, max_step_tokens=options.verify_max_step_tokens)
+        callback = VerificationCallback(
+            trainer,
+            solutions,
+            max_step_tokens=options.verify_max_step_tokens,
+            name=Path(str(options.verify_data)).name,
+        )
         trainer.add_callback(callback)
     if args.save_strategy != "no":
         console.set_kept(f"checkpoints are in {args.output_dir}; the same command goes on from the last one")
@@ -123,6 +130,21 @@ def run(options: SFTOptions, args: GenPRMConfig, model_options: ModelOptions) ->
         print("\n".join(_summary(trainer)))
     trainer.end()
     return 0
+
+
+def _described(options: SFTOptions, this_run: RunIdentity) -> DescribedData:
+    """What the model's card says of the data: their name, a digest, and the stages of the recipe that made them."""
+    from genprm_trl.labeling.data_card import reports_beside, stages_table
+    from genprm_trl.training.card_facts import DescribedData
+
+    path = Path(options.data)
+    reports = reports_beside(path)
+    return DescribedData(
+        name=path.name if path.exists() else options.data,
+        hub_id=None if path.exists() else options.data,
+        facts={"SHA-256 of the conversations": this_run.data_sha256},
+        recipe=f"Made in these stages:\n\n{stages_table(reports)}" if reports else "",
+    )
 
 
 def _remove_checkpoints(output: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections import Counter
@@ -10,8 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from genprm_trl.errors import DataError
 from genprm_trl.labeling.consensus import ConsensusCounts
-from genprm_trl.labeling.stage_file import StageSummary
+from genprm_trl.labeling.recipe_files import RECIPE_FILES
+from genprm_trl.labeling.stage_file import StageSummary, stage_directory
 from genprm_trl.records import RationaleRecord, Solution
 from genprm_trl.report import markdown_table, plot_bars
 from genprm_trl.version import __version__
@@ -40,6 +43,8 @@ print(data[0]["messages"])
 from 0, -1 for none) are ProcessBench's fields, `labels` tells the judged steps right from wrong, `mc` and \
 `initial_mc` are the Monte Carlo estimates that the labels come from, and `provenance` (JSON text) says what the row \
 was made from. The same rows as records of genprm-trl are in `rationales.jsonl`.
+
+The rationales hold **Python that a model wrote**. Do not run it outside a sandbox.
 
 ## What is in it
 
@@ -149,7 +154,13 @@ class Statistics:
 
 
 def write_data_card(
-    directory: str | Path, name: str, statistics: Statistics, stages: Sequence[StageReport], *, data_files: str
+    directory: str | Path,
+    name: str,
+    statistics: Statistics,
+    stages: Sequence[StageReport],
+    *,
+    data_files: str,
+    repo_id: str | None = None,
 ) -> Path:
     """Writes `README.md` and its pictures into a data set's directory.
 
@@ -159,6 +170,7 @@ def write_data_card(
         statistics: What is in it.
         stages: The stages that made it, in order.
         data_files: Pattern of the files that `datasets.load_dataset` reads, relative to the directory.
+        repo_id: Where on the Hub the data set is going to be; the card's example then loads it from there.
 
     Returns:
         The card's path.
@@ -187,11 +199,11 @@ def write_data_card(
         card_data,
         template_str=_BODY,
         name=name,
-        path=str(directory),
+        path=repo_id or str(directory),
         version=__version__,
         contents="\n".join(statistics.lines()),
         estimates=_estimates(directory, statistics),
-        stages=_stages_table(stages),
+        stages=stages_table(stages),
         consensus=_consensus(directory, stages),
         details="\n".join(_details(stage) for stage in stages),
     )
@@ -233,7 +245,26 @@ def _estimates(directory: Path, statistics: Statistics) -> str:
     return "![Monte Carlo estimates of all labelled steps, kept or not](estimates.png)"
 
 
-def _stages_table(stages: Sequence[StageReport]) -> str:
+def reports_beside(path: str | Path) -> list[StageReport]:
+    """The finished stages whose files are in one directory with a stage's output, the outputs' own among them.
+
+    Args:
+        path: A file that a stage has made, as `genprm recipe` leaves it; for any other the list is empty.
+    """
+    path = Path(path)
+    if not (stage_directory(path) / "summary.json").is_file():
+        return []
+    reports = []
+    for name, file in RECIPE_FILES.items():
+        beside = path.with_name(file)
+        with contextlib.suppress(OSError, ValueError, DataError):
+            settings = json.loads((stage_directory(beside) / "settings.json").read_text(encoding="utf-8"))
+            reports.append(StageReport(name, settings.get("model"), settings, StageSummary.load(beside)))
+    return reports
+
+
+def stages_table(stages: Sequence[StageReport]) -> str:
+    """The stages with their models and counts, as a Markdown table."""
     rows = []
     for stage in stages:
         counts = stage.summary.counts

@@ -9,6 +9,7 @@ from accelerate.utils import gather_object
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from genprm_trl.errors import ConfigError, DataError
+from genprm_trl.hub import MeasuredScore
 from genprm_trl.metrics import processbench_scores
 from genprm_trl.protocol.genprm import GenPRMProtocol, Mode
 from genprm_trl.records import Solution
@@ -34,6 +35,7 @@ class VerificationCallback(TrainerCallback):
         max_step_tokens: Bound on the tokens of one rationale.
         max_batch_size: Chains that generate at once.
         seed: Of the sampling, the same at each evaluation.
+        name: What the model's card calls the solutions.
 
     Raises:
         ConfigError: The model is sharded over processes, so that none can generate with it alone.
@@ -65,6 +67,7 @@ class VerificationCallback(TrainerCallback):
         max_step_tokens: int = 2048,
         max_batch_size: int = 64,
         seed: int = 0,
+        name: str = "held-out solutions",
     ):
         if not solutions:
             raise DataError("no solutions to verify")
@@ -77,10 +80,13 @@ class VerificationCallback(TrainerCallback):
         self.trainer = trainer
         self.solutions = list(solutions)
         settings = trainer.model_settings
-        self.protocol = GenPRMProtocol(mode or settings.default_mode, settings.first_turn, max_step_tokens)
+        self.mode = mode or settings.default_mode
+        self.protocol = GenPRMProtocol(self.mode, settings.first_turn, max_step_tokens)
         self.n = n
         self.max_batch_size = max_batch_size
         self.seed = seed
+        self.name = name
+        self._scores: dict[str, float] = {}
         self._done_at: int | None = None
 
     def on_evaluate(
@@ -95,10 +101,24 @@ class VerificationCallback(TrainerCallback):
         if self._done_at == state.global_step and state.global_step:
             return
         self._done_at = state.global_step
-        scores = {f"eval_verified_{name}": value for name, value in self.verify().items()}
+        self._scores = dict(self.verify())
+        scores = {f"eval_verified_{name}": value for name, value in self._scores.items()}
         if metrics is not None:
             metrics.update(scores)  # where the trainer looks for metric_for_best_model
         self.trainer.log(dict(scores))
+
+    def measured(self, state: TrainerState) -> list[MeasuredScore]:
+        """The scores of the weights as they are, for the model's card; none if they were trained on since."""
+        if self._done_at != state.global_step:
+            return []
+        pooled = "Pass@1" if self.n == 1 else f"Maj@{self.n}"
+        setting = f"{self.mode}, {pooled}, {len(self.solutions)} solutions"
+        names = {"error_acc": "error_acc", "correct_acc": "correct_acc", "f1": "F1"}
+        return [
+            MeasuredScore(self.name, metric, self._scores[name], setting)
+            for name, metric in names.items()
+            if name in self._scores
+        ]
 
     def verify(self) -> Mapping[str, float]:
         """Lets the model as it is judge the solutions.

@@ -8,7 +8,6 @@ import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
-from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -35,6 +34,8 @@ from trl.trainer.base_trainer import _BaseTrainer
 from trl.trainer.utils import disable_dropout_in_model
 
 from genprm_trl.errors import ConfigError, MissingExtraError
+from genprm_trl.hub import arguments_block, facts_table, framework_versions
+from genprm_trl.training.card_facts import changed_arguments, row_facts, training_facts
 from genprm_trl.training.precision import computes_in_bf16
 from genprm_trl.training.prm_data import Rows, StepCollator, prepare_dataset
 from genprm_trl.training.prm_loading import load_new_classifier, load_step_tokenizer
@@ -299,7 +300,9 @@ class PRMTrainer(_BaseTrainer):
                 paper_title=self._paper["title"],
                 paper_id=self._paper["id"],
                 citation=self._paper["citation"],
-                versions={name: version(name) for name in ("genprm-trl", "trl", "transformers", "torch", "datasets")},
+                data=facts_table(row_facts(self.train_dataset)),
+                training=facts_table({**training_facts(self), **framework_versions()}),
+                arguments=arguments_block(changed_arguments(self.args)),
             )
         card.save(Path(self.args.output_dir) / "README.md")
 

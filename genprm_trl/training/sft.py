@@ -22,6 +22,13 @@ from genprm_trl.generation.loading import load_tokenizer
 from genprm_trl.hub import CardContent, write_model_card
 from genprm_trl.model_settings import ModelSettings
 from genprm_trl.protocol.genprm import MODES
+from genprm_trl.training.card_facts import (
+    DescribedData,
+    changed_arguments,
+    measured_while_training,
+    row_facts,
+    training_facts,
+)
 from genprm_trl.training.packing import leakage
 from genprm_trl.training.precision import computes_in_bf16
 from genprm_trl.training.sft_data import ConversationEncoder, Rows, as_dataset, encode_dataset
@@ -226,6 +233,8 @@ class GenPRMTrainer(SFTTrainer):
         self._max_tokens = _max_tokens(model, args)
         self._documents_apart = False
         self._judgements: list[torch.Tensor] = []
+        self._data_facts: dict[str, str] = {}
+        self.described_data: DescribedData | None = None
         super().__init__(
             model=model,
             args=args,
@@ -261,6 +270,7 @@ class GenPRMTrainer(SFTTrainer):
                 # A streamed data set is not read through for this; its first row speaks for it.
                 modes = dataset.unique("mode") if isinstance(dataset, Dataset) else [next(iter(dataset))["mode"]]
                 self._modes |= dict.fromkeys(modes)
+                self._data_facts = row_facts(dataset)
             dataset = dataset.remove_columns("mode")
         return super()._prepare_dataset(dataset, processing_class, args, packing, formatting_func, dataset_name)
 
@@ -385,22 +395,23 @@ class GenPRMTrainer(SFTTrainer):
             return
         base_model = self.model.config.name_or_path
         settings, args = self.model_settings, self.args
-        devices = args.world_size * args.gradient_accumulation_steps
+        data = self.described_data or DescribedData(dataset_name)
         content = CardContent(
             name=model_name or Path(args.output_dir).name,
-            description=f"Trained on {dataset_name}." if dataset_name else "",
-            scores=(),
+            description=f"Trained on {data.name}." if data.name else "",
+            scores=measured_while_training(self),
             training={
                 "trainer": f"genprm_trl.{type(self).__name__}",
                 "modes": ", ".join(settings.modes),
                 "turns open with": settings.turn_opening,
                 "form of the first turn": settings.first_turn,
-                "learning rate": args.learning_rate,
-                "batch": args.per_device_train_batch_size * devices,
-                "steps": self.state.global_step,
+                **training_facts(self),
             },
+            data={**self._data_facts, **data.facts},
+            recipe=data.recipe,
+            arguments=changed_arguments(args),
             base_model=None if not base_model or Path(base_model).exists() else base_model,
-            datasets=(dataset_name,) if dataset_name else (),
+            datasets=(data.hub_id,) if data.hub_id else (),
             tags=(tags,) if isinstance(tags, str) else tuple(tags or ()),
             model_id=args.hub_model_id,
         )

@@ -1,0 +1,104 @@
+"""What a trainer knows about its own run, for the model's card."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.compute as compute
+from datasets import Dataset, IterableDataset
+
+from genprm_trl.training.step_metrics import IGNORED
+
+if TYPE_CHECKING:
+    from transformers import Trainer, TrainingArguments
+
+    from genprm_trl.hub import MeasuredScore
+
+# Of the machine, the account and the way of reporting, not of the model.
+_NOT_OF_THE_MODEL = re.compile(
+    r"output_dir|logging_dir|run_name|.*token|.*hub.*|report_to|project|.*trackio.*|disable_tqdm|log_.*|logging_.*"
+    r"|resume_from_checkpoint|.*local_rank|do_(train|eval|predict)|save_.*|.*num_workers|.*num_proc|.*_dir"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DescribedData:
+    """What whoever started a training knows of its data, for the card.
+
+    Attributes:
+        name: What to call them.
+        hub_id: Their id on the Hub, if they are there.
+        facts: Shown as a table, after what the trainer counts itself.
+        recipe: How they were made, as Markdown.
+    """
+
+    name: str | None = None
+    hub_id: str | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    recipe: str = ""
+
+
+def training_facts(trainer: Trainer) -> dict[str, Any]:
+    """The facts that everyone asks about first."""
+    args, state = trainer.args, trainer.state
+    batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+    losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
+    facts = {
+        "learning rate": args.learning_rate,
+        "schedule": f"{_text(args.lr_scheduler_type)}, warm-up {args.warmup_steps:g}",
+        "optimizer": _text(args.optim),
+        "batch": f"{batch} ({args.world_size} × {args.per_device_train_batch_size} × "
+        f"{args.gradient_accumulation_steps}: processes, rows each, accumulated)",
+        "steps": state.global_step,
+        "epochs": None if state.epoch is None else round(state.epoch, 3),
+        "precision": "bfloat16" if args.bf16 else "float16" if args.fp16 else "float32",
+        "seed": args.seed,
+        "training loss, last logged": losses[-1] if losses else None,
+    }
+    return {name: value for name, value in facts.items() if value is not None}
+
+
+def changed_arguments(args: TrainingArguments) -> dict[str, Any]:
+    """The options that are not what they are by default, as JSON values; paths, accounts and tokens are left out."""
+    values = args.to_dict()
+    changed = {}
+    for option in dataclasses.fields(args):
+        if option.name not in values or _NOT_OF_THE_MODEL.fullmatch(option.name):
+            continue
+        default = option.default
+        if option.default_factory is not dataclasses.MISSING:
+            default = option.default_factory()
+        value = values[option.name]
+        if _text(default) != value and default != value:
+            changed[option.name] = value
+    return changed
+
+
+def row_facts(dataset: Dataset | IterableDataset) -> dict[str, str]:
+    """Counts of a data set that is ready for training: rows, tokens, and those of them that are trained on.
+
+    Args:
+        dataset: With the columns `input_ids` and `labels`; of a streamed one nothing is counted.
+    """
+    if not isinstance(dataset, Dataset):
+        return {"rows": "streamed, not counted"}
+    tokens = trained = 0
+    for batch in dataset.select_columns(["input_ids", "labels"]).with_format("arrow").iter(1000):
+        tokens += len(compute.list_flatten(batch["input_ids"]))
+        trained += compute.sum(compute.not_equal(compute.list_flatten(batch["labels"]), IGNORED)).as_py() or 0
+    return {"rows": f"{len(dataset):,}", "tokens": f"{tokens:,}", "tokens trained on": f"{trained:,}"}
+
+
+def measured_while_training(trainer: Trainer) -> list[MeasuredScore]:
+    """The scores that callbacks have measured with the weights as they are now."""
+    callbacks = (each for each in trainer.callback_handler.callbacks if hasattr(each, "measured"))
+    return [score for callback in callbacks for score in callback.measured(trainer.state)]
+
+
+def _text(value: Any) -> Any:
+    """An enumeration's value; anything else as it is."""
+    return getattr(value, "value", value)
