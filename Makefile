@@ -19,7 +19,7 @@ BENCHMARKS ?= $(sort $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py)))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install install-dev quickstart test test-alone test-vllm lint format bench
+.PHONY: help install install-dev quickstart test test-alone test-vllm lint format docs bench
 .PHONY: constraints constraints-vllm clean distclean
 
 help: ## Show this list
@@ -51,6 +51,10 @@ format: $(VENV)/.installed-dev ## Fix what can be fixed of style and formatting
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(VENV)/.installed-dev ## Build the documentation into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "Ready: site/index.html"
+
 bench: $(VENV)/.installed-dev ## Run the benchmarks (BENCHMARKS=benchmarks/one.py for one of them)
 	@test -n "$(BENCHMARKS)" || echo "There is nothing in benchmarks/."
 	@for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python "$$script" $(ARGS) || exit $$?; done
@@ -65,7 +69,7 @@ constraints-vllm: $(VLLM_VENV)/.installed ## Write constraints-vllm.txt anew fro
 	@mv constraints-vllm.new constraints-vllm.txt
 
 clean: ## Remove caches and built files; keep .venv and outputs
-	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './$(VENV)/*' -not -path './$(VLLM_VENV)/*' -prune -exec rm -rf {} +
 
 distclean: clean ## Remove .venv and .venv-vllm as well
