@@ -1,10 +1,11 @@
 """What search over steps is worth in the miniature world, against Best-of-N at equal tokens.
 
-The quickstart's policy solves word problems that none of the models has seen; the quickstart's GenPRM judges its
-steps. Beam search and particle filtering run at several sizes. Best-of-N runs once at its largest size, and what
-smaller ones are worth is the expectation over all subsets of those samples. All tokens count, those of the policy and
-those of the verifier, so that a method that judges more pays for it. Beside each search stands what Best-of-N reaches
-for the same tokens, interpolated between its sizes on a logarithmic scale, problem by problem.
+A tiny policy, trained here for longer than the quickstart's (which is right too seldom for any choice to matter),
+solves word problems that no model has seen, and the quickstart's GenPRM judges its steps. Beam search and particle
+filtering run at several sizes. Best-of-N runs once at its largest size, and what smaller ones are worth is the
+expectation over all subsets of those samples. All tokens count, those of the policy and those of the verifier, so that
+a method that judges more pays for it. Beside each search stands what Best-of-N reaches for the same tokens,
+interpolated between its sizes on a logarithmic scale, problem by problem.
 
     python benchmarks/search.py [--quickstart outputs/quickstart] [--results benchmarks/results] [--images docs/images]
 
@@ -40,6 +41,7 @@ from genprm_trl.labeling.problems import ProblemStream
 from genprm_trl.labeling.solver import SolverSettings
 from genprm_trl.labeling.stage import in_this_process, run_stage
 from genprm_trl.miniature.policy import MAX_NEW_TOKENS
+from genprm_trl.miniature.recipe_inputs import make_inputs
 from genprm_trl.miniature.world import make_problems
 from genprm_trl.report import markdown_table
 from genprm_trl.search.search import SearchConfig
@@ -74,7 +76,7 @@ class Run:
 
 def rows_of(options: argparse.Namespace, config: SearchConfig) -> list[dict[str, Any]]:
     path = options.output_dir / f"{config.method}-{config.n}.jsonl"
-    policy, verifier = options.quickstart / "policy", options.quickstart / "genprm"
+    policy, verifier = options.policy, options.quickstart / "genprm"
     worker = SearchWorker(
         functools.partial(open_generator, policy, max_batch_size=64),
         functools.partial(
@@ -220,7 +222,11 @@ def plot(path: Path, runs: list[Run], title: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quickstart", type=Path, default=Path("outputs/quickstart"), help="has policy/ and genprm/")
+    parser.add_argument(
+        "--quickstart", type=Path, default=Path("outputs/quickstart"), help="has genprm/, the verifier"
+    )
+    parser.add_argument("--policy", type=Path, help="directory of the policy; default: one that is trained here")
+    parser.add_argument("--policy_steps", type=int, default=3000, help="of the policy's training")
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/search"))
     parser.add_argument("--problems", type=int, default=100)
     parser.add_argument("--best_of", type=int, nargs="+", default=[1, 2, 4, 8, 16])
@@ -228,19 +234,22 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=4, help="of beam search")
     parser.add_argument("--mode", help="of the verifier; default: what it was trained for")
     parser.add_argument("--rationales", type=int, default=1, help="of the verifier for each step")
-    parser.add_argument("--temperature", type=float, default=1.0, help="of the policy")
+    parser.add_argument("--temperature", type=float, default=0.7, help="of the policy")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--results", type=Path, help="directory for search.md and search.json")
     parser.add_argument("--images", type=Path, help="directory for search_by_tokens.png")
     options = parser.parse_args()
-    for name in ("policy", "genprm"):
-        if not (options.quickstart / name / "model.safetensors").is_file():
-            parser.error(f"there is no model in {options.quickstart / name}: run `make quickstart` first")
+    if not (options.quickstart / "genprm" / "model.safetensors").is_file():
+        parser.error(f"there is no model in {options.quickstart / 'genprm'}: run `make quickstart` first")
     for directory in (options.output_dir, options.results, options.images):
         if directory is not None:
             directory.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     machine, started = describe_machine(), time.monotonic()
+    if options.policy is None:
+        options.policy = make_inputs(
+            options.output_dir / "inputs", problems=1, steps=options.policy_steps, seed=options.seed, disable_tqdm=True
+        )
     write_jsonl(
         options.output_dir / "problems.jsonl",
         [
