@@ -29,7 +29,7 @@ def process_votes(doc, results):
 def _scores(doc, indices):
     # The harness has errors for its own aggregations alone. What it finds under `NAME_stderr` it shows as NAME's
     # error, so the errors are metrics of their own, after those that they belong to.
-    item = {"label": doc["label"], "prediction": vote(indices)}
+    item = {"label": doc["label"], "predictions": [vote(indices)]}
     unparsable = sum(index is None for index in indices) / len(indices)
     return {**dict.fromkeys(_ESTIMATES, item), "unparsable": 100 * unparsable}
 
@@ -45,8 +45,15 @@ def warn_of_equal_samples(resps, docs):
     return resps
 
 
+# The scores, of critiques here and of verdicts in verdicts.py.
+#
+
+
 def _estimate(items, name):
-    return processbench_estimates([item["label"] for item in items], [[item["prediction"]] for item in items])[name]
+    # Verifiers with adaptive N have more predictions for some than for others.
+    fewest = min(len(item["predictions"]) for item in items)
+    predictions = [item["predictions"][:fewest] for item in items]
+    return processbench_estimates([item["label"] for item in items], predictions)[name]
 
 
 def error_acc(items):

@@ -3,7 +3,6 @@
 import json
 import math
 
-from genprm_trl.chain_metrics import processbench_estimates
 from genprm_trl.harness.data import encode_solution, read_verdict
 from genprm_trl.metrics import (
     best_step_accuracy,
@@ -56,40 +55,9 @@ def _kept(verdict, predictions, rewards):
 def process_results(doc, results):
     kept = json.loads(results[0])
     item = {"label": doc["label"], **{name: kept[name] for name in ("predictions", "rewards", "threshold")}}
-    # Errors are metrics of their own, as in utils.py.
+    # The first six are aggregated by utils.py.
     names = _ESTIMATES if kept["rewards"] is None else (*_ESTIMATES, *_OF_REWARDS)
     return {**dict.fromkeys(names, item), "no_verdict": kept["no_verdict"]}
-
-
-def _estimate(items, name):
-    # With adaptive N some have more chains than others.
-    fewest = min(len(item["predictions"]) for item in items)
-    predictions = [item["predictions"][:fewest] for item in items]
-    return processbench_estimates([item["label"] for item in items], predictions)[name]
-
-
-def error_acc(items):
-    return _estimate(items, "error_acc").value
-
-
-def error_acc_stderr(items):
-    return _estimate(items, "error_acc").stderr
-
-
-def correct_acc(items):
-    return _estimate(items, "correct_acc").value
-
-
-def correct_acc_stderr(items):
-    return _estimate(items, "correct_acc").stderr
-
-
-def f1(items):
-    return _estimate(items, "f1").value
-
-
-def f1_stderr(items):
-    return _estimate(items, "f1").stderr
 
 
 def _best(items):

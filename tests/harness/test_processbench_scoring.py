@@ -105,7 +105,7 @@ def test_scores_of_thousands_of_critiques(tasks, name, samples, kind):
     got, values = run(tasks[name], rows, vote=samples == 8)
     error, correct, f1 = scores([label for label, _ in rows], predictions)
     assert [got["error_acc"], got["correct_acc"], got["f1"]] == pytest.approx([error, correct, f1], nan_ok=True)
-    assert [item["prediction"] for item in values["f1"]] == predictions
+    assert [item["predictions"] for item in values["f1"]] == [[prediction] for prediction in predictions]
     unreadable = [judged(text) is None for _, texts in rows for text in texts]
     assert got["unparsable"] == pytest.approx(100 * np.mean(unreadable))
     assert 10 < got["unparsable"] < 90
