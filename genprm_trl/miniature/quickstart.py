@@ -171,13 +171,12 @@ def run_quickstart(
         genprm = stages.run("genprm", "Training the GenPRM on rationales", lambda d: training.genprm(d, records))
         for finish in baselines:
             finish()
-        policy = stages.run(
-            "policy", "Training a policy that is right sometimes", lambda d: training.policy(d, genprm)
-        )
-
-        heldout = make_solutions(plan.heldout_solutions, seed=seed, split="heldout")
-        heldout += natural_solutions(policy, plan.natural_heldout, "heldout", seed)
-        write_jsonl(output / "data" / "heldout.jsonl", heldout)
+    # Alone for a while, with all of the cores.
+    policy = stages.run("policy", "Training a policy that is right at times", lambda d: training.policy(d, genprm))
+    heldout = make_solutions(plan.heldout_solutions, seed=seed, split="heldout")
+    heldout += natural_solutions(policy, plan.natural_heldout, "heldout", seed)
+    write_jsonl(output / "data" / "heldout.jsonl", heldout)
+    with SideProcess() as side:
         rows = _judge(output, stages, plan, heldout, seed, progress, side)
     _write_results(output, plan, rows, records, counts, stages)
     return rows
