@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from genprm_trl.cli import console
-from genprm_trl.cli.verifier_options import VerifierOptions, load_verifier
+from genprm_trl.cli.judging import judge_remaining
+from genprm_trl.cli.verifier_options import VerifierOptions
 from genprm_trl.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -169,15 +169,7 @@ def _judge(pools: Sequence[Pool], path: Path, options: SelectOptions, verifier: 
         overwrite=options.overwrite,
         retry_errors=options.retry_errors,
     ) as file:
-        remaining = file.remaining
-        if len(remaining) < len(solutions):
-            done = len(solutions) - len(remaining)
-            logger.info("%s holds %d verdicts; going on with the other %d", path, done, len(remaining))
-        if remaining:
-            with load_verifier(verifier) as prm:
-                console.set_kept(f"finished verdicts are in {path}; the same command goes on from there")
-                for verdict in prm.verify_all(remaining, progress=not console.is_quiet()):
-                    file.write(verdict)
+        judge_remaining(file, path, len(solutions), verifier)
         return list(file.verdicts())
 
 

@@ -8,12 +8,11 @@ stopped goes on where it was when started again with the same words.
 from __future__ import annotations
 
 import logging
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from genprm_trl.cli import console
-from genprm_trl.cli.verifier_options import VerifierOptions, load_verifier
+from genprm_trl.cli.judging import judge_remaining
+from genprm_trl.cli.verifier_options import VerifierOptions
 from genprm_trl.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -74,7 +73,6 @@ def run(options: VerifyOptions, verifier: VerifierOptions) -> int:
         on_bad_row=skipped.append,
     )
     output = _output_path(options, verifier)
-    seconds = 0.0
     with VerdictFile(
         output,
         verifier.what_decides_verdicts(),
@@ -83,16 +81,7 @@ def run(options: VerifyOptions, verifier: VerifierOptions) -> int:
         retry_errors=options.retry_errors,
     ) as file:
         remaining = file.remaining
-        if len(remaining) < len(solutions):
-            done = len(solutions) - len(remaining)
-            logger.info("%s holds %d verdicts; going on with the other %d", output, done, len(remaining))
-        if remaining:
-            with load_verifier(verifier) as prm:
-                console.set_kept(f"finished verdicts are in {output}; the same command goes on from there")
-                started = time.monotonic()
-                for verdict in prm.verify_all(remaining, progress=not console.is_quiet()):
-                    file.write(verdict)
-                seconds = time.monotonic() - started
+        seconds = judge_remaining(file, output, len(solutions), verifier)
         # The summary is of the whole file, including what an earlier run judged.
         summary = VerdictSummary()
         by_id = {solution.id: solution for solution in solutions}
