@@ -14,15 +14,14 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import aiohttp
 import tenacity
 from transformers import PreTrainedTokenizerBase
 
-from genprm_trl.errors import ConfigError, GenPRMError
-from genprm_trl.generation.assembly import Assembler, refuse
+from genprm_trl.errors import ConfigError
+from genprm_trl.generation.assembly import Assembler
 from genprm_trl.generation.base import GenerationResult, SamplingParams
 from genprm_trl.generation.completions import (
     Abilities,
@@ -36,7 +35,7 @@ from genprm_trl.generation.completions import (
     says_too_long,
 )
 from genprm_trl.generation.loading import load_tokenizer
-from genprm_trl.generation.loop_thread import LoopThread
+from genprm_trl.generation.loop_generator import CLOSED, LoopGenerator
 from genprm_trl.generation.replicas import Replica, ReplicaPool
 from genprm_trl.generation.stopping import Detokenizer
 
@@ -82,7 +81,7 @@ class _Refused(Exception):
         self.status = status
 
 
-class ServerGenerator:
+class ServerGenerator(LoopGenerator):
     """Generates through one or more servers with an OpenAI-compatible `/v1/completions`.
 
     Token ids go in and come out where the servers take and report them (vLLM); otherwise text does, and ids are found
@@ -144,7 +143,7 @@ class ServerGenerator:
                 raise ConfigError(f"{name} must be a positive number of seconds, got {seconds}")
         roots = _roots([urls] if isinstance(urls, str) else urls)
         source = model if tokenizer is None else tokenizer
-        self.tokenizer: Any = load_tokenizer(source) if isinstance(source, str | Path) else source
+        self.tokenizer = load_tokenizer(source) if isinstance(source, str | Path) else source
         # Callers encode with the tokenizer while answers are decoded; fast tokenizers may not be shared like that.
         own = copy.deepcopy(self.tokenizer)
         self._tokens = Tokens(own, Detokenizer(own))
@@ -152,10 +151,9 @@ class ServerGenerator:
         self._key = os.environ.get(api_key_variable) or None
         self._key_variable = api_key_variable
         self._timeout, self._attempts, self._patience = timeout, attempts, patience
-        self._closed = False
         self._model = served_model_name or str(model)
         self.max_concurrent = max_batch_size * len(roots)
-        self._loop = LoopThread("server-generator")
+        super().__init__("server-generator")
         try:
             self._loop.run(self._connect(roots, max_batch_size, served_model_name is not None))
             context = self._served_context or max_context or _context_of(self.tokenizer)
@@ -163,7 +161,7 @@ class ServerGenerator:
                 raise ConfigError(
                     "neither the servers nor the tokenizer say how long the context is: give max_context"
                 )
-            self.max_context: int = min(context, max_context or context)
+            self.max_context = min(context, max_context or context)
             self.abilities = abilities if abilities is not None else self._loop.run(self._probe())
         except BaseException:
             self._shut_down()
@@ -171,28 +169,6 @@ class ServerGenerator:
         _say(self.abilities, self._pool.replicas)
         self._watch = asyncio.run_coroutine_threadsafe(self._look_after(), self._loop.loop)
         atexit.register(self._shut_down)
-
-    async def generate(
-        self, token_ids: list[int], params: SamplingParams, *, affinity: str | None = None
-    ) -> GenerationResult:
-        """Continues `token_ids`; see `Generator.generate`. Cancelling the awaiting task closes its connection."""
-        if self._closed:
-            raise GenPRMError("the generator is closed; make a new one")
-        if refusal := refuse(token_ids, params, self.max_context):
-            return refusal
-        return await self._loop.call(self._generate(list(token_ids), params, affinity))
-
-    async def close(self) -> None:
-        """Closes the connections. Requests still in flight end with reason `error`. May be called again."""
-        await asyncio.to_thread(self._shut_down)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
 
     def _shut_down(self) -> None:
         if self._closed:
@@ -248,7 +224,7 @@ class ServerGenerator:
             return GenerationResult("", [], finish_reason="error", message=str(error))
         except asyncio.CancelledError:
             if self._closed:
-                return GenerationResult("", [], finish_reason="error", message="the generator was closed")
+                return CLOSED
             raise
         raise AssertionError("a retry ends by a result or an error")
 

@@ -8,16 +8,15 @@ import copy
 import itertools
 import logging
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from genprm_trl.errors import ConfigError, GenPRMError, MissingExtraError
-from genprm_trl.generation.assembly import Assembler, refuse
+from genprm_trl.generation.assembly import Assembler
 from genprm_trl.generation.base import FinishReason, GenerationResult, SamplingParams
 from genprm_trl.generation.loading import load_tokenizer
-from genprm_trl.generation.loop_thread import LoopThread
+from genprm_trl.generation.loop_generator import CLOSED, LoopGenerator
 from genprm_trl.generation.replicas import ReplicaPool
 from genprm_trl.generation.stopping import Detokenizer
 
@@ -27,7 +26,7 @@ logger = logging.getLogger(__name__)
 _SHUTDOWN_SECONDS = 10.0
 
 
-class VLLMGenerator:
+class VLLMGenerator(LoopGenerator):
     """Generates with vLLM: continuous batching, and prefixes computed once.
 
     The engine runs in processes of its own, which end with `close`, at the interpreter's exit, and if the construction
@@ -76,7 +75,7 @@ class VLLMGenerator:
         if max_batch_size is not None and max_batch_size < 1:
             raise ConfigError(f"max_batch_size must be at least 1, got {max_batch_size}")
         source = model if tokenizer is None else tokenizer
-        self.tokenizer: Any = load_tokenizer(source) if isinstance(source, str | Path) else source
+        self.tokenizer = load_tokenizer(source) if isinstance(source, str | Path) else source
         # Callers encode with the tokenizer while results are decoded; fast tokenizers may not be shared like that.
         self._assembler = Assembler(Detokenizer(copy.deepcopy(self.tokenizer)))
         options: dict[str, Any] = {
@@ -99,10 +98,9 @@ class VLLMGenerator:
         except TypeError as error:
             raise ConfigError(f"vLLM's engine has no such option: {error}") from error
 
-        self._closed = False
         self._engine: Any = None
         self._numbers = itertools.count()
-        self._loop = LoopThread("vllm-generator")
+        super().__init__("vllm-generator")
         try:
             self._engine = self._loop.run(_start(arguments))
         except Exception as error:
@@ -114,34 +112,12 @@ class VLLMGenerator:
         # After those of vLLM: the last one registered is the first one called, and must find the engine alive.
         atexit.register(self._shut_down)
         config = self._engine.vllm_config
-        self.max_context: int = config.model_config.max_model_len
+        self.max_context = config.model_config.max_model_len
         ranks = config.parallel_config.data_parallel_size
-        self.max_concurrent: int = config.scheduler_config.max_num_seqs * ranks
+        self.max_concurrent = config.scheduler_config.max_num_seqs * ranks
         # With data parallelism every rank has a cache of its own: a prefix is worth returning to. vLLM queues whatever
         # is too much for a rank, so none is ever full.
         self._ranks = ReplicaPool([str(rank) for rank in range(ranks)], capacity=2**31)
-
-    async def generate(
-        self, token_ids: list[int], params: SamplingParams, *, affinity: str | None = None
-    ) -> GenerationResult:
-        """Continues `token_ids`; see `Generator.generate`. Cancelling the awaiting task aborts the request."""
-        if self._closed:
-            raise GenPRMError("the generator is closed; make a new one")
-        if refusal := refuse(token_ids, params, self.max_context):
-            return refusal
-        return await self._loop.call(self._generate(list(token_ids), params, affinity))
-
-    async def close(self) -> None:
-        """Ends the engine and its processes. Requests still in flight end with reason `error`. May be called again."""
-        await asyncio.to_thread(self._shut_down)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
 
     def _shut_down(self) -> None:
         if self._closed:
@@ -185,11 +161,11 @@ class VLLMGenerator:
             return self._result(output, params, limit)
         except EngineDeadError as error:
             if self._closed:
-                return _CLOSED
+                return CLOSED
             raise GenPRMError("vLLM's engine has died; its last words are in the log above") from error
         except asyncio.CancelledError:
             if self._closed:
-                return _CLOSED
+                return CLOSED
             raise
         except VLLMClientError as error:
             return GenerationResult("", [], finish_reason="error", message=_brief(error))
@@ -221,7 +197,6 @@ class VLLMGenerator:
 
 
 _REQUEST = "vllm-request-"
-_CLOSED = GenerationResult("", [], finish_reason="error", message="the generator was closed")
 
 
 async def _start(arguments: Any) -> Any:
