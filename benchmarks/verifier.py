@@ -7,7 +7,8 @@
 Sections, each with both sides in one run, on the same model, machine and token budget:
 
 - `serial`: solutions a second at Maj@N against a loop that does what the published code does (`_serial.py`).
-- `engine`: tokens a second against one plain generate call over as many prompts for as many tokens.
+- `engine`: tokens a second against one plain generate call for as many tokens: over one prompt a chain, and (vLLM)
+  over the very prompts that the verifier sent, all of them known at once.
 - `adaptive`: what first-error stopping and adaptive N save, and whether predictions are those of a full run.
 - `overhead`: microseconds a token of the verifier's own layer, with a model that costs nothing.
 - `error`: how often the sequential test is wrong in simulation, against its stated error.
@@ -41,7 +42,7 @@ import psutil
 # The script runs from anywhere, its helpers stand beside it.
 sys.path.insert(0, str(Path(__file__).parent))
 import _stated_error
-from _plain import plain_generate
+from _plain import forget_prefixes, is_vllm, plain_generate, replay
 from _scripted import InstantSandbox, ScriptedModel
 from _serial import SerialVerifier
 from _setup import Setup, add_model_options, describe_machine, describe_setup, judge, make_setup
@@ -61,7 +62,7 @@ class Counting:
 
     def __init__(self, generator: Generator):
         self.generator = generator
-        self.tokens = self.requests = self.ended = 0
+        self.reset()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.generator, name)
@@ -76,10 +77,12 @@ class Counting:
             self.ended += 1
             raise
         self.tokens += result.num_generated
+        self.sent.append((list(token_ids), result.num_generated))
         return result
 
     def reset(self) -> None:
         self.tokens = self.requests = self.ended = 0
+        self.sent: list[tuple[list[int], int]] = []
 
 
 @asynccontextmanager
@@ -133,25 +136,38 @@ async def serial_section(setup: Setup, solutions: list[Solution], n: int, baseli
 
 
 async def engine_section(setup: Setup, solutions: list[Solution], n: int, repeats: int) -> None:
+    ratios: dict[str, list[float]] = {}
     async with verifier(setup, n=n) as (prm, counting):
+        engine = counting.generator
         await judge(prm, solutions[:4])
-        ratios = []
         for _ in range(repeats):
             counting.reset()
+            await forget_prefixes(engine)
             seconds, verdicts = await judge(prm, solutions)
-            tokens, requests = counting.tokens, counting.requests
-            prompts = [first_prompt(prm.chat, solution) for solution in solutions for _ in range(n)]
-            each = max(1, round(tokens / len(prompts)))
-            plain_seconds = await plain_generate(counting.generator, prompts, each, setup.sampling)
-            rate, plain_rate = tokens / seconds, each * len(prompts) / plain_seconds
-            ratios.append(rate / plain_rate)
+            rate = counting.tokens / seconds
             print(
-                f"  verifier: {tokens} tokens, {requests} requests, {blocks_run(verdicts)} code blocks in "
-                f"{seconds:.1f} s: {rate:.0f} tokens/s; plain generate: {len(prompts)} prompts of {each} tokens in "
-                f"{plain_seconds:.1f} s: {plain_rate:.0f} tokens/s",
+                f"  verifier: {counting.tokens} tokens, {counting.requests} requests, {blocks_run(verdicts)} code "
+                f"blocks in {seconds:.1f} s: {rate:.0f} tokens/s",
                 flush=True,
             )
-    print(f"  ratio: {statistics.median(ratios):.2f} (of {', '.join(f'{ratio:.2f}' for ratio in ratios)})")
+            prompts = [first_prompt(prm.chat, solution) for solution in solutions for _ in range(n)]
+            each = max(1, round(counting.tokens / len(prompts)))
+            sides = {"a prompt a chain": (len(prompts), each * len(prompts))}
+            times = {"a prompt a chain": await plain_generate(engine, prompts, each, setup.sampling)}
+            if is_vllm(engine):
+                sent = [request for request in counting.sent if request[1]]
+                sides["the same prompts"] = len(sent), counting.tokens
+                times["the same prompts"] = await replay(engine, sent, setup.sampling)
+            for side, (count, tokens) in sides.items():
+                plain_rate = tokens / times[side]
+                ratios.setdefault(side, []).append(rate / plain_rate)
+                print(
+                    f"  plain generate, {side}: {count} prompts, {tokens / count:.0f} tokens each in "
+                    f"{times[side]:.1f} s: {plain_rate:.0f} tokens/s",
+                    flush=True,
+                )
+    for side, found in ratios.items():
+        print(f"  ratio to {side}: {statistics.median(found):.2f} (of {', '.join(f'{ratio:.2f}' for ratio in found)})")
 
 
 def first_prompt(chat: ChatFormat, solution: Solution) -> list[int]:

@@ -92,6 +92,9 @@ class VLLMGenerator(LoopGenerator):
             # Its random numbers cannot be rewound, which a seeded request whose prompt is read in parts needs; the
             # engine would die of one (vLLM 0.32).
             options["enable_chunked_prefill"] = False
+            # A prefix is found again in whole blocks, and the requests of a chain follow one another after few tokens:
+            # of vLLM's 128 tokens, half are read anew each time. Its kernels for the CPU take multiples of 32.
+            options["block_size"] = 32
         options = {name: value for name, value in options.items() if value is not None} | engine_options
         try:
             arguments = AsyncEngineArgs(**options)

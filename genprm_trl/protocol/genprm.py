@@ -349,7 +349,9 @@ class GenPRMProtocol:
         for _ in range(self.max_code_rounds):
             if used >= self.max_step_tokens:
                 break
-            written = yield Generate(stops, self.max_step_tokens - used, logprobs=False)
+            # Once an output has been shown, the verdict is near: log-probabilities cost less than a request of their
+            # own. Before that comes a long text of code, of which none are needed.
+            written = yield Generate(stops, self.max_step_tokens - used, logprobs=not before)
             if written.finish_reason in ("error", "context"):
                 return 0.5, _failure(written)
             if not mode.execute or not written.text.endswith(CODE_END):
@@ -372,13 +374,13 @@ class GenPRMProtocol:
         return (yield from self._force_verdict())
 
     def _score_verdict(self, before: str, written: Written) -> Generator[Action, Any, tuple[float, StepStatus] | None]:
-        """Reads P(Yes) at the verdict in a text that was generated without log-probabilities; None without verdict."""
+        """Reads P(Yes) at the verdict in a text, however it was generated; None without verdict."""
         position = find_verdict(before, written)
         if position is None:
             return None
-        alternatives: Sequence[tuple[str, float]] = ()
+        alternatives: Sequence[tuple[str, float]] | None = None
         token = find_word_token(written, position)
-        if token is not None:
+        if token is not None and token.index >= len(written.top_logprobs):
             scored: Written = yield Score(token.index)
             if scored.finish_reason in ("error", "context"):
                 return 0.5, _failure(scored)
