@@ -10,7 +10,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from genprm_trl.miniature.tokenizer import build_tokenizer
 from genprm_trl.model_settings import ModelSettings
 
-# The configuration of Qwen2.5-0.5B, and one that a CPU runs in no time.
+# The configuration of Qwen2.5-0.5B, one that keeps a CPU busy, and one that it runs in no time.
 SHAPES = {
     "0.5b": {
         "vocab_size": 151_936,
@@ -19,6 +19,15 @@ SHAPES = {
         "num_hidden_layers": 24,
         "num_attention_heads": 14,
         "num_key_value_heads": 2,
+        "max_position_embeddings": 32_768,
+    },
+    "30m": {
+        "vocab_size": 8192,
+        "hidden_size": 512,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 8,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 8,
         "max_position_embeddings": 32_768,
     },
     "tiny": {

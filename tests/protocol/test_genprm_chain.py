@@ -114,11 +114,21 @@ def test_full_mode():
         Generate(STOP_CODE, 2048 - used, logprobs=False),
         Execute("print(4)"),
         Append(shown, "interpreter"),
-        Generate(STOP_CODE, 2048 - used - len("print(4)\n```\n" + shown), logprobs=False),
+        Generate(STOP_CODE, 2048 - used - len("print(4)\n```\n" + shown)),
         Score(len(f"So.</verify>\n{OUTPUT}{{")),
         Judge(0, 1.0, "ok"),
     ]
     assert driver.text == (f"{ANALYZE}Fine.</analyze>\n{VERIFY}print(4)\n```\n{shown}So.</verify>\n{OUTPUT}{VERDICT}")
+
+
+def test_log_probabilities_that_came_with_the_verdict_are_not_asked_for_again():
+    text = f"So.</verify>\n{OUTPUT}{VERDICT}"
+    logprobs = [[("Yes", math.log(0.75)), ("No", math.log(0.25))]] * len(text)
+    last = Written(text, tokens=list(text), top_logprobs=logprobs)
+    driver = Driver(["Fine.</analyze>\n", "print(4)\n```\n", last], ["4"])
+    [judge] = driver.run(GenPRMProtocol())
+    assert (judge.reward, judge.status) == (pytest.approx(0.75), "ok")
+    assert not any(isinstance(action, Score) for action in driver.actions)
 
 
 def test_every_step_gets_a_turn_and_its_number():
