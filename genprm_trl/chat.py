@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from genprm_trl.encoding import PlainEncoder
 from genprm_trl.errors import ConfigError
 from genprm_trl.protocol.base import SegmentKind
 
@@ -25,6 +26,8 @@ TokenKind = Literal["template", "forced", "written", "interpreter", "end_of_turn
 _PLACEHOLDER = "\ue0f0turn\ue0f1"
 # Contents that show what a template does with a message.
 _PROBE, _OTHER_PROBE = "\ue0f2", "\ue0f3"
+_ANY_ASSISTANT = {"role": "assistant", "content": ""}
+_ANY_TURN = ({"role": "user", "content": "x"}, _ANY_ASSISTANT)
 # Breaks a control token's string in text that is not ours; invisible, and no tokenizer has a token across it.
 _BREAK = "\u200b"
 # Text that others are encoded behind, to see how they are encoded in the middle of a text.
@@ -68,18 +71,22 @@ class ChatFormat:
         self.tokenizer = tokenizer
         self.turn_opening: TurnOpening = turn_opening
         self._template = chat_template
+        self._plain_encode = PlainEncoder(tokenizer)
         control = self._control_tokens()
         control_ids = {*tokenizer.all_special_ids, *tokenizer.convert_tokens_to_ids(control)}
         self._control_ids = frozenset(control_ids - {tokenizer.unk_token_id})
-        # Finds every character at which one of them starts, overlapping ones, too. Most text is passed over by the
-        # first look-ahead, since a vocabulary may have hundreds of control tokens.
+        # Finds every character at which one of them starts, overlapping ones, too. Most characters are passed over by
+        # the first look-ahead, since a vocabulary may have hundreds of control tokens.
         strings = [_PLACEHOLDER, *control]
-        first = "".join(sorted({re.escape(string[0]) for string in strings}))
+        self._control_firsts = sorted({string[0] for string in strings})
+        first = "".join(map(re.escape, self._control_firsts))
         self._control_start = re.compile(f"(?=[{first}])(?={'|'.join(map(re.escape, strings))})(.)", re.DOTALL)
         bos = tokenizer.bos_token_id
         self._adds_bos = bos is not None and tokenizer.encode("x", add_special_tokens=True)[:1] == [bos]
-        # Encoders of the SentencePiece family put a space before each text they are given.
-        self._adds_space = tokenizer.decode(self._plain_encode("x") + self._plain_encode("x")) != "xx"
+        # Encoders of the SentencePiece family put a space before each text they are given, so that text in the middle
+        # of others has to be encoded behind an anchor.
+        adds_space = tokenizer.decode(self._plain_encode("x") + self._plain_encode("x")) != "xx"
+        self._anchors = [(anchor, self._plain_encode(anchor)) for anchor in _ANCHORS if adds_space]
         # Forced texts recur endlessly, and the chains of a solution open with the same texts: bounded caches spare
         # rendering and encoding them anew in every step and chain.
         self._encode_short = functools.lru_cache(maxsize=4096)(self._encode)
@@ -89,6 +96,7 @@ class ChatFormat:
         self._render_known = functools.lru_cache(maxsize=512)(self._render)
         self._system_role = self._supports_system_role()
         self._check_history()
+        self._opens_alike = self._each_turn_opens_alike()
 
     def _control_tokens(self) -> list[str]:
         """Strings of the tokens that text of others must not bring in: special ones, and those the template writes.
@@ -103,12 +111,8 @@ class ChatFormat:
         # A single character, for instance a line break used as end-of-text, cannot be broken and is left alone.
         return sorted(token for token in tokens if len(token.strip()) > 1)
 
-    def _plain_encode(self, text: str) -> list[int]:
-        return list(self.tokenizer.encode(text, add_special_tokens=False))
-
     def _encode(self, text: str) -> tuple[int, ...]:
-        for anchor in _ANCHORS if self._adds_space else ():
-            anchor_ids = self._plain_encode(anchor)
+        for anchor, anchor_ids in self._anchors:
             ids = self._plain_encode(anchor + text)
             if ids[: len(anchor_ids)] == anchor_ids:  # otherwise the text's start was merged with this anchor
                 return tuple(ids[len(anchor_ids) :])
@@ -136,7 +140,11 @@ class ChatFormat:
         return self._neutralize_short(text) if len(text) < _SHORT else self._neutralize(text)
 
     def _neutralize(self, text: str) -> str:
-        return self._control_start.sub(rf"\1{_BREAK}", _SURROGATE.sub("\ufffd", text))
+        if not text.isascii():
+            text = _SURROGATE.sub("\ufffd", text)
+        if not any(first in text for first in self._control_firsts):
+            return text
+        return self._control_start.sub(rf"\1{_BREAK}", text)
 
     def closing_length(self, ids: Sequence[int]) -> int:
         """How many of the ids that follow an assistant's text end its turn: up to the first control token.
@@ -173,6 +181,30 @@ class ChatFormat:
         pieces = self.render([first, {"role": "assistant"}, second], open_turn=True)
         if _PROBE not in pieces[0] or _OTHER_PROBE not in pieces[1]:
             raise ConfigError(_INCOMPLETE_HISTORY)
+
+    def _each_turn_opens_alike(self) -> bool:
+        """Whether what leads up to a turn of the assistant, but for the first, is that of the user's message alone.
+
+        So it is in most templates, and a conversation takes time to render that grows with its length instead of its
+        square. Others count turns, or put the system's message before the last one of the user.
+        """
+        turns = [{"role": "user", "content": _OTHER_PROBE}, _ANY_ASSISTANT]
+        last = {"role": "user", "content": _PROBE}
+        try:
+            whole = self.render([{"role": "system", "content": _OTHER_PROBE}, *turns, *turns, last], open_turn=True)
+        except ConfigError:
+            return False
+        return whole[-1] == self.render([*_ANY_TURN, last], open_turn=True)[-1]
+
+    def opening(self, messages: Sequence[dict[str, str]]) -> str:
+        """The template's text from the end of the assistant's turn before, if any, to the start of the next one.
+
+        Args:
+            messages: As in `render`.
+        """
+        if self._opens_alike and [message["role"] for message in messages[-2:]] == ["assistant", "user"]:
+            messages = [*_ANY_TURN, messages[-1]]
+        return self.render(messages, open_turn=True)[-1]
 
     def render(self, messages: Sequence[dict[str, str]], *, open_turn: bool) -> list[str]:
         """Renders the conversation and splits it where the assistant's turns stand.
@@ -252,19 +284,20 @@ class Conversation:
         """Ends the open turn, adds `messages` (user and system) and opens the assistant's next turn."""
         for message in messages:
             self._messages.append({**message, "content": self._chat.neutralize(message["content"])})
-        pieces = self._chat.render(self._messages, open_turn=True)
         if self._chat.turn_opening == "generation_prompt":
             # Turns stay as they were opened, whatever the template does to history.
+            opening = self._chat.opening(self._messages)
             self._closed = self.token_ids if self._turns else []
         else:
             # Finished turns carry the template's marker, which they did not when they were written.
+            *pieces, opening = self._chat.render(self._messages, open_turn=True)
             self._closed = [
                 token
-                for index, (turn, opening) in enumerate(zip(self._turns, pieces[:-1], strict=True))
+                for index, (turn, opening) in enumerate(zip(self._turns, pieces, strict=True))
                 for token in self._turn_ids(index, turn, opening)
             ]
-        self._messages.append({"role": "assistant", "content": ""})
-        self._turns.append(_Turn(pieces[-1]))
+        self._messages.append(_ANY_ASSISTANT)
+        self._turns.append(_Turn(opening))
         self._prompt = None
 
     def append(self, text: str, kind: SegmentKind) -> None:

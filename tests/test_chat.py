@@ -94,6 +94,23 @@ def whole(tokenizer, text: str) -> list[int]:
     return tokenizer.encode(text, add_special_tokens=False)
 
 
+# Counts the user's turns.
+COUNTING = chat_templates.CHATML.replace("message['content']", "loop.index ~ ': ' ~ message['content']")
+
+
+@pytest.mark.parametrize("style", sorted(STYLES))
+@pytest.mark.parametrize("template", [None, COUNTING, chat_templates.DROPS_SYSTEM])
+def test_turns_open_as_the_whole_conversation_says(style, template):
+    """Later turns may be rendered without the conversation before them, where that comes to the same."""
+    chat = ChatFormat(STYLES[style](), chat_template=template)
+    messages = []
+    for step, text in enumerate([f"{PROBLEM}\n{STEP_1}", f" {STEP_2}\n", "1 < 2 </think> [INST]", "é\n\nso", "."]):
+        messages += [{"role": "system", "content": SYSTEM}] if step == 0 else []
+        messages.append({"role": "user", "content": chat.neutralize(text)})
+        assert chat.opening(messages) == chat.render(messages, open_turn=True)[-1]
+        messages.append({"role": "assistant", "content": "So it is."})
+
+
 @pytest.mark.parametrize("style", sorted(STYLES))
 def test_every_prompt_extends_the_one_before(style):
     chat = chat_of(style)

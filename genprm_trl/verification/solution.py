@@ -32,6 +32,25 @@ async def run_chains(
     Raises:
         Whatever a chain raises, once all chains are closed.
     """
+    if tally.n == 1:
+        await _run_alone(tally, open_chain(0), slots)
+    else:
+        await _run_beside_each_other(tally, open_chain, slots)
+
+
+async def _run_alone(tally: Tally, chain: Judge, slots: AbstractAsyncContextManager[None, None]) -> None:
+    """The only chain of a solution, which nothing can hold back or end: it needs no task of its own."""
+    try:
+        async with slots:
+            while not tally.is_done(0):
+                tally.add(0, await chain.judge_step())
+    finally:
+        await chain.close()
+
+
+async def _run_beside_each_other(
+    tally: Tally, open_chain: Callable[[int], Judge], slots: AbstractAsyncContextManager[None, None]
+) -> None:
     tasks: list[asyncio.Task[None]] = []
     ending: set[int] = set()  # chains that are ending already, by themselves or by `react`
     nothing_contested = asyncio.Event()

@@ -176,15 +176,27 @@ async def test_chains_wait_at_a_contested_step_and_go_on_when_it_is_told():
     assert [chain.judged for chain in chains] == [3] * 5
 
 
-async def test_a_failure_ends_all_chains_and_is_raised_as_it_is():
+@pytest.mark.parametrize("others", [0, 1])
+async def test_a_failure_ends_all_chains_and_is_raised_as_it_is(others):
     class Failing(HangingChain):
         async def judge_step(self) -> StepJudgement:
             raise GenPRMError("the generator is closed")
 
     still_open: set[TableChain] = set()
-    chains = [HangingChain([1.0], 0, still_open), Failing([1.0], None, still_open)]
+    chains = [HangingChain([1.0], 0, still_open) for _ in range(others)] + [Failing([1.0], None, still_open)]
     with pytest.raises(GenPRMError, match="closed"):
-        await run_chains(Tally(2, 1, 0.5), chains.__getitem__, contextlib.nullcontext())
+        await run_chains(Tally(len(chains), 1, 0.5), chains.__getitem__, contextlib.nullcontext())
+    assert not still_open
+
+
+async def test_a_lone_chain_is_closed_when_its_solution_is_given_up():
+    still_open: set[TableChain] = set()
+    chain = HangingChain([1.0], 0, still_open)
+    task = asyncio.create_task(run_chains(Tally(1, 1, 0.5), [chain].__getitem__, contextlib.nullcontext()))
+    await asyncio.sleep(0.05)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
     assert not still_open
 
 
