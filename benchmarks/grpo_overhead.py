@@ -5,7 +5,8 @@ is the result.
 
 1. Stock GRPO with a trivial reward, against the same with `GenPRMReward` over a verifier whose model costs nothing (it
    writes canned text), and against `StepGRPOTrainer` with it. What is left is our code: splitting, conversations,
-   verdicts, credit. The target is at most 2 ms a completion.
+   verdicts, credit. The target is at most 2 ms a completion. The three train in turns, forwards and backwards, and
+   are compared round by round, since a machine that others use, too, drifts by more than the difference.
 2. With a real verifier behind `genprm serve`, and a second reward that waits elsewhere (a judge behind an API, say):
    each alone, then both. The share of the shorter one's time that runs beside the other is what concurrency hides.
 
@@ -109,7 +110,7 @@ class Waiting:
 
 
 def rollouts(texts: list[str]) -> Any:
-    """The same completions in every run, all different within a step, so that none is judged for another."""
+    """The same completions in every run, all different, so that none is judged for another or known from before."""
     encoded = [[*TOKENIZER.encode(text, add_special_tokens=False), TOKENIZER.eos_token_id] for text in texts]
     taken = 0
 
@@ -154,7 +155,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=8, help="steps measured of each run")
     parser.add_argument("--completions", type=int, default=32, help="completions a step")
-    parser.add_argument("--repeats", type=int, default=3, help="rounds; medians are printed")
+    parser.add_argument("--repeats", type=int, default=9, help="rounds; medians are printed")
     options = parser.parse_args()
     print(
         f"machine: {platform.processor() or platform.machine()}, {os.cpu_count()} cores, load "
@@ -162,7 +163,8 @@ def main() -> None:
         f"trl {trl.__version__}"
     )
     rng = seeded("overhead")
-    texts = ["\n".join(gold_steps(problem, rng)) for problem in make_problems(options.completions * 4, seed=5)]
+    count = options.completions * (options.steps + 1)
+    texts = ["\n".join(gold_steps(problem, rng)) for problem in make_problems(count, seed=5)]
     steps = statistics.mean(text.count("\n") + 1 for text in texts)
     print(f"{options.completions} completions of {steps:.1f} steps each a GRPO step, groups of {GROUP}\n")
 
@@ -170,19 +172,26 @@ def main() -> None:
         return GenPRM(CannedGenerator(), protocol=GenPRMProtocol(mode="analysis"))
 
     with tempfile.TemporaryDirectory() as directory:
+        stock = "stock GRPO, trivial reward"
         sides: dict[str, list[float]] = {}
-        for _ in range(options.repeats):
-            for name, rewards, step in (
-                ("stock GRPO, trivial reward", [trivial], None),
+        for number in range(options.repeats):
+            round_of_sides = [
+                (stock, [trivial], None),
                 ("and GenPRMReward, model at no cost", [trivial, GenPRMReward(verifier())], None),
                 ("StepGRPOTrainer with it", [trivial], GenPRMReward(verifier())),
-            ):
+            ]
+            for name, rewards, step in reversed(round_of_sides) if number % 2 else round_of_sides:
                 sides.setdefault(name, []).append(measure(options, directory, texts, rewards, step))
-        base = statistics.median(next(iter(sides.values())))
+        base = statistics.median(sides[stock])
         for name, seconds in sides.items():
-            median = statistics.median(seconds)
-            more = (median - base) / options.completions * 1000
-            print(f"{name:<36}{median * 1000:8.1f} ms a step{f', {more:.2f} ms a completion more' if more else ''}")
+            line = f"{name:<36}{statistics.median(seconds) * 1000:8.1f} ms a step"
+            if name != stock:
+                pairs = zip(seconds, sides[stock], strict=True)
+                more = sorted((ours - theirs) / options.completions * 1000 for ours, theirs in pairs)
+                middle = more[len(more) // 4 : len(more) - len(more) // 4]
+                line += f", {statistics.median(more):.2f} ms a completion more"
+                line += f" (half of {len(more)} rounds: {middle[0]:.2f} to {middle[-1]:.2f})"
+            print(line, flush=True)
 
         print()
         model = Path(directory, "verifier")
