@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from genprm_trl.cli.policy_options import PolicyOptions
+from genprm_trl.cli.problem_options import ProblemOptions
 from genprm_trl.cli.stage_options import StageOptions
 from genprm_trl.cli.verifier_options import VerifierOptions, load_verifier
 from genprm_trl.errors import DataError
@@ -25,12 +26,6 @@ from genprm_trl.errors import DataError
 class RefineOptions:
     """Options of `genprm refine`."""
 
-    file: str = field(metadata={"help": "Problems: a file, or a data set.", "positional": True})
-    split: str | None = field(default=None, metadata={"help": "Split of FILE, where it has several."})
-    limit: int | None = field(default=None, metadata={"help": "Take the first LIMIT problems alone."})
-    skip_bad_rows: bool = field(
-        default=False, metadata={"help": "Report and skip unusable rows instead of stopping before work starts."}
-    )
     turns: int = field(default=3, metadata={"help": "Critiques handed back at most."})
     begun: str = field(
         default="Step 1:",
@@ -50,10 +45,15 @@ class CriticOptions(VerifierOptions):
     )
 
 
-def run(options: RefineOptions, verifier: CriticOptions, policy: PolicyOptions, stage: StageOptions) -> int:
+def run(
+    problems: ProblemOptions,
+    options: RefineOptions,
+    verifier: CriticOptions,
+    policy: PolicyOptions,
+    stage: StageOptions,
+) -> int:
     from genprm_trl.jsonl import iter_written_rows, replacing
     from genprm_trl.labeling.partial_results import PartialResults
-    from genprm_trl.labeling.problems import ProblemStream
     from genprm_trl.refinement import RefinementConfig, RefinementSummary
     from genprm_trl.refinement_stage import RefinementWorker
     from genprm_trl.settings_file import settings_digest
@@ -61,13 +61,7 @@ def run(options: RefineOptions, verifier: CriticOptions, policy: PolicyOptions, 
     config = RefinementConfig(options.turns, options.begun, verifier.seed)
     settings = {**verifier.what_decides_verdicts(), **policy.what_decides_text(), **asdict(config)}
     source = {"policy": policy.policy, "verifier": verifier.model, "settings": settings_digest(settings)}
-    problems = ProblemStream(
-        options.file,
-        split=options.split,
-        limit=options.limit,
-        skip_bad_rows=options.skip_bad_rows,
-        need_answers=False,
-    )
+    stream = problems.read(need_answers=False)
     partial = PartialResults()
     worker = RefinementWorker(
         policy.opener(),
@@ -79,10 +73,10 @@ def run(options: RefineOptions, verifier: CriticOptions, policy: PolicyOptions, 
     )
     counts = stage.run(
         worker,
-        problems,
+        stream,
         settings,
         partial=partial,
-        bad_rows=lambda: problems.bad_rows,
+        bad_rows=lambda: stream.bad_rows,
         desc="Refining",
         unit="problem",
     )

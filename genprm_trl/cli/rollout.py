@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 
 from genprm_trl.cli.generator_options import GeneratorOptions
+from genprm_trl.cli.problem_options import AnsweredProblemOptions
 from genprm_trl.cli.solver_options import SolverOptions
 from genprm_trl.cli.stage_options import StageOptions
 
@@ -19,12 +20,6 @@ from genprm_trl.cli.stage_options import StageOptions
 class RolloutOptions:
     """Options of `genprm rollout`."""
 
-    file: str = field(metadata={"help": "Problems with their answers: a file, or a data set.", "positional": True})
-    split: str | None = field(default=None, metadata={"help": "Split of FILE, where it has several."})
-    limit: int | None = field(default=None, metadata={"help": "Take the first LIMIT problems alone."})
-    skip_bad_rows: bool = field(
-        default=False, metadata={"help": "Report and skip unusable rows instead of stopping before work starts."}
-    )
     max_samples: int = field(default=2048, metadata={"help": "Bound on the solutions sampled of a problem."})
     first_round: int = field(
         default=16, metadata={"help": "Solutions of the first round; each later one doubles what there is."}
@@ -39,9 +34,14 @@ class RolloutOptions:
     keep: int = field(default=16, metadata={"help": "Solutions kept of a problem, half of them right."})
 
 
-def run(options: RolloutOptions, generator: GeneratorOptions, solver: SolverOptions, stage: StageOptions) -> int:
+def run(
+    problems: AnsweredProblemOptions,
+    options: RolloutOptions,
+    generator: GeneratorOptions,
+    solver: SolverOptions,
+    stage: StageOptions,
+) -> int:
     from genprm_trl.labeling.partial_results import PartialResults
-    from genprm_trl.labeling.problems import ProblemStream
     from genprm_trl.labeling.rollout_stage import RolloutWorker
     from genprm_trl.labeling.rollouts import RolloutConfig
     from genprm_trl.settings_file import settings_digest
@@ -55,19 +55,17 @@ def run(options: RolloutOptions, generator: GeneratorOptions, solver: SolverOpti
     )
     settings = {**generator.what_decides_text(), **solver.what_decides_text(), **asdict(config)}
     source = {"policy": generator.model, "seed": solver.seed, "settings": settings_digest(settings)}
-    problems = ProblemStream(
-        options.file, split=options.split, limit=options.limit, skip_bad_rows=options.skip_bad_rows
-    )
+    stream = problems.read()
     partial = PartialResults()
     worker = RolloutWorker(
         generator.opener(), solver.settings(generator.chat_template()), config, source, partial=partial
     )
     summary = stage.run(
         worker,
-        problems,
+        stream,
         settings,
         partial=partial,
-        bad_rows=lambda: problems.bad_rows,
+        bad_rows=lambda: stream.bad_rows,
         desc="Rolling out",
         unit="problem",
     )

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 from genprm_trl.cli.policy_options import PolicyOptions
+from genprm_trl.cli.problem_options import ProblemOptions
 from genprm_trl.cli.stage_options import StageOptions
 from genprm_trl.cli.verifier_options import VerifierOptions, load_verifier
 from genprm_trl.errors import ConfigError
@@ -22,12 +23,6 @@ from genprm_trl.errors import ConfigError
 class SearchOptions:
     """Options of `genprm search`."""
 
-    file: str = field(metadata={"help": "Problems: a file, or a data set.", "positional": True})
-    split: str | None = field(default=None, metadata={"help": "Split of FILE, where it has several."})
-    limit: int | None = field(default=None, metadata={"help": "Take the first LIMIT problems alone."})
-    skip_bad_rows: bool = field(
-        default=False, metadata={"help": "Report and skip unusable rows instead of stopping before work starts."}
-    )
     method: Literal["beam", "particles", "best_of_n"] = field(default="beam", metadata={"help": "How to search."})
     paths: int = field(default=8, metadata={"help": "Beginnings, particles or solutions at once."})
     width: int = field(
@@ -47,10 +42,15 @@ class SearchOptions:
     max_steps: int = field(default=40, metadata={"help": "A solution is cut off after so many steps."})
 
 
-def run(options: SearchOptions, verifier: VerifierOptions, policy: PolicyOptions, stage: StageOptions) -> int:
+def run(
+    problems: ProblemOptions,
+    options: SearchOptions,
+    verifier: VerifierOptions,
+    policy: PolicyOptions,
+    stage: StageOptions,
+) -> int:
     from genprm_trl.bootstrap import mean_estimate
     from genprm_trl.jsonl import iter_written_rows
-    from genprm_trl.labeling.problems import ProblemStream
     from genprm_trl.search.particles import Annealing
     from genprm_trl.search.search import SearchConfig
     from genprm_trl.search.stage import SearchWorker
@@ -76,19 +76,11 @@ def run(options: SearchOptions, verifier: VerifierOptions, policy: PolicyOptions
         "method": options.method,
         "settings": settings_digest(settings),
     }
-    problems = ProblemStream(
-        options.file,
-        split=options.split,
-        limit=options.limit,
-        skip_bad_rows=options.skip_bad_rows,
-        need_answers=False,
-    )
+    stream = problems.read(need_answers=False)
     worker = SearchWorker(
         policy.opener(), functools.partial(load_verifier, verifier), policy.settings(), config, source
     )
-    summary = stage.run(
-        worker, problems, settings, bad_rows=lambda: problems.bad_rows, desc="Searching", unit="problem"
-    )
+    summary = stage.run(worker, stream, settings, bad_rows=lambda: stream.bad_rows, desc="Searching", unit="problem")
     right, any_right = [], []
     for _, row in iter_written_rows(stage.output):
         if row["correct"] is not None:
