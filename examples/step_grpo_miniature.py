@@ -1,12 +1,15 @@
 """What a reward for each step is worth, in the miniature world: a policy that is right only sometimes learns on.
 
-The policy and the GenPRM are those of `genprm quickstart`. The same policy goes on learning four times: from final
+The GenPRM is that of `genprm quickstart`, and so is the policy, unless another one is named: the quickstart's is hardly
+ever right, so that final answers teach it nothing, while that of `python -m genprm_trl.miniature.recipe_inputs` is right
+every fifth time. The same policy goes on learning four times: from final
 answers alone (outcome), from the GenPRM's step rewards summed (process) or by the worst step (min-form), and from both
 answers and min-form. All see the same problems in the same order. Over training, solutions of held-out problems are
 sampled, and two shares are measured: those with the right answer, and those whose every step is right.
 
     genprm quickstart
-    python examples/step_grpo_miniature.py --seeds 3
+    python -m genprm_trl.miniature.recipe_inputs
+    python examples/step_grpo_miniature.py --policy outputs/miniature/policy --seeds 3
 
 A run that was stopped goes on with the first variant and seed that is not in the results.
 """
@@ -32,6 +35,7 @@ from datasets import Dataset
 from transformers import PrinterCallback, TrainerCallback
 
 from genprm_trl import GenPRM, GenPRMReward, StepGRPOConfig, StepGRPOTrainer
+from genprm_trl.fingerprint import model_fingerprint
 from genprm_trl.generation import TransformersGenerator
 from genprm_trl.generation.loading import load_tokenizer
 from genprm_trl.jsonl import JsonlWriter, iter_written_rows
@@ -86,7 +90,7 @@ def train(options: argparse.Namespace, prm: GenPRM, variant: str, seed: int) -> 
     credit, with_answers = VARIANTS[variant]
     problems = make_problems(options.problems, seed=100 + seed, small_share=1.0)
     trainer = StepGRPOTrainer(
-        str(options.quickstart / "policy"),
+        str(options.policy),
         reward_funcs=[answer_reward] if with_answers else None,
         step_reward_func=GenPRMReward(prm) if credit != "outcome" else None,
         args=StepGRPOConfig(
@@ -114,7 +118,7 @@ def train(options: argparse.Namespace, prm: GenPRM, variant: str, seed: int) -> 
                 for problem in problems
             ]
         ),
-        processing_class=load_tokenizer(options.quickstart / "policy"),
+        processing_class=load_tokenizer(options.policy),
     )
     trainer.remove_callback(PrinterCallback)
     heldout = make_problems(options.heldout, seed=7, split="heldout", small_share=1.0)
@@ -171,6 +175,8 @@ def interval(values: list[float]) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quickstart", type=Path, default=Path("outputs/quickstart"), help="what the quickstart made")
+    parser.add_argument("--policy", type=Path, help="the policy that learns on; default: the quickstart's")
+    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS), help="which to train")
     parser.add_argument("--output", type=Path, default=Path("outputs/step_grpo"), help="where results go")
     parser.add_argument("--images", type=Path, default=None, help="where plots go; default: the output")
     parser.add_argument("--seeds", type=int, default=3)
@@ -182,6 +188,7 @@ def main() -> None:
     parser.add_argument("--learning_rate", type=float, default=3e-4)
     parser.add_argument("--mode", default="full", help="parts of the verifier's rationales")
     options = parser.parse_args()
+    options.policy = options.policy or options.quickstart / "policy"
     options.images = options.images or options.output
     options.output.mkdir(parents=True, exist_ok=True)
     options.images.mkdir(parents=True, exist_ok=True)
@@ -189,7 +196,7 @@ def main() -> None:
     settings = {
         name: getattr(options, name)
         for name in ("steps", "every", "completions", "problems", "heldout", "learning_rate", "mode")
-    }
+    } | {"policy": model_fingerprint(str(options.policy))}
     results = [row for _, row in iter_written_rows(path)] if path.exists() else []
     results = [row for row in results if row["settings"] == settings]
     done = {(result["variant"], result["seed"]) for result in results}
@@ -198,7 +205,7 @@ def main() -> None:
         GenPRM.from_pretrained(options.quickstart / "genprm", mode=options.mode, max_step_tokens=320) as prm,
     ):
         for seed in range(options.seeds):
-            for variant in VARIANTS:
+            for variant in options.variants:
                 if (variant, seed) in done:
                     continue
                 print(f"{variant}, seed {seed}", flush=True)
