@@ -80,6 +80,8 @@ def _scores(name: str, loaded: Mapping[str, Any], config: Mapping[str, Any]) -> 
         metric, _, pipeline = key.partition(",")
         if not pipeline or metric.endswith("_stderr") or isinstance(value, str) or math.isnan(value):
             continue
+        if pipeline == "pass@1" and (config.get("genprm") or {}).get("n", 1) == 1:
+            continue  # one rationale: these are the numbers of maj@n once more
         if family == "processbench":
             wanted = metric in _OF_PROCESSBENCH
         else:

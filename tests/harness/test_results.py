@@ -55,6 +55,16 @@ def test_the_card_has_the_numbers_of_the_results_file(genprm_dir, processbench_d
         read_scores(out, model)
 
 
+def test_one_rationale_is_listed_once(genprm_dir, processbench_dir, tmp_path):  # noqa: F811
+    out = tmp_path / "out"
+    task = "processbench_genprm_math"
+    assert run(genprm_dir, processbench_dir, out, "--tasks", task, arguments="n=1,mode=direct") == 0
+    scores = read_scores(out, genprm_dir)
+    assert sorted((score.metric, score.setting) for score in scores) == [
+        (metric, "direct, Pass@1") for metric in ("F1", "correct_acc", "error_acc")
+    ]
+
+
 def test_a_model_without_a_card_gets_one(tmp_path):
     model = tmp_path / "solver"
     model.mkdir()
