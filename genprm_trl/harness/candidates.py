@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from genprm_trl.errors import DataError
-from genprm_trl.harness.data import as_test_split
+from genprm_trl.harness.data import as_test_split, named_path
 from genprm_trl.pools import read_pools
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def candidates_dataset(name: str, candidates: Any = None, **_: Any) -> dict[str,
 
     Raises:
         DataError: There is no file (it says how to get one), or a row is unusable.
+        ConfigError: `candidates` is no path.
     """
     source = candidates.get(name) if isinstance(candidates, Mapping) else candidates
     if not source:
@@ -38,4 +39,4 @@ def candidates_dataset(name: str, candidates: Any = None, **_: Any) -> dict[str,
             f"""{{"problem": ..., "answer": ..., "candidates": [...]}}{how}""",
             file=f"best_of_n_{name}",
         )
-    return as_test_split(pool.__dict__ for pool in read_pools(source))
+    return as_test_split(pool.__dict__ for pool in read_pools(named_path(source, "candidates")))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from genprm_trl.errors import MissingExtraError
+from genprm_trl.errors import ConfigError, MissingExtraError
 from genprm_trl.harness.tasks import tasks_path
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def run_harness(words: Sequence[str]) -> None:
 
     Raises:
         MissingExtraError: lm-eval is not installed.
+        ConfigError: A word is no JSON.
         SystemExit: From the harness's parser.
     """
     register()
@@ -52,6 +53,8 @@ def run_harness(words: Sequence[str]) -> None:
     sys.argv = ["lm-eval", *words]  # where the harness's parser reads from
     try:
         arguments = cli.parse_args()
+    except ValueError as error:  # what the harness says of broken JSON, past argparse
+        raise ConfigError(str(error)) from None
     finally:
         sys.argv = before
     if getattr(arguments, "command", None) in ("run", "ls", "validate"):

@@ -31,8 +31,9 @@ def processbench_dataset(split: str, data_dir: str | None = None, **_: Any) -> d
 
     Raises:
         DataError: The data are missing (it says how to get them) or a row is unusable.
+        ConfigError: `data_dir` is no path.
     """
-    source: Any = PROCESSBENCH if data_dir is None else Path(data_dir)
+    source: Any = PROCESSBENCH if data_dir is None else named_path(data_dir, "data_dir")
     try:
         solutions = load_solutions(source, split=split, format="processbench")
     except DataError as error:
@@ -47,6 +48,17 @@ def processbench_dataset(split: str, data_dir: str | None = None, **_: Any) -> d
         if solution.label is None:
             raise DataError("is missing: ProcessBench scores need it", file=str(source), row=number, field="label")
     return as_test_split(to_processbench(solution) for solution in solutions)
+
+
+def named_path(value: Any, name: str) -> Path:
+    """A path from `--metadata`, whose values may be any JSON.
+
+    Raises:
+        ConfigError: It is something else.
+    """
+    if not isinstance(value, str | Path) or not str(value).strip():
+        raise ConfigError(f"--metadata: {name} must be a path, not {value!r}")
+    return Path(value)
 
 
 def as_test_split(rows: Any) -> dict[str, Dataset]:

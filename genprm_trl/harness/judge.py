@@ -51,12 +51,17 @@ class Judge:
         given = dict(arguments)
         servers = given.pop("server", None)
         if servers is not None:
-            listed = servers.split() if isinstance(servers, str) else list(servers)
-            for name in given:
+            listed = servers.split() if isinstance(servers, str) else servers
+            if not isinstance(listed, list) or not listed or not all(isinstance(url, str) for url in listed):
+                raise ConfigError(f"{where}: server must be the address of a `genprm serve`, not {servers!r}")
+            hints = get_type_hints(VerifierOptions)
+            for name, value in given.items():
                 if name not in _OF_REQUESTS:
                     raise ConfigError(
                         f"{where}: '{name}' is the server's to say; a request may have {', '.join(_OF_REQUESTS)}"
                     )
+                # Checked here, since a server would refuse it only after a policy has sampled all solutions.
+                given[name] = _as(hints[name], value, f"{where}: {name}")
             return cls(None, tuple(listed), given)
         if "pretrained" in given:
             given["model"] = given.pop("pretrained")

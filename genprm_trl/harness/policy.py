@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lm_eval.api.instance import Instance
@@ -12,7 +11,7 @@ from lm_eval.api.task import ConfigurableTask
 
 from genprm_trl.errors import ConfigError, DataError
 from genprm_trl.harness.best_of_n import BestOfN
-from genprm_trl.harness.data import as_test_split
+from genprm_trl.harness.data import as_test_split, named_path
 from genprm_trl.harness.judge import Judge
 from genprm_trl.labeling.problems import ProblemStream
 from genprm_trl.labeling.solver import SYSTEM_PROMPT
@@ -38,11 +37,12 @@ def problems_dataset(name: str, problems: Any = None, **_: Any) -> dict[str, Dat
 
     Raises:
         DataError: The problems are missing (it says how to get them), or a row is unusable.
+        ConfigError: `problems` is no path.
     """
     source = problems.get(name) if isinstance(problems, Mapping) else problems
     how = """name a file of rows with `problem` and `answer`: --metadata '{"problems": "FILE", ...}'"""
     if source:
-        rows: Any = Path(source)
+        rows: Any = named_path(source, "problems")
     elif name in _ON_HUB:
         import datasets
 

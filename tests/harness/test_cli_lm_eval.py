@@ -74,6 +74,27 @@ def test_missing_data_are_one_line(tiny_dir, tmp_path, capsys):
     assert "hf download Qwen/ProcessBench" in error
 
 
+@pytest.mark.parametrize(
+    ("task", "metadata", "message"),
+    [
+        ("processbench_math", '{"data_dir": 5}', "data_dir must be a path, not 5"),
+        ("processbench_math", '{"data_dir": ""}', "data_dir must be a path, not ''"),
+        ("best_of_n_custom", '{"candidates": {"custom": ["a"]}}', "candidates must be a path, not ['a']"),
+        (
+            "policy_best_of_n_custom",
+            '{"problems": ["a"], "verifier": {"server": "http://127.0.0.1:1"}}',
+            "problems must be a path",
+        ),
+        ("processbench_math", '{"data_dir": ', "Invalid JSON"),
+    ],
+)
+def test_metadata_that_cannot_be_used_are_one_line(task, metadata, message, capsys):
+    assert main(["lm-eval", "--model", "dummy", "--tasks", task, "--metadata", metadata]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("genprm lm-eval: error: ")
+    assert message in error
+
+
 def _tasks() -> Path:
     from genprm_trl.harness.tasks import tasks_path
 

@@ -122,6 +122,9 @@ def test_gen_kwargs_sample(genprm_dir, processbench_dir, tmp_path, capsys):
         ({"pretrained": "x", "n": "many"}, "n must be int"),
         ({"pretrained": "x", "n": True}, "n must be int"),
         ({"pretrained": "x", "stop": "now"}, "stop must be one of never, first_error"),
+        ({"server": 5}, "server must be the address"),
+        ({"server": " "}, "server must be the address"),
+        ({"server": "http://a", "n": "many"}, "n must be int"),
         ({"server": "http://a", "temperature": 1}, "'temperature' is the server's to say"),
     ],
 )
