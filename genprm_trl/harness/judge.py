@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from genprm_trl.cli.options import suggestion
 from genprm_trl.cli.verifier_options import VerifierOptions, load_verifier
 from genprm_trl.errors import ConfigError
+from genprm_trl.streaming import iterate_in_thread
 
 if TYPE_CHECKING:
     from genprm_trl.client import VerifierClient
@@ -99,6 +100,25 @@ class Judge:
         hints = get_type_hints(VerifierOptions)
         values = {name: _as(hints[name], value, f"--gen_kwargs: {name}") for name, value in changes.items()}
         return dataclasses.replace(self, options=dataclasses.replace(self.options, **values))
+
+    def wait_until_ready(self, seconds: float) -> None:
+        """Waits for every server; a verifier of this process has none.
+
+        Raises:
+            ServiceError: One is not ready after so many seconds.
+        """
+        if not self.servers:
+            return
+        from genprm_trl.client import VerifierClient
+
+        client = VerifierClient(list(self.servers))
+
+        async def ready() -> AsyncGenerator[None, None]:
+            await client.wait_until_ready(seconds)
+            yield
+
+        for _ in iterate_in_thread(ready):  # not `asyncio.run`, which notebooks refuse
+            pass
 
     @contextlib.contextmanager
     def open(self) -> Iterator[GenPRM | VerifierClient]:

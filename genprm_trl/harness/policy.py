@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _ON_HUB = {"gsm8k": ("openai/gsm8k", "main"), "math500": ("HuggingFaceH4/MATH-500", None)}
 _FILTER = "verifier"
+_PATIENCE = 60.0  # seconds for a server that is still starting
 
 
 def problems_dataset(name: str, problems: Any = None, **_: Any) -> dict[str, Dataset]:
@@ -86,6 +87,15 @@ class PolicyBestOfN(BestOfN):
 
     def smallest_pool(self) -> int:
         return int(self.config.repeats)
+
+    def build_all_requests(self, **kwargs: Any) -> None:
+        """Waits for the verifier's servers first: without them all that the policy samples would be for nothing.
+
+        Raises:
+            ServiceError: A server is not ready.
+        """
+        self.judge.wait_until_ready(_PATIENCE)
+        super().build_all_requests(**kwargs)
 
     def construct_requests(self, doc: Mapping[str, Any], ctx: Any, **kwargs: Any) -> Any:
         """One request a problem, which the harness repeats."""

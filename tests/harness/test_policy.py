@@ -97,6 +97,15 @@ def test_a_verifier_is_needed(problems, verifier, message):
         load_tasks(["policy_best_of_n_custom"], problems=str(problems), verifier=verifier)
 
 
+def test_nothing_is_sampled_for_a_server_that_is_away(problems, monkeypatch, capsys):
+    monkeypatch.setattr("genprm_trl.harness.policy._PATIENCE", 0.0)
+    monkeypatch.setattr("lm_eval.models.dummy.DummyLM.generate_until", lambda *_, **__: pytest.fail("sampled"))
+    metadata = {"problems": str(problems), "verifier": {"server": "http://127.0.0.1:1"}}
+    command = ["lm-eval", "--model", "dummy", "--tasks", "policy_best_of_n_custom", "--metadata", json.dumps(metadata)]
+    assert main(command) == 2
+    assert "http://127.0.0.1:1 is not ready" in capsys.readouterr().err
+
+
 def test_missing_problems_say_how_to_get_them(monkeypatch):
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
