@@ -1,8 +1,8 @@
 """What a reward for each step is worth, in the miniature world: a policy that is right only sometimes learns on.
 
-The GenPRM is that of `genprm quickstart`, and so is the policy, unless another one is named: the quickstart's is hardly
-ever right, so that final answers teach it nothing, while that of `python -m genprm_trl.miniature.recipe_inputs` is right
-every fifth time. The same policy goes on learning four times: from final
+The GenPRM is that of `genprm quickstart`, and so is the policy, unless another one is named: the quickstart's is
+hardly ever right, so that final answers teach it nothing, while that of `python -m
+genprm_trl.miniature.recipe_inputs` is right every fifth time. The same policy goes on learning four times: from final
 answers alone (outcome), from the GenPRM's step rewards summed (process) or by the worst step (min-form), and from both
 answers and min-form. All see the same problems in the same order. Over training, solutions of held-out problems are
 sampled, and two shares are measured: those with the right answer, and those whose every step is right.

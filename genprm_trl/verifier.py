@@ -234,8 +234,9 @@ class GenPRM:
     async def verify_stream(self, solutions: Iterable[Solution]) -> AsyncGenerator[Verdict, None]:
         """Judges many solutions and yields each verdict as it is ready.
 
-        Solutions are taken from the iterable only as chains become free, so it may be longer than memory. Of a sequence,
-        those with the most steps are taken first: started last, they would keep the engine waiting at the end.
+        Solutions are taken from the iterable only as chains become free, so it may be longer than memory. Of a
+        sequence, those with the most steps are taken first: started last, they would keep the engine waiting at the
+        end.
         """
         if isinstance(solutions, Sequence):
             solutions = sorted(solutions, key=lambda solution: len(solution.steps), reverse=True)
