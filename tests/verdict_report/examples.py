@@ -63,12 +63,14 @@ class ReadPage:
     Attributes:
         tags: Every start tag with its attributes.
         scripts: Text of each script element, with its attributes.
+        templates: Text of each template element, by its id.
         style: The style sheet's text.
         text: All other text.
     """
 
     tags: list[tuple[str, dict[str, str | None]]] = field(default_factory=list)
     scripts: list[tuple[dict[str, str | None], str]] = field(default_factory=list)
+    templates: dict[str | None, str] = field(default_factory=dict)
     style: str = ""
     text: str = ""
 
@@ -79,7 +81,7 @@ class ReadPage:
 
     def block(self, index: int) -> Any:
         """The packed details of a verdict."""
-        packed = next(text for attributes, text in self.scripts if attributes.get("id") == f"block-{index}")
+        packed = self.templates[f"block-{index}"]
         return json.loads(zlib.decompress(base64.b64decode(packed, validate=True)))
 
 
@@ -91,10 +93,12 @@ class _Reader(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.page.tags.append((tag, dict(attrs)))
-        if tag in ("script", "style"):
+        if tag in ("script", "style", "template"):
             self._inside = tag
             if tag == "script":
                 self.page.scripts.append((dict(attrs), ""))
+            elif tag == "template":
+                self.page.templates[dict(attrs).get("id")] = ""
 
     def handle_endtag(self, tag: str) -> None:
         if tag == self._inside:
@@ -106,6 +110,8 @@ class _Reader(HTMLParser):
             self.page.scripts[-1] = attributes, text + data
         elif self._inside == "style":
             self.page.style += data
+        elif self._inside == "template":
+            self.page.templates[next(reversed(self.page.templates))] += data
         else:
             self.page.text += data
 

@@ -76,7 +76,7 @@
       await loaded;
       block = $(`block-${index}`);
     }
-    const packed = atob(block.textContent);
+    const packed = atob(block.content.textContent);
     const bytes = new Uint8Array(packed.length);
     for (let at = 0; at < packed.length; at++) bytes[at] = packed.charCodeAt(at);
     const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
