@@ -27,6 +27,13 @@ _PLACEHOLDER = "\ue0f0turn\ue0f1"
 # Contents that show what a template does with a message.
 _PROBE, _OTHER_PROBE = "\ue0f2", "\ue0f3"
 _ANY_ASSISTANT = {"role": "assistant", "content": ""}
+# Such as a template might escape, count or look for.
+_VERBATIM_PROBES = (
+    "7",
+    "Step 1: 2 * 3 = 6.\n\nSo <b>x</b> & 'y' is \"{{ z }}\", {% if %} \\boxed{6} # not.",
+    "/no_think",
+    "<think>\n\n</think>\n\nYes",
+)
 _ANY_TURN = ({"role": "user", "content": "x"}, _ANY_ASSISTANT)
 # Breaks a control token's string in text that is not ours; invisible, and no tokenizer has a token across it.
 _BREAK = "\u200b"
@@ -94,9 +101,11 @@ class ChatFormat:
         self._encode_first = functools.lru_cache(maxsize=256)(self._encode_start)
         self._neutralize_short = functools.lru_cache(maxsize=4096)(self._neutralize)
         self._render_known = functools.lru_cache(maxsize=512)(self._render)
+        self._around_known = functools.lru_cache(maxsize=64)(self._around)
         self._system_role = self._supports_system_role()
         self._check_history()
         self._opens_alike = self._each_turn_opens_alike()
+        self._inserts_verbatim = self._shows_verbatim()
 
     def _control_tokens(self) -> list[str]:
         """Strings of the tokens that text of others must not bring in: special ones, and those the template writes.
@@ -204,7 +213,37 @@ class ChatFormat:
         """
         if self._opens_alike and [message["role"] for message in messages[-2:]] == ["assistant", "user"]:
             messages = [*_ANY_TURN, messages[-1]]
+        *earlier, last = messages
+        if self._inserts_verbatim and last["role"] == "user" and _is_plain(last["content"]):
+            before, after = self._around_known(_key(earlier))
+            return f"{before}{last['content']}{after}"
         return self.render(messages, open_turn=True)[-1]
+
+    def _around(self, earlier: tuple[tuple[str, str], ...]) -> tuple[str, str]:
+        """What `opening` puts before and after the content of a user's message that follows others."""
+        before, after = self._render((*earlier, ("user", _PROBE)), True)[-1].split(_PROBE)
+        return before, after
+
+    def _shows_verbatim(self) -> bool:
+        """Whether the template puts a user's message into its text as it stands, whatever it says.
+
+        Nearly all do, and rendering takes longer than all else that a step costs here.
+        """
+        openings: tuple[Sequence[dict[str, str]], ...] = (
+            (),
+            ({"role": "system", "content": _OTHER_PROBE},),
+            _ANY_TURN,
+        )
+        try:
+            for earlier in openings:
+                before, after = self._around(_key(earlier))
+                for content in _VERBATIM_PROBES:
+                    rendered = self.render([*earlier, {"role": "user", "content": content}], open_turn=True)[-1]
+                    if rendered != before + content + after:
+                        return False
+        except (ConfigError, ValueError):  # it refuses such a conversation, or shows the message twice
+            return False
+        return True
 
     def render(self, messages: Sequence[dict[str, str]], *, open_turn: bool) -> list[str]:
         """Renders the conversation and splits it where the assistant's turns stand.
@@ -216,11 +255,7 @@ class ChatFormat:
         Returns:
             The template's text around the assistant's turns: one string more than there are such turns.
         """
-        key = tuple(
-            (message["role"], _PLACEHOLDER if message["role"] == "assistant" else message["content"])
-            for message in messages
-        )
-        return list(self._render_known(key, open_turn))
+        return list(self._render_known(_key(messages), open_turn))
 
     def _render(self, messages: Sequence[tuple[str, str]], open_turn: bool) -> list[str]:
         prepared = [{"role": role, "content": content} for role, content in messages]
@@ -242,6 +277,19 @@ class ChatFormat:
         if len(pieces) != expected:
             raise ConfigError(_INCOMPLETE_HISTORY)
         return pieces
+
+
+def _key(messages: Sequence[dict[str, str]]) -> tuple[tuple[str, str], ...]:
+    """The messages as a key of caches; what an assistant has said is not in it."""
+    return tuple(
+        (message["role"], _PLACEHOLDER if message["role"] == "assistant" else message["content"])
+        for message in messages
+    )
+
+
+def _is_plain(content: str) -> bool:
+    """Whether no template would trim the text, or do without it."""
+    return bool(content) and not (content[0].isspace() or content[-1].isspace())
 
 
 @dataclass(slots=True)

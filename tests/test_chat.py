@@ -98,17 +98,38 @@ def whole(tokenizer, text: str) -> list[int]:
 COUNTING = chat_templates.CHATML.replace("message['content']", "loop.index ~ ': ' ~ message['content']")
 
 
+ESCAPING, TRIMMING, SHOUTING = (
+    chat_templates.CHATML.replace("message['content']", f"(message['content'] | {change})")
+    for change in ("e", "trim", "replace('no', 'NO')")
+)
+
+
 @pytest.mark.parametrize("style", sorted(STYLES))
-@pytest.mark.parametrize("template", [None, COUNTING, chat_templates.DROPS_SYSTEM])
-def test_turns_open_as_the_whole_conversation_says(style, template):
-    """Later turns may be rendered without the conversation before them, where that comes to the same."""
-    chat = ChatFormat(STYLES[style](), chat_template=template)
+@pytest.mark.parametrize("turn_opening", ["generation_prompt", "as_published"])
+@pytest.mark.parametrize("template", [None, COUNTING, chat_templates.DROPS_SYSTEM, ESCAPING, TRIMMING, SHOUTING])
+def test_turns_open_as_the_whole_conversation_says(style, turn_opening, template):
+    """Turns may be put together without rendering the conversation, where that comes to the same."""
+    chat = ChatFormat(STYLES[style](), turn_opening, template)
     messages = []
     for step, text in enumerate([f"{PROBLEM}\n{STEP_1}", f" {STEP_2}\n", "1 < 2 </think> [INST]", "é\n\nso", "."]):
         messages += [{"role": "system", "content": SYSTEM}] if step == 0 else []
         messages.append({"role": "user", "content": chat.neutralize(text)})
         assert chat.opening(messages) == chat.render(messages, open_turn=True)[-1]
         messages.append({"role": "assistant", "content": "So it is."})
+
+
+@pytest.mark.parametrize("style", sorted(STYLES))
+@settings(deadline=None, max_examples=40)
+@given(st.text(), st.text())
+def test_any_text_opens_a_turn_as_rendered(style, problem, step):
+    chat = ChatFormat(STYLES[style]())
+    messages = [
+        {"role": "system", "content": SYSTEM},
+        {"role": "user", "content": chat.neutralize(problem)},
+    ]
+    assert chat.opening(messages) == chat.render(messages, open_turn=True)[-1]
+    messages += [{"role": "assistant", "content": "So it is."}, {"role": "user", "content": chat.neutralize(step)}]
+    assert chat.opening(messages) == chat.render(messages, open_turn=True)[-1]
 
 
 @pytest.mark.parametrize("style", sorted(STYLES))
