@@ -21,12 +21,11 @@ from typing import Any, Literal
 
 import httpx2
 import tenacity
-from tqdm.auto import tqdm
 
 from genprm_trl.errors import ConfigError, DataError, GenPRMError
 from genprm_trl.jsonl import as_row, parse_json
 from genprm_trl.records import Solution, Verdict
-from genprm_trl.streaming import iterate_in_thread
+from genprm_trl.verification.streaming_verifier import StreamingVerifier
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +65,7 @@ class _Unavailable(Exception):
         self.elsewhere = False
 
 
-class VerifierClient:
+class VerifierClient(StreamingVerifier):
     """Judges solutions on one or several servers. `verify`, `verify_stream` and `verify_all` are those of `GenPRM`.
 
     Solutions go out in batches, and verdicts come back as they finish. When a server is busy, unreachable, or breaks
@@ -167,33 +166,6 @@ class VerifierClient:
             name, reason = next(iter(run.refused.items()))
             others = f" (and {len(run.refused) - 1} others)" if len(run.refused) > 1 else ""
             raise ServiceError(f"no verdict of the solution '{name}'{others}: {reason}", refused=run.refused)
-
-    def verify_all(
-        self,
-        solutions: Iterable[Solution],
-        *,
-        progress: bool = True,
-        total: int | None = None,
-        desc: str = "Verifying",
-    ) -> Iterator[Verdict]:
-        """As `verify_stream`, for code without an event loop, and with a progress bar.
-
-        Args:
-            solutions: Any iterable; consumed lazily.
-            progress: Show a progress bar on stderr.
-            total: Number of solutions for the bar, if `solutions` has no length.
-            desc: The bar's label.
-        """
-        if total is None and isinstance(solutions, Sequence):
-            total = len(solutions)
-        verdicts = iterate_in_thread(lambda: self.verify_stream(solutions))
-        with (
-            contextlib.closing(verdicts),  # type: ignore[type-var]
-            tqdm(total=total, desc=desc, unit="solution", disable=not progress, dynamic_ncols=True) as bar,
-        ):
-            for verdict in verdicts:
-                bar.update()
-                yield verdict
 
     async def wait_until_ready(self, seconds: float = 600.0) -> None:
         """Waits until every server has loaded its model.

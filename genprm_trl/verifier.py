@@ -7,16 +7,13 @@ flight, and code runs while others generate.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import threading
-from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
-
-from tqdm.auto import tqdm
 
 from genprm_trl.chain import ChainDriver
 from genprm_trl.chat import ChatFormat, TurnOpening
@@ -30,10 +27,10 @@ from genprm_trl.protocol.base import ResumableProtocol, VerificationProtocol
 from genprm_trl.protocol.genprm import FirstTurn, GenPRMProtocol, Mode
 from genprm_trl.records import Solution, StepJudgement, Verdict
 from genprm_trl.sandbox.base import Sandbox
-from genprm_trl.streaming import iterate_in_thread
 from genprm_trl.verification.decision import DecisionRule, ExactRule, SequentialRule, average
 from genprm_trl.verification.judge import ChainJudge
 from genprm_trl.verification.solution import run_chains
+from genprm_trl.verification.streaming_verifier import StreamingVerifier
 from genprm_trl.verification.tally import StopRule, Tally
 
 logger = logging.getLogger(__name__)
@@ -46,7 +43,7 @@ MAX_N = 4096
 _PUBLISHED_PREFIX = "GenPRM/GenPRM-"
 
 
-class GenPRM:
+class GenPRM(StreamingVerifier):
     """A generative process reward model: judges the steps of solutions by writing and running rationales.
 
     Args:
@@ -274,35 +271,6 @@ class GenPRM:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-
-    def verify_all(
-        self,
-        solutions: Iterable[Solution],
-        *,
-        progress: bool = True,
-        total: int | None = None,
-        desc: str = "Verifying",
-    ) -> Iterator[Verdict]:
-        """Judges many solutions and yields each verdict as it is ready, with a progress bar.
-
-        The event loop runs in a thread of its own, so this works in scripts and notebooks alike.
-
-        Args:
-            solutions: Any iterable; consumed lazily.
-            progress: Show a progress bar on stderr.
-            total: Number of solutions for the bar, if `solutions` has no length.
-            desc: The bar's label.
-        """
-        if total is None and isinstance(solutions, Sequence):
-            total = len(solutions)
-        verdicts = iterate_in_thread(lambda: self.verify_stream(solutions))
-        with (
-            contextlib.closing(verdicts),  # type: ignore[type-var]
-            tqdm(total=total, desc=desc, unit="solution", disable=not progress, dynamic_ncols=True) as bar,
-        ):
-            for verdict in verdicts:
-                bar.update()
-                yield verdict
 
     async def _verify(self, solution: Solution) -> Verdict:
         if not solution.steps:
