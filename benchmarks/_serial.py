@@ -1,8 +1,8 @@
 """The baseline: verification as the code published with arXiv 2504.00891 does it, one request at a time.
 
-Solution by solution, chain by chain (Maj@N is a loop of N), step by step: render the whole conversation, tokenize all
-of it, generate, run the code, generate again. Log-probabilities are asked for at every token, and nothing is kept
-between requests; the caller gives a generator without a prefix cache.
+Solution by solution, chain by chain (Maj@N is a loop of N, the caller's), step by step: render the whole conversation,
+tokenize all of it, generate, run the code, generate again. Log-probabilities are asked for at every token, and nothing
+is kept between requests; the caller gives a generator without a prefix cache.
 """
 
 from __future__ import annotations
@@ -47,12 +47,8 @@ class SerialVerifier:
     max_step_tokens: int = 2048
     tokens: int = 0
 
-    async def verify(self, solution: Solution, n: int) -> list[float]:
-        """The step rewards of a solution, averaged over N chains."""
-        chains = [await self._chain(solution, chain) for chain in range(n)]
-        return [sum(rewards) / n for rewards in zip(*chains, strict=True)]
-
-    async def _chain(self, solution: Solution, chain: int) -> list[float]:
+    async def judge_chain(self, solution: Solution, chain: int) -> list[float]:
+        """The step rewards of one chain."""
         messages = [{"role": "system", "content": SYSTEM_PROMPT}]
         rewards = []
         async with self.sandbox.session() as session:

@@ -28,12 +28,14 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import argparse
 import asyncio
 import gc
+import itertools
 import logging
 import statistics
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,21 +103,28 @@ def blocks_run(verdicts: dict[str, Verdict]) -> int:
     return sum(len(j.code_rounds) for verdict in verdicts.values() for chain in verdict.chains for j in chain)
 
 
-async def serial_section(setup: Setup, solutions: list[Solution], n: int, baseline_solutions: int) -> None:
+async def serial_section(
+    setup: Setup, solutions: list[Solution], n: int, baseline_solutions: int, baseline_seconds: float
+) -> None:
     few = solutions[:: -(-len(solutions) // baseline_solutions)]
     generator = setup.open_plain()
+    chains = judged = 0
     async with LocalSandbox() as sandbox:
         loop = SerialVerifier(generator, sandbox, setup.sampling, setup.max_step_tokens)
-        await loop.verify(few[0], 1)  # start the sandbox, warm caches
+        # Start the sandbox, warm caches.
+        await loop.judge_chain(replace(few[0], steps=few[0].steps[:1]), 0)
         loop.tokens = 0
         started = time.perf_counter()
-        for solution in few:
-            await loop.verify(solution, n)
-        base_seconds = time.perf_counter() - started
+        for solution, chain in itertools.product(few, range(n)):
+            await loop.judge_chain(solution, chain)
+            chains, judged = chains + 1, judged + len(solution.steps)
+            base_seconds = time.perf_counter() - started
+            if base_seconds > baseline_seconds:
+                break
     await generator.close()
-    base_rate = len(few) / base_seconds
+    base_rate = chains / n / base_seconds
     print(
-        f"  published way: {len(few):3} solutions ({steps(few)} steps) at Maj@{n} in {base_seconds:6.1f} s: "
+        f"  published way: {chains / n:3g} solutions ({judged / n:g} steps) at Maj@{n} in {base_seconds:6.1f} s: "
         f"{base_rate:6.3f} solutions/s, {loop.tokens / base_seconds:6.0f} tokens/s ({loop.tokens} tokens)",
         flush=True,
     )
@@ -130,7 +139,7 @@ async def serial_section(setup: Setup, solutions: list[Solution], n: int, baseli
         )
     print(
         f"  ratio: {len(solutions) / seconds / base_rate:.1f}x in solutions a second, "
-        f"{steps(solutions) / seconds / (steps(few) / base_seconds):.1f}x in steps a second, "
+        f"{steps(solutions) / seconds / (judged / n / base_seconds):.1f}x in steps a second, "
         f"{counting.tokens / seconds / (loop.tokens / base_seconds):.1f}x in tokens a second"
     )
 
@@ -277,6 +286,9 @@ def main() -> None:
     add_model_options(parser)
     parser.add_argument("--solutions", type=int, default=64)
     parser.add_argument("--baseline-solutions", type=int, default=8, help="of these, judged in the published way")
+    parser.add_argument(
+        "--baseline-seconds", type=float, default=float("inf"), help="after which it begins no further chain"
+    )
     parser.add_argument("--n", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=3, help="of the engine section; the median is printed")
     parser.add_argument("--memory-solutions", type=int, default=20_000)
@@ -293,7 +305,8 @@ def main() -> None:
         print(f"{section}:", flush=True)
         match section:
             case "serial":
-                asyncio.run(serial_section(setup, solutions, options.n, options.baseline_solutions))
+                bounds = options.baseline_solutions, options.baseline_seconds
+                asyncio.run(serial_section(setup, solutions, options.n, *bounds))
             case "engine":
                 asyncio.run(engine_section(setup, solutions, options.n, options.repeats))
             case "adaptive":

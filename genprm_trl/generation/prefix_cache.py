@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,8 +16,12 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from genprm_trl.generation.growing_cache import growing_cache
 
-Layers = list[tuple[torch.Tensor, torch.Tensor]]
-"""Keys and values of one sequence, layer by layer, each of shape `(heads, tokens, head size)`."""
+Parts = list[torch.Tensor]
+"""Keys and values of one sequence, those of alike layers stacked: each of shape `(layers, heads, tokens, head size)`.
+
+In the order keys, values of the first layer, of the second, ... A GPU takes as long to start copying one layer as it
+takes to copy all.
+"""
 
 # Less in common is computed again as quickly as it is found.
 _MIN_SHARED = 16
@@ -32,7 +37,7 @@ CACHE_ARGUMENT = (
 @dataclass(slots=True, eq=False)
 class _Prefix:
     tokens: npt.NDArray[np.int32]
-    layers: Layers
+    parts: Parts
 
     def shared_with(self, tokens: npt.NDArray[np.int32]) -> int:
         """How many of the first tokens are the same."""
@@ -41,7 +46,7 @@ class _Prefix:
         return int(differs.argmax()) if differs.any() else length
 
     def bytes(self) -> int:
-        return sum(keys.nbytes + values.nbytes for keys, values in self.layers)
+        return sum(part.nbytes for part in self.parts)
 
 
 class PrefixCache:
@@ -87,7 +92,7 @@ class PrefixCache:
             group = [key for key in todo if 2 * missing[key] >= missing[todo[0]]]
             todo = todo[len(group) :]
             found |= self._compute({key: found[key] for key in group})
-        return _stack([found[tokens.tobytes()].layers for tokens in wanted])
+        return _stack([found[tokens.tobytes()].parts for tokens in wanted])
 
     def keep(self, tokens: list[int], cache: Cache, row: int, start: int) -> None:
         """Remembers a row of a batch: the keys and values from column `start` on, which are those of `tokens`."""
@@ -101,9 +106,7 @@ class PrefixCache:
                 return  # it is part of a longer one
             if shared == len(self._prefixes[key].tokens):
                 self._forget(key)
-        prefix = _Prefix(
-            ids, [(k[row, :, start:end].clone(), v[row, :, start:end].clone()) for k, v in _layers(cache)]
-        )
+        prefix = _Prefix(ids, _cut_out(cache, row, slice(start, end)))
         self._bytes += prefix.bytes()
         self._count += 1
         self._prefixes[self._count] = prefix
@@ -133,7 +136,7 @@ class PrefixCache:
         if best is None:
             return _Prefix(tokens[:0], [])
         self._prefixes.move_to_end(best)
-        return _Prefix(tokens[:shared], [(k[:, :shared], v[:, :shared]) for k, v in self._prefixes[best].layers])
+        return _Prefix(tokens[:shared], [part[:, :, :shared] for part in self._prefixes[best].parts])
 
     def _forget(self, key: int) -> None:
         prefix = self._prefixes.pop(key)
@@ -161,7 +164,7 @@ class PrefixCache:
             starts.append((known - old, known + new - (len(tokens) - old)))
             input_ids[row, starts[-1][0] : known], input_ids[row, starts[-1][1] :] = tokens[:old], tokens[old:]
             attention_mask[row, starts[-1][0] : known] = attention_mask[row, starts[-1][1] :] = 1
-        cache = _stack([prefix.layers for prefix in group.values()])
+        cache = _stack([prefix.parts for prefix in group.values()])
         # One token is the least that generate does; it is not used.
         self._model.generate(
             input_ids.to(self._model.device),
@@ -171,32 +174,38 @@ class PrefixCache:
         )
         done = {}
         for row, (key, (old_start, new_start)) in enumerate(zip(group, starts, strict=True)):
-            parts = slice(old_start, known), slice(new_start, known + new)
-            layers = [
-                (torch.cat([k[row, :, part] for part in parts], 1), torch.cat([v[row, :, part] for part in parts], 1))
-                for k, v in _layers(cache)
-            ]
-            done[key] = _Prefix(sequences[key], layers)
+            old, added = (_cut_out(cache, row, slice(*ends)) for ends in ((old_start, known), (new_start, known + new)))
+            done[key] = _Prefix(sequences[key], [torch.cat(pair, 2) for pair in zip(old, added, strict=True)])
         return done
 
 
-def _layers(cache: Cache) -> Layers:
-    """Keys and values of a batch, layer by layer, each of shape `(rows, heads, columns, head size)`."""
-    return [(layer.keys, layer.values) for layer in cache.layers]
+def _cut_out(cache: Cache, row: int, columns: slice) -> Parts:
+    """A copy of some columns of a row."""
+    tensors = [tensor[row, :, columns] for layer in cache.layers for tensor in (layer.keys, layer.values)]
+    alike = itertools.groupby(tensors, key=lambda tensor: (tensor.device, tensor.dtype, tensor.shape))
+    return [torch.stack(list(group)) for _, group in alike]
 
 
-def _stack(rows: Sequence[Layers]) -> Cache:
+def _stack(rows: Sequence[Parts]) -> Cache:
     """A cache with the given keys and values in its rows, aligned to the right and padded with zeros."""
     cache = growing_cache()
-    example = next((layers for layers in rows if layers), [])
-    columns = max((layers[0][0].shape[1] for layers in rows if layers), default=0)
-    if not columns:
+    filled = [(row, parts) for row, parts in enumerate(rows) if parts and parts[0].shape[2]]
+    if not filled:
         return cache
-    for index, pair in enumerate(example):
-        stacked = [tensor.new_zeros(len(rows), tensor.shape[0], columns, tensor.shape[2]) for tensor in pair]
-        for row, layers in enumerate(rows):
-            if layers:
-                for target, tensor in zip(stacked, layers[index], strict=True):
-                    target[row, :, columns - tensor.shape[1] :] = tensor
-        cache.update(stacked[0], stacked[1], index)
+    lengths = torch.tensor([parts[0].shape[2] for _, parts in filled])
+    columns = int(lengths.max())
+    # Where the tokens of all rows, one after another, belong.
+    row_of = torch.repeat_interleave(torch.tensor([row for row, _ in filled]), lengths)
+    column_of = torch.cat([torch.arange(columns - length, columns) for length in lengths.tolist()])
+    tensors = []
+    for group, example in enumerate(filled[0][1]):
+        where = row_of.to(example.device), column_of.to(example.device)
+        for layer in range(len(example)):
+            joined = torch.cat([parts[group][layer] for _, parts in filled], 1)
+            stacked = joined.new_zeros(len(rows), columns, joined.shape[0], joined.shape[2])
+            stacked[where] = joined.transpose(0, 1)
+            tensors.append(stacked.transpose(1, 2))
+            if len(tensors) == 2:
+                cache.update(*tensors, len(cache.layers))
+                tensors = []
     return cache

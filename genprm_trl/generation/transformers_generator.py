@@ -35,16 +35,19 @@ logger = logging.getLogger(__name__)
 # waits until none has come for this long before it starts a batch.
 _SETTLE_SECONDS = 0.002
 
+# New rows for each unfinished one that are worth copying the keys and values of the latter.
+_NEW_ROWS_SHARE = 0.25
+
 
 class TransformersGenerator:
     """Generates with `model.generate`, whatever is in flight as one left-padded batch.
 
     Requests may come from any number of tasks, event loops and threads, each with its own sampling parameters, stop
     strings and seed. A worker thread takes them in the order of their arrival. A request is answered as soon as it is
-    done, while the rest of its batch goes on; when at least as many new requests could join as are still unfinished,
-    the batch is formed anew with both, so that long requests do not hold up short ones. Keys and values are kept
-    between batches where the model's cache allows it (see `PrefixCache`): a conversation that goes on, and further
-    samples of the same prompt, compute only what is new.
+    done, while the rest of its batch goes on; when enough new requests could join those that are unfinished, the
+    batch is formed anew with both, so that long requests do not hold up short ones. Keys and values are kept between
+    batches where the model's cache allows it (see `PrefixCache`): a conversation that goes on, and further samples of
+    the same prompt, compute only what is new.
 
     In float32 a request's result does not depend on the rest of its batch. In 16 bits, kernels round differently for
     different batch shapes, and so a close decision between two tokens may differ.
@@ -226,10 +229,12 @@ class TransformersGenerator:
     def _interrupt(self, unfinished: int) -> bool:
         """Whether to end the running batch and form a new one with what is unfinished and what is waiting.
 
-        What is unfinished is computed anew then, unless its keys and values are kept. With at least one new row for
-        each unfinished one, this at most doubles the work on prompts, however requests arrive.
+        What is unfinished is computed anew then, unless its keys and values are kept: with at least one new row for
+        each unfinished one, this at most doubles the work on prompts, however requests arrive. Kept ones only have to
+        be copied, for which a smaller share of new rows is enough.
         """
-        return self._closed or min(len(self._pending), self._row_limit - unfinished) >= unfinished
+        share = 1.0 if self._prefixes is None else _NEW_ROWS_SHARE
+        return self._closed or min(len(self._pending), self._row_limit - unfinished) >= share * unfinished
 
     def _run(self, requests: list[Request]) -> list[Request]:
         """Runs a batch; returns the requests that have to be in another one."""

@@ -183,7 +183,7 @@ async def test_a_failed_row_is_not_remembered(tmp_path: Path) -> None:
         cache = prefixes(generator)
         assert cache is not None
         assert len(cache) == 1
-        assert all(bool(k.isfinite().all()) for prefix in cache._prefixes.values() for k, _ in prefix.layers)
+        assert all(bool(part.isfinite().all()) for prefix in cache._prefixes.values() for part in prefix.parts)
 
 
 async def test_models_with_sliding_windows_do_without(tmp_path: Path) -> None:

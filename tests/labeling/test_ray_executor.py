@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
 import sys
 from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
 
 import pytest
 import ray
@@ -31,9 +34,15 @@ def cluster():
 
 
 @contextlib.asynccontextmanager
-async def dies() -> AsyncIterator[Process[Number]]:
+async def dies(meeting: Path) -> AsyncIterator[Process[Number]]:
+    """Dies of the last number; before, each worker waits until there are two, lest a quick one has done it all."""
+    (meeting / str(os.getpid())).touch()
+
     async def process(number: Number) -> Outcome:
-        if number.value == 39:
+        async with asyncio.timeout(120):
+            while len(list(meeting.iterdir())) < 2:
+                await asyncio.sleep(0.05)
+        if number.value == 159:
             raise GenPRMError("the engine died")
         return Outcome(rows=[{"id": number.id, "pid": os.getpid()}])
 
@@ -49,9 +58,11 @@ def test_two_workers_write_the_rows_of_one(tmp_path):
 
 
 def test_both_work_and_the_end_of_one_keeps_what_was_finished(tmp_path):
-    output = tmp_path / "rows.jsonl"
+    output, meeting = tmp_path / "rows.jsonl", tmp_path / "meeting"
+    meeting.mkdir()
     with pytest.raises(GenPRMError, match="the engine died"):
-        run_stage(dies, Numbers(40), output, {}, execute=with_ray(2, 8), progress=False)
+        # Forty blocks of four numbers: more than one worker is given ahead.
+        run_stage(partial(dies, meeting), Numbers(160), output, {}, execute=with_ray(2, 8), progress=False)
     journal = (stage_directory(output) / "journal.jsonl").read_text().splitlines()
     pids = {row["pid"] for line in journal for row in json.loads(line)["rows"]}
     assert len(pids) == 2
