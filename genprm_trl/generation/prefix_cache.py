@@ -174,8 +174,9 @@ class PrefixCache:
         )
         done = {}
         for row, (key, (old_start, new_start)) in enumerate(zip(group, starts, strict=True)):
-            old, added = (_cut_out(cache, row, slice(*ends)) for ends in ((old_start, known), (new_start, known + new)))
-            done[key] = _Prefix(sequences[key], [torch.cat(pair, 2) for pair in zip(old, added, strict=True)])
+            before = _cut_out(cache, row, slice(old_start, known))
+            added = _cut_out(cache, row, slice(new_start, known + new))
+            done[key] = _Prefix(sequences[key], [torch.cat(pair, 2) for pair in zip(before, added, strict=True)])
         return done
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import os
 import sys
+import time
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
@@ -33,15 +33,19 @@ def cluster():
     ray.shutdown()
 
 
+def meet(place: Path) -> None:
+    """Waits until two workers are there, lest one that starts sooner does all the work."""
+    (place / str(os.getpid())).touch()
+    give_up = time.monotonic() + 120
+    while len(list(place.iterdir())) < 2 and time.monotonic() < give_up:
+        time.sleep(0.05)
+
+
 @contextlib.asynccontextmanager
-async def dies(meeting: Path) -> AsyncIterator[Process[Number]]:
-    """Dies of the last number; before, each worker waits until there are two, lest a quick one has done it all."""
-    (meeting / str(os.getpid())).touch()
+async def dies(place: Path) -> AsyncIterator[Process[Number]]:
+    meet(place)
 
     async def process(number: Number) -> Outcome:
-        async with asyncio.timeout(120):
-            while len(list(meeting.iterdir())) < 2:
-                await asyncio.sleep(0.05)
         if number.value == 159:
             raise GenPRMError("the engine died")
         return Outcome(rows=[{"id": number.id, "pid": os.getpid()}])
@@ -58,11 +62,11 @@ def test_two_workers_write_the_rows_of_one(tmp_path):
 
 
 def test_both_work_and_the_end_of_one_keeps_what_was_finished(tmp_path):
-    output, meeting = tmp_path / "rows.jsonl", tmp_path / "meeting"
-    meeting.mkdir()
+    output, place = tmp_path / "rows.jsonl", tmp_path / "place"
+    place.mkdir()
     with pytest.raises(GenPRMError, match="the engine died"):
         # Forty blocks of four numbers: more than one worker is given ahead.
-        run_stage(partial(dies, meeting), Numbers(160), output, {}, execute=with_ray(2, 8), progress=False)
+        run_stage(partial(dies, place), Numbers(160), output, {}, execute=with_ray(2, 8), progress=False)
     journal = (stage_directory(output) / "journal.jsonl").read_text().splitlines()
     pids = {row["pid"] for line in journal for row in json.loads(line)["rows"]}
     assert len(pids) == 2
