@@ -103,10 +103,67 @@ def blocks_run(verdicts: dict[str, Verdict]) -> int:
     return sum(len(j.code_rounds) for verdict in verdicts.values() for chain in verdict.chains for j in chain)
 
 
-async def serial_section(
-    setup: Setup, solutions: list[Solution], n: int, baseline_solutions: int, baseline_seconds: float
+async def throughput_sections(
+    setup: Setup, solutions: list[Solution], options: argparse.Namespace, sections: Sequence[str]
 ) -> None:
-    few = solutions[:: -(-len(solutions) // baseline_solutions)]
+    """`engine` and `serial`: one run of the verifier, or several, is held against both."""
+    n = options.n
+    rates: list[tuple[float, float]] = []  # solutions and tokens a second
+    ratios: dict[str, list[float]] = {}
+    async with verifier(setup, n=n) as (prm, counting):
+        await judge(prm, [replace(solution, steps=solution.steps[:1]) for solution in solutions[:4]])
+        for _ in range(options.repeats):
+            counting.reset()
+            await forget_prefixes(counting.generator)
+            seconds, verdicts = await judge(prm, solutions)
+            rates.append((len(solutions) / seconds, counting.tokens / seconds))
+            print(
+                f"  this library:  {len(solutions):3} solutions ({steps(solutions)} steps) at Maj@{n} in "
+                f"{seconds:6.1f} s: {rates[-1][0]:6.3f} solutions/s, {rates[-1][1]:6.0f} tokens/s ({counting.tokens} "
+                f"tokens, {counting.requests} requests, {blocks_run(verdicts)} code blocks, {prm.max_chains} chains "
+                "in flight)",
+                flush=True,
+            )
+            if "engine" in sections:
+                for side, rate in (await plain_rates(setup, prm, counting, solutions, n)).items():
+                    ratios.setdefault(side, []).append(rates[-1][1] / rate)
+    for side, found in ratios.items():
+        print(
+            f"  ratio to {side}: {statistics.median(found):.2f} (of {', '.join(f'{ratio:.2f}' for ratio in found)})",
+            flush=True,
+        )
+    if "serial" in sections:
+        await serial_baseline(setup, solutions, options, statistics.median_low(rates))
+
+
+async def plain_rates(
+    setup: Setup, prm: GenPRM, counting: Counting, solutions: list[Solution], n: int
+) -> dict[str, float]:
+    """Tokens a second of plain generate calls for as many tokens as the verifier has just generated."""
+    engine = counting.generator
+    prompts = [first_prompt(prm.chat, solution) for solution in solutions for _ in range(n)]
+    each = max(1, round(counting.tokens / len(prompts)))
+    sides = {"a prompt a chain": (len(prompts), each * len(prompts))}
+    times = {"a prompt a chain": await plain_generate(engine, prompts, each, setup.sampling)}
+    if is_vllm(engine):
+        sent = [request for request in counting.sent if request[1]]
+        sides["the same prompts"] = len(sent), counting.tokens
+        times["the same prompts"] = await replay(engine, sent, setup.sampling)
+    rates = {side: tokens / times[side] for side, (_, tokens) in sides.items()}
+    for side, (count, tokens) in sides.items():
+        print(
+            f"  plain generate, {side}: {count} prompts, {tokens / count:.0f} tokens each in {times[side]:.1f} s: "
+            f"{rates[side]:.0f} tokens/s",
+            flush=True,
+        )
+    return rates
+
+
+async def serial_baseline(
+    setup: Setup, solutions: list[Solution], options: argparse.Namespace, ours: tuple[float, float]
+) -> None:
+    n = options.n
+    few = solutions[:: -(-len(solutions) // options.baseline_solutions)]
     generator = setup.open_plain()
     chains = judged = 0
     async with LocalSandbox() as sandbox:
@@ -118,65 +175,21 @@ async def serial_section(
         for solution, chain in itertools.product(few, range(n)):
             await loop.judge_chain(solution, chain)
             chains, judged = chains + 1, judged + len(solution.steps)
-            base_seconds = time.perf_counter() - started
-            if base_seconds > baseline_seconds:
+            seconds = time.perf_counter() - started
+            if seconds > options.baseline_seconds:
                 break
     await generator.close()
-    base_rate = chains / n / base_seconds
+    rate, token_rate = chains / n / seconds, loop.tokens / seconds
     print(
-        f"  published way: {chains / n:3g} solutions ({judged / n:g} steps) at Maj@{n} in {base_seconds:6.1f} s: "
-        f"{base_rate:6.3f} solutions/s, {loop.tokens / base_seconds:6.0f} tokens/s ({loop.tokens} tokens)",
-        flush=True,
+        f"  published way: {chains / n:3g} solutions ({judged / n:g} steps) at Maj@{n} in {seconds:6.1f} s: "
+        f"{rate:6.3f} solutions/s, {token_rate:6.0f} tokens/s ({loop.tokens} tokens)"
     )
-    async with verifier(setup, n=n) as (prm, counting):
-        await judge(prm, solutions[:4])
-        counting.reset()
-        seconds, verdicts = await judge(prm, solutions)
-        print(
-            f"  this library:  {len(solutions):3} solutions ({steps(solutions)} steps) at Maj@{n} in {seconds:6.1f} "
-            f"s: {len(solutions) / seconds:6.3f} solutions/s, {counting.tokens / seconds:6.0f} tokens/s "
-            f"({counting.tokens} tokens, {blocks_run(verdicts)} code blocks, {prm.max_chains} chains in flight)"
-        )
+    steps_a_solution = steps(solutions) / len(solutions)
     print(
-        f"  ratio: {len(solutions) / seconds / base_rate:.1f}x in solutions a second, "
-        f"{steps(solutions) / seconds / (judged / n / base_seconds):.1f}x in steps a second, "
-        f"{counting.tokens / seconds / (loop.tokens / base_seconds):.1f}x in tokens a second"
+        f"  ratio: {ours[0] / rate:.1f}x in solutions a second, "
+        f"{ours[0] * steps_a_solution / (judged / n / seconds):.1f}x in steps a second, "
+        f"{ours[1] / token_rate:.1f}x in tokens a second"
     )
-
-
-async def engine_section(setup: Setup, solutions: list[Solution], n: int, repeats: int) -> None:
-    ratios: dict[str, list[float]] = {}
-    async with verifier(setup, n=n) as (prm, counting):
-        engine = counting.generator
-        await judge(prm, solutions[:4])
-        for _ in range(repeats):
-            counting.reset()
-            await forget_prefixes(engine)
-            seconds, verdicts = await judge(prm, solutions)
-            rate = counting.tokens / seconds
-            print(
-                f"  verifier: {counting.tokens} tokens, {counting.requests} requests, {blocks_run(verdicts)} code "
-                f"blocks in {seconds:.1f} s: {rate:.0f} tokens/s",
-                flush=True,
-            )
-            prompts = [first_prompt(prm.chat, solution) for solution in solutions for _ in range(n)]
-            each = max(1, round(counting.tokens / len(prompts)))
-            sides = {"a prompt a chain": (len(prompts), each * len(prompts))}
-            times = {"a prompt a chain": await plain_generate(engine, prompts, each, setup.sampling)}
-            if is_vllm(engine):
-                sent = [request for request in counting.sent if request[1]]
-                sides["the same prompts"] = len(sent), counting.tokens
-                times["the same prompts"] = await replay(engine, sent, setup.sampling)
-            for side, (count, tokens) in sides.items():
-                plain_rate = tokens / times[side]
-                ratios.setdefault(side, []).append(rate / plain_rate)
-                print(
-                    f"  plain generate, {side}: {count} prompts, {tokens / count:.0f} tokens each in "
-                    f"{times[side]:.1f} s: {plain_rate:.0f} tokens/s",
-                    flush=True,
-                )
-    for side, found in ratios.items():
-        print(f"  ratio to {side}: {statistics.median(found):.2f} (of {', '.join(f'{ratio:.2f}' for ratio in found)})")
 
 
 def first_prompt(chat: ChatFormat, solution: Solution) -> list[int]:
@@ -290,7 +303,9 @@ def main() -> None:
         "--baseline-seconds", type=float, default=float("inf"), help="after which it begins no further chain"
     )
     parser.add_argument("--n", type=int, default=8)
-    parser.add_argument("--repeats", type=int, default=3, help="of the engine section; the median is printed")
+    parser.add_argument(
+        "--repeats", type=int, default=3, help="runs of the verifier for the first two; the median counts"
+    )
     parser.add_argument("--memory-solutions", type=int, default=20_000)
     options = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
@@ -301,14 +316,15 @@ def main() -> None:
         setup = make_setup(options)
         print(describe_setup(setup))
         print(f"{len(solutions)} solutions with {steps(solutions)} steps, Maj@{options.n}")
+    throughput = [section for section in ("engine", "serial") if section in options.only]
+    if throughput:
+        print(f"{' and '.join(throughput)}:", flush=True)
+        asyncio.run(throughput_sections(setup, solutions, options, throughput))
     for section in options.only:
+        if section in throughput:
+            continue
         print(f"{section}:", flush=True)
         match section:
-            case "serial":
-                bounds = options.baseline_solutions, options.baseline_seconds
-                asyncio.run(serial_section(setup, solutions, options.n, *bounds))
-            case "engine":
-                asyncio.run(engine_section(setup, solutions, options.n, options.repeats))
             case "adaptive":
                 asyncio.run(adaptive_section(setup, solutions, options.n))
             case "overhead":

@@ -60,6 +60,8 @@ class PrefixCache:
     def __init__(self, model: PreTrainedModel, max_bytes: int):
         self._model = model
         self._max_bytes = max_bytes
+        # Tokens of padding in a batch that cost less than a batch of its own.
+        self._free_padding = 0 if model.device.type == "cpu" else 2048
         self._bytes = 0
         self._prefixes: OrderedDict[int, _Prefix] = OrderedDict()  # by age of their last use
         self._by_start: dict[bytes, list[int]] = {}
@@ -89,7 +91,12 @@ class PrefixCache:
         missing = {key: len(key) // 4 - len(prefix.tokens) for key, prefix in found.items()}
         todo = sorted((key for key in missing if missing[key]), key=missing.__getitem__, reverse=True)
         while todo:
-            group = [key for key in todo if 2 * missing[key] >= missing[todo[0]]]
+            group, longest, padding = [], missing[todo[0]], 0
+            for key in todo:
+                padding += longest - missing[key]
+                if 2 * missing[key] < longest and padding > self._free_padding:
+                    break
+                group.append(key)
             todo = todo[len(group) :]
             found |= self._compute({key: found[key] for key in group})
         return _stack([found[tokens.tobytes()].parts for tokens in wanted])

@@ -98,9 +98,11 @@ class BatchSampler(LogitsProcessor):
         self._top_p = torch.tensor([p.top_p for p in params], device=device).unsqueeze(1)
         self._top_k = torch.tensor([p.top_k for p in params], device=device).unsqueeze(1)
         # Rows without a top-k filter need the whole vocabulary; the others only their best few tokens.
-        self._wide = torch.tensor(
-            [i for i, p in enumerate(params) if p.temperature > 0 and p.top_k == 0], dtype=torch.long, device=device
-        )
+        wide = [i for i, p in enumerate(params) if p.temperature > 0 and p.top_k == 0]
+        self._wide = torch.tensor(wide, dtype=torch.long, device=device)
+        # Of those, the ones with a top-p filter.
+        filtered = [place for place, i in enumerate(wide) if params[i].top_p < 1]
+        self._filtered = torch.tensor(filtered, dtype=torch.long, device=device)
         self._width = max(p.logprobs for p in params)
         self._candidates = max(1, self._width, *(p.top_k for p in params if p.temperature > 0), 1) + _TIE_MARGIN
         steps = max(len(row) for row in uniforms)
@@ -154,9 +156,11 @@ class BatchSampler(LogitsProcessor):
 
     def _sample_wide(self, scores: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
         probabilities = (scores / self._temperature[self._wide]).softmax(dim=-1)
-        ranked, order = probabilities.sort(dim=-1, descending=True, stable=True)
-        kept = torch.zeros_like(probabilities).scatter(1, order, _nucleus(ranked, self._top_p[self._wide]))
-        return _invert(kept, uniform)
+        if len(self._filtered):  # sorting a whole vocabulary takes longer than all the rest
+            ranked, order = probabilities[self._filtered].sort(dim=-1, descending=True, stable=True)
+            kept = _nucleus(ranked, self._top_p[self._wide][self._filtered])
+            probabilities[self._filtered] = torch.zeros_like(kept).scatter(1, order, kept)
+        return _invert(probabilities, uniform)
 
 
 def _nucleus(ranked: torch.Tensor, top_p: torch.Tensor) -> torch.Tensor:
