@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 _SETTLE_SECONDS = 0.002
 
 # New rows for each unfinished one that are worth copying the keys and values of the latter.
-_NEW_ROWS_SHARE = 0.25
+_NEW_ROWS_SHARE = 0.5
 
 
 class TransformersGenerator:
