@@ -40,6 +40,8 @@ async def _transformers(generator: Any, prompts: Sequence[list[int]], tokens: in
     import torch
     from transformers import GenerationConfig
 
+    from genprm_trl.generation.transformers_generator import attention_without_plans
+
     model = generator.model
     config = GenerationConfig(
         do_sample=True,
@@ -58,7 +60,8 @@ async def _transformers(generator: Any, prompts: Sequence[list[int]], tokens: in
             width = max(map(len, batch))
             ids = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt in batch])
             mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in batch])
-            with torch.inference_mode():
+            # As ours runs, lest the difference be one of attention kernels.
+            with torch.inference_mode(), attention_without_plans(model.device):
                 output = model.generate(
                     ids.to(model.device), attention_mask=mask.to(model.device), generation_config=config
                 )

@@ -21,11 +21,11 @@ SHAPES = {
         "num_key_value_heads": 2,
         "max_position_embeddings": 32_768,
     },
-    "30m": {
-        "vocab_size": 8192,
-        "hidden_size": 512,
-        "intermediate_size": 1536,
-        "num_hidden_layers": 8,
+    "5m": {
+        "vocab_size": 2048,
+        "hidden_size": 256,
+        "intermediate_size": 1024,
+        "num_hidden_layers": 4,
         "num_attention_heads": 8,
         "num_key_value_heads": 8,
         "max_position_embeddings": 32_768,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import copy
 import logging
 import threading
@@ -19,6 +20,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from genprm_trl.errors import ConfigError, GenPRMError
@@ -260,7 +262,8 @@ class TransformersGenerator:
         A function of its own, so that nothing of the failed step, which its traceback holds, outlives it.
         """
         try:
-            decoder.run(self._runner)
+            with attention_without_plans(self.model.device):
+                decoder.run(self._runner)
         except Exception as error:
             if _is_out_of_memory(error) and (len(requests) > 1 or len(self._prefixes or ())):
                 return False
@@ -283,6 +286,18 @@ class TransformersGenerator:
             )
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def attention_without_plans(device: torch.device) -> contextlib.AbstractContextManager[None]:
+    """Keeps torch on the attention kernels that take any shape at once.
+
+    cuDNN's, which torch prefers on Hopper and newer GPUs, build a plan for each shape that they have not seen, and a
+    batch that generates has another one at every token: on an H100 a step of 0.5B parameters took 60 ms instead of
+    20. The choice holds for the whole process meanwhile.
+    """
+    if device.type != "cuda":
+        return contextlib.nullcontext()
+    return sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])
 
 
 def _without_defaults(model: PreTrainedModel) -> PreTrainedModel:

@@ -22,6 +22,7 @@ from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGene
 
 from genprm_trl.errors import ConfigError
 from genprm_trl.generation import GenerationResult, SamplingParams, TransformersGenerator
+from genprm_trl.generation.transformers_generator import attention_without_plans
 from tests.generation.conformance import GREEDY, PROMPTS, SAMPLED, GeneratorConformance
 from tests.tiny_models import corpus, tiny_model, tiny_tokenizer
 
@@ -355,3 +356,13 @@ async def test_close_is_quick_while_a_batch_runs() -> None:
     await generator.close()
     assert time.monotonic() - start < 60  # a guard against hanging, not a measurement
     assert {(await task).finish_reason for task in tasks} <= {"error", "stop"}
+
+
+def test_on_a_gpu_no_attention_builds_a_plan_for_each_shape() -> None:
+    enabled = torch.backends.cuda.cudnn_sdp_enabled()
+    with attention_without_plans(torch.device("cuda")):
+        assert not torch.backends.cuda.cudnn_sdp_enabled()
+        assert torch.backends.cuda.flash_sdp_enabled()
+    assert torch.backends.cuda.cudnn_sdp_enabled() == enabled
+    with attention_without_plans(torch.device("cpu")):
+        assert torch.backends.cuda.cudnn_sdp_enabled() == enabled
