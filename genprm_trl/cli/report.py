@@ -45,7 +45,7 @@ def run(options: ReportOptions) -> int:
         options.verdicts,
         output,
         solutions=solutions,
-        follow=lambda verdicts: console.progress(verdicts, desc="Reading", unit="verdict"),
+        follow=lambda verdicts: console.progress(verdicts, desc="Reading", unit="verdict", delay=0.5),
     )
     if summary.without_solution:
         logger.warning(
