@@ -102,12 +102,18 @@ class Judge:
         return dataclasses.replace(self, options=dataclasses.replace(self.options, **values))
 
     def wait_until_ready(self, seconds: float) -> None:
-        """Waits for every server; a verifier of this process has none.
+        """Waits for every server; a verifier in this process, which is loaded later, is checked where that is quick.
 
         Raises:
-            ServiceError: One is not ready after so many seconds.
+            ServiceError: A server is not ready after so many seconds.
+            ConfigError: There is no such model, or n is below 1.
         """
-        if not self.servers:
+        if self.options is not None:
+            from genprm_trl.generation.loading import load_tokenizer
+
+            if self.options.n < 1:
+                raise ConfigError(f"the verifier's n must be at least 1, got {self.options.n}")
+            load_tokenizer(self.options.tokenizer or self.options.model)
             return
         from genprm_trl.client import VerifierClient
 

@@ -106,6 +106,21 @@ def test_nothing_is_sampled_for_a_server_that_is_away(problems, monkeypatch, cap
     assert "http://127.0.0.1:1 is not ready" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("verifier", "message"),
+    [
+        ({"pretrained": "/nowhere/genprm"}, "/nowhere/genprm does not exist"),
+        ({"pretrained": "x", "n": 0}, "at least 1"),
+    ],
+)
+def test_nothing_is_sampled_for_a_verifier_that_cannot_be(problems, verifier, message, monkeypatch, capsys):
+    monkeypatch.setattr("lm_eval.models.dummy.DummyLM.generate_until", lambda *_, **__: pytest.fail("sampled"))
+    metadata = json.dumps({"problems": str(problems), "verifier": verifier})
+    command = ["lm-eval", "--model", "dummy", "--tasks", "policy_best_of_n_custom", "--metadata", metadata]
+    assert main(command) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_missing_problems_say_how_to_get_them(monkeypatch):
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
