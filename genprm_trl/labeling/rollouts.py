@@ -30,7 +30,8 @@ from genprm_trl.seeding import derive_seed
 from genprm_trl.steps import StepSplit, split_steps
 
 FIRST_STEP = "Step 1:"
-_HEADING = re.compile(r"^\W*step\s+\d+\W*", re.IGNORECASE)
+# No more than the heading's own marks: a step may well begin with a minus or a bracket.
+_HEADING = re.compile(r"^\W*step\s+\d+[\s*_]*[:.]?[\s*_]*", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)

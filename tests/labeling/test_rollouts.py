@@ -111,6 +111,13 @@ def test_what_cannot_be_used_is_left_out_and_counted():
     }
 
 
+def test_steps_are_compared_without_their_headings_alone():
+    dressed = ["Step 1: Add 2.", "**Step 1:** add  2.", "## step 1. Add 2.", "Add 2.", "**Step 1**: Add\n2."]
+    assert len({normalized_steps([step]) for step in dressed}) == 1
+    different = ["2 + 3", "-2 + 3", "(2 + 3)", "\\frac{2}{3}", ".2 + 3", "$2 + 3$", "√2 + 3"]
+    assert len({normalized_steps([f"Step 1: {text}"]) for text in different}) == len(different)
+
+
 def test_the_first_step_is_forced_behind_the_generation_prompt():
     prompts = []
 
