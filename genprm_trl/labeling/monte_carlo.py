@@ -128,9 +128,9 @@ async def label_group(
 
     Returns:
         A row for each solution, which is the solution with its `label` (ProcessBench's: the first wrong step), and in
-        `extra`: `labels` (of each judged step), `mc` (the estimates after them, None where none was made),
-        `initial_mc`, `monte_carlo` with K and the outcomes of all roll-outs (of the problem and of each prefix, as
-        strings of `0` and `1`), and `labelled_by`.
+        `extra`: `labels` (of each judged step), `mc` (the estimates after them, None where none was made and 0 from
+        the first 0 on), `initial_mc`, `monte_carlo` with K and the outcomes of all roll-outs (of the problem and of
+        each prefix, as strings of `0` and `1`), and `labelled_by`.
 
     Raises:
         ItemFailed: The generator failed.
@@ -269,7 +269,10 @@ class _Labeling:
 
     def row(self, labels: Sequence[bool], source: Mapping[str, Any]) -> dict[str, Any]:
         """The labelled solution as a row, once all solutions of the problem are labelled."""
-        judged = range(1, len(labels) + 1)
+        mc = [self._estimate(self.states[t], self.planned[t]) for t in range(1, len(labels) + 1)]
+        zeros = (t for t in range(1, len(mc) + 1) if self._count(t).complete and not self._count(t).successes)
+        if (lost := next(zeros, None)) is not None:
+            mc[lost:] = [0.0] * (len(mc) - lost)  # that of the complete solution, too
         return replace(
             self.solution,
             label=first_error(labels),
@@ -277,7 +280,7 @@ class _Labeling:
                 **self.solution.extra,
                 "separator": self.separator,
                 "labels": list(labels),
-                "mc": [self._estimate(self.states[t], self.planned[t]) for t in judged],
+                "mc": mc,
                 "initial_mc": self._estimate(self.states[0], self.planned[0]),
                 "monte_carlo": {
                     "k": self.k,
