@@ -308,7 +308,8 @@ def _open_directory(path: Path, split: str | None) -> tuple[str, str, _Rows]:
             file=str(path),
         )
     top = [file for file in files if file.parent == path]
-    if not top or any(_SHARD.search(_stem(file)) for file in top):  # a repository's layout, which `datasets` knows
+    # A repository's layout, which `datasets` knows: there may be other files beside the data, as `genprm recipe` has.
+    if not top or any(_SHARD.search(_stem(file)) for file in files):
         return _load_dataset(str(path), path.name, split, "cannot be read as a data set")
     by_split: dict[str, Path] = {}
     for file in top:
