@@ -15,6 +15,7 @@ import os
 import secrets
 import threading
 import time
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -198,20 +199,22 @@ def _read_exactly(file: IO[bytes], size: int) -> bytes:
 
 
 def iter_written_rows(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The rows of a file that `JsonlWriter` made, with their line numbers from 1. A torn last line is left out.
+    """The rows of a file that this module wrote, with their line numbers from 1. A torn last line is left out.
 
     Raises:
         DataError: The file cannot be read, or a line before the last is not a JSON object.
     """
     file = str(path)
     try:
-        with Path(path).open("rb") as lines:
+        with gzip.open(path, "rb") if file.endswith(".gz") else Path(path).open("rb") as lines:
             for number, line in enumerate(lines, start=1):
                 if not line.endswith(b"\n") and is_torn(line):
                     logger.warning("%s: ignored a torn last line (row %d)", file, number)
                     return
                 if line.strip():
                     yield number, decode_line(line, file=file, row=number)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"cannot be unpacked: {error}", file=file) from None
     except OSError as error:
         raise DataError(f"cannot be read: {_reason(error)}", file=file) from None
 

@@ -213,6 +213,17 @@ def test_gzip_is_written_and_is_reproducible(tmp_path):
     assert gzip.decompress(paths[0].read_bytes()) == b'{"id": "a"}\n{"id": "b"}\n'
 
 
+def test_packed_files_are_read_back(tmp_path):
+    path = tmp_path / "rows.jsonl.gz"
+    write_jsonl(path, [{"id": "a"}, {"id": "b"}])
+    assert list(iter_written_rows(path)) == [(1, {"id": "a"}), (2, {"id": "b"})]
+    packed = path.read_bytes()
+    for broken in (packed[:-9], b"not packed"):
+        path.write_bytes(broken)
+        with pytest.raises(DataError, match="cannot be unpacked"):
+            list(iter_written_rows(path))
+
+
 def test_files_are_readable_by_datasets(tmp_path):
     """Rows with and without labels, code rounds and extra fields have one Arrow schema."""
     import datasets
