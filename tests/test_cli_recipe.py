@@ -21,7 +21,7 @@ from genprm_trl.cli.recipe import SFT, STAGES, RecipeOptions, plan
 from genprm_trl.errors import ConfigError
 from genprm_trl.jsonl import write_jsonl
 from genprm_trl.labeling.stage_file import StageSummary
-from genprm_trl.loading import iter_rationales
+from genprm_trl.loading import iter_rationales, load_solutions
 from genprm_trl.miniature.world import make_problems
 from genprm_trl.training.sft_data import load_conversations
 from tests.tiny_models import tiny_model, tiny_tokenizer
@@ -70,6 +70,9 @@ def test_the_data_set_is_read_by_datasets_and_by_the_trainer(made):
     assert data["id"] == [record.solution.id for record in records]
     assert all(len(mc) == len(labels) for mc, labels in zip(data["mc"], data["labels"], strict=True))
     assert load_conversations(str(made / "dataset"))["messages"] == data["messages"]
+    assert [(s.id, s.label) for s in load_solutions(str(made / "dataset"))] == [
+        (record.solution.id, record.solution.label) for record in records
+    ]
     # The same rows as JSON Lines.
     assert (made / "dataset" / "rationales.jsonl").read_bytes() == (made / "rationales.jsonl").read_bytes()
 

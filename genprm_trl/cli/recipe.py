@@ -170,4 +170,4 @@ def _write_data_set(output: Path, name: str, repo_id: str | None) -> None:
     write_parquet(directory / DATA_FILE, iter_rationales(rationales))
     statistics = Statistics.of(iter_rationales(rationales), iter_records(labels, Solution))
     reports = reports_beside(rationales)
-    write_data_card(directory, name, statistics, reports, data_files="data/train-*.parquet", repo_id=repo_id)
+    write_data_card(directory, name, statistics, reports, repo_id=repo_id)

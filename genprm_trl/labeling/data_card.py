@@ -159,17 +159,19 @@ def write_data_card(
     statistics: Statistics,
     stages: Sequence[StageReport],
     *,
-    data_files: str,
     repo_id: str | None = None,
 ) -> Path:
     """Writes `README.md` and its pictures into a data set's directory.
+
+    The card does not say where the data files are; `datasets` finds `data/train-*.parquet` by itself. For a directory
+    whose card says it, `datasets` (5.2) caches the rows under the directory's name and that pattern alone, and gives
+    those of another recipe, or of the same one before it was done anew.
 
     Args:
         directory: The directory; it is what the card's example loads.
         name: The data set's name.
         statistics: What is in it.
         stages: The stages that made it, in order.
-        data_files: Pattern of the files that `datasets.load_dataset` reads, relative to the directory.
         repo_id: Where on the Hub the data set is going to be; the card's example then loads it from there.
 
     Returns:
@@ -193,7 +195,6 @@ def write_data_card(
         pretty_name=name,
         tags=["genprm-trl", "genprm", "process-reward-model", "trl", "synthetic"],
         size_categories=_size_category(statistics.solutions),
-        configs=[{"config_name": "default", "data_files": [{"split": "train", "path": data_files}]}],
     )
     card = DatasetCard.from_template(
         card_data,
@@ -202,7 +203,7 @@ def write_data_card(
         path=repo_id or str(directory),
         version=__version__,
         contents="\n".join(statistics.lines()),
-        estimates=_estimates(directory, statistics),
+        estimates=_estimates(directory, statistics, stages),
         stages=stages_table(stages),
         consensus=_consensus(directory, stages),
         details="\n".join(_details(stage) for stage in stages),
@@ -232,7 +233,7 @@ def _size_category(rows: int) -> str:
     return "1M<n<10M"
 
 
-def _estimates(directory: Path, statistics: Statistics) -> str:
+def _estimates(directory: Path, statistics: Statistics, stages: Sequence[StageReport]) -> str:
     if not statistics.estimates:
         return ""
     plot_bars(
@@ -242,7 +243,14 @@ def _estimates(directory: Path, statistics: Statistics) -> str:
         xlabel=f"Monte Carlo estimate after a step (bins of {1 / BINS:g})",
         ylabel="steps",
     )
-    return "![Monte Carlo estimates of all labelled steps, kept or not](estimates.png)"
+    text = "![Monte Carlo estimates of all labelled steps, kept or not](estimates.png)"
+    stopping = next((stage.settings.get("stopping", "none") for stage in stages if stage.name == "label"), "none")
+    if stopping != "none":
+        text += (
+            f"\n\nRoll-outs ended where the label was decided (`stopping: {stopping}`), so an estimate is from up "
+            "to K of them: enough for the label, and coarser than one from all K."
+        )
+    return text
 
 
 def reports_beside(path: str | Path) -> list[StageReport]:

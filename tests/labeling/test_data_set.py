@@ -10,7 +10,9 @@ import datasets
 import pytest
 from huggingface_hub import DatasetCard
 
+from genprm_trl.cli.recipe import DATA_FILE
 from genprm_trl.errors import DataError
+from genprm_trl.jsonl import write_jsonl
 from genprm_trl.labeling.data_card import BINS, StageReport, Statistics, write_data_card
 from genprm_trl.labeling.export import write_parquet
 from genprm_trl.labeling.stage_file import StageSummary
@@ -21,7 +23,6 @@ from genprm_trl.records import RationaleRecord, Solution
 from genprm_trl.training.sft_data import load_conversations, read_row
 
 RECORDS, COUNTS = rationale_records(make_solutions(40, seed=8), {"full": 1}, mistake_rate=0.15)
-FILES = "data/train-*.parquet"
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("data_set")
     for record in RECORDS:
         record.solution.extra |= {"mc": [0.5, None, 1.0], "initial_mc": 0.25}
-    assert write_parquet(path / "data" / "train-00000-of-00001.parquet", RECORDS) == len(RECORDS)
+    assert write_parquet(path / DATA_FILE, RECORDS) == len(RECORDS)
     stages = [
         StageReport(
             "label", "policy", {"rule": "rpe"}, StageSummary(40, 40, Counter(), {"tokens": 12345, "share": 0.5})
@@ -39,7 +40,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
     ]
     statistics = Statistics.of(RECORDS, [record.solution for record in RECORDS])
-    write_data_card(path, "A test", statistics, stages, data_files=FILES)
+    write_data_card(path, "A test", statistics, stages)
     return path
 
 
@@ -56,6 +57,22 @@ def test_datasets_loads_the_directory(directory):
     assert provenance["extra"]["family"] == record.solution.extra["family"]
 
 
+def test_datasets_takes_no_data_set_for_another(tmp_path):
+    def made(place: str, ids: list[str]) -> list[str]:
+        """Writes a data set, and reads it through the cache that all of them share."""
+        records = [RationaleRecord(Solution(id, "p", ["a"]), ["r"], [True]) for id in ids]
+        write_parquet(tmp_path / place / "dataset" / DATA_FILE, records)
+        write_data_card(tmp_path / place / "dataset", "A test", Statistics.of(records, []), [])
+        # What else `genprm recipe` writes there is no part of it.
+        write_jsonl(tmp_path / place / "dataset" / "rationales.jsonl", records)
+        path, cache = str(tmp_path / place / "dataset"), str(tmp_path / "cache")
+        return list(datasets.load_dataset(path, split="train", cache_dir=cache)["id"])
+
+    assert made("one", ["a", "b"]) == ["a", "b"]
+    assert made("two", ["c", "d"]) == ["c", "d"]
+    assert made("two", ["e", "f"]) == ["e", "f"]  # done anew
+
+
 def test_the_trainers_and_the_verifier_read_it(directory):
     conversations = load_conversations(str(directory))
     assert conversations["messages"] == [read_row(record).to_row()["messages"] for record in RECORDS]
@@ -67,7 +84,7 @@ def test_the_trainers_and_the_verifier_read_it(directory):
 
 def test_the_card_counts_what_is_there(directory):
     card = DatasetCard.load(directory / "README.md")
-    assert card.data.configs == [{"config_name": "default", "data_files": [{"split": "train", "path": FILES}]}]
+    assert card.data.pretty_name == "A test"
     assert card.data.size_categories == "n<1K"
     text = card.text
     wrong = sum(record.labels.count(False) for record in RECORDS)
@@ -81,6 +98,15 @@ def test_the_card_counts_what_is_there(directory):
     for picture in ("first_error.png", "estimates.png", "left_out.png"):
         assert f"]({picture})" in text
         assert (directory / picture).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(("stopping", "said"), [("none", False), ("exact", True), ("sequential", True)])
+def test_the_card_says_where_estimates_are_of_fewer_than_k_roll_outs(stopping, said, tmp_path):
+    statistics = Statistics()
+    statistics.add_estimates(Solution("s", "p", ["a"], extra={"mc": [0.5]}))
+    label = StageReport("label", "policy", {"stopping": stopping}, StageSummary())
+    card = write_data_card(tmp_path, "A test", statistics, [label]).read_text()
+    assert (f"Roll-outs ended where the label was decided (`stopping: {stopping}`)" in card) == said
 
 
 def test_statistics():
