@@ -61,8 +61,10 @@ class EarlierRollouts:
             ) from None
         return settings if isinstance(settings, dict) else {}
 
-    def of(self, problem: str) -> dict[str, str]:
+    def of(self, problem: str, answer: str) -> dict[str, str]:
         """The roll-outs of a problem's states: state digest to bits (see `rollout_tree.State`).
+
+        Those that were held against another reference answer say nothing about this one, and are left aside.
 
         Raises:
             DataError: A row is not one of a labelling.
@@ -83,6 +85,8 @@ class EarlierRollouts:
                     raise DataError(
                         f"row '{row.get('id')}' is not one of `genprm label`: {error} is missing", file=str(self.path)
                     ) from None
+                if solution.answer != answer:
+                    continue
                 for t, outcomes in enumerate(bits):
                     digest = state_digest(problem, prefix_text(solution.steps[:t], separator))
                     if len(outcomes) > len(known.get(digest, "")):

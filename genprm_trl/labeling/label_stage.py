@@ -51,7 +51,7 @@ class LabelWorker:
                     group.answer,
                     seed=self.config.seed,
                     keep=lambda record: self.partial.add(group.id, record),
-                    reused=self.earlier.of(group.problem) if self.earlier is not None else None,
+                    reused=self.earlier.of(group.problem, group.answer) if self.earlier is not None else None,
                 )
                 tree.restore(self.partial.take(group.id))
                 return await label_group(tree, group, self.config, self.source)

@@ -8,6 +8,7 @@ import os
 import random
 import resource
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +165,17 @@ def test_a_larger_k_takes_up_an_earlier_labelling(solutions, tmp_path, capsys):
     assert "were made otherwise (seed was 0 and is now 1)" in capsys.readouterr().err
     assert main([*words, "--output", str(tmp_path / "other.jsonl"), "--estimates", str(solutions)]) == 2
     assert "settings.json: cannot be read" in capsys.readouterr().err
+
+
+def test_estimates_of_another_answer_are_not_taken_up(solutions, tmp_path, capsys):
+    before, after, whole = (tmp_path / f"{name}.jsonl" for name in ("before", "after", "whole"))
+    assert main(["label", str(solutions), *LABEL, *COIN, "--output", str(before)]) == 0
+    corrected = [replace(s, answer="13", final_answer_correct=None) for s in load_solutions(str(solutions))]
+    words = ["label", str(write(tmp_path / "corrected.jsonl", rows(*corrected))), *LABEL, *COIN]
+    assert main([*words, "--output", str(whole)]) == 0
+    assert main([*words, "--output", str(after), "--estimates", str(before)]) == 0
+    assert StageSummary.load(after).counts["rollouts_reused"] == 0
+    assert [s.label for s in load_solutions(str(after))] == [s.label for s in load_solutions(str(whole))]
 
 
 def test_a_dead_generator_is_an_error_and_finished_work_is_kept(solutions, tmp_path, capsys, monkeypatch):
