@@ -53,6 +53,7 @@ def run(options: ConsensusOptions, stage: StageOptions) -> int:
         worker,
         Items(),
         {"min_agreement": options.min_agreement, "require_agreement": options.require_agreement},
+        reads=[options.file, options.labels],
         desc="Comparing",
         unit="solution",
     )

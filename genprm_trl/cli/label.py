@@ -130,6 +130,7 @@ def run(options: LabelOptions, generator: GeneratorOptions, solver: SolverOption
         settings,
         partial=partial,
         bad_rows=lambda: groups.bad_rows,
+        reads=[options.file, options.estimates],
         desc="Labelling",
         unit="problem",
     )

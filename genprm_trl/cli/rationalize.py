@@ -73,6 +73,7 @@ def run(options: RationalizeOptions, generator: GeneratorOptions, stage: StageOp
         solutions,
         made_with,
         bad_rows=lambda: solutions.bad_rows,
+        reads=[options.file],
         desc="Critiquing",
         unit="solution",
     )

@@ -77,6 +77,7 @@ def run(
         settings,
         partial=partial,
         bad_rows=lambda: stream.bad_rows,
+        reads=[problems.file],
         desc="Refining",
         unit="problem",
     )

@@ -66,6 +66,7 @@ def run(
         settings,
         partial=partial,
         bad_rows=lambda: stream.bad_rows,
+        reads=[problems.file],
         desc="Rolling out",
         unit="problem",
     )

@@ -80,7 +80,15 @@ def run(
     worker = SearchWorker(
         policy.opener(), functools.partial(load_verifier, verifier), policy.settings(), config, source
     )
-    summary = stage.run(worker, stream, settings, bad_rows=lambda: stream.bad_rows, desc="Searching", unit="problem")
+    summary = stage.run(
+        worker,
+        stream,
+        settings,
+        bad_rows=lambda: stream.bad_rows,
+        reads=[problems.file],
+        desc="Searching",
+        unit="problem",
+    )
     right, any_right = [], []
     for _, row in iter_written_rows(stage.output):
         if row["correct"] is not None:

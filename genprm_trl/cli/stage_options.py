@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genprm_trl.cli import console
+from genprm_trl.errors import ConfigError
 
 if TYPE_CHECKING:
     from genprm_trl.labeling.stage_file import StageSummary
@@ -31,11 +32,30 @@ class StageOptions:
     gpus_per_worker: float = field(default=0.0, metadata={"help": "GPUs that Ray reserves for each worker."})
 
     def run(
-        self, worker: Any, items: Iterable[Any], settings: Mapping[str, Any], *, desc: str, unit: str, **further: Any
+        self,
+        worker: Any,
+        items: Iterable[Any],
+        settings: Mapping[str, Any],
+        *,
+        reads: Iterable[str | None],
+        desc: str,
+        unit: str,
+        **further: Any,
     ) -> StageSummary:
-        """Runs a stage with these options; arguments as for `labeling.stage.run_stage`."""
+        """Runs a stage with these options; other arguments as for `labeling.stage.run_stage`.
+
+        Args:
+            reads: Files and data sets that the rows are made from.
+
+        Raises:
+            ConfigError: The output is one of them. What `run_stage` raises comes through.
+        """
         from genprm_trl.labeling.stage import in_this_process, run_stage
 
+        output = Path(self.output)
+        for source in reads:
+            if source is not None and output.is_file() and Path(source).is_file() and output.samefile(source):
+                raise ConfigError(f"{output} is read by this command; name another --output")
         if self.workers:
             from genprm_trl.labeling.ray_executor import with_ray
 

@@ -178,6 +178,21 @@ def test_estimates_of_another_answer_are_not_taken_up(solutions, tmp_path, capsy
     assert [s.label for s in load_solutions(str(after))] == [s.label for s in load_solutions(str(whole))]
 
 
+def test_what_is_read_is_not_written_over(solutions, tmp_path, capsys):
+    labels = tmp_path / "labels.jsonl"
+    words = ["label", str(solutions), *LABEL, *COIN, "--overwrite"]
+    text = solutions.read_bytes()
+    assert main([*words, "--output", str(solutions)]) == 2
+    assert f"{solutions} is read by this command; name another --output" in capsys.readouterr().err
+    assert solutions.read_bytes() == text
+    # A larger K in the place of the smaller one would throw away what it is to go on from.
+    assert main([*words, "--output", str(labels)]) == 0
+    kept = files(labels)
+    assert main([*words, "--output", str(labels), "--k", "16", "--estimates", str(labels)]) == 2
+    assert f"{labels} is read by this command; name another --output" in capsys.readouterr().err
+    assert files(labels) == kept
+
+
 def test_a_dead_generator_is_an_error_and_finished_work_is_kept(solutions, tmp_path, capsys, monkeypatch):
     reference, output = tmp_path / "reference.jsonl", tmp_path / "labels.jsonl"
     words = ["label", str(solutions), *LABEL, *COIN]
