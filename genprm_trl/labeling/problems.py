@@ -17,6 +17,8 @@ from genprm_trl.text_table import TextTable
 
 logger = logging.getLogger(__name__)
 
+_NO_ANSWER = "must hold the reference answer, which solutions are held against"
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -110,9 +112,10 @@ class ProblemStream(Iterable[Problem]):
 def _problem(row: Mapping[str, Any], default_id: str, need_answer: bool) -> Problem:
     for field in ("problem", "question"):
         # A row without a solution: no format of solutions knows it.
-        has_answer = row.get("answer") is not None or not need_answer
-        if isinstance(row.get(field), str) and has_answer and not _has_solution(row):
+        if row.get(field) is not None and not _has_solution(row):
             answer = as_answer(row.get("answer"), "answer")
+            if need_answer and answer is None:
+                raise DataError(_NO_ANSWER, field="answer")
             identifier = row.get("id", row.get("unique_id"))
             return Problem(
                 as_filled_text(str(identifier) if identifier is not None else default_id, "id"),
@@ -124,7 +127,7 @@ def _problem(row: Mapping[str, Any], default_id: str, need_answer: bool) -> Prob
         raise DataError("holds no solution, and no answer to its problem")
     solution = solutions[0]
     if need_answer and (solution.answer is None or not solution.answer.strip()):
-        raise DataError("must hold the reference answer, which solutions are held against", field="answer")
+        raise DataError(_NO_ANSWER, field="answer")
     return Problem(solution.id, solution.problem, solution.answer or "")
 
 

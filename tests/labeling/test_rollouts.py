@@ -201,7 +201,9 @@ def test_rows_of_a_problem_and_its_answer():
         ({"id": "a", "problem": "Two?", "answer": "2"}, "row 2, field 'id'.*another problem"),
         ({"problem": "Two?", "answer": " "}, "row 2, field 'answer'"),
         ({"problem": " ", "answer": "2"}, "row 2, field 'problem'"),
-        ({"problem": "Two?"}, "row 2"),
+        ({"problem": "Two?"}, "row 2, field 'answer'.*reference answer"),
+        ({"question": "Two?", "subject": "sums"}, "row 2, field 'answer'.*reference answer"),
+        ({"problem": 2, "answer": "2"}, "row 2, field 'problem'.*must be a string"),
         ({"problem": "Two?", "steps": ["x"]}, "row 2, field 'answer'.*reference answer"),
     ],
 )
