@@ -11,6 +11,9 @@ from typing import Any
 from genprm_trl.errors import ConfigError, DataError
 from genprm_trl.jsonl import replacing
 
+# How an error of a command ends that will not go on with a file.
+START_ANEW = "choose another --output, or --overwrite"
+
 
 def settings_digest(settings: Mapping[str, Any]) -> str:
     """A short hash of settings, equal for equal JSON values whatever their order: for rows that say their making.
@@ -45,10 +48,7 @@ def check_settings(path: Path, settings: Mapping[str, Any], *, made: Path | None
             raise DataError(f"cannot be read: {error}", file=str(path)) from error
         if changed:
             differences = ", ".join(f"{name} was {before.get(name)!r} and is now {now[name]!r}" for name in changed)
-            raise ConfigError(
-                f"{made} holds {what} made with other settings ({differences}); choose another --output, or "
-                "--overwrite"
-            )
+            raise ConfigError(f"{made} holds {what} made with other settings ({differences}); {START_ANEW}")
     try:
         with replacing(path) as file:
             file.write(json.dumps(now, indent=2).encode() + b"\n")

@@ -102,7 +102,9 @@ def test_started_again_it_does_nothing_and_with_other_settings_it_refuses(made, 
     assert {path: path.read_bytes() for path in made.rglob("*") if path.is_file()} == before
     other = write_config(made.parent, label={**SECTIONS["label"], "rule": "hard"})
     assert main(["recipe", "--config", other]) == 2
-    assert "rule was 'rpe' and is now 'hard'" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "rule was 'rpe' and is now 'hard'" in error
+    assert error.endswith("; choose another --output_dir, or --overwrite_from label\n")
 
 
 def test_stages_can_be_done_anew(tmp_path):

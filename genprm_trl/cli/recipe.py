@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from genprm_trl.cli import console
-from genprm_trl.errors import ConfigError, DataError
+from genprm_trl.errors import ConfigError, DataError, GenPRMError
 from genprm_trl.labeling.recipe_files import RECIPE_FILES
+from genprm_trl.settings_file import START_ANEW
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +89,15 @@ def run(options: RecipeOptions) -> int:
         make_repository(options.push_to_hub, "dataset", private=options.private or None)
     for stage, arguments in planned:
         print(f"== {stage.name}", flush=True)
-        if code := stage.run(*arguments):
+        try:
+            code = stage.run(*arguments)
+        except GenPRMError as error:
+            if START_ANEW not in str(error):
+                raise
+            # The command's own options are not the recipe's.
+            anew = f"choose another --output_dir, or --overwrite_from {stage.name}"
+            raise ConfigError(str(error).replace(START_ANEW, anew)) from error
+        if code:
             return int(code)
         if stage is STAGES[-1]:
             _write_data_set(output, options.name, options.push_to_hub)

@@ -25,7 +25,7 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 
 from genprm_trl.errors import ConfigError, DataError, GenPRMError
 from genprm_trl.jsonl import JsonlWriter, decode_line, replacing, write_jsonl
-from genprm_trl.settings_file import check_settings
+from genprm_trl.settings_file import START_ANEW, check_settings
 from genprm_trl.text_table import TextTable, text_hash
 
 _NOT_DONE = -1
@@ -178,10 +178,7 @@ class StageFile(Generic[ItemT]):
         if self.path.exists() and not self.path.is_file():
             raise ConfigError(f"{self.path} is not a regular file, so a run that was stopped could not go on from it")
         if self.path.exists() and not self.journal_path.exists() and not overwrite:
-            raise ConfigError(
-                f"{self.path} exists, and there is no {self.journal_path} to go on from; choose another --output, or "
-                "--overwrite"
-            )
+            raise ConfigError(f"{self.path} exists, and there is no {self.journal_path} to go on from; {START_ANEW}")
 
     @staticmethod
     def _read_input(items: Iterable[ItemT]) -> tuple[TextTable, array[int]]:
@@ -210,7 +207,7 @@ class StageFile(Generic[ItemT]):
                     if text_hash(digest) != self._digests[item]:
                         raise DataError(
                             f"holds what was made of '{name}' when its content was another: the input has changed, or "
-                            "this belongs to other data; choose another --output, or --overwrite",
+                            f"this belongs to other data; {START_ANEW}",
                             file=str(self.journal_path),
                             row=number,
                         )
