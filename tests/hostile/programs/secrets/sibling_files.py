@@ -1,9 +1,13 @@
 # Looks for the files of another session.
 # expect: ok
 import os
+import sys
 seen = []
 for top in ("/tmp", "/scratch", "/proc", os.getcwd()):
-    for root, _, files in os.walk(top):
+    for root, folders, files in os.walk(top):
+        if root == sys.prefix:  # a virtual environment below /tmp: large, and no secret
+            folders.clear()
+            continue
         for name in files:
             try:
                 seen.append(open(os.path.join(root, name)).read(1000))
