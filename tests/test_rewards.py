@@ -90,7 +90,10 @@ async def test_equal_completions_are_judged_once():
 async def test_a_blank_completion_has_the_lowest_reward(text):
     prm = verifier()
     assert await GenPRMReward(prm)(["p", "p"], [text, message(text)]) == [0.0, 0.0]
-    assert await GenPRMReward(prm).step_rewards(["p"], [text], [[]]) == [[]]
+    assert await GenPRMReward(prm).step_rewards(["p"], [text], [[]]) == [[0.0]]
+    reward = GenPRMReward(prm, blank_reward=-0.5, aggregate="mean")
+    assert await reward(["p"], [text]) == [-0.5]
+    assert await reward.step_rewards(["p"], [text], [[]]) == [[-0.5]]  # StepGRPOTrainer has it from here
     assert prm.generator.calls == []
 
 

@@ -119,7 +119,7 @@ class GenPRMReward:
     async def step_rewards(
         self, prompts: Sequence[Any], completions: Sequence[Any], steps: Sequence[Sequence[str]], **kwargs: Any
     ) -> list[list[float | None]]:
-        """A reward for each step of each completion, None where the verifier failed.
+        """A reward for each step of each completion, None where the verifier failed; one for a completion without any.
 
         Args:
             prompts, completions: Texts, or lists of messages.
@@ -140,11 +140,11 @@ class GenPRMReward:
             if key[1]
         }
         verdicts = await self._verify(list(solutions.values()))
-        rewards = []
+        rewards: list[list[float | None]] = []
         for key, row in zip(keys, steps, strict=True):
             verdict = verdicts.get(solutions[key].id) if key in solutions else None
             judged = [_reward(verdict, index) for index in range(len(key[1]))]
-            rewards.append(judged + [0.0] * (len(row) - len(judged)))
+            rewards.append(judged + [0.0] * (len(row) - len(judged)) if row else [self.blank_reward])
         self._log(kwargs.get("log_metric"), verdicts.values(), len(solutions), time.monotonic() - started)
         return rewards
 
@@ -176,8 +176,6 @@ class GenPRMReward:
         return verdicts
 
     def _total(self, rewards: list[float | None]) -> float | None:
-        if not rewards:
-            return self.blank_reward
         judged = [reward for reward in rewards if reward is not None]
         return aggregate(judged, self.aggregate) if judged else None
 
