@@ -155,6 +155,7 @@ async def test_figures_are_logged():
         trainer_state=SimpleNamespace(global_step=7),
     )
     assert logged["genprm/share_no_verdict"] == pytest.approx(2 / 6)
+    assert logged["genprm/share_error"] == logged["genprm/share_fallback"] == 0  # else their means would leave it out
     assert sum(value for name, value in logged.items() if "share" in name) == pytest.approx(1.0)
     assert logged["genprm/unscored"] == 0
     assert logged["genprm/tokens"] > 0

@@ -14,7 +14,7 @@ from typing import Any, Protocol, get_args
 
 from genprm_trl.aggregates import Aggregate, aggregate
 from genprm_trl.errors import ConfigError, GenPRMError
-from genprm_trl.records import Solution, Verdict
+from genprm_trl.records import Solution, StepStatus, Verdict
 from genprm_trl.rewards.texts import completion_text, problem_text
 from genprm_trl.steps import StepStyle, split_steps
 
@@ -184,9 +184,10 @@ class GenPRMReward:
             return
         verdicts = list(verdicts)
         judgements = [judgement for verdict in verdicts for chain in verdict.chains for judgement in chain]
-        statuses = Counter(judgement.status for judgement in judgements)
-        for status, count in statuses.items():
-            log_metric(f"genprm/share_{status}", count / len(judgements))
+        if judgements:
+            statuses = Counter(judgement.status for judgement in judgements)
+            for status in get_args(StepStatus):  # zeros too: what is logged is averaged over batches and processes
+                log_metric(f"genprm/share_{status}", statuses[status] / len(judgements))
         log_metric("genprm/unscored", 1 - len(verdicts) / asked)
         log_metric("genprm/code_blocks", sum(len(judgement.code_rounds) for judgement in judgements) / asked)
         log_metric("genprm/tokens", sum(judgement.num_tokens for judgement in judgements) / asked)
