@@ -11,14 +11,15 @@ import re
 from collections.abc import Sequence
 from statistics import fmean
 
-_HEADING = re.compile(r"^\W*step\s*\d*\W*", re.IGNORECASE)
+# `Step 3:` as models dress it up. What follows it stays whole, a sign or a bracket above all.
+_HEADING = re.compile(r"^\W*step\s*\d*[\s:.*_#]*", re.IGNORECASE)
 _WORD = re.compile(r"\w+")
 
 
 def idle_steps(steps: Sequence[str]) -> list[bool]:
     """Which steps add nothing: without a word or number beyond their heading, or one said before.
 
-    Steps are compared by their words and numbers, whatever their case, punctuation and number are.
+    Steps are compared by what they say, whatever their number, case, spaces and closing punctuation are.
 
     Example:
         >>> idle_steps(["Step 1: 2 + 2 = 4", "Step 2:", "Step 3: 2 + 2 = 4."])
