@@ -22,6 +22,7 @@ from trl import GRPOConfig, GRPOTrainer
 from genprm_trl.errors import ConfigError
 from genprm_trl.rewards import answer_reward
 from genprm_trl.training.credit import step_advantages
+from genprm_trl.training.guards import idle_steps
 from genprm_trl.training.step_grpo import StepGRPOConfig, StepGRPOTrainer
 from tests.tiny_models import tiny_model, tiny_tokenizer
 
@@ -243,6 +244,24 @@ def test_a_share_of_prompts_is_rewarded_for_outcomes(tmp_path):
     assert not none.any()
 
 
+@pytest.mark.parametrize("credit", ["min_form", "outcome"])
+def test_rewards_are_logged_of_all_prompts_whatever_share_counts(tmp_path, credit):
+    logged = {}
+    for share in (1.0, 0.0):
+        watch = Watch()
+        trainer = make(
+            tmp_path, watch=watch, reward_funcs=[length_reward], step_reward_func=last_letter_steps, credit=credit,
+            verifiable_share=share, max_steps=1, step_style="line",
+        )  # fmt: skip
+        trainer.train()
+        names = [name for name in watch.logs[0] if name.split("/")[0] in ("reward", "reward_std", "rewards")]
+        logged[share] = {name: watch.values(name)[0] for name in names} | {
+            name: list(values) for name, values in trainer._logs["rewards"].items()
+        }
+    assert len(logged[1.0]) == 8
+    assert logged[0.0] == logged[1.0]
+
+
 def test_tokens_of_tools_belong_to_no_step(tmp_path):
     tool = TOKENIZER.encode("\nStep 9: said a tool!", add_special_tokens=False)
 
@@ -278,6 +297,18 @@ def test_idle_steps_are_charged(tmp_path):
     assert trainer._recorder.latest.rewards == [[1.0, 0.75, -0.25]] * 4
     assert watch.values("steps/idle") == [pytest.approx(2 / 3)]
     assert watch.values("steps/count") == [3.0]
+
+
+@pytest.mark.parametrize(
+    ("steps", "idle"),
+    [
+        (["Step 1: -3 + 5 = 2", "**Step 2:** 3 + 5 = 8", "Step 3: 3 + 5 = 8."], [False, False, True]),
+        (["Step 1: 3 + 5 * 2", "Step 2: (3 + 5) * 2"], [False, False]),
+        (["## Step 3) 7", "## Step 4) 7", "Step 5)"], [False, True, True]),
+    ],
+)
+def test_steps_are_told_apart_by_their_signs_and_brackets(steps, idle):
+    assert idle_steps(steps) == idle
 
 
 def test_a_blank_completion_is_one_step_of_the_lowest_reward(tmp_path):
@@ -450,6 +481,8 @@ def test_conversations_and_the_answer_reward(tmp_path):
         ({"min_form_temperature": 0.0}, "min_form_temperature"),
         ({"verifiable_share": 1.5}, "verifiable_share"),
         ({"step_discount": -0.1}, "step_discount"),
+        ({"step_reward_weight": math.nan}, "step_reward_weight"),
+        ({"idle_step_penalty": -0.1}, "idle_step_penalty"),
     ],
 )
 def test_wrong_options_are_named(tmp_path, changes, what):
@@ -460,6 +493,8 @@ def test_wrong_options_are_named(tmp_path, changes, what):
 def test_a_trainer_needs_something_to_reward(tmp_path):
     with pytest.raises(ConfigError, match="needs a step_reward_func"):
         make(tmp_path, reward_funcs=[length_reward])
+    with pytest.raises(ConfigError, match="nothing to reward"):
+        make(tmp_path, credit="outcome")
     with pytest.raises(ConfigError, match="reward_weights holds 2 weights for 1"):
         make(tmp_path, reward_funcs=[length_reward], step_reward_func=good_steps, reward_weights=[1.0, 1.0])
     with pytest.raises(ConfigError, match="must be a StepGRPOConfig"):

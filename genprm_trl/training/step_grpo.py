@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import math
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, get_args
 
@@ -12,6 +14,7 @@ import torch
 from accelerate.logging import get_logger
 from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
+from trl.trainer.utils import nanstd
 
 from genprm_trl.errors import ConfigError
 from genprm_trl.generation.stopping import Detokenizer
@@ -119,6 +122,10 @@ class StepGRPOConfig(GRPOConfig):
             if getattr(self, name) not in choices:
                 known = ", ".join(str(choice) for choice in choices if choice is not None)
                 raise ConfigError(f"unknown {name} {getattr(self, name)!r}; choose one of {known}")
+        if not math.isfinite(self.step_reward_weight):
+            raise ConfigError(f"step_reward_weight must be a finite number, got {self.step_reward_weight}")
+        if not 0 <= self.idle_step_penalty < math.inf:
+            raise ConfigError(f"idle_step_penalty must not be negative, got {self.idle_step_penalty}")
         if not self.min_form_temperature > 0:
             raise ConfigError(f"min_form_temperature must be positive, got {self.min_form_temperature}")
         for name in ("step_discount", "verifiable_share"):
@@ -199,6 +206,8 @@ class StepGRPOTrainer(GRPOTrainer):
         outcome_funcs = _as_list(reward_funcs)
         if step_reward_func is None and args.credit != "outcome":
             raise ConfigError(f"credit={args.credit!r} needs a step_reward_func; only 'outcome' does without")
+        if step_reward_func is None and not outcome_funcs and not kwargs.get("environment_factory"):
+            raise ConfigError("there is nothing to reward: give reward_funcs, a step_reward_func, or both")
         if args.reward_weights is not None and len(args.reward_weights) != len(outcome_funcs):
             raise ConfigError(
                 f"reward_weights holds {len(args.reward_weights)} weights for {len(outcome_funcs)} outcome reward "
@@ -206,6 +215,7 @@ class StepGRPOTrainer(GRPOTrainer):
             )
         self._has_outcome = bool(outcome_funcs)
         self._recorder: StepRewardRecorder | None = None
+        self._given: torch.Tensor | None = None  # the latest rewards of all processes, whether or not they count
         if step_reward_func is not None:
             self._recorder = record(getattr(step_reward_func, "step_rewards", step_reward_func))
             if outcome_funcs:
@@ -239,6 +249,7 @@ class StepGRPOTrainer(GRPOTrainer):
         rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         if not self._has_outcome:
             return rewards
+        self._given = rewards.clone()
         outcome = rewards[:, :-1] if self._recorder is not None else rewards
         if self._recorder is not None:
             weights = self.reward_weights[:-1].to(rewards.device)
@@ -257,6 +268,8 @@ class StepGRPOTrainer(GRPOTrainer):
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         mode = "train" if self.model.training else "eval"
         output = super()._generate_and_score_completions(inputs)
+        if self._given is not None:
+            self._log_rewards(self._given, mode)
         if self._recorder is None or self.args.credit == "outcome":
             return output
         latest = self._recorder.latest
@@ -305,18 +318,35 @@ class StepGRPOTrainer(GRPOTrainer):
         drawn = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big") / 2**64
         return drawn < self.args.verifiable_share
 
+    def _log_rewards(self, rewards: torch.Tensor, mode: str) -> None:
+        """Replaces what TRL logged, the rewards that count, by those of all completions.
+
+        Else there would be none to look at in a batch that has none of the prompts whose outcome rewards are used.
+        """
+        metrics, weights = self._metrics[mode], self.reward_weights.to(rewards.device)
+        for name, column in zip(self.reward_func_names, rewards.T, strict=True):
+            metrics[f"rewards/{name}/mean"][-1] = torch.nanmean(column).item()
+            metrics[f"rewards/{name}/std"][-1] = nanstd(column).item()
+            _replace_latest(self._logs["rewards"][name], column.tolist())
+        outcome = rewards[:, :-1] if self._recorder is not None else rewards
+        total = (rewards * weights).nansum(dim=1).masked_fill(outcome.isnan().all(dim=1), torch.nan)
+        metrics["reward"][-1], metrics["reward_std"][-1] = torch.nanmean(total).item(), nanstd(total).item()
+
     def _log_advantages(self, advantages: torch.Tensor, mask: torch.Tensor, mode: str) -> None:
         """Replaces what TRL logged, the advantages of the outcome alone, and adds figures on the tokens'."""
         tokens = mask.sum(dim=1).clamp(min=1)
         mean = (advantages * mask).sum(dim=1) / tokens
         within = ((advantages - mean.unsqueeze(1)) * mask).square().sum(dim=1) / tokens
         gathered, spread = self.accelerator.gather(mean).tolist(), self.accelerator.gather(within).mean().item()
-        logged = self._logs["advantages"]
-        for _ in range(min(len(gathered), len(logged))):
-            logged.pop()
-        logged.extend(gathered)
+        _replace_latest(self._logs["advantages"], gathered)
         self._metrics[mode]["step_advantages/mean"].append(sum(gathered) / len(gathered))
         self._metrics[mode]["step_advantages/std_within"].append(spread**0.5)
+
+
+def _replace_latest(logged: deque[float], values: list[float]) -> None:
+    for _ in range(min(len(values), len(logged))):
+        logged.pop()
+    logged.extend(values)
 
 
 def _as_list(reward_funcs: Any) -> list[Any]:
