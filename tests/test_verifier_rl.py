@@ -216,6 +216,8 @@ def test_steps_without_a_label_are_left_out():
 def test_solutions_need_labels():
     with pytest.raises(DataError, match="row 2"):
         verifier_dataset([SOLUTION, Solution("x", "p", ["a"])])
+    with pytest.raises(DataError, match=r"row 1.*steps.*nothing to judge"):
+        verifier_dataset([Solution("a", "p", [], label=-1)])
     with pytest.raises(DataError, match="no solutions"):
         verifier_dataset([])
 

@@ -53,7 +53,7 @@ def verifier_dataset(solutions: Iterable[Solution]) -> Dataset:
         Columns `prompt` (problem and steps as JSON, which is all that a rollout is given), `label`, `id`.
 
     Raises:
-        DataError: There are none, or one has no label.
+        DataError: There are none, or one has no label or no steps.
     """
     from datasets import Dataset
 
@@ -61,6 +61,8 @@ def verifier_dataset(solutions: Iterable[Solution]) -> Dataset:
     for number, solution in enumerate(solutions, start=1):
         if solution.label is None:
             raise DataError("missing; without it there is nothing to agree with", row=number, field="label")
+        if not solution.steps:
+            raise DataError("is empty; there is nothing to judge", row=number, field="steps")
         steps = solution.steps if solution.label < 0 else solution.steps[: solution.label + 1]
         prompt = json.dumps({"problem": solution.problem, "steps": steps}, ensure_ascii=False)
         rows.append({"prompt": prompt, "label": solution.label, "id": solution.id})
