@@ -33,6 +33,7 @@ TOKEN_VARIABLE = "GENPRM_SERVICE_TOKEN"
 # A server that failed is left alone for so long while there are others.
 _COOL_DOWN = 10.0
 _LONGEST_PAUSE = 30.0
+_QUIET = 15.0  # seconds without progress that are no news: a busy server, a network that hiccups
 # Verdicts that may wait to be taken before no further request is sent.
 _AHEAD = 1024
 # How often a solution may meet a defect of the server before it is left out.
@@ -385,7 +386,9 @@ def _pause(state: tenacity.RetryCallState) -> float:
 def _log_retry(state: tenacity.RetryCallState) -> None:
     error = state.outcome.exception() if state.outcome is not None else None
     pause = state.next_action.sleep if state.next_action is not None else 0.0
-    logger.info("%s; trying again in %.1f s", error, pause)
+    # Who waits for minutes wants to know what for.
+    is_long = (state.seconds_since_start or 0.0) >= _QUIET
+    logger.log(logging.WARNING if is_long else logging.INFO, "%s; trying again in %.1f s", error, pause)
 
 
 def _describe(error: httpx2.HTTPError) -> str:

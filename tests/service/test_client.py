@@ -287,6 +287,15 @@ def test_a_solution_that_meets_a_defect_again_and_again_is_left_out():
     assert asked == [["s0", "s1", "s2", "s3"], ["s2", "s3"], ["s2", "s3"], ["s3"]]
 
 
+def test_a_long_wait_is_said(monkeypatch, caplog):
+    monkeypatch.setattr("genprm_trl.client._QUIET", 0.2)
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        with pytest.raises(ServiceError, match="stays unavailable"):
+            judged(VerifierClient(f"http://127.0.0.1:{unused.getsockname()[1]}", patience=2))
+    assert "trying again in" in caplog.text
+
+
 def test_progress_renews_patience():
     answers = [[1]] * 6
     with faulty(*answers) as (url, asked):
