@@ -7,6 +7,7 @@ import inspect
 import math
 import random
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -381,6 +382,16 @@ def test_a_verifier_learns_from_labels_alone(tmp_path):
 def test_options_that_do_not_fit_are_named(tmp_path, changes, what):
     with pytest.raises(ConfigError, match=what):
         train(tmp_path, VerifierRollout(DIRECT), verifier_dataset([SOLUTION]), **changes)
+
+
+@pytest.mark.parametrize(
+    ("how", "what"), [("is_deepspeed_enabled", "ds3_gather_for_generation=True"), ("is_fsdp_enabled", "FSDP")]
+)
+def test_weights_must_be_whole(tmp_path, how, what):
+    args = GRPOConfig(str(tmp_path), use_cpu=True, bf16=False, ds3_gather_for_generation=False)
+    trainer = SimpleNamespace(**{"args": args, "is_fsdp_enabled": False, "is_deepspeed_enabled": False, how: True})
+    with pytest.raises(ConfigError, match=what):
+        VerifierRollout(DIRECT)(verifier_dataset([SOLUTION])["prompt"], trainer)
 
 
 def test_a_mode_that_runs_code_needs_a_sandbox():

@@ -157,6 +157,9 @@ class BatchDecoder(StoppingCriteria):
             ),
             logits_processor=LogitsProcessorList([self._sampler]),
             stopping_criteria=StoppingCriteriaList([self]),
+            # The model is whole in this process, whose batches have nothing to do with those of others. In a training
+            # with ZeRO-3 the default would wait for them at every token.
+            synced_gpus=False,
             **({} if cache is None else {CACHE_ARGUMENT: cache}),
         )
         if self._prefixes is not None and cache is not None:

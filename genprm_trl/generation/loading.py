@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from transformers import (
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
+from transformers.integrations import deepspeed
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 from genprm_trl.errors import ConfigError
@@ -82,9 +84,10 @@ def load_model(
         raise ConfigError("give either a device or model_kwargs['device_map'], not both")
     kwargs.setdefault("dtype", dtype)
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(
-            directory or name_or_path, **kwargs, output_loading_info=True
-        )
+        with _without_sharding():
+            model, info = AutoModelForCausalLM.from_pretrained(
+                directory or name_or_path, **kwargs, output_loading_info=True
+            )
         _check_complete(model, info, name_or_path)
         if "device_map" not in kwargs:
             model = model.to(device or default_device())
@@ -93,6 +96,21 @@ def load_model(
     except Exception as error:
         raise ConfigError(f"cannot load a causal language model from {name_or_path}: {_brief(error)}") from error
     return model.eval()
+
+
+@contextlib.contextmanager
+def _without_sharding() -> Iterator[None]:
+    """Loads whole models beside a training with ZeRO-3.
+
+    From the time the trainer's arguments are there, transformers shards whatever is loaded over the processes, which
+    is of use only to models that DeepSpeed trains.
+    """
+    training = deepspeed._hf_deepspeed_config_weak_ref
+    deepspeed.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        deepspeed._hf_deepspeed_config_weak_ref = training
 
 
 _CLASSIFIER = re.compile(r"\w*For(TokenClassification|SequenceClassification|\w*RewardModel)")

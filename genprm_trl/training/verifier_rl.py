@@ -111,7 +111,7 @@ class VerifierRollout:
 
     Raises:
         ConfigError: The mode needs a sandbox; while training, if the trainer's options do not fit: generation by vLLM,
-            `min_p` or a repetition penalty, or a model sharded by FSDP.
+            `min_p` or a repetition penalty, or a model sharded by FSDP, or by ZeRO-3 while it generates.
 
     Example:
         ```python
@@ -183,6 +183,8 @@ class VerifierRollout:
                               "repetition_penalty")  # fmt: skip
         if trainer.is_fsdp_enabled:
             raise ConfigError("VerifierRollout cannot generate with a model that FSDP shards; use DDP or DeepSpeed")
+        if trainer.is_deepspeed_enabled and not args.ds3_gather_for_generation:
+            raise ConfigError("VerifierRollout generates with whole weights: set ds3_gather_for_generation=True")
         if self._chat is None:
             tokenizer = getattr(trainer.processing_class, "tokenizer", trainer.processing_class)
             self._chat = ChatFormat(tokenizer, "generation_prompt", self.chat_template)

@@ -10,10 +10,29 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForTokenClassification
+from transformers.integrations import deepspeed
 
 from genprm_trl.errors import ConfigError
 from genprm_trl.generation.loading import load_model
 from tests.tiny_models import tiny_model
+
+
+class Zero3:
+    """The configuration that DeepSpeed's ZeRO-3 leaves behind for `from_pretrained`."""
+
+    def is_zero3(self) -> bool:
+        return True
+
+
+def test_models_are_loaded_whole_beside_a_training_that_shards(tmp_path):
+    training = Zero3()
+    deepspeed.set_hf_deepspeed_config(training)
+    try:
+        model = load_model(saved(tmp_path), device="cpu")
+        assert deepspeed.is_deepspeed_zero3_enabled()  # the trained model, loaded afterwards, is still sharded
+    finally:
+        deepspeed.unset_hf_deepspeed_config()
+    assert all(parameter.numel() for parameter in model.parameters())
 
 
 def saved(directory: Path, *, without: str | None = None, **config: object) -> Path:

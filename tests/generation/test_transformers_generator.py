@@ -205,6 +205,15 @@ async def test_a_peft_model_generates_with_its_adapter() -> None:
     assert base.generation_config.repetition_penalty == 3.0
 
 
+async def test_batches_do_not_wait_for_other_processes(monkeypatch) -> None:
+    """As `generate` would beside a training with ZeRO-3, where each process has its own number of batches."""
+    monkeypatch.setattr("transformers.generation.utils.is_deepspeed_zero3_enabled", lambda: True)
+    monkeypatch.setattr("transformers.generation.utils._get_torch_distributed_world_size", lambda: 2)
+    async with TransformersGenerator(tiny_model(), tiny_tokenizer()) as generator:
+        result = await generator.generate(PROMPTS[1], GREEDY)
+    assert result.finish_reason in ("length", "stop")
+
+
 async def test_loads_in_the_dtype_of_the_checkpoint(tmp_path: Path) -> None:
     copy.deepcopy(tiny_model()).to(torch.bfloat16).save_pretrained(tmp_path)
     tiny_tokenizer().save_pretrained(tmp_path)
