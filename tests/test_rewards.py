@@ -14,7 +14,14 @@ from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 from genprm_trl.aggregates import aggregate
 from genprm_trl.errors import ConfigError, GenPRMError
 from genprm_trl.protocol import GenPRMProtocol
-from genprm_trl.rewards import GenPRMReward, answer_reward, configured, genprm_reward, step_format_reward
+from genprm_trl.rewards import (
+    BlockingReward,
+    GenPRMReward,
+    answer_reward,
+    configured,
+    genprm_reward,
+    step_format_reward,
+)
 from genprm_trl.training.step_grpo import StepGRPOConfig, StepGRPOTrainer
 from genprm_trl.verifier import GenPRM
 from tests.scripted_generator import Reply, ScriptedGenerator
@@ -249,6 +256,35 @@ def test_stock_trainers_take_the_verifier_beside_an_answer(tmp_path, policy, tra
     assert math.isfinite(log["rewards/GenPRMReward/mean"])
     assert log["genprm/unscored"] == 0
     assert log["genprm/tokens"] > 0
+
+
+def test_trainers_that_await_nothing_take_a_blocking_reward(tmp_path, policy):
+    from trl.experimental.online_dpo import OnlineDPOConfig, OnlineDPOTrainer
+
+    prm, changes = verifier(), options(tmp_path, max_new_tokens=8)
+    for name in ("num_generations", "max_completion_length"):
+        del changes[name]
+    trainer = OnlineDPOTrainer(
+        policy,
+        reward_funcs=[BlockingReward(GenPRMReward(prm)), answer_reward],
+        args=OnlineDPOConfig(**changes),
+        train_dataset=DATA,
+        processing_class=tiny_tokenizer(),
+    )
+    trainer.train()
+    assert trainer.reward_func_names == ["GenPRMReward", "answer_reward"]
+    assert prm.generator.calls
+    [log] = [log for log in trainer.state.log_history if "loss" in log]
+    assert math.isfinite(log["objective/scores"])
+
+
+async def test_a_blocking_reward_works_beside_a_running_loop_and_raises_what_is_raised():
+    reward = BlockingReward(GenPRMReward(verifier(), problem_column="problem"))
+    rewards = reward(["x"] * 2, completions=[RIGHT, WRONG], problem=["p", "p"])
+    assert rewards[0] > 0.99
+    assert rewards[1] < 0.01
+    with pytest.raises(ConfigError, match="no column 'problem'"):
+        reward(["x"], completions=[RIGHT])
 
 
 def test_step_grpo_takes_the_verifier_for_its_steps(tmp_path, policy):

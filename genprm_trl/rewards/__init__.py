@@ -8,6 +8,7 @@ from genprm_trl.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from genprm_trl.rewards.answer import answer_reward
+    from genprm_trl.rewards.blocking import BlockingReward
     from genprm_trl.rewards.configured import genprm_reward
     from genprm_trl.rewards.step_format import step_format_reward
     from genprm_trl.rewards.verdict import (
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from genprm_trl.rewards.verification import GenPRMReward
 
 _HOME_OF = {
+    "BlockingReward": "genprm_trl.rewards.blocking",
     "GenPRMReward": "genprm_trl.rewards.verification",
     "answer_reward": "genprm_trl.rewards.answer",
     "genprm_reward": "genprm_trl.rewards.configured",
@@ -28,6 +30,7 @@ _HOME_OF = {
 }
 
 __all__ = [
+    "BlockingReward",
     "GenPRMReward",
     "answer_reward",
     "genprm_reward",

@@ -30,10 +30,10 @@ class Verifier(Protocol):
 class GenPRMReward:
     """Rewards completions by what a GenPRM says of their steps.
 
-    An asynchronous reward function for `GRPOTrainer`, `RLOOTrainer` and whatever else takes TRL's reward functions: it
-    verifies the whole batch at once, beside other asynchronous rewards. For `StepGRPOTrainer` it is a step reward
-    function, too: `step_rewards` gives a reward for each step. The verifier reads text, so its tokenizer and the
-    policy's have nothing to do with each other.
+    An asynchronous reward function for `GRPOTrainer` and `RLOOTrainer`: it verifies the whole batch at once, beside
+    other asynchronous rewards. Trainers that await none take it in a `BlockingReward`. For `StepGRPOTrainer` it is a
+    step reward function, too: `step_rewards` gives a reward for each step. The verifier reads text, so its tokenizer
+    and the policy's have nothing to do with each other.
 
     A step's reward is P(Yes), averaged over the chains that came to judge it. Where the verifier itself failed (a
     server that is gone, an engine that broke) it is None, which TRL leaves out, and there is a warning instead of an
