@@ -92,7 +92,9 @@ class Zygote:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
-                start_new_session=True,
+                # Out of reach of the terminal's signals, but not in a session of its own: Linux schedules sessions as
+                # groups (sched_autogroup_enabled), and beside an engine that polls, this one waited for its turn.
+                process_group=0,
             )
         finally:
             theirs.close()
