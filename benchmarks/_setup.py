@@ -84,9 +84,11 @@ def make_setup(options: argparse.Namespace) -> Setup:
     if options.device:
         backend_options["device"] = options.device
     if options.backend == "vllm":
-        # On a CPU: a cache that leaves memory to others, and threads that the system may move off a busy core.
+        # On a CPU: a cache that leaves memory to others, and threads that the system may move off a busy core. The
+        # engine's scheduler, this process and code that runs have a core to themselves, as where vLLM binds threads.
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 2) - 1)))
         # Nothing is compiled, and numbers are those of the checkpoint.
         backend_options = {"enforce_eager": True, "dtype": "float32", **backend_options}
     if options.size != "miniature":
