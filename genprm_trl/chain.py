@@ -19,6 +19,7 @@ from genprm_trl.protocol.base import (
     Action,
     Append,
     Execute,
+    ExpectCode,
     Generate,
     Judge,
     OpenTurn,
@@ -157,6 +158,8 @@ class Chain(Generic[EndT]):
                     reply = self._written(result)
                 case Score(token):
                     reply = await self._score(token)
+                case ExpectCode():
+                    self._open_session()
                 case Execute(code):
                     code_round = await self._execute(code)
                     passage.code_rounds.append(code_round)
@@ -239,12 +242,15 @@ class Chain(Generic[EndT]):
         )
 
     async def _execute(self, code: str) -> CodeRound:
+        outcome = await self._open_session().run(code)
+        return CodeRound(code, outcome.output, outcome.status, outcome.seconds)
+
+    def _open_session(self) -> Session:
         if self._session is None:
             sandbox = self._driver.sandbox
             assert sandbox is not None, "a script that executes code is given a sandbox"
             self._session = sandbox.session()
-        outcome = await self._session.run(code)
-        return CodeRound(code, outcome.output, outcome.status, outcome.seconds)
+        return self._session
 
 
 class TokenTexts:

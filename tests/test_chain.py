@@ -8,7 +8,7 @@ from genprm_trl.chain import ChainDriver, Passage
 from genprm_trl.chat import ChatFormat
 from genprm_trl.generation import TransformersGenerator
 from genprm_trl.generation.base import SamplingParams
-from genprm_trl.protocol.base import Append, Execute, Generate, Judge, OpenTurn, Score
+from genprm_trl.protocol.base import Append, Execute, ExpectCode, Generate, Judge, OpenTurn, Score
 from genprm_trl.sandbox import LocalSandbox
 from tests.scripted_generator import ScriptedGenerator
 from tests.tiny_models import tiny_model, tiny_tokenizer
@@ -39,6 +39,26 @@ async def test_a_script_returns_its_end_and_what_was_done():
         ("x = 2\nprint(x + 1)", "3", "ok")
     ]
     assert end.passage.num_tokens > 0
+
+
+async def test_the_session_is_there_before_its_first_block_where_code_is_expected():
+    seen = []
+
+    def script():
+        yield ExpectCode()
+        yield OPENING
+        yield Generate((), 20)
+        seen.append(len(opened))
+        yield Execute("x = 2")
+        return (yield Execute("print(x)"))
+
+    async with LocalSandbox() as sandbox:
+        opened = []
+        session = sandbox.session
+        sandbox.session = lambda: opened.append(session()) or opened[-1]  # type: ignore[method-assign]
+        end = await driver(ScriptedGenerator(lambda prompt: "fine"), sandbox).run(script(), "a")
+    assert end.value == "2"
+    assert seen == [1] == [len(opened)]
 
 
 async def test_each_judgement_has_what_was_done_for_it_and_the_chain_goes_on_when_it_is_told():

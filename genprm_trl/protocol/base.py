@@ -77,6 +77,11 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
+class ExpectCode:
+    """Code will probably run: the sandbox may make a namespace ready while the model writes."""
+
+
+@dataclass(frozen=True, slots=True)
 class Execute:
     """Run code in the solution's own namespace. The driver sends back the output, or None if the sandbox failed."""
 
@@ -92,7 +97,7 @@ class Judge:
     status: StepStatus
 
 
-Action = OpenTurn | Append | Rewind | Generate | Score | Execute | Judge
+Action = OpenTurn | Append | Rewind | Generate | Score | ExpectCode | Execute | Judge
 
 
 @dataclass(slots=True)

@@ -17,6 +17,7 @@ from genprm_trl.protocol.base import (
     Append,
     ChainScript,
     Execute,
+    ExpectCode,
     Generate,
     Judge,
     OpenTurn,
@@ -306,6 +307,8 @@ class GenPRMProtocol:
 
     def resumed_chain(self, problem: str, steps: Sequence[str], judged: Sequence[StepJudgement]) -> ChainScript:
         """A chain that has judged the first steps before (see `base.ResumableProtocol.resumed_chain`)."""
+        if self._mode.execute and steps:
+            yield ExpectCode()
         for index, judgement in enumerate(judged):
             yield OpenTurn(self.opening_messages(problem, steps, index))
             for segment in self.segments(judgement.rationale):

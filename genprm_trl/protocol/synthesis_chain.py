@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from genprm_trl.errors import ConfigError
-from genprm_trl.protocol.base import Action, Append, Execute, Generate, OpenTurn, Written
+from genprm_trl.protocol.base import Action, Append, Execute, ExpectCode, Generate, OpenTurn, Written
 from genprm_trl.protocol.genprm import CODE_OUTPUT, NO_CODE_FOUND, last_code_block
 from genprm_trl.protocol.synthesis import SYNTHESIS_STOP, synthesis_prompt
 from genprm_trl.protocol.thinking import THINK_END, THINK_START
@@ -69,6 +69,7 @@ class SynthesisProtocol:
 
     def chain(self, problem: str, steps: Sequence[str]) -> Generator[Action, Any, Critique]:
         """The script of one critique; it returns the critique whatever the model writes."""
+        yield ExpectCode()
         yield OpenTurn(self.messages(problem, steps))
         thinking, rounds, used = self.opens_thinking, 0, 0
         thoughts: list[str] = []

@@ -54,7 +54,7 @@ class Sandbox(Protocol):
     """Gives out sessions and owns what they share."""
 
     def session(self) -> Session:
-        """A new session; its process starts with its first block."""
+        """A new session. Its process may start at once, and need not before its first block."""
         ...
 
     async def close(self) -> None: ...

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import threading
 import time
 import weakref
-from collections import deque
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -21,6 +19,7 @@ from .guest import linux
 from .guest.wire import TIMEOUT_TEXT
 from .limits import Limits
 from .process import MEMORY_TEXT, Ended, SandboxError, Worker, Zygote
+from .spares import Spares
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +56,7 @@ class Protection:
 class LocalSandbox:
     """Runs untrusted Python in processes of this machine.
 
-    Usable from several event loops and threads at once. Nothing is started until the first use.
+    Usable from several event loops and threads at once. Nothing is started before the first session.
 
     Args:
         limits: Bounds of each session.
@@ -102,16 +101,17 @@ class LocalSandbox:
         self.replay = replay
         self._required, self._imports, self._seed = required, imports, seed
         self._gate = FairGate(max_concurrency or 2 * (os.cpu_count() or 1))
-        self._spare = max(2, os.cpu_count() or 1)
         self._lock = threading.Lock()
         self._zygote: Zygote | None = None
-        self._pool: deque[Worker] = deque()
+        self._spares = Spares(weakref.WeakMethod(self._start), max(2, os.cpu_count() or 1))
         self._closed = False
         self._logged = False
 
     def session(self) -> LocalSession:
-        """A new session. Its process starts with its first block."""
-        return LocalSession(self)
+        """A new session. Its process is made ready in the background, lest its first block wait for it."""
+        session = LocalSession(self)
+        self._spares.expect(session)
+        return session
 
     def protections(self) -> dict[str, Protection]:
         """What holds on this machine, by name. Starts the sandbox if need be, which blocks about a second."""
@@ -120,14 +120,15 @@ class LocalSandbox:
 
     async def close(self) -> None:
         """Ends every session. Safe to call twice."""
+        await asyncio.to_thread(self._shut_down)
+
+    def _shut_down(self) -> None:
         with self._lock:
             self._closed = True
             zygote, self._zygote = self._zygote, None
-            pool, self._pool = self._pool, deque()
-        for worker in pool:
-            worker.close()
+        self._spares.clear(closed=True)
         if zygote is not None:
-            await asyncio.to_thread(zygote.close)
+            zygote.close()
 
     async def __aenter__(self) -> Self:
         await asyncio.to_thread(self._start)
@@ -147,7 +148,7 @@ class LocalSandbox:
                 return self._zygote
             if self._zygote is not None:
                 self._zygote.close()
-                self._pool.clear()
+                self._spares.clear()
             zygote = Zygote(self.limits, self._imports, self._seed)
             self._check(zygote)
             weakref.finalize(self, zygote.close)
@@ -172,17 +173,13 @@ class LocalSandbox:
             level = logging.WARNING if any(reasons[name] for name in EXPECTED) else logging.INFO
             logger.log(level, "Sandbox protections in force: %s. Not in force: %s.", holding, lacking or "none")
 
-    async def _worker(self) -> Worker:
-        """A fresh worker, ready to run. Raises SandboxError after a second failure."""
+    async def _worker(self, session: LocalSession) -> Worker:
+        """A fresh worker for a session, ready to run. Raises SandboxError after a second failure."""
         for final in (False, True):
             zygote = self._zygote
             if zygote is None or not zygote.alive:
                 zygote = await asyncio.to_thread(self._start)
-            with self._lock:
-                worker = self._pool.popleft() if self._pool else zygote.spawn()
-                with contextlib.suppress(SandboxError):  # spares are a matter of speed alone
-                    while len(self._pool) < self._spare and not self._closed:
-                        self._pool.append(zygote.spawn())
+            worker = self._spares.take(session) or zygote.spawn()
             try:
                 await worker.ready()
                 if not worker.idle:
@@ -220,7 +217,7 @@ class LocalSession:
                 if self._worker is not None and not self._worker.idle:
                     self._lose()  # an earlier block has broken it since; this one is not to blame
                 if self._worker is None:
-                    self._worker = await self._sandbox._worker()
+                    self._worker = await self._sandbox._worker(self)
                     if self._lost and self._sandbox.replay:
                         await self._replay()
                     self._lost = False
@@ -286,7 +283,7 @@ class LocalSession:
             if self._worker is None or result.status == "timeout" or self._replayed > self._most_replayed:
                 self._lose()
                 self._history.clear()
-                self._worker = await self._sandbox._worker()
+                self._worker = await self._sandbox._worker(self)
                 return
 
     def _lose(self) -> None:
@@ -297,6 +294,7 @@ class LocalSession:
     async def close(self) -> None:
         """Ends the session's process, and with it a block that still runs. Safe to call twice."""
         self._closed = True
+        self._sandbox._spares.forget(self)
         if self._worker is not None:
             self._worker.kill()
         async with self._turn:

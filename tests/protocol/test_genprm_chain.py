@@ -14,6 +14,7 @@ from genprm_trl.protocol import MODES, GenPRMProtocol
 from genprm_trl.protocol.base import (
     Append,
     Execute,
+    ExpectCode,
     Generate,
     Judge,
     OpenTurn,
@@ -107,6 +108,7 @@ def test_full_mode():
     used = len(ANALYZE + "Fine.</analyze>\n" + VERIFY)
     shown = "[Code Output]\n\n```\n4\n```\n"
     assert driver.actions == [
+        ExpectCode(),
         opening(),
         Append(ANALYZE),
         Generate(STOP_ANALYSIS, 2048, logprobs=False),
@@ -196,7 +198,11 @@ def test_no_steps_no_actions():
 def test_other_modes(mode, replies, expected):
     driver = Driver(replies)
     driver.run(GenPRMProtocol(mode))
-    assert driver.actions[1:] == [*expected, Judge(0, 1.0, "ok")]
+    actions = driver.actions
+    if MODES[mode].execute:
+        assert actions.pop(0) == ExpectCode()
+    assert isinstance(actions[0], OpenTurn)
+    assert actions[1:] == [*expected, Judge(0, 1.0, "ok")]
 
 
 @pytest.mark.parametrize(
@@ -285,7 +291,7 @@ def test_analysis_cut_by_length_is_closed_and_the_verdict_forced():
 def test_analysis_that_ends_by_itself_is_closed(text, closing):
     driver = Driver([text, "print(4)", VERDICT])
     assert driver.run(GenPRMProtocol()) == [Judge(0, 1.0, "fallback")]
-    assert driver.actions[3] == Append(closing)
+    assert driver.actions[4] == Append(closing)
     # What is kept is the closed analysis.
     assert driver.text == f"{ANALYZE}Fine.</analyze>\n{OUTPUT}{VERDICT}"
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genprm_trl.errors import ConfigError
-from genprm_trl.protocol.base import Append, Execute, Generate, OpenTurn, Written
+from genprm_trl.protocol.base import Append, Execute, ExpectCode, Generate, OpenTurn, Written
 from genprm_trl.protocol.synthesis import parse_synthesis, synthesis_prompt
 from genprm_trl.protocol.synthesis_chain import Critique, SynthesisProtocol
 
@@ -55,10 +55,11 @@ WHOLE = ANSWER + "[Code Output]\n\n```\n2\n```\n" + REST
 def test_code_runs_and_its_output_stands_after_it():
     critique, actions = carry_out(SynthesisProtocol(), [ANSWER, REST], ["2"])
     assert critique == Critique("complete", WHOLE)
-    assert actions[0] == OpenTurn(({"role": "user", "content": synthesis_prompt("What is 1 + 1?", ["1 + 1 = 2"])},))
-    assert actions[1].stop[0] == STOP
+    assert actions[0] == ExpectCode()
+    assert actions[1] == OpenTurn(({"role": "user", "content": synthesis_prompt("What is 1 + 1?", ["1 + 1 = 2"])},))
+    assert actions[2].stop[0] == STOP
     assert executed(actions) == ["print(1 + 1)"]
-    assert actions[3] == Append("[Code Output]\n\n```\n2\n```\n", "interpreter")
+    assert actions[4] == Append("[Code Output]\n\n```\n2\n```\n", "interpreter")
     assert parse_synthesis(critique.answer).rationale(0) is not None
 
 
@@ -101,8 +102,8 @@ def test_a_full_context_and_failures():
     assert carry_out(SynthesisProtocol(), [ANSWER, "and so on"], end="context")[0].status == "out_of_tokens"
     assert carry_out(SynthesisProtocol(), [ANSWER], [None])[0].status == "sandbox_failed"
     script = SynthesisProtocol().chain("p", ["s"])
-    next(script)
-    script.send(None)
+    for action in (ExpectCode, OpenTurn, Generate):
+        assert isinstance(next(script), action)
     with pytest.raises(StopIteration) as stop:
         script.send(Written("", "error", message="no server"))
     assert stop.value.value == Critique("generator_failed", "", message="no server")

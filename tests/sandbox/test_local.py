@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from processes import descendants, gone
 
 from genprm_trl.errors import ConfigError
 from genprm_trl.sandbox import Limits, LocalSandbox
@@ -28,19 +29,6 @@ def reporting() -> Iterator[LocalSandbox]:
     sandbox = LocalSandbox()
     yield sandbox
     asyncio.run(sandbox.close())
-
-
-def descendants() -> set[int]:
-    return {p.pid for p in psutil.Process().children(recursive=True)}
-
-
-async def gone(pids: set[int], seconds: float = 5) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if not any(psutil.pid_exists(p) for p in pids):
-            return True
-        await asyncio.sleep(0.02)
-    return False
 
 
 async def test_hard_timeout_ends_the_process_and_replays():
