@@ -194,7 +194,9 @@ class VLLMGenerator(LoopGenerator):
             ids, ended = ids[:-1], True
 
         def logprobs(count: int) -> list[dict[int, float]]:
-            return [{i: entry.logprob for i, entry in written.logprobs[at].items()} for at in range(count)]
+            flat = written.logprobs
+            spans = zip(flat.start_indices[:count], flat.end_indices[:count], strict=True)
+            return [dict(zip(flat.token_ids[a:b], flat.logprobs[a:b], strict=True)) for a, b in spans]
 
         return self._assembler.assemble(ids, logprobs, params, finish, ended=ended)
 
@@ -220,6 +222,7 @@ def _vllm_params(params: SamplingParams, limit: int) -> Any:
         stop=list(params.stop),
         include_stop_str_in_output=True,
         logprobs=params.logprobs or None,
+        flat_logprobs=True,  # instead of an object for each of 20 alternatives to each token
         # A generator of its own slows a request down, and greedy decoding draws nothing.
         seed=None if params.seed is None or params.temperature == 0 else params.seed % 2**63,
         output_kind=RequestOutputKind.FINAL_ONLY,
