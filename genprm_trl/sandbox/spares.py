@@ -53,8 +53,7 @@ class Spares:
         """Takes an announcement back."""
         with self._lock:
             self._waiting.discard(session)
-            # The zygote ends them in the order in which they came.
-            surplus = [self._ready.popleft() for _ in range(len(self._ready) - self._wanted)]
+            surplus = [self._ready.popleft() for _ in range(-self._missing)]
         for worker in surplus:
             worker.close()
 
@@ -68,12 +67,14 @@ class Spares:
             worker.close()
 
     @property
-    def _wanted(self) -> int:
-        return 0 if self._closed else min(MOST, self._few + len(self._waiting))
+    def _missing(self) -> int:
+        """Processes to make ready; below 0, those that are too many. To be asked for with the lock held."""
+        wanted = 0 if self._closed else min(MOST, self._few + len(self._waiting))
+        return wanted - len(self._ready)
 
     def _fill(self) -> None:
         with self._lock:
-            if self._is_filling or len(self._ready) >= self._wanted:
+            if self._is_filling or self._missing <= 0:
                 return
             self._is_filling = True
         threading.Thread(target=self._run, name="genprm-sandbox-spares", daemon=True).start()
@@ -97,10 +98,10 @@ class Spares:
                 worker.close()
                 raise
             with self._lock:
-                is_wanted = zygote.alive and len(self._ready) < self._wanted
+                is_wanted = zygote.alive and self._missing > 0
                 if is_wanted:
                     self._ready.append(worker)
-                is_done = len(self._ready) >= self._wanted
+                is_done = self._missing <= 0
                 if is_done:
                     self._is_filling = False
             if not is_wanted:
