@@ -128,15 +128,19 @@ class VLLMGenerator(LoopGenerator):
         self._closed = True
         atexit.unregister(self._shut_down)
         if self._engine is not None:
-            self._loop.run(self._cancel_requests())
+            self._loop.run(self._cancel_tasks())
             self._engine.shutdown(timeout=_SHUTDOWN_SECONDS)
             self._engine = None  # it would shut itself down once more, at a time when its modules are gone
         self._loop.close()
 
     # The rest runs in the loop's thread, which the engine belongs to.
 
-    async def _cancel_requests(self) -> None:
+    async def _cancel_tasks(self) -> None:
         tasks = [task for task in asyncio.all_tasks() if task.get_name().startswith(_REQUEST)]
+        # The engine closes its sockets before it cancels its task that reads them. If that task is quicker, it takes
+        # the engine for dead and logs so with a traceback (vLLM 0.32).
+        if (reader := getattr(self._engine, "output_handler", None)) is not None:
+            tasks.append(reader)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

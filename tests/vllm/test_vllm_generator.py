@@ -56,11 +56,17 @@ class TestUnusable:
 
 
 SCRIPT = """
-import asyncio, sys
+import asyncio, sys, time
 import psutil
+from vllm.v1.engine import async_llm
 from genprm_trl.generation import SamplingParams, VLLMGenerator
 
+def late(task, cancel=async_llm.cancel_task_threadsafe):
+    time.sleep(0.5)  # as on a machine under load, where vLLM then took its end for a failure
+    cancel(task)
+
 if __name__ == "__main__":
+    async_llm.cancel_task_threadsafe = late
     generator = VLLMGenerator(sys.argv[1], dtype="float32", enforce_eager=True, max_context=256)
     assert generator.max_context == 256
     result = asyncio.run(generator.generate([5, 6, 7], SamplingParams(3, temperature=0)))
