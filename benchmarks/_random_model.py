@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import torch
@@ -9,6 +10,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from genprm_trl.miniature.tokenizer import build_tokenizer
 from genprm_trl.model_settings import ModelSettings
+from genprm_trl.protocol.genprm import ANALYZE_END, CODE_END, OUTPUT_END
 
 # The configuration of Qwen2.5-0.5B, one that keeps a CPU busy, and one that it runs in no time.
 SHAPES = {
@@ -42,8 +44,12 @@ SHAPES = {
 }
 
 
+# How often the ends of a rationale's parts come, in tokens: parts as long as those of a trained model, about.
+TOKENS_TO_END = {ANALYZE_END: 200, CODE_END: 100, OUTPUT_END: 200}
+
+
 def make_random_model(path: Path, size: str) -> None:
-    """Saves a model that writes the tokenizer's tokens at random, the format's among them.
+    """Saves a model that writes the tokenizer's tokens at random, and the ends of a rationale's parts now and then.
 
     Its vocabulary is as large as that of the original, since it takes a good part of the time. Tokens that the
     tokenizer does not have are all but impossible.
@@ -70,6 +76,12 @@ def make_random_model(path: Path, size: str) -> None:
         norm[0] = 1.0
         head[:, 0] = 0
         head[len(tokenizer) :, 0] = -1000.0
+        some = torch.randint(len(tokenizer), (8, 64))
+        constant = model.model(some).last_hidden_state[..., 0].mean().item()
+        others = len(tokenizer) / (1 - sum(1 / tokens for tokens in TOKENS_TO_END.values()))
+        for end, tokens in TOKENS_TO_END.items():
+            [token] = tokenizer.encode(end)
+            head[token, 0] = math.log(others / tokens) / constant
     model.to(torch.bfloat16 if size == "0.5b" else torch.float32).save_pretrained(path)
     tokenizer.save_pretrained(path)
     ModelSettings(modes=("full",)).save(path)
