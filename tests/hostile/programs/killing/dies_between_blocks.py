@@ -1,4 +1,9 @@
-# Ends the process about when the block is answered: before (on a machine under load), or while the next one runs.
-# expect: ok killed
-import os, threading, time
-threading.Thread(target=lambda: (time.sleep(0.005), os._exit(1)), daemon=True).start()
+# Ends the process after the block has been answered, so that the next one finds it dead.
+# expect: ok
+import os, sys, threading
+main = threading.main_thread().ident
+def die():
+    while sys._current_frames()[main].f_code.co_name != "_receive":  # the guest waits for the next block there
+        pass
+    os._exit(1)
+threading.Thread(target=die, daemon=True).start()
