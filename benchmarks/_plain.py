@@ -40,7 +40,7 @@ async def _transformers(generator: Any, prompts: Sequence[list[int]], tokens: in
     import torch
     from transformers import GenerationConfig
 
-    from genprm_trl.generation.transformers_generator import attention_without_plans
+    from genprm_trl.generation.hf.generator import attention_without_plans
 
     model = generator.model
     config = GenerationConfig(

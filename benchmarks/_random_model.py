@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from genprm_trl.conversation.settings import ModelSettings
 from genprm_trl.miniature.tokenizer import build_tokenizer
-from genprm_trl.model_settings import ModelSettings
 from genprm_trl.protocol.genprm import ANALYZE_END, CODE_END, OUTPUT_END
 
 # The configuration of Qwen2.5-0.5B, one that keeps a CPU busy, and one that it runs in no time.

@@ -118,9 +118,10 @@ def _trained() -> Path:
 
 def _widened(path: Path) -> Path:
     """The same model in heads that vLLM's kernels take."""
+    from _widening import widen_heads
+
+    from genprm_trl.conversation.settings import load_settings
     from genprm_trl.generation.loading import load_model, load_tokenizer
-    from genprm_trl.miniature.widening import widen_heads
-    from genprm_trl.model_settings import load_settings
 
     wide = MODELS / "wide-genprm"
     widen_heads(load_model(path, device="cpu")).save_pretrained(wide)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from genprm_trl.verification.decision import SequentialRule, average
+from genprm_trl.verifier.decision import SequentialRule, average
 
 
 def simulate(trials: int = 4000) -> None:

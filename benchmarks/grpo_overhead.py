@@ -40,14 +40,14 @@ from transformers import PrinterCallback, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from genprm_trl import GenPRM, GenPRMReward, StepGRPOConfig, StepGRPOTrainer
-from genprm_trl.client import VerifierClient
+from genprm_trl.conversation.settings import ModelSettings
 from genprm_trl.generation.base import GenerationResult, SamplingParams
 from genprm_trl.miniature.models import tiny_causal_lm
-from genprm_trl.miniature.problems import gold_steps
 from genprm_trl.miniature.tokenizer import build_tokenizer
+from genprm_trl.miniature.word_problems import gold_steps
 from genprm_trl.miniature.world import make_problems, seeded
-from genprm_trl.model_settings import ModelSettings
 from genprm_trl.protocol import GenPRMProtocol
+from genprm_trl.verifier.client import VerifierClient
 
 TOKENIZER = build_tokenizer()
 GROUP = 8

@@ -34,31 +34,29 @@ from typing import Any
 import torch
 
 from genprm_trl import GenPRM, GenPRMConfig, GenPRMTrainer
-from genprm_trl.chain_metrics import processbench_by_votes
+from genprm_trl.cards.tables import markdown_table
+from genprm_trl.data.groups import SolutionGroups
+from genprm_trl.data.problems import ProblemStream
+from genprm_trl.data.solutions import iter_records, load_solutions
 from genprm_trl.generation.backends import open_generator
-from genprm_trl.jsonl import write_jsonl
 from genprm_trl.labeling.consensus import ConsensusCounts, decide
+from genprm_trl.labeling.critiques import SampledSolution
 from genprm_trl.labeling.early_stopping import NoStopping
-from genprm_trl.labeling.label_stage import LabelWorker
-from genprm_trl.labeling.monte_carlo import LabelingConfig, RolloutSchedule
-from genprm_trl.labeling.problems import ProblemStream
+from genprm_trl.labeling.monte_carlo import LabelingConfig, LabelWorker, RolloutSchedule
 from genprm_trl.labeling.progress import Difference, Hard, LabelRule, RelativeProgress, first_error, step_labels
 from genprm_trl.labeling.rationales import RationaleSettings, RationaleWorker
-from genprm_trl.labeling.rollout_stage import RolloutWorker
-from genprm_trl.labeling.rollouts import RolloutConfig
-from genprm_trl.labeling.samples import SampledSolution
-from genprm_trl.labeling.solution_groups import SolutionGroups
-from genprm_trl.labeling.solver import SolverSettings
-from genprm_trl.labeling.stage import run_stage
-from genprm_trl.loading import iter_records, load_solutions
+from genprm_trl.labeling.rollouts import RolloutConfig, RolloutWorker
+from genprm_trl.metrics.estimates import processbench_by_votes
 from genprm_trl.miniature.policy import natural_solutions
-from genprm_trl.miniature.problems import Problem, check_solution
 from genprm_trl.miniature.reasoner_generator import ScriptedReasoner
 from genprm_trl.miniature.recipe_inputs import make_inputs
+from genprm_trl.miniature.word_problems import Problem, check_solution
 from genprm_trl.miniature.world import make_solutions
 from genprm_trl.records import RationaleRecord, Solution
-from genprm_trl.report import markdown_table
+from genprm_trl.rows.jsonl import write_jsonl
 from genprm_trl.sandbox import LocalSandbox
+from genprm_trl.solving.solver import SolverSettings
+from genprm_trl.stages.run import run_stage
 
 RULES: dict[str, LabelRule | None] = {
     "truth": None,

@@ -33,24 +33,24 @@ from typing import Any
 
 import torch
 
+from genprm_trl.cards.plots import Curve, plot_score_by_n
+from genprm_trl.cards.tables import markdown_table
+from genprm_trl.data.groups import SolutionGroup, SolutionGroups
+from genprm_trl.data.problems import ProblemStream
 from genprm_trl.generation.backends import open_generator
 from genprm_trl.generation.base import GenerationResult, Generator, SamplingParams
-from genprm_trl.jsonl import JsonlWriter, iter_written_rows
 from genprm_trl.labeling.early_stopping import ExactStopping, NoStopping, SequentialTest
 from genprm_trl.labeling.monte_carlo import LabelingConfig, RolloutSchedule, label_group
-from genprm_trl.labeling.problems import ProblemStream
 from genprm_trl.labeling.progress import Difference, Hard, LabelRule, RelativeProgress, first_error, step_labels
-from genprm_trl.labeling.rollout_stage import RolloutWorker
 from genprm_trl.labeling.rollout_tree import RolloutTree, state_digest
-from genprm_trl.labeling.rollouts import RolloutConfig
-from genprm_trl.labeling.solution_groups import SolutionGroup, SolutionGroups
-from genprm_trl.labeling.solver import Solver, SolverSettings
-from genprm_trl.labeling.stage import run_stage
-from genprm_trl.metrics import processbench_scores
-from genprm_trl.miniature.problems import Problem, check_solution
+from genprm_trl.labeling.rollouts import RolloutConfig, RolloutWorker
+from genprm_trl.metrics.processbench import processbench_scores
 from genprm_trl.miniature.recipe_inputs import make_inputs
+from genprm_trl.miniature.word_problems import Problem, check_solution
 from genprm_trl.records import Solution
-from genprm_trl.report import Curve, markdown_table, plot_score_by_n
+from genprm_trl.rows.jsonl import JsonlWriter, iter_written_rows
+from genprm_trl.solving.solver import Solver, SolverSettings
+from genprm_trl.stages.run import run_stage
 
 SOLVER = SolverSettings(temperature=0.7, max_tokens=200, system_prompt="")
 RULES: dict[str, LabelRule] = {

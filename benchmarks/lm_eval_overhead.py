@@ -35,15 +35,15 @@ from lm_eval import simple_evaluate
 from lm_eval.loggers import EvaluationTracker
 from lm_eval.tasks import TaskManager
 
-from genprm_trl.cli.verifier_options import VerifierOptions, load_verifier
-from genprm_trl.formats import to_processbench
+from genprm_trl.data.formats import to_processbench
+from genprm_trl.data.solutions import load_solutions
 from genprm_trl.harness.command import register
 from genprm_trl.harness.tasks import tasks_path
-from genprm_trl.jsonl import write_jsonl
-from genprm_trl.loading import load_solutions
 from genprm_trl.miniature.world import make_solutions
-from genprm_trl.summary import VerdictSummary
-from genprm_trl.verdict_file import VerdictFile
+from genprm_trl.options.verifier import VerifierOptions, load_verifier
+from genprm_trl.rows.jsonl import write_jsonl
+from genprm_trl.stages.verdict_file import VerdictFile
+from genprm_trl.verifier.summary import VerdictSummary
 
 TASK = "processbench_genprm_gsm8k"
 

@@ -32,21 +32,19 @@ import torch
 from _setup import MINIATURE_STEP_TOKENS, describe_machine
 
 from genprm_trl import GenPRM
-from genprm_trl.bootstrap import mean_estimate
-from genprm_trl.chain_metrics import ScoreEstimate
-from genprm_trl.fingerprint import model_fingerprint
+from genprm_trl.cards.tables import markdown_table
+from genprm_trl.data.problems import ProblemStream
 from genprm_trl.generation.backends import open_generator
-from genprm_trl.jsonl import iter_written_rows, write_jsonl
-from genprm_trl.labeling.problems import ProblemStream
-from genprm_trl.labeling.solver import SolverSettings
-from genprm_trl.labeling.stage import in_this_process, run_stage
+from genprm_trl.metrics.estimates import ScoreEstimate, mean_estimate
 from genprm_trl.miniature.policy import MAX_NEW_TOKENS
 from genprm_trl.miniature.recipe_inputs import make_inputs
 from genprm_trl.miniature.world import make_problems
-from genprm_trl.report import markdown_table
-from genprm_trl.search.search import SearchConfig
-from genprm_trl.search.stage import SearchWorker
-from genprm_trl.selection import best_of_n_accuracy, pass_at_k
+from genprm_trl.rows.jsonl import iter_written_rows, write_jsonl
+from genprm_trl.selection.accuracies import best_of_n_accuracy, pass_at_k
+from genprm_trl.solving.search import SearchConfig, SearchWorker
+from genprm_trl.solving.solver import SolverSettings
+from genprm_trl.stages.fingerprint import model_fingerprint
+from genprm_trl.stages.run import in_this_process, run_stage
 
 NAMES = {"best_of_n": "Best-of-N", "beam": "beam search", "particles": "particle filter"}
 

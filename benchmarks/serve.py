@@ -30,9 +30,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from _setup import Setup, add_model_options, describe_machine, describe_setup, make_setup
 
 from genprm_trl import GenPRM
-from genprm_trl.client import VerifierClient
 from genprm_trl.miniature.world import make_solutions
 from genprm_trl.records import Solution, Verdict
+from genprm_trl.verifier.client import VerifierClient
 
 Judge = Callable[[Solution], Awaitable[Verdict]]
 

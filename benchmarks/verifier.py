@@ -50,7 +50,8 @@ from _serial import SerialVerifier
 from _setup import Setup, add_model_options, describe_machine, describe_setup, judge, make_setup
 
 from genprm_trl import GenPRM
-from genprm_trl.chat import ChatFormat, Conversation
+from genprm_trl.conversation.conversation import Conversation
+from genprm_trl.conversation.template import ChatFormat
 from genprm_trl.generation.base import GenerationResult, Generator, SamplingParams
 from genprm_trl.miniature.tokenizer import build_tokenizer
 from genprm_trl.miniature.world import make_solutions

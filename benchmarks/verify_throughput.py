@@ -28,7 +28,7 @@ from genprm_trl import GenPRM
 from genprm_trl.generation.base import SamplingParams
 from genprm_trl.miniature.world import make_solutions
 from genprm_trl.records import Solution, Verdict
-from genprm_trl.summary import summarize
+from genprm_trl.verifier.summary import summarize
 
 
 def judge(prm: GenPRM, solutions: list[Solution]) -> tuple[float, list[Verdict]]:

@@ -35,14 +35,15 @@ from datasets import Dataset
 from transformers import PrinterCallback, TrainerCallback
 
 from genprm_trl import GenPRM, GenPRMReward, StepGRPOConfig, StepGRPOTrainer
-from genprm_trl.fingerprint import model_fingerprint
+from genprm_trl.cards.plots import Curve, plot_score_by_n
+from genprm_trl.cards.tables import markdown_table
 from genprm_trl.generation import TransformersGenerator
 from genprm_trl.generation.loading import load_tokenizer
-from genprm_trl.jsonl import JsonlWriter, iter_written_rows
 from genprm_trl.miniature.policy import sample_solutions
 from genprm_trl.miniature.world import make_problems
-from genprm_trl.report import Curve, markdown_table, plot_score_by_n
 from genprm_trl.rewards import answer_reward
+from genprm_trl.rows.jsonl import JsonlWriter, iter_written_rows
+from genprm_trl.stages.fingerprint import model_fingerprint
 
 # credit rule, and whether final answers are rewarded, too
 VARIANTS = {

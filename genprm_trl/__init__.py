@@ -7,37 +7,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from genprm_trl.lazy import lazy_exports
-from genprm_trl.version import __version__
+from genprm_trl._lazy import lazy_exports
+from genprm_trl.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from genprm_trl.rewards.verification import GenPRMReward
-    from genprm_trl.training.prm import PRMConfig, PRMTrainer
-    from genprm_trl.training.sft import GenPRMConfig, GenPRMTrainer
-    from genprm_trl.training.step_grpo import StepGRPOConfig, StepGRPOTrainer
-    from genprm_trl.verifier import GenPRM
+    from genprm_trl.rewards import GenPRMReward as GenPRMReward
+    from genprm_trl.training import GenPRMConfig as GenPRMConfig
+    from genprm_trl.training import GenPRMTrainer as GenPRMTrainer
+    from genprm_trl.training import PRMConfig as PRMConfig
+    from genprm_trl.training import PRMTrainer as PRMTrainer
+    from genprm_trl.training import StepGRPOConfig as StepGRPOConfig
+    from genprm_trl.training import StepGRPOTrainer as StepGRPOTrainer
+    from genprm_trl.verifier import GenPRM as GenPRM
 
-_HOME_OF = {
-    "GenPRM": "genprm_trl.verifier",
-    "GenPRMConfig": "genprm_trl.training.sft",
-    "GenPRMReward": "genprm_trl.rewards.verification",
-    "GenPRMTrainer": "genprm_trl.training.sft",
-    "PRMConfig": "genprm_trl.training.prm",
-    "PRMTrainer": "genprm_trl.training.prm",
-    "StepGRPOConfig": "genprm_trl.training.step_grpo",
-    "StepGRPOTrainer": "genprm_trl.training.step_grpo",
-}
-
-__all__ = [
-    "GenPRM",
-    "GenPRMConfig",
-    "GenPRMReward",
-    "GenPRMTrainer",
-    "PRMConfig",
-    "PRMTrainer",
-    "StepGRPOConfig",
-    "StepGRPOTrainer",
-    "__version__",
-]
-
-__getattr__, __dir__ = lazy_exports(__name__, _HOME_OF)
+__all__, __getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        ".verifier": ["GenPRM"],
+        ".rewards": ["GenPRMReward"],
+        ".training": ["GenPRMConfig", "GenPRMTrainer", "PRMConfig", "PRMTrainer", "StepGRPOConfig", "StepGRPOTrainer"],
+    },
+)

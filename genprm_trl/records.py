@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Self, get_args
 
 from genprm_trl.errors import DataError
-from genprm_trl.fields import (
+from genprm_trl.rows.fields import (
     as_answer,
     as_bool,
     as_filled_text,

@@ -10,29 +10,6 @@ import pytest
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-# Tests that measure time or memory, or wait for other processes a limited time: `make test` runs them one by one.
-SERIAL = (
-    "tests/hostile/",
-    "tests/sandbox/",
-    "tests/service/",
-    "tests/generation/test_server_generator.py",
-    "tests/labeling/test_ray_executor.py",
-    "tests/test_grading.py",
-    "tests/test_verify_faults.py",
-    "memory_does_not_grow",
-    "takes_little_memory",
-    "killed_and_taken_up",
-    "kill_and_resume",
-    "two_processes",
-)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if any(part in item.nodeid for part in SERIAL):
-            item.add_marker("serial")
-
-
 _LEVELS = {logger: logger.level for logger in map(logging.getLogger, (None, "genprm_trl", "py.warnings"))}
 
 

@@ -25,9 +25,10 @@ class CardOptions:
 def run(options: CardOptions) -> None:
     from pathlib import Path
 
+    from genprm_trl.cards.model_card import add_scores
     from genprm_trl.errors import ConfigError
     from genprm_trl.harness.results import read_scores
-    from genprm_trl.hub import add_scores, make_repository, push_card
+    from genprm_trl.hub import make_repository, push_card
 
     if not Path(options.model).is_dir():
         raise ConfigError(f"{options.model} is not a directory")

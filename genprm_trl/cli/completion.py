@@ -56,7 +56,7 @@ def completion_parser() -> argparse.ArgumentParser:
 
 def _completing(parser: argparse.ArgumentParser, file: Mapping[str, object]) -> argparse.ArgumentParser:
     """Lets files be completed where any text may stand, and leaves each option one spelling."""
-    from genprm_trl.cli.options import shown_names
+    from genprm_trl.options.parser import shown_names
 
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from genprm_trl.cli.stage_options import StageOptions
+from genprm_trl.cli.stages import StageOptions
 from genprm_trl.errors import ConfigError
 
 
@@ -35,9 +35,9 @@ class ConsensusOptions:
 
 
 def run(options: ConsensusOptions, stage: StageOptions) -> int:
+    from genprm_trl.data.solutions import iter_records, iter_solutions
     from genprm_trl.labeling.consensus import ConsensusCounts, ConsensusWorker, relabelled
-    from genprm_trl.labeling.samples import SampledSolution
-    from genprm_trl.loading import iter_records, iter_solutions
+    from genprm_trl.labeling.critiques import SampledSolution
 
     class Items:
         """The critiques with the labels that count, read anew each time."""

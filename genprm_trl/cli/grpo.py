@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from genprm_trl.cli import console
-from genprm_trl.cli.training_options import ModelOptions, last_checkpoint, model_arguments
+from genprm_trl.cli.training import ModelOptions, last_checkpoint, model_arguments
 from genprm_trl.errors import ConfigError
-from genprm_trl.training.step_grpo import StepGRPOConfig
+from genprm_trl.training.step_grpo.trainer import StepGRPOConfig
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -66,7 +66,7 @@ class GRPOOptions:
 
 def run(options: GRPOOptions, args: StepGRPOConfig, model_options: ModelOptions) -> int:
     from genprm_trl.rewards import answer_reward, step_format_reward
-    from genprm_trl.training.step_grpo import StepGRPOTrainer
+    from genprm_trl.training.step_grpo.trainer import StepGRPOTrainer
 
     arguments = model_arguments(args, model_options)
     weighted = [(answer_reward, options.answer_weight), (step_format_reward, options.format_weight)]
@@ -100,7 +100,7 @@ def run(options: GRPOOptions, args: StepGRPOConfig, model_options: ModelOptions)
 def _prompts(options: GRPOOptions) -> Dataset:
     from datasets import Dataset
 
-    from genprm_trl.labeling.problems import ProblemStream
+    from genprm_trl.data.problems import ProblemStream
 
     system = [{"role": "system", "content": options.system_prompt}] if options.system_prompt else []
     return Dataset.from_list(

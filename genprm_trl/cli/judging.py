@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from genprm_trl.cli import console
-from genprm_trl.cli.verifier_options import VerifierOptions, load_verifier
+from genprm_trl.options.verifier import VerifierOptions, load_verifier
 
 if TYPE_CHECKING:
-    from genprm_trl.verdict_file import VerdictFile
+    from genprm_trl.stages.verdict_file import VerdictFile
 
 logger = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
-from genprm_trl.cli.generator_options import GeneratorOptions
-from genprm_trl.cli.solver_options import SolverOptions
-from genprm_trl.cli.stage_options import StageOptions
+from genprm_trl.cli.stages import StageOptions
+from genprm_trl.options.generator import GeneratorOptions
+from genprm_trl.options.solver import SolverOptions
 
 
 @dataclass
@@ -75,14 +75,13 @@ class LabelOptions:
 
 
 def run(options: LabelOptions, generator: GeneratorOptions, solver: SolverOptions, stage: StageOptions) -> int:
+    from genprm_trl.data.groups import SolutionGroups
     from genprm_trl.labeling.earlier_rollouts import EarlierRollouts
     from genprm_trl.labeling.early_stopping import make_stopping
-    from genprm_trl.labeling.label_stage import LabelWorker
-    from genprm_trl.labeling.monte_carlo import LabelingConfig, RolloutSchedule
-    from genprm_trl.labeling.partial_results import PartialResults
+    from genprm_trl.labeling.monte_carlo import LabelingConfig, LabelWorker, RolloutSchedule
     from genprm_trl.labeling.progress import make_rule
-    from genprm_trl.labeling.solution_groups import SolutionGroups
-    from genprm_trl.settings_file import settings_digest
+    from genprm_trl.stages.partial import PartialResults
+    from genprm_trl.stages.settings import settings_digest
 
     config = LabelingConfig(
         rule=make_rule(options.rule, epsilon=options.epsilon, delta=options.delta),

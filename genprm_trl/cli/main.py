@@ -94,7 +94,7 @@ def command_parser(name: str) -> argparse.ArgumentParser:
     module = import_module(COMMANDS[name].module)
     if hasattr(module, "option_parser"):
         return module.option_parser()
-    from genprm_trl.cli.options import OptionParser, option_types
+    from genprm_trl.options.parser import OptionParser, option_types
 
     description = inspect.cleandoc(module.__doc__ or "")
     return OptionParser(option_types(module.run), prog=f"genprm {name}", description=description)
@@ -166,7 +166,7 @@ def _dispatch(argv: Sequence[str] | None) -> int:
         parser.print_help()
         return 0
     if top.command not in COMMANDS:
-        from genprm_trl.cli.options import suggestion
+        from genprm_trl.options.parser import suggestion
 
         parser.error(f"unknown command '{top.command}'{suggestion(top.command, COMMANDS)}")
     prog = f"genprm {top.command}"

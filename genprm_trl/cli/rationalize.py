@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 
-from genprm_trl.cli.generator_options import GeneratorOptions
-from genprm_trl.cli.stage_options import StageOptions
+from genprm_trl.cli.stages import StageOptions
+from genprm_trl.options.generator import GeneratorOptions
 
 
 @dataclass
@@ -43,11 +43,11 @@ class RationalizeOptions:
 
 
 def run(options: RationalizeOptions, generator: GeneratorOptions, stage: StageOptions) -> int:
+    from genprm_trl.data.solutions import SolutionStream
+    from genprm_trl.labeling.critiques import SAMPLE_STATUSES
     from genprm_trl.labeling.rationales import RationaleSettings, RationaleWorker
-    from genprm_trl.labeling.samples import SAMPLE_STATUSES
-    from genprm_trl.loading import SolutionStream
     from genprm_trl.sandbox import LocalSandbox
-    from genprm_trl.settings_file import settings_digest
+    from genprm_trl.stages.settings import settings_digest
 
     values = asdict(options)
     settings = RationaleSettings(**{name: values[name] for name in RationalizeOptions._SETTINGS})

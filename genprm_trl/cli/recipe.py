@@ -18,8 +18,8 @@ from typing import Any, Literal
 
 from genprm_trl.cli import console
 from genprm_trl.errors import ConfigError, DataError, GenPRMError
-from genprm_trl.labeling.recipe_files import RECIPE_FILES
-from genprm_trl.settings_file import START_ANEW
+from genprm_trl.labeling.data_card import RECIPE_FILES
+from genprm_trl.stages.settings import START_ANEW
 
 logger = logging.getLogger(__name__)
 
@@ -151,7 +151,7 @@ def read_section(stage: Stage, section: dict[str, Any], words: Sequence[str]) ->
     Raises:
         ConfigError: The section has an unknown or unusable option, or one that the recipe sets.
     """
-    from genprm_trl.cli.options import OptionParser, option_types
+    from genprm_trl.options.parser import OptionParser, option_types
 
     where = f"section '{stage.name}'"
     for key in section:
@@ -162,11 +162,11 @@ def read_section(stage: Stage, section: dict[str, Any], words: Sequence[str]) ->
 
 def _write_data_set(output: Path, name: str, repo_id: str | None) -> None:
     """Writes the directory `dataset` from the stages' files."""
-    from genprm_trl.jsonl import replacing
+    from genprm_trl.data.solutions import iter_rationales, iter_records
     from genprm_trl.labeling.data_card import Statistics, reports_beside, write_data_card
-    from genprm_trl.labeling.export import write_parquet
-    from genprm_trl.loading import iter_rationales, iter_records
+    from genprm_trl.labeling.parquet import write_parquet
     from genprm_trl.records import Solution
+    from genprm_trl.rows.jsonl import replacing
 
     directory = output / "dataset"
     rationales, labels = output / STAGES[-1].output, output / STAGES[1].output

@@ -15,11 +15,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from genprm_trl.cli.policy_options import PolicyOptions
-from genprm_trl.cli.problem_options import ProblemOptions
-from genprm_trl.cli.stage_options import StageOptions
-from genprm_trl.cli.verifier_options import VerifierOptions, load_verifier
+from genprm_trl.cli.stages import StageOptions
 from genprm_trl.errors import DataError
+from genprm_trl.options.policy import PolicyOptions
+from genprm_trl.options.problems import ProblemOptions
+from genprm_trl.options.verifier import VerifierOptions, load_verifier
 
 
 @dataclass
@@ -52,11 +52,10 @@ def run(
     policy: PolicyOptions,
     stage: StageOptions,
 ) -> int:
-    from genprm_trl.jsonl import iter_written_rows, replacing
-    from genprm_trl.labeling.partial_results import PartialResults
-    from genprm_trl.refinement import RefinementConfig, RefinementSummary
-    from genprm_trl.refinement_stage import RefinementWorker
-    from genprm_trl.settings_file import settings_digest
+    from genprm_trl.rows.jsonl import iter_written_rows, replacing
+    from genprm_trl.solving.refinement import RefinementConfig, RefinementSummary, RefinementWorker
+    from genprm_trl.stages.partial import PartialResults
+    from genprm_trl.stages.settings import settings_digest
 
     config = RefinementConfig(options.turns, options.begun, verifier.seed)
     settings = {**verifier.what_decides_verdicts(), **policy.what_decides_text(), **asdict(config)}
@@ -121,7 +120,7 @@ def run(
 
 def refinement_report(summary: Any) -> str:
     """Accuracy by turn for a person to read, in Markdown."""
-    from genprm_trl.report import markdown_table
+    from genprm_trl.cards.tables import markdown_table
 
     rows = [
         [

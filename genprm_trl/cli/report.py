@@ -33,7 +33,7 @@ class ReportOptions:
 
 
 def run(options: ReportOptions) -> int:
-    from genprm_trl.loading import iter_solutions
+    from genprm_trl.data.solutions import iter_solutions
     from genprm_trl.verdict_report import write_report
 
     output = Path(options.output) if options.output is not None else Path(options.verdicts).with_suffix(".html")

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 
-from genprm_trl.cli.generator_options import GeneratorOptions
-from genprm_trl.cli.problem_options import AnsweredProblemOptions
-from genprm_trl.cli.solver_options import SolverOptions
-from genprm_trl.cli.stage_options import StageOptions
+from genprm_trl.cli.stages import StageOptions
+from genprm_trl.options.generator import GeneratorOptions
+from genprm_trl.options.problems import AnsweredProblemOptions
+from genprm_trl.options.solver import SolverOptions
 
 
 @dataclass
@@ -41,10 +41,9 @@ def run(
     solver: SolverOptions,
     stage: StageOptions,
 ) -> int:
-    from genprm_trl.labeling.partial_results import PartialResults
-    from genprm_trl.labeling.rollout_stage import RolloutWorker
-    from genprm_trl.labeling.rollouts import RolloutConfig
-    from genprm_trl.settings_file import settings_digest
+    from genprm_trl.labeling.rollouts import RolloutConfig, RolloutWorker
+    from genprm_trl.stages.partial import PartialResults
+    from genprm_trl.stages.settings import settings_digest
 
     config = RolloutConfig(
         max_samples=options.max_samples,

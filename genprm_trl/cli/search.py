@@ -12,11 +12,11 @@ import functools
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
-from genprm_trl.cli.policy_options import PolicyOptions
-from genprm_trl.cli.problem_options import ProblemOptions
-from genprm_trl.cli.stage_options import StageOptions
-from genprm_trl.cli.verifier_options import VerifierOptions, load_verifier
+from genprm_trl.cli.stages import StageOptions
 from genprm_trl.errors import ConfigError
+from genprm_trl.options.policy import PolicyOptions
+from genprm_trl.options.problems import ProblemOptions
+from genprm_trl.options.verifier import VerifierOptions, load_verifier
 
 
 @dataclass
@@ -49,12 +49,11 @@ def run(
     policy: PolicyOptions,
     stage: StageOptions,
 ) -> int:
-    from genprm_trl.bootstrap import mean_estimate
-    from genprm_trl.jsonl import iter_written_rows
-    from genprm_trl.search.particles import Annealing
-    from genprm_trl.search.search import SearchConfig
-    from genprm_trl.search.stage import SearchWorker
-    from genprm_trl.settings_file import settings_digest
+    from genprm_trl.metrics.estimates import mean_estimate
+    from genprm_trl.rows.jsonl import iter_written_rows
+    from genprm_trl.solving.particles import Annealing
+    from genprm_trl.solving.search import SearchConfig, SearchWorker
+    from genprm_trl.stages.settings import settings_digest
 
     for name, only in (("stop", "never"), ("adaptive", "off")):
         if getattr(verifier, name) != only:

@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from genprm_trl.cli.judging import judge_remaining
-from genprm_trl.cli.verifier_options import VerifierOptions
 from genprm_trl.errors import ConfigError, DataError
+from genprm_trl.options.verifier import VerifierOptions
 
 if TYPE_CHECKING:
-    from genprm_trl.judged_pool import Choice, JudgedPool, PoolAccuracies
-    from genprm_trl.pools import Pool
+    from genprm_trl.data.pools import Pool
+    from genprm_trl.selection.judged_pool import Choice, JudgedPool, PoolAccuracies
 
 logger = logging.getLogger(__name__)
 
@@ -81,10 +81,10 @@ class OptionalVerifierOptions(VerifierOptions):
 
 
 def run(options: SelectOptions, verifier: OptionalVerifierOptions) -> int:
-    from genprm_trl.jsonl import write_jsonl
-    from genprm_trl.judged_pool import JudgedPool, choose, judged_pools, measure
-    from genprm_trl.loading import iter_verdicts
-    from genprm_trl.pools import read_pools
+    from genprm_trl.data.pools import read_pools
+    from genprm_trl.data.solutions import iter_verdicts
+    from genprm_trl.rows.jsonl import write_jsonl
+    from genprm_trl.selection.judged_pool import JudgedPool, choose, judged_pools, measure
 
     if not options.alpha >= 0:
         raise ConfigError(f"alpha must be at least 0, not {options.alpha}")
@@ -159,7 +159,7 @@ def _output_path(options: SelectOptions) -> Path:
 
 def _judge(pools: Sequence[Pool], path: Path, options: SelectOptions, verifier: VerifierOptions) -> list[Any]:
     """The verdicts of all candidates; those that are missing are made, and kept as they finish."""
-    from genprm_trl.verdict_file import VerdictFile
+    from genprm_trl.stages.verdict_file import VerdictFile
 
     solutions = [solution for pool in pools for solution in pool.solutions()]
     with VerdictFile(
@@ -209,8 +209,8 @@ def _row(judged: JudgedPool, choice: Choice, options: SelectOptions) -> dict[str
 def _write_accuracies(
     output: Path, accuracies: PoolAccuracies, judged: Sequence[JudgedPool], options: SelectOptions
 ) -> None:
-    from genprm_trl.jsonl import replacing
-    from genprm_trl.report import Curve, plot_score_by_n
+    from genprm_trl.cards.plots import Curve, plot_score_by_n
+    from genprm_trl.rows.jsonl import replacing
 
     text = accuracy_report(accuracies, judged, options)
     print()
@@ -257,8 +257,8 @@ def _plotted(accuracies: PoolAccuracies, options: SelectOptions) -> dict[str, st
 
 def accuracy_report(accuracies: PoolAccuracies, judged: Sequence[JudgedPool], options: SelectOptions) -> str:
     """The accuracies for a person to read, in Markdown."""
-    from genprm_trl.bootstrap import mean_estimate
-    from genprm_trl.report import markdown_table
+    from genprm_trl.cards.tables import markdown_table
+    from genprm_trl.metrics.estimates import mean_estimate
 
     most = accuracies.sizes[-1]
     rows = []

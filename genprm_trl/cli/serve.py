@@ -3,7 +3,7 @@
 POST /verify takes solutions and streams verdicts, /health says whether it is ready, /metrics is for Prometheus. It
 listens on this machine alone unless a token guards it: put one into the environment variable GENPRM_SERVICE_TOKEN, or
 into a file and name that with --token_file. SIGTERM or Ctrl-C ends it once what is in progress is finished.
-`genprm_trl.client.VerifierClient` is its client.
+`genprm_trl.verifier.client.VerifierClient` is its client.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 
 from genprm_trl.cli import console
-from genprm_trl.cli.verifier_options import VerifierOptions, load_verifier
 from genprm_trl.errors import ConfigError, MissingExtraError
+from genprm_trl.options.verifier import VerifierOptions, load_verifier
 
 
 @dataclass
@@ -49,7 +49,7 @@ def run(options: ServeOptions, verifier: VerifierOptions) -> None:
     from genprm_trl.service.app import create_app
     from genprm_trl.service.auth import read_token
     from genprm_trl.service.limits import ServiceLimits
-    from genprm_trl.service.requests import RequestIdFilter
+    from genprm_trl.service.middleware import RequestIdFilter
     from genprm_trl.service.server import listen, serve
 
     limits = ServiceLimits(

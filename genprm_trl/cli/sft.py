@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from genprm_trl.cli import console
-from genprm_trl.cli.training_options import ModelOptions, last_checkpoint, model_arguments
+from genprm_trl.cli.training import ModelOptions, last_checkpoint, model_arguments
 from genprm_trl.errors import ConfigError
-from genprm_trl.jsonl import replacing
-from genprm_trl.training.sft import GenPRMConfig
+from genprm_trl.rows.jsonl import replacing
+from genprm_trl.training.sft.trainer import GenPRMConfig
 
 if TYPE_CHECKING:
     from genprm_trl.training.card_facts import DescribedData
-    from genprm_trl.training.sft import GenPRMTrainer
+    from genprm_trl.training.sft.trainer import GenPRMTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -62,9 +62,9 @@ class SFTOptions:
 
 
 def run(options: SFTOptions, args: GenPRMConfig, model_options: ModelOptions) -> int:
-    from genprm_trl.loading import load_solutions
-    from genprm_trl.training.sft import GenPRMTrainer
-    from genprm_trl.training.sft_data import load_conversations
+    from genprm_trl.data.solutions import load_solutions
+    from genprm_trl.training.sft.data import load_conversations
+    from genprm_trl.training.sft.trainer import GenPRMTrainer
 
     if not model_options.model_name_or_path:
         raise ConfigError("name the model to start from with --model")

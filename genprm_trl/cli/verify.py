@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from genprm_trl.cli.judging import judge_remaining
-from genprm_trl.cli.verifier_options import VerifierOptions
 from genprm_trl.errors import DataError
+from genprm_trl.options.verifier import VerifierOptions
 
 logger = logging.getLogger(__name__)
 
@@ -58,9 +58,9 @@ def _output_path(options: VerifyOptions, verifier: VerifierOptions) -> Path:
 
 
 def run(options: VerifyOptions, verifier: VerifierOptions) -> int:
-    from genprm_trl.loading import load_solutions
-    from genprm_trl.summary import VerdictSummary
-    from genprm_trl.verdict_file import VerdictFile
+    from genprm_trl.data.solutions import load_solutions
+    from genprm_trl.stages.verdict_file import VerdictFile
+    from genprm_trl.verifier.summary import VerdictSummary
 
     # Every row is read before the first one is judged: a bad row must not surface after hours of work.
     skipped: list[DataError] = []

@@ -47,7 +47,7 @@ def _trainers() -> Facts:
 
 
 def _grading() -> Facts:
-    from genprm_trl.grading import grade
+    from genprm_trl.grading.comparison import grade
 
     found = grade(r"so it is $\frac{1}{2}$", "0.5", timeout=60.0)
     if not found.correct:

@@ -1,32 +1,26 @@
-"""Text from a model: the `Generator` interface and its providers."""
+"""Text from a model: the `Generator` interface and its providers, which are imported when they are first named."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from genprm_trl.generation.base import FinishReason, GenerationResult, Generator, SamplingParams
-from genprm_trl.lazy import lazy_exports
+from genprm_trl._lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from genprm_trl.generation.server_generator import ServerGenerator
-    from genprm_trl.generation.transformers_generator import TransformersGenerator
-    from genprm_trl.generation.vllm_generator import VLLMGenerator
+    from genprm_trl.generation.base import FinishReason as FinishReason
+    from genprm_trl.generation.base import GenerationResult as GenerationResult
+    from genprm_trl.generation.base import Generator as Generator
+    from genprm_trl.generation.base import SamplingParams as SamplingParams
+    from genprm_trl.generation.hf.generator import TransformersGenerator as TransformersGenerator
+    from genprm_trl.generation.server.generator import ServerGenerator as ServerGenerator
+    from genprm_trl.generation.vllm_generator import VLLMGenerator as VLLMGenerator
 
-# Providers are imported when they are first named: the interface alone needs neither torch nor transformers.
-_PROVIDERS = {
-    "ServerGenerator": ".server_generator",
-    "TransformersGenerator": ".transformers_generator",
-    "VLLMGenerator": ".vllm_generator",
-}
-
-__all__ = [
-    "FinishReason",
-    "GenerationResult",
-    "Generator",
-    "SamplingParams",
-    "ServerGenerator",
-    "TransformersGenerator",
-    "VLLMGenerator",
-]
-
-__getattr__, __dir__ = lazy_exports(__name__, _PROVIDERS)
+__all__, __getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        ".base": ["FinishReason", "GenerationResult", "Generator", "SamplingParams"],
+        ".hf.generator": ["TransformersGenerator"],
+        ".server.generator": ["ServerGenerator"],
+        ".vllm_generator": ["VLLMGenerator"],
+    },
+)

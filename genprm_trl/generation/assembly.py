@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from genprm_trl.generation.base import FinishReason, GenerationResult, SamplingParams
-from genprm_trl.generation.stopping import Detokenizer, GeneratedText, StopStrings
+from genprm_trl.generation.stopping import GeneratedText, StopStrings
+from genprm_trl.generation.tokens import Detokenizer
 
 
 def refuse(token_ids: Sequence[int], params: SamplingParams, max_context: int) -> GenerationResult | None:

@@ -14,9 +14,9 @@ Backend = Literal["transformers", "vllm", "server"]
 
 # Imported when they are opened: none of them is cheap to import, and a backend's packages may not be installed.
 _PROVIDERS = {
-    "transformers": ("genprm_trl.generation.transformers_generator", "TransformersGenerator"),
+    "transformers": ("genprm_trl.generation.hf.generator", "TransformersGenerator"),
     "vllm": ("genprm_trl.generation.vllm_generator", "VLLMGenerator"),
-    "server": ("genprm_trl.generation.server_generator", "ServerGenerator"),
+    "server": ("genprm_trl.generation.server.generator", "ServerGenerator"),
 }
 
 # Options that change where text is made and how fast, and not what it says.

@@ -7,10 +7,10 @@ from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import Any, Self
 
+from genprm_trl._loops import LoopThread
 from genprm_trl.errors import GenPRMError
 from genprm_trl.generation.assembly import refuse
 from genprm_trl.generation.base import GenerationResult, SamplingParams
-from genprm_trl.generation.loop_thread import LoopThread
 
 # What becomes of a request that is under way when its generator is closed.
 CLOSED = GenerationResult("", [], finish_reason="error", message="the generator was closed")

@@ -3,53 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-_PARTIAL = "\ufffd"  # what decoders put where the bytes of a character are not complete (yet)
-
-
-class Detokenizer:
-    """Text of generated tokens, independent of where in a text they stand.
-
-    Some tokenizers (SentencePiece's) drop a space at the start of whatever they decode. Generated tokens are the
-    middle of a text, so they are decoded behind an anchor token whose text is cut off again.
-
-    Args:
-        tokenizer: A `transformers.PreTrainedTokenizerBase`.
-    """
-
-    def __init__(self, tokenizer: Any):
-        self._tokenizer = tokenizer
-        anchor = tokenizer.encode("\n", add_special_tokens=False)[-1:]
-        self._anchor: list[int] = anchor
-        self._anchor_text: str = self._raw_decode(anchor)
-        self._token_texts: dict[int, str] = {}
-
-    def _raw_decode(self, ids: list[int]) -> str:
-        # Clean-up drops spaces before punctuation: the text would no longer be that of the tokens.
-        return str(self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
-
-    def decode(self, ids: list[int]) -> str:
-        """The text of `ids`, special tokens left out."""
-        return self._raw_decode(self._anchor + ids)[len(self._anchor_text) :] if ids else ""
-
-    def encode(self, text: str) -> list[int]:
-        """Tokens whose text is `text` in the middle of a text, as far as the tokenizer has such."""
-        # A tokenizer that puts a space before whatever it encodes is asked for the text behind something else, which
-        # must not merge with it.
-        for before in ("", "\n", "a", "1"):
-            ids = list(self._tokenizer.encode(before + text, add_special_tokens=False))
-            for start in range(len(ids)):
-                if self.decode(ids[start:]) == text:
-                    return ids[start:]
-        return list(self._tokenizer.encode(text, add_special_tokens=False))
-
-    def token_text(self, token: int) -> str:
-        """The text of one token, remembered."""
-        text = self._token_texts.get(token)
-        if text is None:
-            text = self._token_texts[token] = self.decode([token])
-        return text
+from genprm_trl.generation.tokens import PARTIAL, Detokenizer
 
 
 class StopStrings:
@@ -67,7 +22,7 @@ class StopStrings:
         self._last = {s[-1] for s in stop}
         # The last bytes of a character outside ASCII may come alone, as a token that shows no character.
         if any(not c.isascii() for c in self._last):
-            self._last.add(_PARTIAL)
+            self._last.add(PARTIAL)
         self._known: dict[int, bool] = {}
 
     def may_end_with(self, token: int) -> bool:
@@ -107,7 +62,7 @@ class GeneratedText:
     def text(self) -> str:
         """The text of all tokens so far. An incomplete character at its end is U+FFFD."""
         piece = self._detokenizer.decode(self.ids[self._decoded :])
-        if piece.endswith(_PARTIAL):
+        if piece.endswith(PARTIAL):
             return self._text + piece
         self._text += piece
         self._decoded = len(self.ids)
@@ -137,6 +92,6 @@ class GeneratedText:
         while kept > 0:
             kept -= 1
             head = self._detokenizer.decode(self.ids[:kept])
-            if text.startswith(head) and not head.endswith(_PARTIAL):
+            if text.startswith(head) and not head.endswith(PARTIAL):
                 break
         return text, self.ids[:kept] + self._detokenizer.encode(text[len(head) :]), kept

@@ -18,7 +18,7 @@ from genprm_trl.generation.base import FinishReason, GenerationResult, SamplingP
 from genprm_trl.generation.loading import load_tokenizer
 from genprm_trl.generation.loop_generator import CLOSED, LoopGenerator
 from genprm_trl.generation.replicas import ReplicaPool
-from genprm_trl.generation.stopping import Detokenizer
+from genprm_trl.generation.tokens import Detokenizer
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from lm_eval.api.metrics import mean
 from lm_eval.api.task import ConfigurableTask
 
 from genprm_trl.harness.data import encode_solution, read_verdict
-from genprm_trl.selection import pool_accuracies, subset_sizes
+from genprm_trl.selection.accuracies import pool_accuracies, subset_sizes
 
 
 class BestOfN(ConfigurableTask):

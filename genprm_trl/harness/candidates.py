@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from genprm_trl.data.pools import read_pools
 from genprm_trl.errors import DataError
 from genprm_trl.harness.data import as_test_split, named_path
-from genprm_trl.pools import read_pools
 
 if TYPE_CHECKING:
     from datasets import Dataset

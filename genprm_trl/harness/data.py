@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from genprm_trl.data.formats import to_processbench
+from genprm_trl.data.solutions import load_solutions
 from genprm_trl.errors import ConfigError, DataError
-from genprm_trl.formats import to_processbench
-from genprm_trl.loading import load_solutions
 from genprm_trl.records import Solution, Verdict
 
 if TYPE_CHECKING:

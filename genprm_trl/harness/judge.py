@@ -9,14 +9,14 @@ from collections.abc import AsyncGenerator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from genprm_trl.cli.options import suggestion
-from genprm_trl.cli.verifier_options import VerifierOptions, load_verifier
+from genprm_trl._loops import iterate_in_thread
 from genprm_trl.errors import ConfigError
-from genprm_trl.streaming import iterate_in_thread
+from genprm_trl.options.parser import suggestion
+from genprm_trl.options.verifier import VerifierOptions, load_verifier
 
 if TYPE_CHECKING:
-    from genprm_trl.client import VerifierClient
-    from genprm_trl.verifier import GenPRM
+    from genprm_trl.verifier.client import VerifierClient
+    from genprm_trl.verifier.genprm import GenPRM
 
 # What a request to a server may ask for; the rest is the server's own.
 _OF_REQUESTS = ("n", "mode", "stop", "adaptive", "threshold", "seed")
@@ -115,7 +115,7 @@ class Judge:
                 raise ConfigError(f"the verifier's n must be at least 1, got {self.options.n}")
             load_tokenizer(self.options.tokenizer or self.options.model)
             return
-        from genprm_trl.client import VerifierClient
+        from genprm_trl.verifier.client import VerifierClient
 
         client = VerifierClient(list(self.servers))
 
@@ -133,7 +133,7 @@ class Judge:
             with load_verifier(self.options) as prm:
                 yield prm
         else:
-            from genprm_trl.client import VerifierClient
+            from genprm_trl.verifier.client import VerifierClient
 
             yield VerifierClient(list(self.servers), **self.requested)
 

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask
 
+from genprm_trl.data.pools import grade_pool
+from genprm_trl.data.problems import ProblemStream
+from genprm_trl.data.steps import split_steps
 from genprm_trl.errors import ConfigError, DataError
 from genprm_trl.harness.best_of_n import BestOfN
 from genprm_trl.harness.data import as_test_split, named_path
 from genprm_trl.harness.judge import Judge
-from genprm_trl.labeling.problems import ProblemStream
-from genprm_trl.labeling.solver import SYSTEM_PROMPT
-from genprm_trl.pools import grade_pool
 from genprm_trl.protocol.thinking import without_thinking
 from genprm_trl.records import Solution
-from genprm_trl.steps import split_steps
+from genprm_trl.solving.solver import SYSTEM_PROMPT
 
 if TYPE_CHECKING:
     from datasets import Dataset

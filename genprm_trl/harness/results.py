@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from genprm_trl.cards.model_card import MeasuredScore
 from genprm_trl.errors import ConfigError, DataError
-from genprm_trl.fingerprint import model_fingerprint
 from genprm_trl.harness.data import PROCESSBENCH
-from genprm_trl.hub import MeasuredScore
-from genprm_trl.jsonl import parse_json
+from genprm_trl.rows.jsonl import parse_json
+from genprm_trl.stages.fingerprint import model_fingerprint
 
 _FAMILIES = ("processbench", "best_of_n", "policy_best_of_n")
 # Of a benchmark what is compared; a threshold is no score.

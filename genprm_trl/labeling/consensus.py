@@ -14,12 +14,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self, get_args
 
 from genprm_trl.errors import ConfigError, DataError
-from genprm_trl.labeling.samples import RationaleSample, SampledSolution
-from genprm_trl.labeling.stage import Process
-from genprm_trl.labeling.stage_file import Outcome, StageSummary
+from genprm_trl.labeling.critiques import RationaleSample, SampledSolution
 from genprm_trl.protocol.genprm import CODE_OUTPUT_START, parse_rationale
 from genprm_trl.protocol.synthesis import Synthesis, parse_synthesis
 from genprm_trl.records import RationaleRecord, Solution
+from genprm_trl.stages.file import Outcome, StageSummary
+from genprm_trl.stages.run import Process
 
 # In the order in which a critique is examined. What is further down is nearer to being kept.
 DropReason = Literal[

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from genprm_trl.cards.plots import plot_bars
+from genprm_trl.cards.tables import markdown_table
 from genprm_trl.errors import DataError
 from genprm_trl.labeling.consensus import ConsensusCounts
-from genprm_trl.labeling.recipe_files import RECIPE_FILES
-from genprm_trl.labeling.stage_file import StageSummary, stage_directory
 from genprm_trl.records import RationaleRecord, Solution
-from genprm_trl.report import markdown_table, plot_bars
+from genprm_trl.stages.file import StageSummary, stage_directory
 from genprm_trl.version import __version__
 
 BINS = 20  # of the histogram of estimates
@@ -321,3 +321,11 @@ def _details(stage: StageReport) -> str:
     rows += [[name.replace("_", " "), _amount(amount)] for name, amount in sorted(summary.counts.items())]
     settings = json.dumps(dict(stage.settings), indent=2, ensure_ascii=False)
     return f"### {stage.name}\n\n{markdown_table(['', 'amount'], rows)}\nSettings:\n\n```json\n{settings}\n```\n"
+
+
+RECIPE_FILES = {
+    "rollout": "rollouts.jsonl",
+    "label": "labels.jsonl",
+    "rationalize": "critiques.jsonl",
+    "consensus": "rationales.jsonl",
+}

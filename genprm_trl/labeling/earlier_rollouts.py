@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from genprm_trl.errors import ConfigError, DataError
-from genprm_trl.jsonl import decode_line
 from genprm_trl.labeling.rollout_tree import prefix_text, state_digest
-from genprm_trl.labeling.stage_file import stage_directory
 from genprm_trl.records import Solution
+from genprm_trl.rows.jsonl import decode_line
+from genprm_trl.stages.file import stage_directory
 
 
 class EarlierRollouts:

@@ -18,18 +18,24 @@ which anything finishes.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from genprm_trl.data.groups import SolutionGroup
 from genprm_trl.errors import ConfigError
-from genprm_trl.grading import grade_many
+from genprm_trl.generation.base import Generator
+from genprm_trl.grading.comparison import grade_many
+from genprm_trl.labeling.earlier_rollouts import EarlierRollouts
 from genprm_trl.labeling.early_stopping import Count, ExactStopping, StoppingRule
 from genprm_trl.labeling.progress import Hard, LabelRule, RelativeProgress, first_error
 from genprm_trl.labeling.rollout_tree import RolloutTree, State, prefix_text
-from genprm_trl.labeling.solution_groups import SolutionGroup
-from genprm_trl.labeling.stage_file import Outcome
 from genprm_trl.records import Solution
+from genprm_trl.solving.solver import Solver, SolverSettings
+from genprm_trl.stages.file import Outcome
+from genprm_trl.stages.partial import PartialResults
+from genprm_trl.stages.run import Process
 
 Scope = Literal["first_error", "all"]
 Search = Literal["linear", "binary"]
@@ -290,3 +296,44 @@ class _Labeling:
                 "labelled_by": dict(source),
             },
         ).to_dict()
+
+
+@dataclass(frozen=True)
+class LabelWorker:
+    """The worker of the stage (see `stage`).
+
+    Attributes:
+        open_generator: Makes the completion model. For work in other processes it must be picklable, as
+            `functools.partial(backends.open_generator, ...)` is.
+        solver: How it is asked.
+        config: How solutions are labelled.
+        source: What every row says of its making.
+        partial: Keeps roll-outs of problems that are not finished.
+        earlier: Roll-outs of an earlier labelling, which are not paid for again.
+    """
+
+    open_generator: Callable[[], Generator]
+    solver: SolverSettings
+    config: LabelingConfig
+    source: dict[str, Any]
+    partial: PartialResults = field(default_factory=PartialResults)
+    earlier: EarlierRollouts | None = None
+
+    @contextlib.asynccontextmanager
+    async def __call__(self) -> AsyncIterator[Process[SolutionGroup]]:
+        async with self.open_generator() as generator:
+            solver = Solver(generator, self.solver)
+
+            async def process(group: SolutionGroup) -> Outcome:
+                tree = RolloutTree(
+                    solver,
+                    group.problem,
+                    group.answer,
+                    seed=self.config.seed,
+                    keep=lambda record: self.partial.add(group.id, record),
+                    reused=self.earlier.of(group.problem, group.answer) if self.earlier is not None else None,
+                )
+                tree.restore(self.partial.take(group.id))
+                return await label_group(tree, group, self.config, self.source)
+
+            yield process

@@ -12,17 +12,17 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from genprm_trl.chain import ChainDriver
-from genprm_trl.chat import ChatFormat
+from genprm_trl.conversation.template import ChatFormat
 from genprm_trl.errors import ConfigError
 from genprm_trl.generation.base import Generator, SamplingParams
-from genprm_trl.labeling.samples import RationaleSample, SampledCode, SampledSolution
-from genprm_trl.labeling.stage import ItemFailed, Process
-from genprm_trl.labeling.stage_file import Outcome
-from genprm_trl.protocol.synthesis_chain import SynthesisProtocol
+from genprm_trl.labeling.critiques import RationaleSample, SampledCode, SampledSolution
+from genprm_trl.protocol.synthesis import SynthesisProtocol
 from genprm_trl.protocol.thinking import THINK_START
 from genprm_trl.records import Solution
 from genprm_trl.sandbox.base import Sandbox
+from genprm_trl.stages.file import Outcome
+from genprm_trl.stages.run import ItemFailed, Process
+from genprm_trl.verifier.chain import ChainDriver
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from genprm_trl.grading import grade_many
-from genprm_trl.labeling.solver import Solver
-from genprm_trl.seeding import derive_seed
-from genprm_trl.steps import join_steps
+from genprm_trl.data.steps import join_steps
+from genprm_trl.generation.seeding import derive_seed
+from genprm_trl.grading.comparison import grade_many
+from genprm_trl.solving.solver import Solver
 
 
 @dataclass(slots=True)

@@ -14,20 +14,24 @@ Solutions are sampled in rounds that double what there is. After each round a pr
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+from genprm_trl.data.problems import Problem
+from genprm_trl.data.steps import StepSplit, split_steps
 from genprm_trl.errors import ConfigError
-from genprm_trl.grading import grade_many
-from genprm_trl.labeling.problems import Problem
-from genprm_trl.labeling.solver import Solver
-from genprm_trl.labeling.stage_file import Outcome
+from genprm_trl.generation.base import Generator
+from genprm_trl.generation.seeding import derive_seed
+from genprm_trl.grading.comparison import grade_many
 from genprm_trl.records import Solution
-from genprm_trl.seeding import derive_seed
-from genprm_trl.steps import StepSplit, split_steps
+from genprm_trl.solving.solver import Solver, SolverSettings
+from genprm_trl.stages.file import Outcome
+from genprm_trl.stages.partial import PartialResults
+from genprm_trl.stages.run import Process
 
 FIRST_STEP = "Step 1:"
 # No more than the heading's own marks: a step may well begin with a minus or a bracket.
@@ -276,3 +280,40 @@ def _row(
             },
         },
     ).to_dict()
+
+
+@dataclass(frozen=True)
+class RolloutWorker:
+    """The worker of the stage (see `stage`).
+
+    Attributes:
+        open_generator: Makes the policy. For work in other processes it must be picklable, as
+            `functools.partial(backends.open_generator, ...)` is.
+        solver: How it is asked.
+        config: How many solutions are sampled and kept.
+        source: What every row says of its making; `policy` names the model.
+        partial: Keeps finished rounds of problems that are not finished.
+    """
+
+    open_generator: Callable[[], Generator]
+    solver: SolverSettings
+    config: RolloutConfig
+    source: dict[str, Any]
+    partial: PartialResults = field(default_factory=PartialResults)
+
+    @contextlib.asynccontextmanager
+    async def __call__(self) -> AsyncIterator[Process[Problem]]:
+        async with self.open_generator() as generator:
+            solver = Solver(generator, self.solver)
+
+            async def process(problem: Problem) -> Outcome:
+                return await roll_out(
+                    solver,
+                    problem,
+                    self.config,
+                    self.source,
+                    known=self.partial.take(problem.id),
+                    keep=lambda record: self.partial.add(problem.id, record),
+                )
+
+            yield process

@@ -11,11 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from genprm_trl.data.steps import join_steps, split_steps
 from genprm_trl.generation.base import Generator, SamplingParams
-from genprm_trl.miniature.problems import Problem, Split, gold_steps
+from genprm_trl.miniature.word_problems import Problem, Split, gold_steps
 from genprm_trl.miniature.world import as_solution, make_problems, seeded
 from genprm_trl.records import Solution
-from genprm_trl.steps import join_steps, split_steps
 
 GENERATOR_NAME = "miniature-policy"
 MAX_NEW_TOKENS = 300

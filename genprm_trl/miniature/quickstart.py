@@ -22,12 +22,13 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from genprm_trl.chain_metrics import ScoreEstimate, processbench_by_votes
+from genprm_trl.cards.model_card import CardContent, MeasuredScore, write_model_card
+from genprm_trl.cards.plots import Curve, plot_score_by_n
+from genprm_trl.cards.tables import markdown_table
 from genprm_trl.errors import ConfigError
-from genprm_trl.hub import CardContent, MeasuredScore, write_model_card
-from genprm_trl.jsonl import write_jsonl
 from genprm_trl.labeling.consensus import ConsensusCounts
-from genprm_trl.metrics import best_threshold
+from genprm_trl.metrics.estimates import ScoreEstimate, processbench_by_votes
+from genprm_trl.metrics.processbench import best_threshold
 from genprm_trl.miniature.models import tiny_causal_lm, tiny_token_classifier
 from genprm_trl.miniature.policy import natural_solutions, train_policy
 from genprm_trl.miniature.reasoner import rationale_records
@@ -35,11 +36,11 @@ from genprm_trl.miniature.side_process import SideProcess
 from genprm_trl.miniature.tokenizer import build_tokenizer
 from genprm_trl.miniature.world import make_solutions
 from genprm_trl.records import RationaleRecord, Solution, Verdict
-from genprm_trl.report import Curve, markdown_table, plot_score_by_n
-from genprm_trl.training.prm import PRMConfig, PRMTrainer
-from genprm_trl.training.prm_scorer import PRMScorer
-from genprm_trl.training.sft import GenPRMConfig, GenPRMTrainer
-from genprm_trl.verifier import GenPRM
+from genprm_trl.rows.jsonl import write_jsonl
+from genprm_trl.training.prm.scorer import PRMScorer
+from genprm_trl.training.prm.trainer import PRMConfig, PRMTrainer
+from genprm_trl.training.sft.trainer import GenPRMConfig, GenPRMTrainer
+from genprm_trl.verifier.genprm import GenPRM
 
 logger = logging.getLogger(__name__)
 

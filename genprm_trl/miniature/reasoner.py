@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 
 from genprm_trl.errors import ConfigError, DataError
 from genprm_trl.labeling.consensus import ConsensusCounts, disagreement, judged_steps
-from genprm_trl.miniature.problems import Equation, Problem, read_equation
+from genprm_trl.miniature.word_problems import Equation, Problem, read_equation
 from genprm_trl.protocol import CodeBlock, Rationale
 from genprm_trl.records import RationaleRecord, Solution
 from genprm_trl.sandbox.base import Session

@@ -15,8 +15,8 @@ from typing import Any, Self
 
 from genprm_trl.errors import ConfigError, GenPRMError
 from genprm_trl.generation.base import FinishReason, GenerationResult, SamplingParams
-from genprm_trl.miniature.problems import Problem
 from genprm_trl.miniature.reasoner import draft_rationale
+from genprm_trl.miniature.word_problems import Problem
 from genprm_trl.protocol.genprm import CODE_END, CODE_OUTPUT_START
 from genprm_trl.protocol.thinking import THINK_END, THINK_START
 

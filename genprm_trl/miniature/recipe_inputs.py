@@ -12,10 +12,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from genprm_trl.jsonl import write_jsonl
 from genprm_trl.miniature.policy import train_policy
 from genprm_trl.miniature.tokenizer import build_tokenizer
 from genprm_trl.miniature.world import make_problems
+from genprm_trl.rows.jsonl import write_jsonl
 
 # Of the problems; the policy's training draws its own with other seeds.
 _PROBLEM_SEED = 11

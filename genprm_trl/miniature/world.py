@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from genprm_trl.miniature.errors import ERROR_KINDS, plant_error
-from genprm_trl.miniature.problems import Problem, Split, check_solution, final_answer, gold_steps, random_problem
+from genprm_trl.miniature.planted_errors import ERROR_KINDS, plant_error
+from genprm_trl.miniature.word_problems import Problem, Split, check_solution, final_answer, gold_steps, random_problem
 from genprm_trl.records import Solution
 
 

@@ -26,9 +26,8 @@ from genprm_trl.protocol.base import (
     Segment,
     SegmentKind,
     Written,
-    binary_probability,
-    find_word_token,
 )
+from genprm_trl.protocol.scoring import binary_probability, find_word_token
 from genprm_trl.records import StepJudgement, StepStatus
 
 SYSTEM_PROMPT = "You are a math teacher. Your task is to review and critique the paragraphs in solution step by step."

@@ -4,40 +4,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from genprm_trl.lazy import lazy_exports
+from genprm_trl._lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from genprm_trl.rewards.answer import answer_reward
-    from genprm_trl.rewards.blocking import BlockingReward
-    from genprm_trl.rewards.configured import genprm_reward
-    from genprm_trl.rewards.step_format import step_format_reward
-    from genprm_trl.rewards.verdict import (
-        rationale_format_reward,
-        step_agreement_reward,
-        verdict_agreement_reward,
-    )
-    from genprm_trl.rewards.verification import GenPRMReward
+    from genprm_trl.rewards.answer import answer_reward as answer_reward
+    from genprm_trl.rewards.blocking import BlockingReward as BlockingReward
+    from genprm_trl.rewards.configured import genprm_reward as genprm_reward
+    from genprm_trl.rewards.step_format import step_format_reward as step_format_reward
+    from genprm_trl.rewards.verdict import rationale_format_reward as rationale_format_reward
+    from genprm_trl.rewards.verdict import step_agreement_reward as step_agreement_reward
+    from genprm_trl.rewards.verdict import verdict_agreement_reward as verdict_agreement_reward
+    from genprm_trl.rewards.verification import GenPRMReward as GenPRMReward
 
-_HOME_OF = {
-    "BlockingReward": "genprm_trl.rewards.blocking",
-    "GenPRMReward": "genprm_trl.rewards.verification",
-    "answer_reward": "genprm_trl.rewards.answer",
-    "genprm_reward": "genprm_trl.rewards.configured",
-    "rationale_format_reward": "genprm_trl.rewards.verdict",
-    "step_agreement_reward": "genprm_trl.rewards.verdict",
-    "step_format_reward": "genprm_trl.rewards.step_format",
-    "verdict_agreement_reward": "genprm_trl.rewards.verdict",
-}
-
-__all__ = [
-    "BlockingReward",
-    "GenPRMReward",
-    "answer_reward",
-    "genprm_reward",
-    "rationale_format_reward",
-    "step_agreement_reward",
-    "step_format_reward",
-    "verdict_agreement_reward",
-]
-
-__getattr__, __dir__ = lazy_exports(__name__, _HOME_OF)
+__all__, __getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        ".answer": ["answer_reward"],
+        ".blocking": ["BlockingReward"],
+        ".configured": ["genprm_reward"],
+        ".step_format": ["step_format_reward"],
+        ".verdict": ["rationale_format_reward", "step_agreement_reward", "verdict_agreement_reward"],
+        ".verification": ["GenPRMReward"],
+    },
+)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from genprm_trl.errors import ConfigError
-from genprm_trl.grading import grade_many
+from genprm_trl.grading.comparison import grade_many
 from genprm_trl.rewards.texts import completion_text
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from trl.trainer.utils import get_callable_name
 
-from genprm_trl.streaming import iterate_in_thread
+from genprm_trl._loops import iterate_in_thread
 
 Rewards = list[float | None]
 

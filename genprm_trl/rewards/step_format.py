@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from genprm_trl.data.steps import split_steps
 from genprm_trl.rewards.texts import completion_text
-from genprm_trl.steps import split_steps
 
 _NUMBER = re.compile(r"\W*step\W*(\d+)", re.IGNORECASE)
 

@@ -12,11 +12,11 @@ from collections.abc import AsyncGenerator, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, get_args
 
-from genprm_trl.aggregates import Aggregate, aggregate
+from genprm_trl.data.steps import StepStyle, split_steps
 from genprm_trl.errors import ConfigError, GenPRMError
 from genprm_trl.records import Solution, StepStatus, Verdict
 from genprm_trl.rewards.texts import completion_text, problem_text
-from genprm_trl.steps import StepStyle, split_steps
+from genprm_trl.selection.aggregates import Aggregate, aggregate
 
 logger = logging.getLogger(__name__)
 
@@ -212,14 +212,14 @@ def _open(verifier: Any, server: str | Sequence[str] | None, n: int | None, opti
     if n is not None:
         options = {**options, "n": n}
     if server is not None:
-        from genprm_trl.client import VerifierClient
+        from genprm_trl.verifier.client import VerifierClient
 
         return VerifierClient(server, **options)
     if not isinstance(verifier, str | Path):
         if set(options) - {"n"}:
             raise ConfigError(f"a verifier that is made takes no {', '.join(sorted(options))}; give them to GenPRM")
         return verifier.with_options(n=n) if n is not None else verifier
-    from genprm_trl.verifier import GenPRM
+    from genprm_trl.verifier.genprm import GenPRM
 
     # Each process of a training has a device of its own; the first one's is not everybody's.
     rank = os.environ.get("LOCAL_RANK")

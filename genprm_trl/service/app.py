@@ -16,10 +16,10 @@ from genprm_trl.service.auth import require_access
 from genprm_trl.service.core import VerifierService
 from genprm_trl.service.errors import ServiceRefusal
 from genprm_trl.service.limits import ServiceLimits
-from genprm_trl.service.requests import RequestMiddleware
+from genprm_trl.service.middleware import RequestMiddleware
+from genprm_trl.service.responses import NDJSON, VerdictResponse, wants_stream
 from genprm_trl.service.schemas import VerifyRequest, parse_work
-from genprm_trl.service.verdicts import NDJSON, VerdictResponse, wants_stream
-from genprm_trl.verifier import GenPRM
+from genprm_trl.verifier.genprm import GenPRM
 from genprm_trl.version import __version__
 
 _VERIFY_BODY = {"required": True, "content": {"application/json": {"schema": VerifyRequest.model_json_schema()}}}

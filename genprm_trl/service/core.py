@@ -7,13 +7,13 @@ import contextlib
 import logging
 
 from genprm_trl.errors import ConfigError
-from genprm_trl.service.engine import ObservedGenerator
 from genprm_trl.service.errors import ServiceRefusal
 from genprm_trl.service.limits import ServiceLimits
 from genprm_trl.service.metrics import Metrics
+from genprm_trl.service.observed_generator import ObservedGenerator
 from genprm_trl.service.scheduler import Batch, Failure, Scheduler
 from genprm_trl.service.schemas import Work
-from genprm_trl.verifier import GenPRM
+from genprm_trl.verifier.genprm import GenPRM
 
 logger = logging.getLogger(__name__)
 

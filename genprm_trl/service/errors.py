@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import Response
 
-from genprm_trl.jsonl import encode_line
+from genprm_trl.rows.jsonl import encode_line
 
 
 class ServiceRefusal(Exception):

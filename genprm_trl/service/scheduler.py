@@ -21,7 +21,7 @@ from typing import Literal
 from genprm_trl.errors import GenPRMError
 from genprm_trl.records import Solution, Verdict
 from genprm_trl.service.metrics import Metrics
-from genprm_trl.verifier import GenPRM
+from genprm_trl.verifier.genprm import GenPRM
 
 logger = logging.getLogger(__name__)
 

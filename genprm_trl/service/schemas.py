@@ -8,10 +8,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from genprm_trl.errors import DataError
-from genprm_trl.fields import as_object
-from genprm_trl.jsonl import parse_json
 from genprm_trl.protocol.genprm import MODES
 from genprm_trl.records import Solution
+from genprm_trl.rows.fields import as_object
+from genprm_trl.rows.jsonl import parse_json
 from genprm_trl.service.errors import ServiceRefusal
 from genprm_trl.service.limits import ServiceLimits
 

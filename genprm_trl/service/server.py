@@ -17,7 +17,7 @@ from fastapi import FastAPI
 from genprm_trl.errors import ConfigError
 from genprm_trl.service.auth import is_loopback
 from genprm_trl.service.core import VerifierService
-from genprm_trl.verifier import GenPRM
+from genprm_trl.verifier.genprm import GenPRM
 
 logger = logging.getLogger(__name__)
 

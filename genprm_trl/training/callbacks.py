@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 from accelerate.utils import gather_object
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from genprm_trl.cards.model_card import MeasuredScore
 from genprm_trl.errors import ConfigError, DataError
-from genprm_trl.hub import MeasuredScore
-from genprm_trl.metrics import processbench_scores
+from genprm_trl.metrics.processbench import processbench_scores
 from genprm_trl.protocol.genprm import GenPRMProtocol, Mode
 from genprm_trl.records import Solution
 
 if TYPE_CHECKING:
-    from genprm_trl.training.sft import GenPRMTrainer
+    from genprm_trl.training.sft.trainer import GenPRMTrainer
 
 
 class VerificationCallback(TrainerCallback):
@@ -44,7 +44,7 @@ class VerificationCallback(TrainerCallback):
     Example:
         ```python
         from genprm_trl import GenPRMConfig, GenPRMTrainer
-        from genprm_trl.loading import iter_rationales, load_solutions
+        from genprm_trl.data.solutions import iter_rationales, load_solutions
         from genprm_trl.training.callbacks import VerificationCallback
 
         records = list(iter_rationales("rationales.jsonl"))
@@ -128,7 +128,7 @@ class VerificationCallback(TrainerCallback):
         """
         from genprm_trl.generation import TransformersGenerator
         from genprm_trl.sandbox import LocalSandbox
-        from genprm_trl.verifier import GenPRM
+        from genprm_trl.verifier.genprm import GenPRM
 
         trainer = self.trainer
         rank, world = trainer.accelerator.process_index, trainer.accelerator.num_processes

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.compute as compute
 from datasets import Dataset, IterableDataset
 
-from genprm_trl.training.step_metrics import IGNORED
+from genprm_trl.training.scores import IGNORED
 
 if TYPE_CHECKING:
     from transformers import Trainer, TrainingArguments
 
-    from genprm_trl.hub import MeasuredScore
+    from genprm_trl.cards.model_card import MeasuredScore
 
 # Of the machine, the account and the way of reporting, not of the model.
 _NOT_OF_THE_MODEL = re.compile(

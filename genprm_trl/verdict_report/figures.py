@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from genprm_trl.chain_metrics import ScoreEstimate, processbench_by_votes
-from genprm_trl.metrics import (
+from genprm_trl.metrics.estimates import ScoreEstimate, processbench_by_votes
+from genprm_trl.metrics.processbench import (
     best_threshold,
     calibration_error,
     prediction_from_rewards,

@@ -19,14 +19,14 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from jinja2.utils import htmlsafe_json_dumps
 
+from genprm_trl.data.solutions import iter_verdicts
 from genprm_trl.errors import ConfigError, DataError
-from genprm_trl.jsonl import replacing
-from genprm_trl.loading import iter_verdicts
 from genprm_trl.records import Solution, Verdict
-from genprm_trl.summary import VerdictSummary
+from genprm_trl.rows.jsonl import replacing
 from genprm_trl.verdict_report.charts import draw
 from genprm_trl.verdict_report.content import Entry, make_entry
 from genprm_trl.verdict_report.figures import Figures, Judged, measure
+from genprm_trl.verifier.summary import VerdictSummary
 from genprm_trl.version import __version__
 
 

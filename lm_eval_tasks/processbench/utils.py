@@ -2,8 +2,8 @@
 
 import logging
 
-from genprm_trl.chain_metrics import processbench_estimates
 from genprm_trl.harness.data import processbench_dataset
+from genprm_trl.metrics.estimates import processbench_estimates
 from genprm_trl.protocol.critique import critique_prompt, parse_critique, vote
 from genprm_trl.protocol.thinking import without_thinking
 

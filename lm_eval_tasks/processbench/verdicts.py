@@ -4,7 +4,7 @@ import json
 import math
 
 from genprm_trl.harness.data import encode_solution, read_verdict
-from genprm_trl.metrics import (
+from genprm_trl.metrics.processbench import (
     best_step_accuracy,
     best_threshold,
     calibration_error,

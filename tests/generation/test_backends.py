@@ -8,7 +8,7 @@ from genprm_trl.errors import ConfigError
 from genprm_trl.generation import TransformersGenerator
 from genprm_trl.generation.backends import open_generator
 from genprm_trl.miniature.reasoner_generator import ScriptedReasoner
-from tests.tiny_models import tiny_tokenizer
+from tests.helpers.tiny_models import tiny_tokenizer
 
 
 async def test_opens_a_generator_with_its_options(model_dir: Path) -> None:

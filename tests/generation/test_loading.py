@@ -14,7 +14,7 @@ from transformers.integrations import deepspeed
 
 from genprm_trl.errors import ConfigError
 from genprm_trl.generation.loading import load_model
-from tests.tiny_models import tiny_model
+from tests.helpers.tiny_models import tiny_model
 
 
 class Zero3:

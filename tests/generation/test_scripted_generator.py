@@ -4,7 +4,7 @@ import pytest
 
 from genprm_trl.errors import GenPRMError
 from genprm_trl.generation.base import Generator, SamplingParams
-from tests.scripted_generator import Reply, ScriptedGenerator
+from tests.helpers.scripted_generator import Reply, ScriptedGenerator
 
 PROMPT = [5, 6, 7]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genprm_trl.generation.stopping import Detokenizer, GeneratedText, StopStrings
-from tests.tiny_models import tiny_tokenizer
+from genprm_trl.generation.stopping import GeneratedText, StopStrings
+from genprm_trl.generation.tokens import Detokenizer
+from tests.helpers.tiny_models import tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer()
 DETOKENIZER = Detokenizer(TOKENIZER)

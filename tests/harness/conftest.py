@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from genprm_trl.harness.tasks import tasks_path
-from tests.tiny_models import tiny_model, tiny_tokenizer
+from tests.helpers.paths import SAMPLES
+from tests.helpers.tiny_models import tiny_model, tiny_tokenizer
 
-DATA = Path(__file__).parents[1] / "data"
+DATA = SAMPLES
 SPLITS = ("gsm8k", "math", "olympiadbench", "omnimath")
 
 

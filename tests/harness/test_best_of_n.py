@@ -8,13 +8,13 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from genprm_trl.aggregates import aggregate
 from genprm_trl.cli.main import main
+from genprm_trl.data.pools import grade_pool, read_pools
 from genprm_trl.errors import DataError
-from genprm_trl.pools import grade_pool, read_pools
+from genprm_trl.selection.aggregates import aggregate
 from tests.harness.conftest import DATA, load_tasks, only
-from tests.harness.judging_generator import Judging
 from tests.harness.test_genprm_model import BACKEND
+from tests.helpers.judging_generator import Judging
 
 POOL = DATA / "gsm8k_model_solutions.jsonl"
 

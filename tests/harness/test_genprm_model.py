@@ -9,19 +9,19 @@ from pathlib import Path
 import pytest
 
 from genprm_trl.cli.main import main
+from genprm_trl.conversation.settings import ModelSettings
+from genprm_trl.data.solutions import iter_verdicts, load_solutions
 from genprm_trl.errors import ConfigError
 from genprm_trl.harness.judge import Judge
-from genprm_trl.loading import iter_verdicts, load_solutions
-from genprm_trl.metrics import processbench_scores
-from genprm_trl.model_settings import ModelSettings
+from genprm_trl.metrics.processbench import processbench_scores
 from genprm_trl.protocol import GenPRMProtocol
 from genprm_trl.records import Verdict
-from genprm_trl.verifier import GenPRM
+from genprm_trl.verifier.genprm import GenPRM
 from tests.harness.conftest import load_tasks, only
-from tests.harness.judging_generator import Judging
-from tests.service.running import running
+from tests.helpers.judging_generator import Judging
+from tests.helpers.running_service import running
 
-BACKEND = "tests.harness.judging_generator:Judging"
+BACKEND = "tests.helpers.judging_generator:Judging"
 
 pytestmark = pytest.mark.usefixtures("own_tasks_alone")
 

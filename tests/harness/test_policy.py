@@ -7,14 +7,14 @@ import json
 import numpy as np
 import pytest
 
-from genprm_trl.aggregates import aggregate
 from genprm_trl.cli.main import main
 from genprm_trl.errors import ConfigError, DataError
 from genprm_trl.protocol import GenPRMProtocol
-from genprm_trl.verifier import GenPRM
+from genprm_trl.selection.aggregates import aggregate
+from genprm_trl.verifier.genprm import GenPRM
 from tests.harness.conftest import load_tasks, only
-from tests.harness.judging_generator import Judging
-from tests.service.running import running
+from tests.helpers.judging_generator import Judging
+from tests.helpers.running_service import running
 
 pytestmark = pytest.mark.usefixtures("own_tasks_alone")
 

@@ -8,10 +8,10 @@ import shutil
 import pytest
 from huggingface_hub import ModelCard
 
+from genprm_trl.cards.model_card import CardContent, MeasuredScore, write_model_card
 from genprm_trl.cli.main import main
 from genprm_trl.errors import ConfigError, DataError
 from genprm_trl.harness.results import read_scores
-from genprm_trl.hub import CardContent, MeasuredScore, write_model_card
 from tests.harness.conftest import only
 from tests.harness.test_genprm_model import genprm_dir, run  # noqa: F401
 

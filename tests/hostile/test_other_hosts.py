@@ -15,8 +15,10 @@ from pathlib import Path
 import pytest
 
 from genprm_trl.sandbox.guest.tidy import remove_tree
+from tests.helpers.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.serial
+
 USER = 61_234  # an id that nobody has
 CORPUS = "tests/hostile/test_hostile.py"
 ASSUMES_NAMESPACES = f"--deselect={CORPUS}::test_every_protection_holds_here"

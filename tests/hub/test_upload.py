@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pandas
@@ -17,10 +16,10 @@ from huggingface_hub import DatasetCard, ModelCard
 from genprm_trl.cli.main import main
 from genprm_trl.errors import ConfigError
 from genprm_trl.hub import make_repository
-from genprm_trl.labeling.stage_file import StageSummary
-from tests.hub.hub_server import TOKEN, running_hub
+from genprm_trl.stages.file import StageSummary
+from tests.helpers.hub_server import TOKEN, running_hub
+from tests.helpers.paths import ROOT
 
-ROOT = Path(__file__).parent.parent.parent
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
@@ -36,7 +35,7 @@ def done(tmp_path_factory) -> SimpleNamespace:
             "HF_HUB_DISABLE_XET": "1",  # a protocol of its own, to other servers
             "HF_HUB_DISABLE_TELEMETRY": "1",
         }
-        command = [sys.executable, "-m", "tests.hub.upload_program", str(directory)]
+        command = [sys.executable, "-m", "tests.helpers.upload_program", str(directory)]
         ran = subprocess.run(command, cwd=ROOT, env=os.environ | settings, capture_output=True, text=True, timeout=580)
     assert ran.returncode == 0, ran.stderr
     return SimpleNamespace(hub=hub, directory=directory, report=json.loads(ran.stdout.splitlines()[-1]))

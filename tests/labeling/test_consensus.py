@@ -20,11 +20,11 @@ from genprm_trl.labeling.consensus import (
     outcome_of,
     verdicts_of,
 )
-from genprm_trl.labeling.samples import SAMPLE_STATUSES, RationaleSample, SampledCode, SampledSolution
-from genprm_trl.labeling.stage_file import StageSummary
+from genprm_trl.labeling.critiques import SAMPLE_STATUSES, RationaleSample, SampledCode, SampledSolution
 from genprm_trl.protocol import parse_rationale
 from genprm_trl.records import RationaleRecord, Solution
-from genprm_trl.training.sft_data import read_row
+from genprm_trl.stages.file import StageSummary
+from genprm_trl.training.sft.data import read_row
 
 BEFORE, AT, NONE = "disagrees_before_first_error", "disagrees_at_first_error", "no_verdict"
 Y, N = True, False

@@ -11,16 +11,16 @@ import pytest
 from huggingface_hub import DatasetCard
 
 from genprm_trl.cli.recipe import DATA_FILE
+from genprm_trl.data.solutions import load_solutions
 from genprm_trl.errors import DataError
-from genprm_trl.jsonl import write_jsonl
 from genprm_trl.labeling.data_card import BINS, StageReport, Statistics, write_data_card
-from genprm_trl.labeling.export import write_parquet
-from genprm_trl.labeling.stage_file import StageSummary
-from genprm_trl.loading import load_solutions
+from genprm_trl.labeling.parquet import write_parquet
 from genprm_trl.miniature.reasoner import rationale_records
 from genprm_trl.miniature.world import make_solutions
 from genprm_trl.records import RationaleRecord, Solution
-from genprm_trl.training.sft_data import load_conversations, read_row
+from genprm_trl.rows.jsonl import write_jsonl
+from genprm_trl.stages.file import StageSummary
+from genprm_trl.training.sft.data import load_conversations, read_row
 
 RECORDS, COUNTS = rationale_records(make_solutions(40, seed=8), {"full": 1}, mistake_rate=0.15)
 

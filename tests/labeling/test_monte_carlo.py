@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from genprm_trl.data.groups import SolutionGroup, SolutionGroups
 from genprm_trl.errors import ConfigError, DataError
+from genprm_trl.generation.seeding import derive_seed
 from genprm_trl.labeling.early_stopping import ExactStopping, NoStopping, SequentialTest
 from genprm_trl.labeling.monte_carlo import LabelingConfig, RolloutSchedule, label_group
 from genprm_trl.labeling.progress import Difference, Hard, RelativeProgress, first_error, step_labels
 from genprm_trl.labeling.rollout_tree import RolloutTree, prefix_text, state_digest
-from genprm_trl.labeling.solution_groups import SolutionGroup, SolutionGroups
-from genprm_trl.labeling.solver import Solver
 from genprm_trl.records import Solution
-from genprm_trl.seeding import derive_seed
-from tests.labeling.coin_generator import CoinGenerator, rows, solution
+from genprm_trl.solving.solver import Solver
+from tests.helpers.coin_generator import CoinGenerator, rows, solution
 
 SMALL = RolloutSchedule(hard=16, medium=8, easy=4)
 PLAIN = LabelingConfig(stopping=NoStopping(), scope="all", schedule=SMALL)

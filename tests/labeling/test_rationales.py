@@ -15,22 +15,22 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from genprm_trl.chat import ChatFormat
+from genprm_trl.conversation.template import ChatFormat
+from genprm_trl.data.solutions import iter_records
 from genprm_trl.errors import ConfigError, GenPRMError
 from genprm_trl.labeling.consensus import decide
+from genprm_trl.labeling.critiques import SAMPLE_STATUSES, SampledSolution
 from genprm_trl.labeling.rationales import RationaleSettings, Reasoner, opens_thinking
-from genprm_trl.labeling.samples import SAMPLE_STATUSES, SampledSolution
-from genprm_trl.labeling.stage_file import stage_directory
-from genprm_trl.loading import iter_records
 from genprm_trl.miniature.world import make_solutions
 from genprm_trl.records import Solution
 from genprm_trl.sandbox import LocalSandbox
 from genprm_trl.sandbox.base import ExecutionResult
-from tests.labeling.rationale_program import open_reasoner, run, worker
-from tests.scripted_generator import Reply, ScriptedGenerator
-from tests.tiny_models import CHATML_TEMPLATE
+from genprm_trl.stages.file import stage_directory
+from tests.helpers.paths import ROOT
+from tests.helpers.rationale_program import open_reasoner, run, worker
+from tests.helpers.scripted_generator import Reply, ScriptedGenerator
+from tests.helpers.tiny_models import CHATML_TEMPLATE
 
-ROOT = Path(__file__).parents[2]
 SOLUTION = Solution("s1", "What is 2 * 3 + 1?", ["2 * 3 = 6", "6 + 1 = 8"], label=1)
 _PROMPT = "<|im_start|>assistant\n"
 # As those of QwQ-32B and DeepSeek-R1: the generation prompt opens the thinking block.
@@ -176,7 +176,7 @@ def test_any_text_ends_in_a_counted_outcome(texts):
 
 
 def program(output: Path, *words: object) -> int:
-    command = [sys.executable, "-m", "tests.labeling.rationale_program", str(output), *map(str, words)]
+    command = [sys.executable, "-m", "tests.helpers.rationale_program", str(output), *map(str, words)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, cwd=ROOT, capture_output=True, env=environment, check=False).returncode
 
@@ -198,6 +198,7 @@ def test_the_stage_counts_and_says_what_rows_were_made_from(tmp_path):
     assert len(decisions) > 2
 
 
+@pytest.mark.serial
 def test_killed_and_taken_up_it_ends_with_the_same_output(tmp_path):
     reference, output = tmp_path / "reference.jsonl", tmp_path / "killed.jsonl"
     run(str(reference), 24)

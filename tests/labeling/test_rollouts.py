@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from genprm_trl.data.problems import Problem, ProblemStream
 from genprm_trl.errors import ConfigError, DataError
 from genprm_trl.generation.base import GenerationResult
-from genprm_trl.labeling.problems import Problem, ProblemStream
 from genprm_trl.labeling.rollouts import FIRST_STEP, RolloutConfig, normalized_steps, roll_out
-from genprm_trl.labeling.solver import Solver, SolverSettings
-from genprm_trl.labeling.stage import ItemFailed
 from genprm_trl.records import Solution
-from tests.labeling.coin_generator import CoinGenerator
+from genprm_trl.solving.solver import Solver, SolverSettings
+from genprm_trl.stages.run import ItemFailed
+from tests.helpers.coin_generator import CoinGenerator
+from tests.helpers.paths import SAMPLES
 
-DATA = Path(__file__).parents[1] / "data"
+DATA = SAMPLES
 SOURCE = {"policy": "coin", "seed": 0}
 
 

@@ -6,9 +6,9 @@ import pytest
 
 from genprm_trl.generation.base import GenerationResult, SamplingParams
 from genprm_trl.miniature.policy import natural_solutions, policy_rows, sample_solutions, train_policy
-from genprm_trl.miniature.problems import Problem, check_solution, gold_steps
 from genprm_trl.miniature.reasoner import rationale_records
 from genprm_trl.miniature.tokenizer import build_tokenizer
+from genprm_trl.miniature.word_problems import Problem, check_solution, gold_steps
 from genprm_trl.miniature.world import make_problems, seeded
 
 TOKENIZER = build_tokenizer()

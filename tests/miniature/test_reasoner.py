@@ -9,18 +9,18 @@ import pytest
 from genprm_trl.errors import ConfigError, GenPRMError
 from genprm_trl.generation.base import SamplingParams
 from genprm_trl.labeling.consensus import decide
+from genprm_trl.labeling.critiques import SampledSolution
 from genprm_trl.labeling.rationales import Reasoner
-from genprm_trl.labeling.samples import SampledSolution
-from genprm_trl.miniature.errors import ARITHMETIC, STRUCTURAL
 from genprm_trl.miniature.families import FAMILIES
-from genprm_trl.miniature.problems import Problem, read_equation
+from genprm_trl.miniature.planted_errors import ARITHMETIC, STRUCTURAL
 from genprm_trl.miniature.reasoner import REASONER_MODES, judge, judge_in_session, rationale_records
 from genprm_trl.miniature.reasoner_generator import ScriptedReasoner
+from genprm_trl.miniature.word_problems import Problem, read_equation
 from genprm_trl.miniature.world import as_solution, make_problems, make_solutions
 from genprm_trl.protocol import GenPRMProtocol, Mode, parse_rationale
 from genprm_trl.records import Solution
 from genprm_trl.sandbox import LocalSandbox
-from tests.tiny_models import tiny_tokenizer
+from tests.helpers.tiny_models import tiny_tokenizer
 
 SOLUTIONS = make_solutions(300, seed=21, error_share=0.8)
 

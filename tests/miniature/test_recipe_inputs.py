@@ -7,8 +7,8 @@ import json
 import pytest
 
 from genprm_trl.generation import TransformersGenerator
-from genprm_trl.miniature.problems import Problem
 from genprm_trl.miniature.recipe_inputs import make_inputs
+from genprm_trl.miniature.word_problems import Problem
 
 
 @pytest.mark.slow

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genprm_trl.errors import DataError
-from genprm_trl.miniature.errors import ARITHMETIC, ERROR_KINDS, STRUCTURAL, plant_error
 from genprm_trl.miniature.families import FAMILIES
-from genprm_trl.miniature.problems import (
+from genprm_trl.miniature.planted_errors import ARITHMETIC, ERROR_KINDS, STRUCTURAL, plant_error
+from genprm_trl.miniature.word_problems import (
     Equation,
     Problem,
     check_solution,

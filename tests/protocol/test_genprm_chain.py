@@ -11,18 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genprm_trl.protocol import MODES, GenPRMProtocol
-from genprm_trl.protocol.base import (
-    Append,
-    Execute,
-    ExpectCode,
-    Generate,
-    Judge,
-    OpenTurn,
-    Rewind,
-    Score,
-    Written,
-    binary_probability,
-)
+from genprm_trl.protocol.base import Append, Execute, ExpectCode, Generate, Judge, OpenTurn, Rewind, Score, Written
+from genprm_trl.protocol.scoring import binary_probability
 
 SYSTEM = "You are a math teacher. Your task is to review and critique the paragraphs in solution step by step."
 ANALYZE = "<analyze>\nLet's analyze the Paragraph 1 step by step: "

@@ -9,15 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genprm_trl.errors import ConfigError
-from genprm_trl.protocol import (
-    MODES,
-    CodeBlock,
-    GenPRMProtocol,
-    Mode,
-    Rationale,
-    last_code_block,
-    parse_rationale,
-)
+from genprm_trl.protocol import MODES, CodeBlock, GenPRMProtocol, Mode, Rationale, last_code_block, parse_rationale
 from genprm_trl.protocol.genprm import REFINEMENT_PROMPT, read_verdict
 
 # Typed out from the published format, on purpose not built from the module's constants.

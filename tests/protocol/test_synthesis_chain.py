@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from genprm_trl.errors import ConfigError
 from genprm_trl.protocol.base import Append, Execute, ExpectCode, Generate, OpenTurn, Written
-from genprm_trl.protocol.synthesis import parse_synthesis, synthesis_prompt
-from genprm_trl.protocol.synthesis_chain import Critique, SynthesisProtocol
+from genprm_trl.protocol.synthesis import Critique, SynthesisProtocol, parse_synthesis, synthesis_prompt
 
 STOP = "\n```\n"
 

@@ -23,7 +23,7 @@ def local() -> Iterator[Sandbox]:
 def fusion() -> Iterator[Sandbox]:
     if importlib.util.find_spec("sandbox_fusion") is None:
         pytest.skip("needs the extra 'fusion'")
-    from fusion_server import FusionServer
+    from tests.helpers.fusion_server import FusionServer
 
     with FusionServer().running() as server:
         # Its fresh interpreters import their libraries within the block.

@@ -7,6 +7,8 @@ import pytest
 from genprm_trl.sandbox import LocalSandbox
 from genprm_trl.sandbox.guest import cgroup
 
+pytestmark = pytest.mark.serial
+
 
 def machine(root: Path, own: str, handing_on: list[str], version: int = 2) -> Path:
     """Files as the kernel shows them to a process in the group `own`."""

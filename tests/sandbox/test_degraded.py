@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.serial
+
 # A user namespace of its own in which no further namespace of any kind may be made.
 REFUSING = """
 import ctypes, os, sys

@@ -9,11 +9,12 @@ import pytest
 
 pytest.importorskip("sandbox_fusion", reason="needs the extra 'fusion'")
 
-from fusion_server import FusionServer
-
 from genprm_trl.errors import ConfigError
 from genprm_trl.sandbox import FusionSandbox, Limits
 from genprm_trl.sandbox import fusion as module
+from tests.helpers.fusion_server import FusionServer
+
+pytestmark = pytest.mark.serial
 
 FAST = Limits(timeout=1.0, grace=0.5)
 FAULTS = ["429", "500", "502", "503", "hang up", "cut short", "html", "not json", "wrong schema", "a list", "empty"]

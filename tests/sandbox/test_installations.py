@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.helpers.paths import ROOT
+
+pytestmark = pytest.mark.serial
+
 PROGRAM = """
 import asyncio, logging, sys
 from genprm_trl.sandbox import LocalSandbox

@@ -9,6 +9,8 @@ import pytest
 
 from genprm_trl.sandbox import LocalSandbox
 
+pytestmark = pytest.mark.serial
+
 
 def measure(sandbox: LocalSandbox) -> dict[str, int]:
     host = psutil.Process()

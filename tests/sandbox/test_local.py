@@ -13,12 +13,14 @@ from pathlib import Path
 
 import psutil
 import pytest
-from processes import descendants, gone
 
 from genprm_trl.errors import ConfigError
 from genprm_trl.sandbox import Limits, LocalSandbox
 from genprm_trl.sandbox.guest.tidy import remove_tree
 from genprm_trl.sandbox.local import REQUIRED
+from tests.helpers.processes import descendants, gone
+
+pytestmark = pytest.mark.serial
 
 STUBBORN = "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})\nwhile 1: pass"
 SHORT = Limits(timeout=0.3, grace=0.3)

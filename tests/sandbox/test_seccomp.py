@@ -7,6 +7,8 @@ import pytest
 
 from genprm_trl.sandbox.guest import seccomp
 
+pytestmark = pytest.mark.serial
+
 ALLOW, DENY, UNKNOWN, KILL = 0x7FFF0000, 0x50000 | errno.EPERM, 0x50000 | errno.ENOSYS, 0x80000000
 ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 

@@ -8,10 +8,12 @@ import threading
 from collections.abc import Callable
 
 import pytest
-from processes import descendants, gone
 
 from genprm_trl.sandbox import LocalSandbox
 from genprm_trl.sandbox import spares as spares_module
+from tests.helpers.processes import descendants, gone
+
+pytestmark = pytest.mark.serial
 
 
 async def until(condition: Callable[[], bool], seconds: float = 20) -> None:

@@ -7,6 +7,8 @@ import time
 
 import pytest
 
+pytestmark = pytest.mark.serial
+
 HOST = """
 import asyncio, os, signal
 from genprm_trl.sandbox import LocalSandbox

@@ -16,12 +16,14 @@ import uvicorn
 from fastapi import FastAPI, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from genprm_trl.client import ServiceError, VerifierClient
 from genprm_trl.errors import ConfigError, GenPRMError
 from genprm_trl.records import Solution
 from genprm_trl.service import ServiceLimits
-from tests.scripted_generator import Reply
-from tests.service.running import TOKEN, direct, running, solutions, wait_for, yes
+from genprm_trl.verifier.client import ServiceError, VerifierClient
+from tests.helpers.running_service import TOKEN, direct, running, solutions, wait_for, yes
+from tests.helpers.scripted_generator import Reply
+
+pytestmark = pytest.mark.serial
 
 
 def judged(client: VerifierClient, count: int = 5, start: int = 0) -> list[str]:
@@ -288,7 +290,7 @@ def test_a_solution_that_meets_a_defect_again_and_again_is_left_out():
 
 
 def test_a_long_wait_is_said(monkeypatch, caplog):
-    monkeypatch.setattr("genprm_trl.client._QUIET", 0.2)
+    monkeypatch.setattr("genprm_trl.verifier.client._QUIET", 0.2)
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         with pytest.raises(ServiceError, match="stays unavailable"):

@@ -20,14 +20,16 @@ import httpx2
 import pytest
 
 from genprm_trl.cli.main import main
+from genprm_trl.conversation.settings import ModelSettings
 from genprm_trl.errors import GenPRMError
-from genprm_trl.model_settings import ModelSettings
 from genprm_trl.service import ServiceLimits, create_app
-from genprm_trl.service.engine import ObservedGenerator
 from genprm_trl.service.metrics import Metrics
-from tests.scripted_generator import Reply, ScriptedGenerator
-from tests.service.running import TOKEN, direct, lines, rows, running, wait_for, yes
-from tests.tiny_models import tiny_model, tiny_tokenizer
+from genprm_trl.service.observed_generator import ObservedGenerator
+from tests.helpers.running_service import TOKEN, direct, lines, rows, running, wait_for, yes
+from tests.helpers.scripted_generator import Reply, ScriptedGenerator
+from tests.helpers.tiny_models import tiny_model, tiny_tokenizer
+
+pytestmark = pytest.mark.serial
 
 
 def test_not_ready_before_the_model_is_there():

@@ -16,7 +16,9 @@ from genprm_trl.errors import ConfigError
 from genprm_trl.service import ServiceLimits, create_app
 from genprm_trl.service.auth import read_token
 from genprm_trl.service.server import listen
-from tests.service.running import TOKEN, Running, direct, lines, rows, running, wait_for
+from tests.helpers.running_service import TOKEN, Running, direct, lines, rows, running, wait_for
+
+pytestmark = pytest.mark.serial
 
 LIMITS = ServiceLimits(
     max_body_bytes=20_000, max_solutions=5, max_steps=4, max_characters=1000, max_n=3, body_seconds=0.5

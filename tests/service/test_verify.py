@@ -14,11 +14,13 @@ from genprm_trl.protocol import GenPRMProtocol
 from genprm_trl.records import Verdict
 from genprm_trl.sandbox import LocalSandbox
 from genprm_trl.service import ServiceLimits
-from genprm_trl.verifier import GenPRM
-from tests.scripted_generator import Reply, ScriptedGenerator
-from tests.service.running import direct, lines, rows, running, solutions, wait_for
-from tests.test_verifier import checking_script
-from tests.tiny_models import tiny_model, tiny_tokenizer
+from genprm_trl.verifier.genprm import GenPRM
+from tests.helpers.running_service import direct, lines, rows, running, solutions, wait_for
+from tests.helpers.scripted_generator import Reply, ScriptedGenerator
+from tests.helpers.tiny_models import tiny_model, tiny_tokenizer
+from tests.verifier.test_genprm import checking_script
+
+pytestmark = pytest.mark.serial
 
 
 def verdict_of(row: dict) -> dict:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.chromium import open_chromium
-from tests.verdict_report.examples import HOSTILE, make_page, solution_of, verdict
+from tests.helpers.chromium import open_chromium
+from tests.helpers.verdict_examples import HOSTILE, make_page, solution_of, verdict
 
 expect.set_options(timeout=60_000)  # a busy machine is no failure
 

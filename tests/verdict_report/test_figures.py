@@ -6,11 +6,11 @@ import itertools
 
 import pytest
 
-from genprm_trl.chain_metrics import processbench_by_votes
-from genprm_trl.metrics import best_threshold, processbench_scores
+from genprm_trl.metrics.estimates import processbench_by_votes
+from genprm_trl.metrics.processbench import best_threshold, processbench_scores
 from genprm_trl.verdict_report.charts import draw, round_steps
 from genprm_trl.verdict_report.figures import CUT_OFF, NO_LABELS, ONE_CLASS, Judged, measure, wilson_interval
-from tests.verdict_report.examples import verdict
+from tests.helpers.verdict_examples import verdict
 
 # Two chains each; the second solution's error is found by their mean alone, the third is flagged wrongly.
 VERDICTS = [

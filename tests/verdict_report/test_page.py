@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from genprm_trl.cli.main import main
-from genprm_trl.jsonl import write_jsonl
 from genprm_trl.records import Solution, Verdict
-from tests.verdict_report.examples import HOSTILE, judgement, make_page, read_page, solution_of, verdict
+from genprm_trl.rows.jsonl import write_jsonl
+from tests.helpers.verdict_examples import HOSTILE, judgement, make_page, read_page, solution_of, verdict
 
 
 def written(chain: list[dict]) -> list[str]:

@@ -16,8 +16,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from genprm_trl.miniature.widening import widen_heads
-from tests.tiny_models import tiny_model, tiny_tokenizer
+from benchmarks._widening import widen_heads
+from tests.helpers.tiny_models import tiny_model, tiny_tokenizer
 
 collect_ignore_glob = [] if importlib.util.find_spec("vllm") else ["test_*.py"]
 

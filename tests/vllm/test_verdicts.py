@@ -9,18 +9,18 @@ from typing import Any
 import psutil
 import pytest
 
+from benchmarks._widening import widen_heads
 from genprm_trl import GenPRM, GenPRMConfig, GenPRMTrainer
 from genprm_trl.cli.main import main
+from genprm_trl.data.solutions import iter_verdicts
 from genprm_trl.errors import GenPRMError
 from genprm_trl.generation import SamplingParams
-from genprm_trl.jsonl import write_jsonl
-from genprm_trl.loading import iter_verdicts
 from genprm_trl.miniature.models import tiny_causal_lm
 from genprm_trl.miniature.reasoner import rationale_records
 from genprm_trl.miniature.tokenizer import build_tokenizer
-from genprm_trl.miniature.widening import widen_heads
 from genprm_trl.miniature.world import make_solutions
 from genprm_trl.records import Verdict
+from genprm_trl.rows.jsonl import write_jsonl
 from tests.vllm.conftest import ENGINE, vllm_serve
 
 GREEDY = SamplingParams(temperature=0.0)

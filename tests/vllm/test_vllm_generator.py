@@ -15,7 +15,7 @@ import pytest_asyncio
 from genprm_trl.errors import ConfigError
 from genprm_trl.generation import VLLMGenerator
 from genprm_trl.generation.backends import open_generator
-from tests.generation.conformance import GeneratorConformance
+from tests.helpers.conformance import GeneratorConformance
 from tests.vllm.conftest import ENGINE
 
 

@@ -9,8 +9,8 @@ import pytest
 import pytest_asyncio
 
 from genprm_trl.generation import ServerGenerator
-from genprm_trl.generation.completions import Abilities
-from tests.generation.conformance import GeneratorConformance
+from genprm_trl.generation.server.wire import Abilities
+from tests.helpers.conformance import GeneratorConformance
 from tests.vllm.conftest import vllm_serve
 
 

@@ -1,0 +1,171 @@
+"""An asynchronous stream as an ordinary iterator, for scripts and notebooks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import threading
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from typing import Any, TypeVar
+
+Item = TypeVar("Item")
+
+
+def iterate_in_thread(stream: Callable[[], AsyncGenerator[Item, None]], prefetch: int = 256) -> Iterator[Item]:
+    """Runs an asynchronous generator in a thread with an event loop of its own and yields what it yields.
+
+    Works whether or not an event loop runs in the calling thread. When the iterator is closed or an exception passes
+    through it (Ctrl-C included), the stream is cancelled and has finished before this returns.
+
+    Args:
+        stream: Makes the asynchronous generator.
+        prefetch: Items that may wait to be taken before the stream is held back.
+
+    Raises:
+        Whatever the stream raises.
+    """
+    loop = asyncio.new_event_loop()
+    items: queue.SimpleQueue[tuple[Item] | BaseException | None] = queue.SimpleQueue()
+    free = asyncio.Semaphore(prefetch)
+
+    async def produce() -> None:
+        async with contextlib.aclosing(stream()) as produced:
+            async for item in produced:
+                await free.acquire()
+                items.put((item,))
+
+    task = loop.create_task(produce())
+
+    def run() -> None:
+        try:
+            loop.run_until_complete(task)
+            items.put(None)
+        except BaseException as error:
+            items.put(error)
+        finally:
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.close()
+
+    thread = threading.Thread(target=run, name="genprm-stream", daemon=True)
+    thread.start()
+    try:
+        while (entry := items.get()) is not None:
+            if isinstance(entry, BaseException):
+                raise entry
+            _in_loop(loop, free.release)
+            yield entry[0]
+    finally:
+        _in_loop(loop, task.cancel)
+        thread.join()
+
+
+def _in_loop(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:
+    # The loop may have finished and closed in the meantime; then there is nothing left to tell it.
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(call)
+
+
+class FairGate:
+    """Lets `limit` holders in at once, first come first served, from any number of event loops and threads.
+
+    `asyncio.Semaphore` binds itself to the first loop that waits on it; a sandbox is shared by loops of several
+    threads.
+    """
+
+    def __init__(self, limit: int):
+        self._free = limit
+        self._lock = threading.Lock()
+        self._waiting: deque[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = deque()
+
+    async def __aenter__(self) -> None:
+        with self._lock:
+            if self._free > 0 and not self._waiting:
+                self._free -= 1
+                return
+            loop = asyncio.get_running_loop()
+            turn = loop.create_future()
+            entry = (loop, turn)
+            self._waiting.append(entry)
+        try:
+            await turn
+        except BaseException:  # cancelled, or thrown away with its loop
+            with self._lock:
+                waiting = entry in self._waiting
+                if waiting:
+                    self._waiting.remove(entry)
+            if not waiting:
+                self._leave()  # the turn was already ours
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        self._leave()
+
+    def _leave(self) -> None:
+        with self._lock:
+            while self._waiting:
+                loop, turn = self._waiting.popleft()
+                try:
+                    loop.call_soon_threadsafe(_wake, turn)
+                    return
+                except RuntimeError:
+                    continue  # its loop was closed while it waited
+            self._free += 1
+
+
+def _wake(turn: asyncio.Future[None]) -> None:
+    if not turn.done():
+        turn.set_result(None)
+
+
+T = TypeVar("T")
+
+
+class LoopThread:
+    """Runs coroutines in the event loop of a background thread, on behalf of any thread and loop.
+
+    HTTP connections and vLLM's engine belong to the loop that they were made in, while generators serve callers in
+    several loops one after the other, and at the same time.
+
+    Args:
+        name: Of the thread.
+    """
+
+    def __init__(self, name: str):
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_forever()
+
+    async def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Awaits a coroutine that runs in the thread. Cancelling the caller cancels it."""
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self.loop))
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Blocks until a coroutine that runs in the thread is done. Not to be called from the thread itself."""
+        future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()  # after Ctrl-C; of no effect if it was the coroutine that failed
+            raise
+
+    def close(self) -> None:
+        """Cancels what still runs, waits for it, and ends the thread. May be called again."""
+        if self.loop.is_closed():
+            return
+        self.run(self._cancel_all())
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+        self.loop.close()
+
+    async def _cancel_all(self) -> None:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.loop.shutdown_asyncgens()

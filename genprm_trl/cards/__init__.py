@@ -1,0 +1,1 @@
+"""Model cards: their text, tables and plots."""

@@ -1,0 +1,281 @@
+"""Model cards: what was trained, on what, with which measured scores."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from genprm_trl.errors import ConfigError
+from genprm_trl.version import __version__
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
+
+
+_CITATION = """\
+@article{zhao2025genprm,
+    title   = {GenPRM: Scaling Test-Time Compute of Process Reward Models via Generative Reasoning},
+    author  = {Jian Zhao and Runze Liu and Kaiyan Zhang and Zhimu Zhou and Junqi Gao and Dong Li and Jiafei Lyu and
+               Zhouyi Qian and Biqing Qi and Xiu Li and Bowen Zhou},
+    journal = {arXiv preprint arXiv:2504.00891},
+    year    = {2025}
+}"""
+
+
+_BODY = """\
+---
+{{ card_data }}
+---
+
+# {{ name }}
+
+A generative process reward model (GenPRM). It judges a mathematical solution step by step: it writes an analysis and \
+Python that checks the step, reads what the code printed, and answers Yes or No; the reward of a step is P(Yes).
+{{ description }}
+
+## Use
+
+```python
+{{ usage }}
+```
+
+The verifier **runs Python that the model writes**. `genprm_trl` does so in its sandbox, in processes of their own \
+with limits and without a network; `genprm doctor` says which protections hold on a machine. Read the project's notes \
+on what they protect from before you point it at models or problems that you do not trust.
+
+## Measured
+
+{{ results }}
+
+## Training data
+
+{{ data }}
+
+## Trained with
+
+{{ training }}
+{{ arguments }}
+
+## Citation
+
+```bibtex
+{{ citation }}
+```
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredScore:
+    """A number for a card.
+
+    Attributes:
+        dataset: What was judged.
+        metric: Name of the score.
+        value: Its value in per cent.
+        setting: How it was measured, such as `full, Maj@8`.
+        hub_id: The data set's id on the Hub, or a word for where else it is from.
+        split: Of a data set on the Hub.
+        stderr: The value's standard error, if it is known.
+    """
+
+    dataset: str
+    metric: str
+    value: float
+    setting: str
+    hub_id: str = "genprm-trl"
+    split: str | None = None
+    stderr: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CardContent:
+    """What goes into a model card.
+
+    Attributes:
+        name: The model's name.
+        description: One or more sentences on what this very model is.
+        scores: Measured numbers; they become the card's table and its `model-index`.
+        training: Facts of the training, shown as a table.
+        data: Facts of the data it was trained on, shown as a table.
+        recipe: How the data were made, as Markdown.
+        arguments: The trainer's options that are not what they are by default, as JSON values.
+        base_model: Hub id of the model that training started from; None if it started from random weights.
+        datasets: Hub ids of the data sets used.
+        tags: Tags besides the usual ones.
+        model_id: What users load the model by; its directory if None.
+    """
+
+    name: str
+    description: str
+    scores: Sequence[MeasuredScore]
+    training: Mapping[str, Any]
+    data: Mapping[str, Any] = field(default_factory=dict)
+    recipe: str = ""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    base_model: str | None = None
+    datasets: Sequence[str] = field(default_factory=tuple)
+    tags: Sequence[str] = ()
+    model_id: str | None = None
+
+
+def usage_snippet(model: str) -> str:
+    """Python that loads the model and judges a solution."""
+    return (
+        "from genprm_trl import GenPRM\n"
+        "from genprm_trl.records import Solution\n\n"
+        f'with GenPRM.from_pretrained("{model}", n=8) as prm:\n'
+        '    solution = Solution("1", "What is 2 * 3 + 1?", ["2 * 3 = 6", "6 + 1 = 8"])\n'
+        "    [verdict] = prm.verify_all([solution])\n"
+        "print(verdict.rewards, verdict.prediction)"
+    )
+
+
+def write_model_card(model_dir: str | Path, content: CardContent) -> Path:
+    """Writes `README.md` into a model directory.
+
+    Returns:
+        The card's path.
+    """
+    from huggingface_hub import ModelCard, ModelCardData
+
+    card_data = ModelCardData(
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        tags=list(dict.fromkeys(["genprm-trl", "genprm", "process-reward-model", "trl", "sft", *content.tags])),
+        base_model=content.base_model,
+        datasets=list(content.datasets) or None,
+        model_name=content.name,
+        eval_results=[_eval_result(score) for score in content.scores] or None,
+    )
+    card = ModelCard.from_template(
+        card_data,
+        template_str=_BODY,
+        name=content.name,
+        description=content.description,
+        usage=usage_snippet(content.model_id or str(model_dir)),
+        results=_table(content.scores) if content.scores else "Nothing yet.",
+        data="\n".join(filter(None, [facts_table(content.data) if content.data else "", content.recipe]))
+        or "Not told.",
+        training=facts_table({**content.training, **framework_versions()}),
+        arguments=arguments_block(content.arguments),
+        citation=_CITATION,
+    )
+    path = Path(model_dir) / "README.md"
+    card.save(path)
+    return path
+
+
+def facts_table(facts: Mapping[str, Any]) -> str:
+    """Names and values as a Markdown table."""
+    from genprm_trl.cards.tables import markdown_table
+
+    return markdown_table(["", "value"], [[name, str(value)] for name, value in facts.items()])
+
+
+def arguments_block(arguments: Mapping[str, Any]) -> str:
+    """A trainer's options as a folded block of JSON; empty if there are none."""
+    if not arguments:
+        return ""
+    text = json.dumps(dict(arguments), indent=2, sort_keys=True, default=str)
+    summary = "<summary>Options that are not the trainer's defaults</summary>"
+    return f"\n<details>\n{summary}\n\n```json\n{text}\n```\n\n</details>"
+
+
+def framework_versions() -> dict[str, str]:
+    """The versions of this package and of those that it trains with."""
+    versions = {"genprm-trl": __version__}
+    for name in ("trl", "transformers", "accelerate", "peft", "torch", "datasets"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions | {"Python": platform.python_version()}
+
+
+_BEGIN, _END = "<!-- measured with lm_eval -->", "<!-- /measured with lm_eval -->"
+
+
+def add_scores(model_dir: str | Path, scores: Sequence[MeasuredScore]) -> Path:
+    """Puts scores into the card of a model directory: its table and its `model-index`. Makes a card if there is none.
+
+    Scores of the same data, setting and metric take the place of earlier ones; everything else stays.
+
+    Returns:
+        The card's path.
+
+    Raises:
+        ConfigError: The card that is there cannot be read.
+    """
+    from huggingface_hub import ModelCard, ModelCardData
+
+    path = Path(model_dir) / "README.md"
+    if path.exists():
+        try:
+            card = ModelCard.load(path)
+        except Exception as error:  # whatever a broken header makes of YAML and the Hub's checks
+            raise ConfigError(f"{path} cannot be read as a model card: {error}") from error
+    else:
+        data = ModelCardData(library_name="transformers", model_name=Path(model_dir).resolve().name)
+        card = ModelCard(f"---\n{data.to_yaml()}\n---\n\n# {data.model_name}\n")
+    card.data.model_name = card.data.model_name or Path(model_dir).resolve().name
+    new = [_eval_result(score) for score in scores]
+    replaced = {(result.dataset_name, result.metric_name) for result in new}
+    kept = [old for old in card.data.eval_results or [] if (old.dataset_name, old.metric_name) not in replaced]
+    card.data.eval_results = [*kept, *new]
+    before, _, rest = card.text.partition(_BEGIN)
+    earlier, _, after = rest.partition(_END)
+    names = {(score.dataset, score.setting, score.metric) for score in scores}
+    rows = [row for row in _table_rows(earlier) if tuple(row[:3]) not in names]
+    block = f"{_BEGIN}\n{_table(scores, rows)}{_END}"
+    if rest:
+        card.text = f"{before}{block}{after}"
+    elif "\n## Measured\n" in before:
+        head, tail = before.split("\n## Measured\n", 1)
+        card.text = f"{head}\n## Measured\n\n{block}\n{tail}"
+    else:
+        card.text = f"{before.rstrip()}\n\n## Measured\n\n{block}\n"
+    card.save(path)
+    return path
+
+
+def _eval_result(score: MeasuredScore) -> EvalResult:
+    from huggingface_hub import EvalResult
+
+    return EvalResult(
+        task_type="text-generation",
+        task_name="Step verification",
+        dataset_type=score.hub_id,
+        dataset_name=score.dataset,
+        # The Hub's library puts results under one heading by type, configuration and split, not by name.
+        dataset_config=score.dataset if score.split is None else None,
+        dataset_split=score.split,
+        metric_type=score.metric.casefold().replace(" ", "_"),
+        metric_name=f"{score.metric} ({score.setting})",
+        metric_value=round(score.value, 2),
+    )
+
+
+def _table(scores: Sequence[MeasuredScore], rows: Sequence[Sequence[str]] = ()) -> str:
+    """A table of scores after rows that are there already."""
+    from genprm_trl.cards.tables import markdown_table
+
+    new = [
+        [
+            score.dataset,
+            score.setting,
+            score.metric,
+            f"{score.value:.1f}" + (f" ± {score.stderr:.1f}" if score.stderr is not None else ""),
+        ]
+        for score in scores
+    ]
+    return markdown_table(["data", "setting", "score", "value"], [*rows, *new])
+
+
+def _table_rows(table: str) -> list[list[str]]:
+    """The rows of a table that `_table` made."""
+    lines = [line for line in table.splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines[2:]]

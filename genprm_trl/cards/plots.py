@@ -1,0 +1,111 @@
+"""Pictures of what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+# Okabe and Ito's colours, told apart with any colour vision; markers tell them apart in grey, too.
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_MARKERS = ("o", "s", "^", "D", "v", "P")
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A score against the number of sampled rationales.
+
+    Attributes:
+        scores: N to score (per cent).
+        interval: N to the bounds of the score's interval; may be empty.
+    """
+
+    scores: Mapping[int, float]
+    interval: Mapping[int, tuple[float, float]]
+
+
+def plot_score_by_n(
+    path: str | Path,
+    curves: Mapping[str, Curve],
+    levels: Mapping[str, float] | None = None,
+    *,
+    title: str = "",
+    ylabel: str = "ProcessBench F1 (%)",
+    xlabel: str = "rationales sampled a solution, N",
+) -> Path:
+    """Draws scores against N, sampled rationales averaged, and saves a PNG.
+
+    Args:
+        path: Where the picture goes.
+        curves: Name to curve.
+        levels: Name to a score that does not depend on N, drawn as a horizontal line.
+        title: Heading of the picture.
+        ylabel: What the scores are.
+        xlabel: What N is.
+    """
+    # The object interface: pyplot would take hold of a display and of global state.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.2, 4.4), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for number, (name, curve) in enumerate(curves.items()):
+        ns = sorted(curve.scores)
+        color, marker = _COLORS[number % len(_COLORS)], _MARKERS[number % len(_MARKERS)]
+        axes.plot(ns, [curve.scores[n] for n in ns], marker=marker, color=color, label=name)
+        with_interval = [n for n in ns if n in curve.interval]
+        low, high = ([curve.interval[n][bound] for n in with_interval] for bound in (0, 1))
+        axes.fill_between(with_interval, low, high, color=color, alpha=0.12, linewidth=0)
+    for number, (name, level) in enumerate((levels or {}).items()):
+        axes.axhline(level, linestyle=("--", ":", "-.")[number % 3], color="0.35", label=name)
+    all_ns = sorted({n for curve in curves.values() for n in curve.scores})
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(all_ns, [str(n) for n in all_ns])
+    axes.minorticks_off()
+    axes.set_ylim(-2, 102)  # a level of 0 or 100 is to be seen, too
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    axes.set_title(title)
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.01, 1.0))
+    figure.savefig(path)
+    return Path(path)
+
+
+def plot_bars(
+    path: str | Path,
+    names: Sequence[str],
+    values: Sequence[float],
+    *,
+    xlabel: str = "",
+    ylabel: str = "",
+    horizontal: bool = False,
+) -> Path:
+    """Draws a bar for each name, in order, and saves a PNG. Horizontal bars, for long names, go from top to bottom."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    height = max(2.0, 0.4 * len(names) + 1.0) if horizontal else 3.2
+    figure = Figure(figsize=(7.2, height), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    places = range(len(names))
+    if horizontal:
+        bars = axes.barh(places, values, color=_COLORS[0])
+        axes.set_yticks(places, names)
+        axes.invert_yaxis()
+        axes.set_xlabel(ylabel)
+        axes.bar_label(bars, fmt="{:,g}", padding=3, fontsize=8)
+        axes.margins(x=0.12)
+    else:
+        axes.bar(places, values, color=_COLORS[0])
+        step = -(-len(names) // 12)  # not more names than can be told apart
+        axes.set_xticks(places[::step], names[::step])
+        axes.set_xlabel(xlabel)
+        axes.set_ylabel(ylabel)
+    axes.grid(axis="x" if horizontal else "y", alpha=0.25)
+    axes.set_axisbelow(True)
+    # No date and no version in the file, so that equal numbers make equal pictures.
+    figure.savefig(path, metadata={"Software": None})
+    return Path(path)

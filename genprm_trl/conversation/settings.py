@@ -1,0 +1,94 @@
+"""The conversation settings that a model was trained with, kept next to its weights for the verifier."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import get_args
+
+from genprm_trl.conversation.template import TurnOpening
+from genprm_trl.errors import ConfigError
+from genprm_trl.protocol.genprm import MODES, FirstTurn
+
+SETTINGS_FILE = "genprm.json"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSettings:
+    """What training and inference must agree on besides the chat template, which the tokenizer keeps.
+
+    Attributes:
+        turn_opening: How an assistant's turn opens; see `chat.ChatFormat`.
+        first_turn: Form of the first user turn; see `protocol.GenPRMProtocol`.
+        modes: Names of the modes that the model was trained in (`protocol.MODES`), the main one first.
+
+    Raises:
+        ConfigError: for an unknown value, listing the known ones.
+    """
+
+    turn_opening: TurnOpening = "generation_prompt"
+    first_turn: FirstTurn = "evaluation"
+    modes: tuple[str, ...] = ("full",)
+
+    def __post_init__(self) -> None:
+        for name, kinds in (("turn_opening", get_args(TurnOpening)), ("first_turn", get_args(FirstTurn))):
+            if getattr(self, name) not in kinds:
+                raise ConfigError(f"unknown {name} {getattr(self, name)!r}; choose {' or '.join(kinds)}")
+        if not self.modes:
+            raise ConfigError("modes must name at least one mode")
+        for mode in self.modes:
+            if mode not in MODES:
+                raise ConfigError(f"unknown mode {mode!r}; choose one of {', '.join(MODES)}")
+
+    @property
+    def default_mode(self) -> str:
+        """The mode to verify in unless another is asked for."""
+        return self.modes[0]
+
+    def save(self, model_dir: str | os.PathLike[str]) -> None:
+        """Writes `genprm.json` into a model directory."""
+        text = json.dumps(asdict(self), indent=2)
+        Path(model_dir, SETTINGS_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def load_settings(model: str | os.PathLike[str]) -> ModelSettings | None:
+    """Reads the settings that a model was saved with.
+
+    Args:
+        model: A model directory, or the Hub id of a model.
+
+    Returns:
+        The settings; None if the model has none, as those that were trained elsewhere.
+
+    Raises:
+        ConfigError: if there is a settings file that cannot be used.
+    """
+    path = Path(model, SETTINGS_FILE)
+    if not path.is_file():
+        if Path(model).is_dir():
+            return None
+        from transformers.utils import cached_file
+
+        found = cached_file(
+            os.fspath(model),
+            SETTINGS_FILE,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+            _raise_exceptions_for_gated_repo=False,
+        )
+        if found is None:
+            return None
+        path = Path(found)
+    try:
+        # Keys that a later version may add are passed over.
+        values = {key: value for key, value in json.loads(path.read_bytes()).items() if key in _FIELDS}
+        if "modes" in values:
+            values["modes"] = tuple(values["modes"])
+        return ModelSettings(**values)
+    except (OSError, ValueError, TypeError, AttributeError, ConfigError) as error:
+        raise ConfigError(f"{path}: not the settings of a GenPRM: {error}") from error
+
+
+_FIELDS = frozenset(ModelSettings.__dataclass_fields__)

@@ -1,0 +1,289 @@
+"""Token ids of a verification conversation, through the model's own chat template.
+
+Training and inference build their token ids with the same class, `Conversation`, so that a model is asked in exactly
+the tokens it was trained on. Text is put together segment by segment: what the template, the protocol or the
+interpreter adds is encoded where it is added, what the model wrote keeps the token ids it was written in. A prompt
+extends the one before it, which is what prefix caches need: through the whole conversation with the turn opening
+`generation_prompt`, within a turn with `as_published`, which renders a turn anew once it is history.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from genprm_trl.conversation.encoding import PlainEncoder
+from genprm_trl.errors import ConfigError
+
+TurnOpening = Literal["generation_prompt", "as_published"]
+
+# Stands for an assistant's turn while the template is rendered. Private-use characters: no template touches them.
+_PLACEHOLDER = "\ue0f0turn\ue0f1"
+# Contents that show what a template does with a message.
+_PROBE, _OTHER_PROBE = "\ue0f2", "\ue0f3"
+ANY_ASSISTANT = {"role": "assistant", "content": ""}
+# Such as a template might escape, count or look for.
+_VERBATIM_PROBES = (
+    "7",
+    "Step 1: 2 * 3 = 6.\n\nSo <b>x</b> & 'y' is \"{{ z }}\", {% if %} \\boxed{6} # not.",
+    "/no_think",
+    "<think>\n\n</think>\n\nYes",
+)
+_ANY_TURN = ({"role": "user", "content": "x"}, ANY_ASSISTANT)
+# Breaks a control token's string in text that is not ours; invisible, and no tokenizer has a token across it.
+_BREAK = "\u200b"
+# Text that others are encoded behind, to see how they are encoded in the middle of a text.
+_ANCHORS = ("\n", ".", "x")
+_INCOMPLETE_HISTORY = (
+    "the chat template does not keep every turn of the history, which a conversation with one turn a step needs; "
+    "give another with the option chat_template"
+)
+# Texts below this many characters are kept in large caches.
+_SHORT = 500
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class ChatFormat:
+    """A tokenizer's chat template, ready for verification conversations.
+
+    Args:
+        tokenizer: A `transformers.PreTrainedTokenizerBase`.
+        turn_opening: How an assistant's turn opens. `generation_prompt`: with the template's generation prompt, kept
+            in the history as it was; for models trained here. `as_published`: without it and with a trailing
+            end-of-text token stripped, so that the forced prefix follows the user's text at once, while earlier turns
+            carry the template's own marker; the released GenPRM checkpoints were measured so (the code published with
+            arXiv 2504.00891).
+        chat_template: A Jinja template to use in place of the tokenizer's own.
+
+    Raises:
+        ConfigError: if there is no chat template, or it cannot hold a conversation of several turns.
+    """
+
+    def __init__(
+        self, tokenizer: Any, turn_opening: TurnOpening = "generation_prompt", chat_template: str | None = None
+    ):
+        if turn_opening not in ("generation_prompt", "as_published"):
+            raise ConfigError(f"unknown turn_opening {turn_opening!r}; choose generation_prompt or as_published")
+        if chat_template is None and not getattr(tokenizer, "chat_template", None):
+            name = getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__
+            raise ConfigError(
+                f"the tokenizer '{name}' has no chat template; give one with the option chat_template "
+                "(on the command line: --chat_template_path FILE.jinja)"
+            )
+        self.tokenizer = tokenizer
+        self.turn_opening: TurnOpening = turn_opening
+        self._template = chat_template
+        self._plain_encode = PlainEncoder(tokenizer)
+        control = self._control_tokens()
+        control_ids = {*tokenizer.all_special_ids, *tokenizer.convert_tokens_to_ids(control)}
+        self._control_ids = frozenset(control_ids - {tokenizer.unk_token_id})
+        # Finds every character at which one of them starts, overlapping ones, too. Most characters are passed over by
+        # the first look-ahead, since a vocabulary may have hundreds of control tokens.
+        strings = [_PLACEHOLDER, *control]
+        self._control_firsts = sorted({string[0] for string in strings})
+        first = "".join(map(re.escape, self._control_firsts))
+        self._control_start = re.compile(f"(?=[{first}])(?={'|'.join(map(re.escape, strings))})(.)", re.DOTALL)
+        bos = tokenizer.bos_token_id
+        self._adds_bos = bos is not None and tokenizer.encode("x", add_special_tokens=True)[:1] == [bos]
+        # Encoders of the SentencePiece family put a space before each text they are given, so that text in the middle
+        # of others has to be encoded behind an anchor.
+        adds_space = tokenizer.decode(self._plain_encode("x") + self._plain_encode("x")) != "xx"
+        self._anchors = [(anchor, self._plain_encode(anchor)) for anchor in _ANCHORS if adds_space]
+        # Forced texts recur endlessly, and the chains of a solution open with the same texts: bounded caches spare
+        # rendering and encoding them anew in every step and chain.
+        self._encode_short = functools.lru_cache(maxsize=4096)(self._encode)
+        self._encode_long = functools.lru_cache(maxsize=256)(self._encode)
+        self._encode_first = functools.lru_cache(maxsize=256)(self._encode_start)
+        self._neutralize_short = functools.lru_cache(maxsize=4096)(self._neutralize)
+        self._render_known = functools.lru_cache(maxsize=512)(self._render)
+        self._around_known = functools.lru_cache(maxsize=64)(self._around)
+        self._system_role = self._supports_system_role()
+        self._check_history()
+        self._opens_alike = self._each_turn_opens_alike()
+        self._inserts_verbatim = self._shows_verbatim()
+
+    def _control_tokens(self) -> list[str]:
+        """Strings of the tokens that text of others must not bring in: special ones, and those the template writes.
+
+        A turn's markers are not always special tokens (DeepSeek-R1-Distill's `<｜User｜>` is not one).
+        """
+        template = self._template if self._template is not None else str(self.tokenizer.chat_template)
+        tokens = {str(token) for token in self.tokenizer.all_special_tokens}
+        for token in self.tokenizer.added_tokens_decoder.values():
+            if token.special or (token.content in template and not token.content.isalnum()):
+                tokens.add(token.content)
+        # A single character, for instance a line break used as end-of-text, cannot be broken and is left alone.
+        return sorted(token for token in tokens if len(token.strip()) > 1)
+
+    def _encode(self, text: str) -> tuple[int, ...]:
+        for anchor, anchor_ids in self._anchors:
+            ids = self._plain_encode(anchor + text)
+            if ids[: len(anchor_ids)] == anchor_ids:  # otherwise the text's start was merged with this anchor
+                return tuple(ids[len(anchor_ids) :])
+        return tuple(self._plain_encode(text))
+
+    def encode(self, text: str) -> list[int]:
+        """Encodes text that continues other text: no special tokens are added."""
+        return list(self._encode_short(text) if len(text) < _SHORT else self._encode_long(text))
+
+    def encode_start(self, text: str) -> list[int]:
+        """Encodes the start of a conversation: begin-of-text exactly once if the tokenizer would add it by itself."""
+        return list(self._encode_first(text))
+
+    def _encode_start(self, text: str) -> tuple[int, ...]:
+        ids = self._plain_encode(text)
+        bos = self.tokenizer.bos_token_id
+        return (bos, *ids) if self._adds_bos and ids[:1] != [bos] else tuple(ids)
+
+    def neutralize(self, text: str) -> str:
+        """Makes text of others safe to encode.
+
+        Every control token's string is broken, so that a step or a program's output cannot end its turn; half
+        characters (lone surrogates), which no tokenizer takes, become U+FFFD.
+        """
+        return self._neutralize_short(text) if len(text) < _SHORT else self._neutralize(text)
+
+    def _neutralize(self, text: str) -> str:
+        if not text.isascii():
+            text = _SURROGATE.sub("\ufffd", text)
+        if not any(first in text for first in self._control_firsts):
+            return text
+        return self._control_start.sub(rf"\1{_BREAK}", text)
+
+    def closing_length(self, ids: Sequence[int]) -> int:
+        """How many of the ids that follow an assistant's text end its turn: up to the first control token.
+
+        0 if other text comes first: then the template has no token that ends a turn.
+        """
+        first = next((place for place, token in enumerate(ids) if token in self._control_ids), None)
+        if first is None or (first and self.tokenizer.decode(ids[:first]).strip()):
+            return 0
+        return first + 1
+
+    def _apply(self, messages: Sequence[dict[str, str]], add_generation_prompt: bool) -> str:
+        return self.tokenizer.apply_chat_template(
+            list(messages),
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
+            **({"chat_template": self._template} if self._template is not None else {}),
+        )
+
+    def _supports_system_role(self) -> bool:
+        user = {"role": "user", "content": "x"}
+        try:
+            # The marker must come through: some templates refuse a system message, some drop it.
+            return _PROBE in self._apply([{"role": "system", "content": _PROBE}, user], True)
+        except Exception as refusal:
+            try:
+                self._apply([user], True)
+            except Exception as error:
+                raise ConfigError(f"the chat template cannot render a user message: {error}") from refusal
+            return False
+
+    def _check_history(self) -> None:
+        first, second = {"role": "user", "content": _PROBE}, {"role": "user", "content": _OTHER_PROBE}
+        pieces = self.render([first, {"role": "assistant"}, second], open_turn=True)
+        if _PROBE not in pieces[0] or _OTHER_PROBE not in pieces[1]:
+            raise ConfigError(_INCOMPLETE_HISTORY)
+
+    def _each_turn_opens_alike(self) -> bool:
+        """Whether what leads up to a turn of the assistant, but for the first, is that of the user's message alone.
+
+        So it is in most templates, and a conversation takes time to render that grows with its length instead of its
+        square. Others count turns, or put the system's message before the last one of the user.
+        """
+        turns = [{"role": "user", "content": _OTHER_PROBE}, ANY_ASSISTANT]
+        last = {"role": "user", "content": _PROBE}
+        try:
+            whole = self.render([{"role": "system", "content": _OTHER_PROBE}, *turns, *turns, last], open_turn=True)
+        except ConfigError:
+            return False
+        return whole[-1] == self.render([*_ANY_TURN, last], open_turn=True)[-1]
+
+    def opening(self, messages: Sequence[dict[str, str]]) -> str:
+        """The template's text from the end of the assistant's turn before, if any, to the start of the next one.
+
+        Args:
+            messages: As in `render`.
+        """
+        if self._opens_alike and [message["role"] for message in messages[-2:]] == ["assistant", "user"]:
+            messages = [*_ANY_TURN, messages[-1]]
+        *earlier, last = messages
+        if self._inserts_verbatim and last["role"] == "user" and _is_plain(last["content"]):
+            before, after = self._around_known(_key(earlier))
+            return f"{before}{last['content']}{after}"
+        return self.render(messages, open_turn=True)[-1]
+
+    def _around(self, earlier: tuple[tuple[str, str], ...]) -> tuple[str, str]:
+        """What `opening` puts before and after the content of a user's message that follows others."""
+        before, after = self._render((*earlier, ("user", _PROBE)), True)[-1].split(_PROBE)
+        return before, after
+
+    def _shows_verbatim(self) -> bool:
+        """Whether the template puts a user's message into its text as it stands, whatever it says.
+
+        Nearly all do, and rendering takes longer than all else that a step costs here.
+        """
+        openings: tuple[Sequence[dict[str, str]], ...] = (
+            (),
+            ({"role": "system", "content": _OTHER_PROBE},),
+            _ANY_TURN,
+        )
+        try:
+            for earlier in openings:
+                before, after = self._around(_key(earlier))
+                for content in _VERBATIM_PROBES:
+                    rendered = self.render([*earlier, {"role": "user", "content": content}], open_turn=True)[-1]
+                    if rendered != before + content + after:
+                        return False
+        except (ConfigError, ValueError):  # it refuses such a conversation, or shows the message twice
+            return False
+        return True
+
+    def render(self, messages: Sequence[dict[str, str]], *, open_turn: bool) -> list[str]:
+        """Renders the conversation and splits it where the assistant's turns stand.
+
+        Args:
+            messages: Messages with contents that went through `neutralize`; an assistant's content is ignored.
+            open_turn: Whether an assistant's turn is to follow. Otherwise the last message is the assistant's.
+
+        Returns:
+            The template's text around the assistant's turns: one string more than there are such turns.
+        """
+        return list(self._render_known(_key(messages), open_turn))
+
+    def _render(self, messages: Sequence[tuple[str, str]], open_turn: bool) -> list[str]:
+        prepared = [{"role": role, "content": content} for role, content in messages]
+        if prepared and prepared[0]["role"] == "system" and not self._system_role:
+            system = prepared.pop(0)["content"]
+            prepared[0] = {"role": "user", "content": f"{system}\n\n{prepared[0]['content']}"}
+        generation_prompt = open_turn and self.turn_opening == "generation_prompt"
+        try:
+            text = self._apply(prepared, generation_prompt)
+        except Exception as error:
+            raise ConfigError(f"the chat template cannot render the conversation: {error}") from error
+        if open_turn and self.turn_opening == "as_published":
+            end = self.tokenizer.eos_token
+            if end:
+                text = text.removesuffix("\n") if text.endswith(end + "\n") else text
+                text = text.removesuffix(end)
+        pieces = text.split(_PLACEHOLDER)
+        expected = sum(message["role"] == "assistant" for message in prepared) + 1
+        if len(pieces) != expected:
+            raise ConfigError(_INCOMPLETE_HISTORY)
+        return pieces
+
+
+def _key(messages: Sequence[dict[str, str]]) -> tuple[tuple[str, str], ...]:
+    """The messages as a key of caches; what an assistant has said is not in it."""
+    return tuple(
+        (message["role"], _PLACEHOLDER if message["role"] == "assistant" else message["content"])
+        for message in messages
+    )
+
+
+def _is_plain(content: str) -> bool:
+    """Whether no template would trim the text, or do without it."""
+    return bool(content) and not (content[0].isspace() or content[-1].isspace())

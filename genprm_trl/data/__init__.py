@@ -1,0 +1,1 @@
+"""Files in, records out: sources, row formats, solutions, problems, groups of solutions."""

@@ -1,0 +1,184 @@
+"""Pools of candidates for Best-of-N: several solutions of each problem, which are right, and which vote alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from genprm_trl.data.formats import convert_row
+from genprm_trl.data.sources import iter_rows
+from genprm_trl.data.steps import join_steps, split_steps
+from genprm_trl.errors import ConfigError, DataError
+from genprm_trl.grading.comparison import answers_match
+from genprm_trl.grading.extract import extract_answer
+from genprm_trl.records import Solution
+from genprm_trl.rows.fields import as_answer, as_filled_text, as_list, as_optional_bool, as_steps
+
+
+@dataclass
+class Pool:
+    """The candidates of one problem.
+
+    Attributes:
+        id: Unique within the data.
+        problem: The problem's text.
+        answer: The reference answer; None where unknown.
+        ids: Of the candidates.
+        steps: Of each candidate. Shape (M, steps).
+        correct: Whether each candidate's final answer is right; empty where that is not known of each. Shape (M,).
+        votes: The number of each candidate's answer, equal for equivalent ones; None: no answer. Shape (M,).
+    """
+
+    id: str
+    problem: str
+    answer: str | None
+    ids: list[str] = field(default_factory=list)
+    steps: list[list[str]] = field(default_factory=list)
+    correct: list[bool] = field(default_factory=list)
+    votes: list[int | None] = field(default_factory=list)
+
+    @property
+    def texts(self) -> list[str]:
+        """The candidates, a line a step."""
+        return [join_steps(steps, "\n") for steps in self.steps]
+
+    def solutions(self) -> list[Solution]:
+        """The candidates as solutions to judge."""
+        correct: Sequence[bool | None] = self.correct or [None] * len(self.ids)
+        return [
+            Solution(id, self.problem, steps, self.answer, right, extra={"problem_id": self.id})
+            for id, steps, right in zip(self.ids, self.steps, correct, strict=True)
+        ]
+
+
+def read_pools(
+    source: Any, *, split: str | None = None, limit: int | None = None, need_answers: bool = True
+) -> list[Pool]:
+    """Reads pools and grades their candidates.
+
+    Rows have `problem` (or `question`), `answer` and `candidates`: a list of texts, or of objects with `steps` or
+    `text` and, if it is known, `final_answer_correct`. Rows of solutions do as well, in any format that `loading`
+    knows and with several of each problem: GSM8K's model solutions, for instance.
+
+    Args:
+        source, split: As for `loading.load_solutions`.
+        limit: Take the first so many problems alone.
+        need_answers: Refuse a row without the reference answer. Otherwise such candidates vote, and whether they are
+            right is known only where the row says it.
+
+    Returns:
+        The pools in order, at least one.
+
+    Raises:
+        DataError: The file cannot be read or a row is unusable; names file, row and field.
+        ConfigError: `limit` is below 1.
+    """
+    if limit is not None and limit < 1:
+        raise ConfigError(f"limit must be at least 1, not {limit}")
+    name, rows = iter_rows(source, split=split)
+    pools: dict[str, Pool] = {}
+    graded: dict[str, list[bool | None]] = {}
+    row_of: dict[str, int] = {}
+    for number, row in rows:
+        try:
+            if isinstance(row, DataError):
+                raise row
+            for solution in _solutions(row, f"{Path(name).stem}-{number}"):
+                if solution.answer is None and need_answers:
+                    raise DataError("is missing: candidates are held against it", field="answer")
+                if solution.problem not in pools and len(pools) == limit:
+                    continue  # a later row may hold more candidates of a problem that is taken
+                pool = pools.setdefault(
+                    solution.problem,
+                    Pool(str(solution.extra.get("problem_id", solution.id)), solution.problem, solution.answer),
+                )
+                if pool.answer != solution.answer:
+                    raise DataError(f"is {solution.answer!r}, and an earlier row has {pool.answer!r}", field="answer")
+                if (earlier := row_of.setdefault(solution.id, number)) != number or solution.id in pool.ids:
+                    raise DataError(f"{solution.id!r} is the id of a candidate of row {earlier} already", field="id")
+                pool.ids.append(solution.id)
+                pool.steps.append(solution.steps)
+                graded.setdefault(solution.problem, []).append(solution.final_answer_correct)
+        except DataError as error:
+            raise DataError(error.message, file=name, row=error.row or number, field=error.field) from None
+    if not pools:
+        raise DataError("has no usable row", file=name)
+    for problem, pool in pools.items():
+        known = graded[problem]
+        if pool.answer is not None:
+            pool.correct, pool.votes = grade_pool(pool.texts, pool.answer, known)
+        else:
+            pool.correct = [right for right in known if right is not None] if None not in known else []
+            pool.votes = vote_groups([extract_answer(text) for text in pool.texts])
+    return list(pools.values())
+
+
+def vote_groups(answers: Sequence[str | None]) -> list[int | None]:
+    """Which answers vote alike, told by the answers alone and without a reference.
+
+    Returns:
+        The number of each answer, from 0 in the order of first appearance; None where there is none. Shape (M,).
+
+    Examples:
+        >>> vote_groups(["0.5", None, "3", "1/2"])
+        [0, None, 1, 0]
+    """
+    first: list[str] = []
+    votes: list[int | None] = []
+    for answer in answers:
+        if answer is None:
+            votes.append(None)
+            continue
+        match = next((n for n, other in enumerate(first) if other == answer or answers_match(answer, other)), None)
+        if match is None:
+            first.append(answer)
+            match = len(first) - 1
+        votes.append(match)
+    return votes
+
+
+def grade_pool(
+    texts: Sequence[str], answer: str, known: Sequence[bool | None] | None = None
+) -> tuple[list[bool], list[int | None]]:
+    """Which of a problem's solutions are right, and which vote alike.
+
+    Args:
+        texts: The solutions.
+        answer: The reference answer.
+        known: What is known of each already.
+
+    Returns:
+        Whether each is right, and the number of its answer: 0 for all that are right, others for equivalent wrong
+        ones, None where a wrong one has no answer.
+    """
+    known = [None] * len(texts) if known is None else known
+    correct = [answers_match(t, answer) if k is None else k for t, k in zip(texts, known, strict=True)]
+    wrong = vote_groups([None if right else extract_answer(t) for t, right in zip(texts, correct, strict=True)])
+    return correct, [0 if right else v if v is None else v + 1 for v, right in zip(wrong, correct, strict=True)]
+
+
+def _solutions(row: Mapping[str, Any], default_id: str) -> Iterator[Solution]:
+    if "candidates" not in row:
+        yield from convert_row(row, "auto", default_id=default_id)
+        return
+    field_name = "problem" if "problem" in row else "question"
+    problem = as_filled_text(row.get(field_name), field_name)
+    answer = as_answer(row.get("answer"), "answer")
+    identifier = str(row["id"]) if row.get("id") is not None else default_id
+    candidates = as_list(row["candidates"], "candidates")
+    if not candidates:
+        raise DataError("must hold at least one", field="candidates")
+    for index, candidate in enumerate(candidates):
+        where = f"candidates[{index}]"
+        correct = None
+        if isinstance(candidate, Mapping):
+            correct = as_optional_bool(candidate.get("final_answer_correct"), f"{where}.final_answer_correct")
+            if candidate.get("steps") is not None:
+                steps = as_steps(candidate["steps"], f"{where}.steps")
+            else:
+                steps = split_steps(as_filled_text(candidate.get("text"), f"{where}.text")).steps
+        else:
+            steps = split_steps(as_filled_text(candidate, where)).steps
+        yield Solution(f"{identifier}-{index}", problem, steps, answer, correct, extra={"problem_id": identifier})

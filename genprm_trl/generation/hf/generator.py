@@ -1,0 +1,330 @@
+"""A generator that runs a transformers model in this process and batches whatever requests are in flight.
+
+Batches run in `model.generate`, through its own extension points: a logits processor that samples, a stopping
+criterion that ends rows, a cache to start from. The continuous batching of transformers (5.24) knows no stop strings
+and no seed of a request, and reports the log-probability of the sampled token alone: too little to score a verdict.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import copy
+import logging
+import threading
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from genprm_trl.errors import ConfigError, GenPRMError
+from genprm_trl.generation.base import GenerationResult, SamplingParams
+from genprm_trl.generation.hf.batch import BatchDecoder, Request
+from genprm_trl.generation.hf.prefix_cache import PrefixCache
+from genprm_trl.generation.hf.sampling import draw_uniforms
+from genprm_trl.generation.loading import context_length, load_model, load_tokenizer
+from genprm_trl.generation.stopping import GeneratedText, StopStrings
+from genprm_trl.generation.tokens import Detokenizer
+
+logger = logging.getLogger(__name__)
+
+# Requests that are made together (a gather over many chains) arrive within microseconds of each other: an idle worker
+# waits until none has come for this long before it starts a batch.
+_SETTLE_SECONDS = 0.002
+
+# New rows for each unfinished one that are worth copying the keys and values of the latter.
+_NEW_ROWS_SHARE = 0.5
+
+
+class TransformersGenerator:
+    """Generates with `model.generate`, whatever is in flight as one left-padded batch.
+
+    Requests may come from any number of tasks, event loops and threads, each with its own sampling parameters, stop
+    strings and seed. A worker thread takes them in the order of their arrival. A request is answered as soon as it is
+    done, while the rest of its batch goes on; when enough new requests could join those that are unfinished, the
+    batch is formed anew with both, so that long requests do not hold up short ones. Keys and values are kept between
+    batches where the model's cache allows it (see `PrefixCache`): a conversation that goes on, and further samples of
+    the same prompt, compute only what is new.
+
+    In float32 a request's result does not depend on the rest of its batch. In 16 bits, kernels round differently for
+    different batch shapes, and so a close decision between two tokens may differ.
+
+    The model's own generation defaults (a repetition penalty, for one) are not used: `SamplingParams` say everything.
+
+    Args:
+        model_or_path: A causal language model, a directory, or a model id of the Hugging Face Hub. A model that is
+            handed over stays the caller's: it may be trained between batches, is in eval mode during them, and nothing
+            of it is kept from one to the next.
+        tokenizer: The tokenizer, or where to load it from; by default from `model_or_path`.
+        max_batch_size: Rows of a batch. More are faster until memory is full; if it runs out, batches get smaller.
+        device: Where a loaded model goes; by default the first accelerator, else the CPU.
+        dtype: Of a loaded model; "auto" is the checkpoint's own.
+        max_context: Bound on prompt and output together; by default the model's context length.
+        model_kwargs: Passed on to `from_pretrained`.
+
+    Raises:
+        ConfigError: Model or tokenizer are missing or cannot be used.
+
+    Example:
+        ```python
+        async with TransformersGenerator("Qwen/Qwen2.5-0.5B-Instruct") as generator:
+            ids = generator.tokenizer.encode("Two and two is")
+            result = await generator.generate(ids, SamplingParams(max_new_tokens=20, stop=("\\n",)))
+        ```
+    """
+
+    def __init__(
+        self,
+        model_or_path: PreTrainedModel | str | Path,
+        tokenizer: PreTrainedTokenizerBase | str | Path | None = None,
+        *,
+        max_batch_size: int = 64,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype = "auto",
+        max_context: int | None = None,
+        model_kwargs: Mapping[str, Any] | None = None,
+    ):
+        if max_batch_size < 1:
+            raise ConfigError(f"max_batch_size must be at least 1, got {max_batch_size}")
+        if isinstance(model_or_path, str | Path):
+            # The tokenizer first: it is quick, and a directory without one should not cost the loading of a model.
+            source = model_or_path if tokenizer is None else tokenizer
+            self.tokenizer: Any = load_tokenizer(source) if isinstance(source, str | Path) else source
+            model = load_model(model_or_path, dtype=dtype, device=device, model_kwargs=model_kwargs)
+        else:
+            if tokenizer is None:
+                raise ConfigError("a model that is already loaded needs its tokenizer: give tokenizer=...")
+            if device is not None or dtype != "auto" or model_kwargs:
+                raise ConfigError("device, dtype and model_kwargs are for loading a model; this one is loaded already")
+            self.tokenizer = load_tokenizer(tokenizer) if isinstance(tokenizer, str | Path) else tokenizer
+            model = model_or_path
+        if model.config.is_encoder_decoder:
+            raise ConfigError("the model is an encoder-decoder; a causal (decoder-only) language model is needed")
+
+        self.model = model
+        self.max_batch_size = self.max_concurrent = max_batch_size
+        self.max_context = max_context or context_length(model, self.tokenizer)
+        self._vocabulary = model.get_input_embeddings().num_embeddings
+        self._eos_token_ids = _end_of_text(model, self.tokenizer)
+        # Callers encode with the tokenizer while the worker decodes; fast tokenizers may not be shared like that.
+        self._detokenizer = Detokenizer(copy.deepcopy(self.tokenizer))
+        self._stop_strings: dict[tuple[str, ...], StopStrings] = {}
+
+        self._runner = _without_defaults(model)
+        self._prefixes: PrefixCache | None = None
+        # Nothing is remembered of a model that is handed over: it may be trained between batches.
+        if isinstance(model_or_path, str | Path) and PrefixCache.supports(model):
+            self._prefixes = PrefixCache(self._runner, _memory_for_prefixes(model.device))
+
+        self._row_limit = max_batch_size
+        self._pending: deque[Request] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._worker: threading.Thread | None = None
+
+    async def generate(
+        self, token_ids: list[int], params: SamplingParams, *, affinity: str | None = None
+    ) -> GenerationResult:
+        """Continues `token_ids`; see `Generator.generate`. Cancelling the awaiting task drops the request."""
+        if self._closed:
+            raise GenPRMError("the generator is closed; make a new one")
+        if refusal := self._refuse(token_ids, params):
+            return refusal
+        limit = min(params.max_new_tokens, self.max_context - len(token_ids))
+        request = Request(
+            prompt=list(token_ids),
+            params=params,
+            limit=limit,
+            generated=GeneratedText(self._stop_strings_of(params), self._detokenizer),
+            uniforms=draw_uniforms(params, limit),
+        )
+        with self._changed:
+            if self._closed:
+                raise GenPRMError("the generator is closed; make a new one")
+            if self._worker is None:
+                self._worker = threading.Thread(target=self._work, name="transformers-generator", daemon=True)
+                self._worker.start()
+                # A thread that is still in torch when the interpreter goes would abort the process.
+                atexit.register(self._shut_down)
+            self._pending.append(request)
+            self._changed.notify()
+        return await asyncio.wrap_future(request.future)
+
+    async def close(self) -> None:
+        """Ends the worker. Requests still in flight end with reason `error`. May be called again."""
+        await asyncio.to_thread(self._shut_down)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def _shut_down(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        if self._worker is not None:
+            self._worker.join()
+        atexit.unregister(self._shut_down)
+
+    def _refuse(self, token_ids: list[int], params: SamplingParams) -> GenerationResult | None:
+        """The result of a request that the model need not, or must not, see."""
+        if not token_ids:
+            return GenerationResult("", [], finish_reason="error", message="the prompt is empty")
+        # An id past the embeddings would end a CUDA process for good, and take the rest of the batch with it.
+        if min(token_ids) < 0 or max(token_ids) >= self._vocabulary:
+            message = f"the prompt has token ids outside the model's {self._vocabulary} embeddings"
+            return GenerationResult("", [], finish_reason="error", message=message)
+        if len(token_ids) >= self.max_context:
+            return GenerationResult("", [], finish_reason="context")
+        if params.max_new_tokens == 0:
+            return GenerationResult("", [], finish_reason="length")
+        return None
+
+    def _stop_strings_of(self, params: SamplingParams) -> StopStrings:
+        known = self._stop_strings.get(params.stop)
+        if known is None:
+            known = self._stop_strings[params.stop] = StopStrings(params.stop, self._detokenizer)
+        return known
+
+    # The rest runs in the worker thread.
+
+    def _work(self) -> None:
+        while requests := self._next_batch():
+            unfinished = self._run(requests)
+            with self._changed:
+                # They came before whatever is waiting.
+                self._pending.extendleft(reversed(unfinished))
+        with self._changed:
+            for request in self._pending:
+                request.fail("the generator was closed")
+            self._pending.clear()
+
+    def _next_batch(self) -> list[Request]:
+        """Waits for requests and takes the oldest; an empty list when the generator is closed."""
+        with self._changed:
+            while True:
+                while not self._pending and not self._closed:
+                    self._changed.wait()
+                arrived = 0
+                while arrived < len(self._pending) < self._row_limit and not self._closed:
+                    arrived = len(self._pending)
+                    self._changed.wait(_SETTLE_SECONDS)
+                if self._closed:
+                    return []
+                batch: list[Request] = []
+                while self._pending and len(batch) < self._row_limit:
+                    request = self._pending.popleft()
+                    if not request.future.cancelled():
+                        batch.append(request)
+                if batch:
+                    return batch
+
+    def _interrupt(self, unfinished: int) -> bool:
+        """Whether to end the running batch and form a new one with what is unfinished and what is waiting.
+
+        What is unfinished is computed anew then, unless its keys and values are kept: with at least one new row for
+        each unfinished one, this at most doubles the work on prompts, however requests arrive. Kept ones only have to
+        be copied, for which a smaller share of new rows is enough.
+        """
+        share = 1.0 if self._prefixes is None else _NEW_ROWS_SHARE
+        return self._closed or min(len(self._pending), self._row_limit - unfinished) >= share * unfinished
+
+    def _run(self, requests: list[Request]) -> list[Request]:
+        """Runs a batch; returns the requests that have to be in another one."""
+        in_training = [module for module in self.model.modules() if module.training]
+        try:
+            self.model.eval()
+            decoder = BatchDecoder(requests, self._eos_token_ids, self.model.device, self._interrupt, self._prefixes)
+            if not self._decode(decoder, requests):
+                self._make_room(len(requests))
+            return decoder.unfinished()
+        except Exception as error:
+            logger.exception("generation failed for %d requests", len(requests))
+            for request in requests:
+                request.fail(f"{type(error).__name__}: {error}")
+            return []
+        finally:
+            for module in in_training:
+                module.training = True
+
+    def _decode(self, decoder: BatchDecoder, requests: list[Request]) -> bool:
+        """Runs a batch to its end; false if memory ran out and there is something to be done about it.
+
+        A function of its own, so that nothing of the failed step, which its traceback holds, outlives it.
+        """
+        try:
+            with attention_without_plans(self.model.device):
+                decoder.run(self._runner)
+        except Exception as error:
+            if _is_out_of_memory(error) and (len(requests) > 1 or len(self._prefixes or ())):
+                return False
+            raise
+        return True
+
+    def _make_room(self, rows: int) -> None:
+        """After a batch of `rows` ran out of memory: forgets what is remembered, or else makes batches smaller."""
+        if self._prefixes is not None and len(self._prefixes):
+            self._prefixes.clear()
+            logger.warning(
+                "out of memory with %d rows in a batch; the keys and values of earlier ones are dropped", rows
+            )
+        else:
+            self._row_limit = max(1, rows // 2)
+            logger.warning(
+                "out of memory with %d rows in a batch; going on with at most %d (set max_batch_size to avoid it)",
+                rows,
+                self._row_limit,
+            )
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def attention_without_plans(device: torch.device) -> contextlib.AbstractContextManager[None]:
+    """Keeps torch on the attention kernels that take any shape at once.
+
+    cuDNN's, which torch prefers on Hopper and newer GPUs, build a plan for each shape that they have not seen, and a
+    batch that generates has another one at every token: on an H100 a step of 0.5B parameters took 60 ms instead of
+    20. The choice holds for the whole process meanwhile.
+    """
+    if device.type != "cuda":
+        return contextlib.nullcontext()
+    return sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])
+
+
+def _without_defaults(model: PreTrainedModel) -> PreTrainedModel:
+    """The model with empty generation defaults of its own; weights, modules and hooks are shared."""
+    # PEFT's wrapper would hand its defaults on to the model inside. Adapters act there; only learned prompts need it.
+    if hasattr(model, "get_base_model") and not model.active_peft_config.is_prompt_learning:
+        model = model.get_base_model()
+    runner = copy.copy(model)
+    runner.generation_config = GenerationConfig()
+    return runner
+
+
+def _memory_for_prefixes(device: torch.device) -> int:
+    """Bytes that may be spent on keys and values between batches."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[1] // 5
+    return 2**30
+
+
+def _end_of_text(model: PreTrainedModel, tokenizer: Any) -> frozenset[int]:
+    """Tokens that end a text: the model's generation config may name several, chat models among them."""
+    named = model.generation_config.eos_token_id if model.generation_config is not None else None
+    ids = {*(named if isinstance(named, list) else [named]), tokenizer.eos_token_id}
+    return frozenset(i for i in ids if i is not None)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # Running out of host memory is a plain RuntimeError that names torch's allocator.
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)

@@ -1,0 +1,1 @@
+"""Generation through servers that speak OpenAI's completions API."""

@@ -1,0 +1,154 @@
+"""ProcessBench scores with their errors, and against the number of rationales, read off chains sampled once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from genprm_trl.metrics.processbench import prediction_from_rewards, processbench_scores
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreEstimate:
+    """A score in per cent with the bounds of its 95 % bootstrap interval over solutions, and its standard error."""
+
+    value: float
+    low: float
+    high: float
+    stderr: float
+
+
+def processbench_estimates(
+    labels: Sequence[int],
+    predictions: Sequence[Sequence[int | None]],
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, ScoreEstimate]:
+    """ProcessBench's scores of one verifier, or their averages over several, with bootstrap errors over solutions.
+
+    Args:
+        labels: Index of each solution's first wrong step, -1 for none. Shape (B,).
+        predictions: What each of G verifiers predicts for each solution; None counts as wrong. Shape (B, G).
+        resamples: Bootstrap resamples of the solutions.
+        seed: Fixes the resamples.
+
+    Returns:
+        `error_acc`, `correct_acc` and `f1`, as `metrics.processbench_scores` defines them; NaN where it says None.
+
+    Raises:
+        ValueError: The lengths differ, there are no predictions, or a label is not an integer of at least -1.
+    """
+    if len(labels) != len(predictions):
+        raise ValueError(f"{len(labels)} labels for the predictions of {len(predictions)} solutions")
+    if not predictions or not predictions[0] or len({len(row) for row in predictions}) > 1:
+        raise ValueError("every solution needs the same number of predictions, and at least one")
+    each = [processbench_scores(labels, column) for column in zip(*predictions, strict=True)]
+    truth = np.asarray(labels)
+    wrong = truth != -1
+    hits = np.array(
+        [
+            [guess is not None and guess == label for guess in row]
+            for label, row in zip(truth, predictions, strict=True)
+        ]
+    )
+    rng = np.random.default_rng(seed)
+    drawn = [_scores(wrong, hits, rng.integers(len(truth), size=len(truth))) for _ in range(resamples)]
+    estimates = {}
+    for name, samples in zip(("error_acc", "correct_acc", "f1"), np.array(drawn).reshape(-1, 3).T, strict=True):
+        values = [scores[name] for scores in each]
+        known = [value for value in values if value is not None]
+        value = math.fsum(known) / len(known) if len(known) == len(values) else math.nan
+        # A resample without one of the classes says nothing.
+        samples = samples[~np.isnan(samples)] if not math.isnan(value) else np.array([])
+        low, high = np.percentile(samples, [2.5, 97.5]) if len(samples) else (math.nan, math.nan)
+        stderr = float(samples.std(ddof=1)) if len(samples) > 1 else math.nan
+        estimates[name] = ScoreEstimate(value, float(low), float(high), stderr)
+    return estimates
+
+
+def _scores(wrong: np.ndarray, hits: np.ndarray, rows: np.ndarray) -> list[float]:
+    """error_acc, correct_acc and f1 in per cent over the given solutions, averaged over verifiers; NaN: undefined."""
+    errors, corrects = rows[wrong[rows]], rows[~wrong[rows]]
+    error_acc = hits[errors].mean(axis=0) if len(errors) else np.full(hits.shape[1], np.nan)
+    correct_acc = hits[corrects].mean(axis=0) if len(corrects) else np.full(hits.shape[1], np.nan)
+    total = error_acc + correct_acc
+    f1 = np.divide(2 * error_acc * correct_acc, total, out=np.where(total == 0, 0.0, np.nan), where=total > 0)
+    return [100 * float(scores.mean()) for scores in (error_acc, correct_acc, f1)]
+
+
+def processbench_by_votes(
+    labels: Sequence[int],
+    chains: Sequence[Sequence[Sequence[float]]],
+    n: int,
+    *,
+    threshold: float = 0.5,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, ScoreEstimate]:
+    """ProcessBench's scores of Maj@N, averaged over all disjoint groups of N chains.
+
+    With M chains a solution there are M // N such groups; each is scored as a verifier of its own, and the scores are
+    averaged, so that Pass@1 uses every chain and does not hang on the luck of the first.
+
+    Args:
+        labels: Index of each solution's first wrong step, -1 for none; both classes present. Shape (B,).
+        chains: Step rewards, `chains[b][m][t]`; all chains of a solution judge the same steps.
+        n: Chains averaged, from 1 to M.
+        threshold: A step whose averaged reward is below it is predicted wrong.
+        resamples: Bootstrap resamples of the solutions.
+        seed: Fixes the resamples.
+
+    Returns:
+        `error_acc`, `correct_acc` and `f1`, as `metrics.processbench_scores` defines them.
+
+    Raises:
+        ValueError: The lengths differ, there are fewer than `n` chains, or a class has no members.
+    """
+    if len(labels) != len(chains):
+        raise ValueError(f"{len(labels)} labels for the chains of {len(chains)} solutions")
+    groups = min((len(solution) for solution in chains), default=0) // n if n > 0 else 0
+    if groups < 1:
+        raise ValueError(f"Maj@{n} needs at least {max(n, 1)} chains a solution")
+    truth = np.asarray(labels)
+    wrong = truth != -1
+    if wrong.all() or not wrong.any():
+        raise ValueError("the scores need solutions with and without a wrong step")
+    predictions = [
+        [
+            prediction_from_rewards(np.mean(solution[group * n : (group + 1) * n], axis=0).tolist(), threshold)
+            for group in range(groups)
+        ]
+        for solution in chains
+    ]
+    return processbench_estimates(labels, predictions, resamples=resamples, seed=seed)
+
+
+def mean_estimate(values: Sequence[float], *, resamples: int = 1000, seed: int = 0) -> ScoreEstimate:
+    """The mean of a share over problems, in per cent, with its 95 % bootstrap interval and standard error.
+
+    Two ways that are measured on the same problems are compared by the differences of their values, problem by
+    problem; their intervals alone say less.
+
+    Args:
+        values: One for each problem, such as the accuracy in [0, 1] or a difference of two. Shape (B,).
+        resamples: Bootstrap resamples of the problems.
+        seed: Fixes the resamples; equal seeds draw the same problems.
+
+    Raises:
+        ValueError: There are no values.
+
+    Examples:
+        >>> mean_estimate([1.0, 0.0, 1.0, 1.0]).value
+        75.0
+    """
+    if not len(values):
+        raise ValueError("there are no values to average")
+    data = 100 * np.asarray(values, dtype=float)
+    rng = np.random.default_rng(seed)
+    means = np.array([data[rng.integers(len(data), size=len(data))].mean() for _ in range(resamples)])
+    low, high = np.percentile(means, [2.5, 97.5])
+    return ScoreEstimate(math.fsum(data) / len(data), float(low), float(high), float(means.std(ddof=1)))

@@ -1,0 +1,1 @@
+"""Command-line options as dataclasses, shared by the commands and the evaluation harness."""

@@ -1,0 +1,109 @@
+"""The options that say where text comes from, shared by every command that needs a model."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from genprm_trl.errors import ConfigError
+from genprm_trl.generation.backends import OPERATIONAL_OPTIONS
+from genprm_trl.stages.fingerprint import model_fingerprint
+
+if TYPE_CHECKING:
+    from genprm_trl.generation.base import Generator
+
+# What changes how fast text comes, or where it is made, and not what it says.
+OPERATIONAL = ("batch_size", "device", "server_url")
+
+
+@dataclass
+class GeneratorOptions:
+    """A model and what runs it. A command's `run` takes it beside its own options."""
+
+    model: str = field(metadata={"help": "Model directory or Hub id."})
+    backend: str = field(
+        default="transformers",
+        metadata={
+            "help": "What generates: transformers, in this process; vllm, an engine started from it; server, which "
+            "asks the servers of --server_url; or module:Class, a generator of your own (see CONTRIBUTING.md)."
+        },
+    )
+    server_url: list[str] | None = field(
+        default=None,
+        metadata={"help": "Base URLs of servers with an OpenAI-compatible /v1/completions that have the model."},
+    )
+    tokenizer: str | None = field(
+        default=None, metadata={"help": "Where to load the tokenizer from. Default: the model."}
+    )
+    max_context: int | None = field(
+        default=None,
+        metadata={"help": "Bound on the tokens of a whole conversation. Default: the model's context length."},
+    )
+    batch_size: int | None = field(
+        default=None, metadata={"help": "Requests the generator (or each server) works on at once."}
+    )
+    device: str | None = field(default=None, metadata={"help": "Device of the model, e.g. cuda:1."})
+    dtype: str = field(default="auto", metadata={"help": "Precision of the weights, e.g. bfloat16."})
+    backend_options: dict[str, Any] = field(
+        default_factory=dict,
+        metadata={
+            "help": "Further arguments of the backend's generator, as a mapping: for vllm, any of its engine's."
+        },
+    )
+    chat_template_path: str | None = field(
+        default=None, metadata={"help": "Jinja file to use in place of the tokenizer's chat template."}
+    )
+
+    def what_decides_text(self) -> dict[str, Any]:
+        """The settings that rows in one file must share, as JSON values.
+
+        `model_files` is among them: a directory may hold another model, trained anew, when a run goes on.
+        """
+        settings = {name: value for name, value in asdict(self).items() if name not in OPERATIONAL}
+        settings["backend_options"] = {
+            name: value for name, value in self.backend_options.items() if name not in OPERATIONAL_OPTIONS
+        }
+        return {**settings, "model_files": model_fingerprint(self.model)}
+
+    def generator_options(self) -> dict[str, Any]:
+        """What `open_generator` is given besides model, tokenizer and backend.
+
+        Raises:
+            ConfigError: Servers are named for another backend, or none for this one.
+        """
+        if self.server_url is not None and self.backend in ("transformers", "vllm"):
+            raise ConfigError(f"server_url is for --backend server, not for {self.backend}")
+        if not self.server_url and self.backend == "server" and "urls" not in self.backend_options:
+            raise ConfigError("--backend server needs server_url, the base URLs of the servers")
+        options: dict[str, Any] = {
+            "device": self.device,
+            "dtype": self.dtype if self.dtype != "auto" else None,  # the default of every backend
+            "max_batch_size": self.batch_size,
+            "max_context": self.max_context,
+            "urls": self.server_url,
+        }
+        return {name: value for name, value in options.items() if value is not None} | self.backend_options
+
+    def opener(self) -> Callable[[], Generator]:
+        """Opens the generator when it is called, in this process or in another that it is sent to."""
+        from genprm_trl.generation.backends import open_generator
+
+        return functools.partial(
+            open_generator, self.model, self.tokenizer, backend=self.backend, **self.generator_options()
+        )
+
+    def chat_template(self) -> str | None:
+        """The template to use in place of the tokenizer's own.
+
+        Raises:
+            ConfigError: The file cannot be read.
+        """
+        if self.chat_template_path is None:
+            return None
+        try:
+            return Path(self.chat_template_path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"--chat_template_path {self.chat_template_path}: {error}") from error

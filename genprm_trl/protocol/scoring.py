@@ -1,0 +1,99 @@
+"""P(Yes): finding the verdict's token in what was written, and its probability from log-probabilities."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from genprm_trl.protocol.base import Written
+
+
+@dataclass(frozen=True, slots=True)
+class WordToken:
+    """The token that opens a word of a text.
+
+    Attributes:
+        index: Of the token among those of the text.
+        lead: What the token holds before the word (the brace of `{Yes`).
+    """
+
+    index: int
+    lead: str
+
+
+def find_word_token(written: Written, position: int) -> WordToken | None:
+    """The token that opens the word at character `position` of the text; None where tokens and text do not agree."""
+    # Counted from the end: single tokens of a character that spans several do not decode to it, and such characters
+    # are found in rationales, not after their verdicts.
+    to_end, tail, index = len(written.text) - position, 0, len(written.tokens)
+    while index > 0 and tail < to_end:
+        index -= 1
+        tail += len(written.tokens[index])
+    lead_length = tail - to_end
+    if lead_length < 0 or to_end <= 0 or index >= len(written.tokens):
+        return None
+    lead, opening = written.tokens[index][:lead_length], written.tokens[index][lead_length:]
+    return WordToken(index, lead) if written.text.startswith(opening, position) else None
+
+
+def binary_probability(
+    written: Written,
+    position: int,
+    positive: str,
+    negative: str,
+    alternatives: Sequence[tuple[str, float]] | None = None,
+) -> float | None:
+    """P(positive) / (P(positive) + P(negative)) at the token that opens the verdict word.
+
+    The word at character `position` of `written.text` may start inside a token (`{Yes`) or span several (`Y`, `es`).
+    An alternative counts for a word if it has the same characters before the word and then begins the word or
+    continues past it. If only one of the two words is among the reported alternatives, the other takes the smallest
+    reported log-probability (the published rule). Without at least two log-probabilities the
+    written word decides: 1 or 0.
+
+    Args:
+        written: What the model wrote.
+        position: Where the verdict word begins.
+        positive, negative: The two words.
+        alternatives: (token text, log-probability) at the token that opens the word, if not in `written`.
+
+    Returns:
+        A probability in [0, 1], or None if `position` is outside of the text or neither word is there.
+    """
+    word_written = written.text[position:].casefold()
+    hard = {word: word_written.startswith(word.casefold()) for word in (positive, negative)}
+    if not any(hard.values()):
+        return None
+    token = find_word_token(written, position)
+    if token is not None and alternatives is None and token.index < len(written.top_logprobs):
+        alternatives = written.top_logprobs[token.index]
+    if token is None or alternatives is None or len(alternatives) < 2:  # nothing to compare with
+        return float(hard[positive])
+    # One spelling a word, as published: "Yes" and "YES" are different tokens and are not added up. Case counts unless
+    # the model itself wrote the word in another one.
+    spelled_exactly = written.text.startswith((positive, negative), position)
+    spell = str if spelled_exactly else str.casefold
+    best: dict[str, float] = {}
+    for text, logprob in alternatives:
+        rest = spell(text[len(token.lead) :])
+        if not rest or not text.startswith(token.lead) or math.isnan(logprob):
+            continue
+        for word in (positive, negative):
+            if spell(word).startswith(rest) or _starts_with_word(rest, spell(word)):
+                best[word] = max(logprob, best.get(word, -math.inf))
+    if not best:
+        return float(hard[positive])
+    floor = min(logprob for _, logprob in alternatives if not math.isnan(logprob))
+    difference = best.get(positive, floor) - best.get(negative, floor)
+    if math.isnan(difference):  # equal infinities
+        return 0.5
+    # A numerically safe sigmoid: exp never sees a large positive argument.
+    if difference >= 0:
+        return 1 / (1 + math.exp(-difference))
+    return math.exp(difference) / (1 + math.exp(difference))
+
+
+def _starts_with_word(text: str, word: str) -> bool:
+    """Whether `text` starts with `word` as a word of its own: `No}` does for `No`, `Not` does not."""
+    return text.startswith(word) and not text[len(word) : len(word) + 1].isalpha()

@@ -1,0 +1,347 @@
+"""JSON Lines files that survive a kill: appending a line at a time, resuming, and replacing a whole file at once.
+
+A file is written by one process at a time and only ever grows by whole lines. A kill can leave a torn last line;
+readers skip it and the next writer removes it, so no complete line is ever lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import json
+import logging
+import math
+import os
+import secrets
+import threading
+import time
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Protocol, Self
+
+from genprm_trl.errors import DataError
+from genprm_trl.rows.fields import kind
+
+try:
+    import fcntl
+except ImportError:  # not a POSIX system: files are then not guarded against a second writer
+    fcntl = None  # type: ignore[assignment]
+
+logger = logging.getLogger(__name__)
+
+_SYNC_EVERY_SECONDS = 2.0
+
+
+class Record(Protocol):
+    """Anything with `to_dict`: the records of `records`."""
+
+    def to_dict(self) -> dict[str, Any]: ...
+
+
+def encode_line(record: Record | Mapping[str, Any]) -> bytes:
+    """A record or plain row as one UTF-8 line of strict JSON.
+
+    NumPy scalars and arrays are taken. Half a surrogate pair, which UTF-8 cannot hold, becomes U+FFFD.
+
+    Raises:
+        DataError: A value is a non-finite number or has no form in JSON; the field is named.
+    """
+    row = dict(record) if isinstance(record, Mapping) else record.to_dict()
+    try:
+        line = json.dumps(row, ensure_ascii=False, allow_nan=False, default=_from_numpy)
+    except (TypeError, ValueError, RecursionError) as error:
+        field, problem = _first_unwritable(row) or (None, str(error))
+        raise DataError(f"cannot be written as JSON: {problem}", field=field) from None
+    try:
+        return line.encode("utf-8") + b"\n"
+    except UnicodeEncodeError:
+        return "".join("\ufffd" if "\ud800" <= c <= "\udfff" else c for c in line).encode("utf-8") + b"\n"
+
+
+class JsonlWriter:
+    """Appends records to a JSON Lines file, one complete line each, and can take up a file that a kill cut short.
+
+    A line is handed to the operating system in one piece before `write` returns, so a kill of the process loses none
+    of them; it reaches the disk within about two seconds and on close. Threads may share a writer.
+
+    Args:
+        path: The file; it and its directories are made where missing. A torn last line is removed.
+        overwrite: Empty the file first, once no other process is found to be writing to it.
+
+    Raises:
+        DataError: The file cannot be opened, or another process is writing to it.
+
+    Examples:
+        >>> with JsonlWriter("verdicts.jsonl") as writer:  # doctest: +SKIP
+        ...     writer.write(verdict)
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, overwrite: bool = False):
+        self.path = Path(path)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file: IO[bytes] | None = self.path.open("a+b", buffering=0)
+        except OSError as error:
+            raise DataError(f"cannot be written: {_reason(error)}", file=str(self.path)) from None
+        try:
+            self._lock_file(self._file)
+            if overwrite:
+                self._file.truncate(0)
+            repair(self._file)
+        except BaseException:
+            self._file.close()
+            raise
+        self._lock = threading.Lock()
+        self._synced = time.monotonic()
+
+    def _lock_file(self, file: IO[bytes]) -> None:
+        if fcntl is None:
+            return
+        try:
+            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DataError("another process is writing to it", file=str(self.path)) from None
+        except OSError:  # some network file systems have no locks
+            logger.debug("No file lock on %s", self.path, exc_info=True)
+
+    def write(self, record: Record | Mapping[str, Any]) -> int:
+        """Appends a record. Returns the offset in bytes at which its line begins.
+
+        Raises:
+            DataError: The record cannot be written as JSON, or the disk refused it. The file keeps all earlier lines
+                and no part of this one.
+        """
+        try:
+            line = encode_line(record)
+        except DataError as error:
+            raise DataError(error.message, file=str(self.path), field=error.field) from None
+        with self._lock:
+            if self._file is None:
+                raise ValueError(f"{self.path} is closed")
+            end = self._file.seek(0, os.SEEK_END)
+            try:
+                rest = memoryview(line)
+                while rest:
+                    rest = rest[self._file.write(rest) :]
+            except BaseException as error:
+                with contextlib.suppress(OSError):
+                    self._file.truncate(end)
+                if isinstance(error, OSError):
+                    raise DataError(f"cannot be written: {_reason(error)}", file=str(self.path)) from None
+                raise
+            if time.monotonic() - self._synced >= _SYNC_EVERY_SECONDS:
+                self._sync()
+            return end
+
+    def _sync(self) -> None:
+        if self._file is not None:
+            with contextlib.suppress(OSError):  # pipes and some devices cannot be synced
+                os.fsync(self._file.fileno())
+        self._synced = time.monotonic()
+
+    def close(self) -> None:
+        """Brings the file to the disk and closes it. Safe to call twice."""
+        with self._lock:
+            if self._file is not None:
+                self._sync()
+                self._file.close()
+                self._file = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def repair(file: IO[bytes]) -> None:
+    """Ends a JSON Lines file at a line's end: removes a torn last line, or ends a complete one that has no newline.
+
+    Args:
+        file: Open for reading and appending.
+    """
+    size = file.seek(0, os.SEEK_END)
+    start = size
+    tail = b""
+    while start > 0 and b"\n" not in tail:  # backwards in blocks: the file may be large, its last line too
+        step = min(1 << 16, start)
+        start -= step
+        file.seek(start)
+        tail = _read_exactly(file, step) + tail
+    tail = tail[tail.rfind(b"\n") + 1 :]
+    if not tail:
+        return
+    if is_torn(tail):
+        file.truncate(size - len(tail))
+        logger.warning("Removed a torn last line of %d bytes from %s", len(tail), getattr(file, "name", "a file"))
+    else:
+        file.write(b"\n")
+
+
+def is_torn(line: bytes) -> bool:
+    """Whether a line is the beginning of a longer one: no proper prefix of a JSON object is one itself."""
+    try:
+        return not isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return True
+
+
+def _read_exactly(file: IO[bytes], size: int) -> bytes:
+    parts = []
+    while size > 0 and (part := file.read(size)):
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
+
+
+def iter_written_rows(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows of a file that this module wrote, with their line numbers from 1. A torn last line is left out.
+
+    Raises:
+        DataError: The file cannot be read, or a line before the last is not a JSON object.
+    """
+    file = str(path)
+    try:
+        with gzip.open(path, "rb") if file.endswith(".gz") else Path(path).open("rb") as lines:
+            for number, line in enumerate(lines, start=1):
+                if not line.endswith(b"\n") and is_torn(line):
+                    logger.warning("%s: ignored a torn last line (row %d)", file, number)
+                    return
+                if line.strip():
+                    yield number, decode_line(line, file=file, row=number)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"cannot be unpacked: {error}", file=file) from None
+    except OSError as error:
+        raise DataError(f"cannot be read: {_reason(error)}", file=file) from None
+
+
+def decode_line(line: bytes, *, file: str, row: int) -> dict[str, Any]:
+    """Parses one line.
+
+    Raises:
+        DataError: The line is not UTF-8, not JSON, or not an object.
+    """
+    try:
+        text = line.decode("utf-8-sig" if row == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"is not UTF-8 text (byte {error.start + 1} of the row)", file=file, row=row) from None
+    return as_row(parse_json(text, file=file, row=row), file=file, row=row)
+
+
+def parse_json(text: str, *, file: str, row: int | None = None) -> Any:
+    """Parses JSON text. NaN and Infinity come through as floats, for the fields' own checks to name them.
+
+    Raises:
+        DataError: The text is not JSON.
+    """
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        where = f"column {error.colno}" if row is not None else f"line {error.lineno}, column {error.colno}"
+        raise DataError(f"is not valid JSON: {error.msg} ({where})", file=file, row=row) from None
+    except RecursionError:
+        raise DataError("is not usable JSON: nested too deeply", file=file, row=row) from None
+    except ValueError as error:  # an integer of thousands of digits
+        raise DataError(f"is not usable JSON: {error}", file=file, row=row) from None
+
+
+def as_row(value: Any, *, file: str, row: int) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise DataError(f"must be a JSON object, but is {kind(value)}", file=file, row=row)
+    return value
+
+
+def completed_ids(path: str | os.PathLike[str]) -> set[str]:
+    """The ids that a file already holds, for a stage that takes up where it was killed. Empty if there is no file.
+
+    Raises:
+        DataError: The file cannot be read, or a complete row is broken or has no id.
+    """
+    if not Path(path).exists():
+        return set()
+    ids = set()
+    for number, row in iter_written_rows(path):
+        if not isinstance(row.get("id"), str):
+            raise DataError("must be a string", file=str(path), row=number, field="id")
+        ids.add(row["id"])
+    return ids
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    """Opens a new file that takes the path's place when the block ends well, and vanishes when it does not.
+
+    Readers see the old file or the new one, never a part of either.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # In the same directory, since only a rename within one file system is atomic.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def write_jsonl(path: str | os.PathLike[str], records: Iterable[Record | Mapping[str, Any]]) -> int:
+    """Writes a whole JSON Lines file atomically, gzipped if the name ends in `.gz`. Returns the number of rows.
+
+    Raises:
+        DataError: A record cannot be written as JSON (row and field named), or the file cannot be written. What was
+            at the path before is still there.
+    """
+    count = 0
+    try:
+        with replacing(path) as file, contextlib.ExitStack() as stack:
+            compress = str(path).endswith(".gz")
+            # No time stamp and no name in the header, so that equal rows make equal files.
+            out: Any = stack.enter_context(gzip.GzipFile("", "wb", fileobj=file, mtime=0)) if compress else file
+            for count, record in enumerate(records, start=1):
+                try:
+                    out.write(encode_line(record))
+                except DataError as error:
+                    raise DataError(error.message, file=str(path), row=count, field=error.field) from None
+    except OSError as error:
+        raise DataError(f"cannot be written: {_reason(error)}", file=str(path)) from None
+    return count
+
+
+def _from_numpy(value: Any) -> Any:
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"a {type(value).__name__} has no form in JSON")
+
+
+def _first_unwritable(value: Any, path: str = "", depth: int = 0) -> tuple[str | None, str] | None:
+    """Where a row cannot be JSON, and why."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if depth > 100:
+        return path or None, "nested too deeply"
+    if isinstance(value, float) and not math.isfinite(value):
+        return path or None, f"the number {value}"
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if found := _first_unwritable(item, f"{path}.{key}" if path else str(key), depth + 1):
+                return found
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            if found := _first_unwritable(item, f"{path}[{index}]", depth + 1):
+                return found
+    elif not (value is None or isinstance(value, str | int | float)):
+        return path or None, f"a {type(value).__name__}"
+    return None
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error)

@@ -1,0 +1,1 @@
+"""A policy solves problems, with or without a verifier: sampling, search, refinement."""

@@ -1,0 +1,145 @@
+"""The beginnings of solutions that a search grows: a policy writes their next step, a verifier judges it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, TypeVar
+
+from genprm_trl.data.problems import Problem
+from genprm_trl.data.steps import split_steps
+from genprm_trl.generation.seeding import derive_seed
+from genprm_trl.records import Solution, Verdict
+from genprm_trl.selection.aggregates import Aggregate, aggregate
+from genprm_trl.solving.solver import Solver
+from genprm_trl.stages.run import ItemFailed
+from genprm_trl.verifier.genprm import GenPRM
+
+# `stop`: the policy ended it. The others are cut off: by the bound on a request's tokens, by the policy's context, by
+# the bound on steps.
+End = Literal["open", "stop", "length", "context", "steps"]
+ResultT = TypeVar("ResultT")
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """The first steps of a solution, or all of them.
+
+    Attributes:
+        name: Tells it from all others of the search; seeds are made of it.
+        token_ids: Prompt and text as the policy goes on from them.
+        steps: The steps so far.
+        end: Whether and how it has ended.
+        verdict: Of the steps; None before it is judged.
+    """
+
+    name: str
+    token_ids: list[int]
+    steps: list[str] = field(default_factory=list)
+    end: End = "open"
+    verdict: Verdict | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self.end == "open"
+
+    @property
+    def reward(self) -> float:
+        """Of the last step; 0 without one."""
+        return self.verdict.rewards[-1] if self.verdict is not None and self.verdict.rewards else 0.0
+
+    def score(self, rule: Aggregate) -> float:
+        """Of all steps; 0 without any."""
+        return aggregate(self.verdict.rewards, rule) if self.verdict is not None and self.verdict.rewards else 0.0
+
+
+@dataclass(slots=True)
+class Grower:
+    """Grows the paths of one problem, and counts what that costs.
+
+    The policy is held to `Step k:` headings: the answer begins with the first one, and a step ends where the policy
+    writes the next one itself, so that what it samples is what it would have written in one go.
+
+    Attributes:
+        policy: Writes.
+        verifier: Judges. Each step is judged once, however many paths go on from it.
+        problem: What is solved.
+        max_steps: A path ends after so many.
+        seed: Of the policy's samples; the verifier has one of its own.
+        policy_tokens, verifier_tokens: Generated so far.
+    """
+
+    policy: Solver
+    verifier: GenPRM
+    problem: Problem
+    max_steps: int = 40
+    seed: int = 0
+    policy_tokens: int = 0
+    verifier_tokens: int = 0
+
+    async def start(self, n: int) -> list[Path]:
+        """`n` sampled and judged first steps."""
+        prompt = self.policy.prompt(self.problem.text, "Step 1:")
+        return await self.extend([Path("", prompt)] * n)
+
+    async def extend(self, paths: Sequence[Path]) -> list[Path]:
+        """A further step for each open path, sampled and judged; those that have ended stay as they are.
+
+        A path that is given several times gets as many samples of its next step.
+        """
+        return await self._each(self._extend, enumerate(paths))
+
+    async def complete(self, n: int) -> list[Path]:
+        """`n` whole solutions, each sampled in one go and then judged."""
+        prompt = self.policy.prompt(self.problem.text, "Step 1:")
+        return await self._each(self._complete, [(number, Path("", prompt)) for number in range(n)])
+
+    async def _each(
+        self, work: Callable[[int, Path], Awaitable[ResultT]], paths: Iterable[tuple[int, Path]]
+    ) -> list[ResultT]:
+        tasks = [asyncio.ensure_future(work(number, path)) for number, path in paths]
+        try:
+            return await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _extend(self, number: int, path: Path) -> Path:
+        if not path.is_open:
+            return path
+        step = len(path.steps) + 1
+        following = f"\nStep {step + 1}:"
+        name = f"{path.name}.{number}" if path.name else str(number)
+        text, token_ids, reason = await self._write(path.token_ids, name, (following,))
+        end: End = "open" if text.endswith(following) else reason
+        body = text.removesuffix(following).strip()
+        if end != "open" and not body:
+            return replace(path, name=name, end=end)  # the heading was all
+        if end == "open" and step == self.max_steps:
+            end = "steps"
+        written = f"Step {step}: {body}".strip()
+        grown = Path(name, token_ids, [*path.steps, written], end, path.verdict)
+        return replace(grown, verdict=await self._judge(grown))
+
+    async def _complete(self, number: int, path: Path) -> Path:
+        text, token_ids, reason = await self._write(path.token_ids, str(number), ())
+        whole = Path(str(number), token_ids, split_steps("Step 1:" + text, "step").steps, reason)
+        return replace(whole, verdict=await self._judge(whole))
+
+    async def _write(self, prompt: list[int], name: str, stop: tuple[str, ...]) -> tuple[str, list[int], End]:
+        seed = derive_seed(self.seed, "search", self.problem.id, self.problem.digest, name)
+        result = await self.policy.complete(prompt, seed, stop=stop, affinity=self.problem.id)
+        self.policy_tokens += result.num_generated
+        reason: End = result.finish_reason if result.finish_reason in ("length", "context") else "stop"
+        return result.text, [*prompt, *result.token_ids], reason
+
+    async def _judge(self, path: Path) -> Verdict:
+        solution = Solution(f"{self.problem.id}/{path.name}", self.problem.text, path.steps)
+        verdict = await self.verifier.verify_further(solution, path.verdict, affinity=self.problem.id)
+        if verdict.has_failed:
+            raise ItemFailed(f"the verifier failed on path {path.name}")
+        judged = len(path.verdict.rewards) if path.verdict is not None else 0
+        self.verifier_tokens += sum(step.num_tokens for chain in verdict.chains for step in chain[judged:])
+        return verdict

@@ -1,0 +1,293 @@
+"""The critic loop: a policy answers, a verifier objects, the policy thinks again (arXiv 2504.00891, section 4.3).
+
+An answer's first step that the verifier judges wrong is handed back to the policy with the verifier's analysis of it,
+as the next user turn of the policy's own conversation. That goes on until no step is judged wrong, or the turns are
+used up. The answer that counts is the last one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from genprm_trl.data.problems import Problem
+from genprm_trl.data.steps import split_steps
+from genprm_trl.errors import ConfigError
+from genprm_trl.generation.base import Generator
+from genprm_trl.generation.seeding import derive_seed
+from genprm_trl.grading.comparison import grade
+from genprm_trl.grading.extract import extract_answer
+from genprm_trl.metrics.estimates import ScoreEstimate, mean_estimate
+from genprm_trl.protocol.genprm import OUTPUT_PREFIX, REFINEMENT_PROMPT, VERIFY_END, VERIFY_PREFIX, parse_rationale
+from genprm_trl.protocol.thinking import without_thinking
+from genprm_trl.records import Solution, Verdict
+from genprm_trl.solving.solver import Solver, SolverSettings
+from genprm_trl.stages.file import Outcome
+from genprm_trl.stages.partial import PartialResults
+from genprm_trl.stages.run import ItemFailed, Process
+from genprm_trl.verifier.genprm import GenPRM
+
+
+@dataclass(frozen=True, slots=True)
+class RefinementConfig:
+    """How long a policy is criticised.
+
+    Attributes:
+        turns: Critiques handed back at most.
+        begun: What every answer begins with (step forcing), so that its steps come out delimited; may be empty.
+        seed: Of the policy's samples.
+
+    Raises:
+        ConfigError: A value is out of range.
+    """
+
+    turns: int = 3
+    begun: str = "Step 1:"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.turns < 1:
+            raise ConfigError(f"the number of turns must be at least 1, got {self.turns}")
+
+
+async def refine(
+    policy: Solver,
+    verifier: GenPRM,
+    problem: Problem,
+    config: RefinementConfig,
+    source: Mapping[str, Any],
+    *,
+    known: Sequence[Mapping[str, Any]] = (),
+    keep: Callable[[dict[str, Any]], None] = lambda record: None,
+) -> Outcome:
+    """Lets a policy answer a problem and refine its answer.
+
+    Args:
+        policy: Answers, and is criticised.
+        verifier: The critic. Only the first step it judges wrong matters, so `stop="first_error"` is enough.
+        problem: With its reference answer; an empty one is unknown.
+        config: How long.
+        source: What the row says of its making.
+        known: What an earlier run that was stopped had of this problem, as it gave it to `keep`.
+        keep: Called with each answer and each verdict, as a JSON object.
+
+    Returns:
+        One row: `id`, `problem`, `answer`, `end` and `turns`, one for each answer in order. A turn has `text`,
+        `steps`, `final_answer`, `correct` (None where the reference is unknown), `finish_reason`, `num_tokens`, the
+        `verdict`, and the `critique` that was handed back for the step of `verdict.prediction`; the last two are null
+        where there are none. `end` is
+
+        - `accepted`: no step was judged wrong;
+        - `turns`: all turns were used; the last answer was not judged any more;
+        - `no_steps`: the policy wrote nothing that can be judged;
+        - `context`: the conversation does not fit the policy's context any more.
+
+    Raises:
+        ItemFailed: The policy or the verifier failed.
+    """
+    paid = {(record["turn"], record["what"]): record for record in known}
+    conversation = policy.begin(problem.text)
+    turns: list[dict[str, Any]] = []
+    counts = {"policy_tokens": 0, "verifier_tokens": 0}
+    while True:
+        number = len(turns)
+        if config.begun:
+            conversation.append(config.begun, "forced")
+        written = paid.get((number, "answer"))
+        if written is None:
+            seed = derive_seed(config.seed, "refine", problem.id, problem.digest, number)
+            result = await policy.complete(conversation.token_ids, seed, affinity=problem.id)
+            written = {
+                "turn": number,
+                "what": "answer",
+                "text": result.text,
+                "token_ids": list(result.token_ids),
+                "finish_reason": result.finish_reason,
+                "num_tokens": result.num_generated,
+            }
+            keep(written)
+        if written["finish_reason"] == "context" and not written["text"] and turns:
+            return _outcome(problem, turns, "context", counts, source)
+        conversation.append_ids(written["token_ids"], written["text"])
+        counts["policy_tokens"] += written["num_tokens"]
+        turn = await _answered(problem, config.begun + written["text"], written)
+        turns.append(turn)
+        if number == config.turns:
+            return _outcome(problem, turns, "turns", counts, source)
+        if not turn["steps"]:
+            return _outcome(problem, turns, "no_steps", counts, source)
+
+        record = paid.get((number, "verdict"))
+        if record is None:
+            verdict = await verifier.verify(Solution(f"{problem.id}/{number}", problem.text, turn["steps"]))
+            if verdict.has_failed:
+                raise ItemFailed(f"the verifier failed on answer {number}")
+            record = {"turn": number, "what": "verdict", "verdict": verdict.to_dict()}
+            keep(record)
+        verdict = Verdict.from_dict(record["verdict"])
+        turn["verdict"] = record["verdict"]
+        counts["verifier_tokens"] += sum(judgement.num_tokens for chain in verdict.chains for judgement in chain)
+        if verdict.prediction < 0:
+            return _outcome(problem, turns, "accepted", counts, source)
+        turn["critique"] = critique_of(verdict)
+        request = REFINEMENT_PROMPT.format(step=turn["steps"][verdict.prediction], critique=turn["critique"])
+        conversation.open_turn([{"role": "user", "content": request}])
+
+
+def critique_of(verdict: Verdict) -> str:
+    """What is said against the first step that was judged wrong: by the rationale that doubts it most.
+
+    That is its analysis; of a rationale without one, its code and what that printed. Empty without rationales.
+    """
+    step = verdict.prediction
+    judgements = [chain[step] for chain in verdict.chains if len(chain) > step and chain[step].rationale]
+    if step < 0 or not judgements:
+        return ""
+    text = min(judgements, key=lambda judgement: judgement.reward).rationale
+    analysis = (parse_rationale(text).rationale.analysis or "").strip()
+    if analysis:
+        return analysis
+    rest = text.partition(OUTPUT_PREFIX)[0].removeprefix(VERIFY_PREFIX).replace(VERIFY_END, "").strip()
+    return f"```python\n{rest}" if text.startswith(VERIFY_PREFIX) else rest
+
+
+async def _answered(problem: Problem, text: str, written: Mapping[str, Any]) -> dict[str, Any]:
+    """A turn as the row shows it, before it is judged."""
+    answer = without_thinking(text)
+    correct = None
+    if problem.answer:
+        correct = (await asyncio.to_thread(grade, answer, problem.answer)).correct
+    return {
+        "text": text,
+        "steps": split_steps(answer).steps,
+        "final_answer": extract_answer(answer),
+        "correct": correct,
+        "finish_reason": written["finish_reason"],
+        "num_tokens": written["num_tokens"],
+        "verdict": None,
+        "critique": None,
+    }
+
+
+def _outcome(
+    problem: Problem, turns: list[dict[str, Any]], end: str, counts: Mapping[str, float], source: Mapping[str, Any]
+) -> Outcome:
+    row = {
+        "id": problem.id,
+        "problem": problem.text,
+        "answer": problem.answer or None,
+        "end": end,
+        "turns": turns,
+        "source": dict(source),
+    }
+    return Outcome(rows=[row], counts={**counts, "problems": 1, f"end_{end}": 1})
+
+
+@dataclass(slots=True)
+class TurnScores:
+    """The answers as they stand after a number of critiques; who was accepted before keeps his answer.
+
+    Attributes:
+        accuracy: Right answers in per cent.
+        gain: By how much that exceeds the accuracy without critiques, problem by problem.
+        fixed: Answers that were wrong without critiques and are right.
+        broken: Answers that were right without critiques and are not.
+        revised: Answers that this turn has written.
+    """
+
+    accuracy: ScoreEstimate
+    gain: ScoreEstimate
+    fixed: int
+    broken: int
+    revised: int
+
+
+@dataclass(slots=True)
+class RefinementSummary:
+    """What the critic loop did to the answers; those of unknown correctness are left aside.
+
+    Attributes:
+        objected_right, objected_wrong: How many right and wrong first answers there are, and of how many of each the
+            verifier judged a step wrong.
+    """
+
+    objected_right: tuple[int, int] = (0, 0)
+    objected_wrong: tuple[int, int] = (0, 0)
+    _outcomes: list[list[bool]] = field(default_factory=list)
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Adds a row of `refine`."""
+        turns = row["turns"]
+        if turns[0]["correct"] is None:
+            return
+        self._outcomes.append([bool(turn["correct"]) for turn in turns])
+        verdict = turns[0]["verdict"]
+        flagged = verdict is not None and verdict["prediction"] >= 0
+        if turns[0]["correct"]:
+            self.objected_right = (self.objected_right[0] + flagged, self.objected_right[1] + 1)
+        else:
+            self.objected_wrong = (self.objected_wrong[0] + flagged, self.objected_wrong[1] + 1)
+
+    @property
+    def problems(self) -> int:
+        return len(self._outcomes)
+
+    def by_turn(self) -> list[TurnScores]:
+        """The scores without critiques, after one, and so on; empty if no answer is known to be right or wrong."""
+        scores = []
+        first = [outcomes[0] for outcomes in self._outcomes]
+        for turn in range(max(map(len, self._outcomes), default=0)):
+            now = [outcomes[min(turn, len(outcomes) - 1)] for outcomes in self._outcomes]
+            changes = [int(a) - int(b) for a, b in zip(now, first, strict=True)]
+            scores.append(
+                TurnScores(
+                    mean_estimate([float(right) for right in now]),
+                    mean_estimate([float(change) for change in changes]),
+                    changes.count(1),
+                    changes.count(-1),
+                    sum(len(outcomes) > turn for outcomes in self._outcomes),
+                )
+            )
+        return scores
+
+
+@dataclass(frozen=True)
+class RefinementWorker:
+    """The worker of the stage (see `labeling.stage`).
+
+    Attributes:
+        open_policy, open_verifier: Make the models; picklable for work in other processes.
+        solver: How the policy is asked.
+        config: How long it is criticised.
+        source: What every row says of its making.
+        partial: Keeps what there is of problems that are not finished.
+    """
+
+    open_policy: Callable[[], Generator]
+    open_verifier: Callable[[], GenPRM]
+    solver: SolverSettings
+    config: RefinementConfig
+    source: dict[str, Any]
+    partial: PartialResults = field(default_factory=PartialResults)
+
+    @contextlib.asynccontextmanager
+    async def __call__(self) -> AsyncIterator[Process[Problem]]:
+        async with self.open_policy() as generator:
+            policy = Solver(generator, self.solver)
+            async with self.open_verifier() as verifier:
+
+                async def process(problem: Problem) -> Outcome:
+                    return await refine(
+                        policy,
+                        verifier,
+                        problem,
+                        self.config,
+                        self.source,
+                        known=self.partial.take(problem.id),
+                        keep=lambda record: self.partial.add(problem.id, record),
+                    )
+
+                yield process

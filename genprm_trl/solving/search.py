@@ -1,0 +1,158 @@
+"""One problem searched by one of the methods, and the row that says how."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from genprm_trl.data.problems import Problem
+from genprm_trl.data.steps import join_steps
+from genprm_trl.errors import ConfigError
+from genprm_trl.generation.base import Generator
+from genprm_trl.generation.seeding import derive_seed
+from genprm_trl.grading.comparison import grade
+from genprm_trl.grading.extract import extract_answer
+from genprm_trl.selection.aggregates import Aggregate
+from genprm_trl.solving.beam import beam_search
+from genprm_trl.solving.particles import Annealing, particle_filter
+from genprm_trl.solving.paths import Grower, Path
+from genprm_trl.solving.solver import Solver, SolverSettings
+from genprm_trl.stages.file import Outcome
+from genprm_trl.stages.run import Process
+from genprm_trl.verifier.genprm import GenPRM
+
+Method = Literal["beam", "particles", "best_of_n"]
+
+
+@dataclass(frozen=True, slots=True)
+class SearchConfig:
+    """How a problem is searched.
+
+    Attributes:
+        method: `beam`, `particles`, or `best_of_n`: whole solutions and the best of them, what search is held against.
+        n: Paths, particles or solutions at once.
+        width: Of beam search: next steps sampled of each path that is kept.
+        score: From the rewards of steps to the score of a path, for beams and for the choice at the end.
+        annealing: Of particle filtering.
+        max_steps: A path ends after so many.
+        seed: Of the policy's samples and of resampling.
+
+    Raises:
+        ConfigError: A value is out of range.
+    """
+
+    method: Method = "beam"
+    n: int = 8
+    width: int = 4
+    score: Aggregate = "min"
+    annealing: Annealing = field(default_factory=Annealing)
+    max_steps: int = 40
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.method not in get_args(Method):
+            raise ConfigError(f"unknown method {self.method!r}; choose one of {', '.join(get_args(Method))}")
+        if self.n < 1:
+            raise ConfigError(f"n must be at least 1, got {self.n}")
+        if self.method == "beam" and not 1 <= self.width <= self.n:
+            raise ConfigError(f"the width of a beam must be from 1 to n = {self.n}, got {self.width}")
+        if self.max_steps < 1:
+            raise ConfigError(f"max_steps must be at least 1, got {self.max_steps}")
+
+
+async def search(
+    policy: Solver, verifier: GenPRM, problem: Problem, config: SearchConfig, source: Mapping[str, Any]
+) -> Outcome:
+    """Searches a solution of a problem.
+
+    Args:
+        policy: Writes steps.
+        verifier: Judges them.
+        problem: With its reference answer; an empty one is unknown.
+        config: The method.
+        source: What the row says of its making.
+
+    Returns:
+        One row: `id`, `problem`, `answer`, `steps`, `final_answer` and `correct` of the chosen path, `chosen` (its
+        index), `paths` (each with `steps`, `rewards`, `score`, `end`, `final_answer`, `correct`), `policy_tokens` and
+        `verifier_tokens`. The path of the highest score is chosen, among those that the policy ended itself if there
+        are any.
+
+    Raises:
+        ItemFailed: The policy or the verifier failed.
+    """
+    grower = Grower(policy, verifier, problem, config.max_steps, config.seed)
+    if config.method == "beam":
+        paths = await beam_search(grower, config.n, config.width, config.score)
+    elif config.method == "particles":
+        seed = derive_seed(config.seed, "resample", problem.id, problem.digest)
+        paths = await particle_filter(grower, config.n, config.annealing, np.random.default_rng(seed))
+    else:
+        paths = await grower.complete(config.n)
+    rows = await asyncio.to_thread(lambda: [_path_row(path, problem, config.score) for path in paths])
+    finished = [index for index, path in enumerate(paths) if path.end == "stop"] or list(range(len(paths)))
+    chosen = max(finished, key=lambda index: rows[index]["score"])
+    row = {
+        "id": problem.id,
+        "problem": problem.text,
+        "answer": problem.answer or None,
+        **{name: rows[chosen][name] for name in ("steps", "final_answer", "correct")},
+        "chosen": chosen,
+        "paths": rows,
+        "policy_tokens": grower.policy_tokens,
+        "verifier_tokens": grower.verifier_tokens,
+        "source": dict(source),
+    }
+    counts: dict[str, float] = {
+        "policy_tokens": grower.policy_tokens,
+        "verifier_tokens": grower.verifier_tokens,
+        "paths_cut_off": sum(path.end != "stop" for path in paths),
+        "paths": len(paths),
+    }
+    return Outcome(rows=[row], counts=counts)
+
+
+def _path_row(path: Path, problem: Problem, score: Aggregate) -> dict[str, Any]:
+    text = join_steps(path.steps, "\n")
+    return {
+        "steps": path.steps,
+        "rewards": path.verdict.rewards if path.verdict is not None else [],
+        "score": path.score(score),
+        "end": path.end,
+        "final_answer": extract_answer(text),
+        "correct": grade(text, problem.answer).correct if problem.answer else None,
+    }
+
+
+@dataclass(frozen=True)
+class SearchWorker:
+    """The worker of the stage (see `labeling.stage`).
+
+    Attributes:
+        open_policy, open_verifier: Make the models; picklable for work in other processes.
+        solver: How the policy is asked.
+        config: How a problem is searched.
+        source: What every row says of its making.
+    """
+
+    open_policy: Callable[[], Generator]
+    open_verifier: Callable[[], GenPRM]
+    solver: SolverSettings
+    config: SearchConfig
+    source: dict[str, Any]
+
+    @contextlib.asynccontextmanager
+    async def __call__(self) -> AsyncIterator[Process[Problem]]:
+        async with self.open_policy() as generator:
+            policy = Solver(generator, self.solver)
+            async with self.open_verifier() as verifier:
+
+                async def process(problem: Problem) -> Outcome:
+                    return await search(policy, verifier, problem, self.config, self.source)
+
+                yield process

@@ -1,0 +1,119 @@
+"""A model that solves problems: from the problem alone, or from the first steps of a solution."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass, replace
+
+from genprm_trl.conversation.conversation import Conversation
+from genprm_trl.conversation.template import ChatFormat
+from genprm_trl.errors import ConfigError, GenPRMError
+from genprm_trl.generation.base import GenerationResult, Generator, SamplingParams
+from genprm_trl.stages.run import ItemFailed
+
+logger = logging.getLogger(__name__)
+
+# What the Qwen2.5-Math models were trained with, and what other instruction models follow as well.
+SYSTEM_PROMPT = "Please reason step by step, and put your final answer within \\boxed{}."
+
+
+@dataclass(frozen=True, slots=True)
+class SolverSettings:
+    """How a model is asked for solutions.
+
+    Attributes:
+        temperature, top_p, top_k: Of sampling.
+        max_tokens: Bound on the tokens of one request.
+        system_prompt: The system message; the empty string for none.
+        chat_template: A Jinja template in place of the tokenizer's own.
+        max_requests: Requests in flight at once, over everything that is asked for.
+
+    Raises:
+        ConfigError: A value is outside its range.
+    """
+
+    temperature: float = 0.7
+    top_p: float = 1.0
+    top_k: int = 0
+    max_tokens: int = 2048
+    system_prompt: str = SYSTEM_PROMPT
+    chat_template: str | None = None
+    max_requests: int = 256
+
+    def __post_init__(self) -> None:
+        if self.max_requests < 1:
+            raise ConfigError(f"the number of requests in flight must be at least 1, got {self.max_requests}")
+        if self.max_tokens < 1:
+            raise ConfigError(f"the bound on tokens must be at least 1, got {self.max_tokens}")
+        if self.temperature == 0:
+            raise ConfigError("with temperature 0 all samples are the same one; give a positive temperature")
+        self.sampling()
+
+    def sampling(self) -> SamplingParams:
+        return SamplingParams(self.max_tokens, self.temperature, self.top_p, self.top_k, logprobs=0)
+
+
+class Solver:
+    """Asks a generator for solutions through its chat template.
+
+    The first steps of a solution, where there are any, stand at the start of the assistant's turn, and the model goes
+    on from them (step forcing; arXiv 2504.00891, section 3.1).
+
+    Args:
+        generator: The model.
+        settings: How it is asked.
+
+    Raises:
+        ConfigError: The tokenizer has no usable chat template.
+    """
+
+    def __init__(self, generator: Generator, settings: SolverSettings | None = None):
+        self.settings = settings if settings is not None else SolverSettings()
+        self._generator, self._sampling = generator, self.settings.sampling()
+        self._chat = ChatFormat(generator.tokenizer, chat_template=self.settings.chat_template)
+        self._free = asyncio.Semaphore(self.settings.max_requests)
+
+    def begin(self, problem: str) -> Conversation:
+        """A conversation that has asked for the solution of a problem, and opened the turn that answers."""
+        conversation = Conversation(self._chat)
+        messages = [{"role": "user", "content": problem}]
+        if self.settings.system_prompt:
+            messages.insert(0, {"role": "system", "content": self.settings.system_prompt})
+        conversation.open_turn(messages)
+        return conversation
+
+    def prompt(self, problem: str, begun: str = "") -> list[int]:
+        """Token ids of a problem and the beginning of its solution."""
+        conversation = self.begin(problem)
+        if begun:
+            conversation.append(begun, "forced")
+        return conversation.token_ids
+
+    async def complete(
+        self, prompt: list[int], seed: int, *, stop: tuple[str, ...] = (), affinity: str | None = None
+    ) -> GenerationResult:
+        """Goes on from a prompt.
+
+        Args:
+            prompt: From `prompt`, or of a conversation.
+            seed: Of this request.
+            stop: Where to end, the stop string kept; by default where the model ends its turn.
+            affinity: See `Generator.generate`.
+
+        Raises:
+            ItemFailed: The generator failed on this request.
+            GenPRMError: Nothing can be expected of the generator any more.
+        """
+        async with self._free:
+            try:
+                params = replace(self._sampling, seed=seed, stop=stop)
+                result = await self._generator.generate(prompt, params, affinity=affinity)
+            except GenPRMError:
+                raise
+            except Exception as error:  # a generator's own failure must not end what others are working on
+                logger.debug("generation failed", exc_info=True)
+                raise ItemFailed(f"{type(error).__name__}: {error}") from error
+        if result.finish_reason == "error":
+            raise ItemFailed(result.message or "the generator failed and does not say why")
+        return result

@@ -1,0 +1,221 @@
+"""Running a stage of the data recipe: what is to be done with one item, done with all of them, many at a time.
+
+A stage is a worker and a file. The worker is a context that opens what the work needs (a model, a sandbox) and gives a
+coroutine function from an item to its `Outcome`. `run_stage` hands it the items that are not done, writes what comes
+of each as it comes, and ends with the output in the order of the input. Where the work runs is an executor's concern:
+`in_this_process` is the default one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from genprm_trl._loops import iterate_in_thread
+from genprm_trl.errors import ConfigError, GenPRMError
+from genprm_trl.stages.file import ItemT, Outcome, StageFile, StageSummary
+from genprm_trl.stages.partial import PartialResults
+
+logger = logging.getLogger(__name__)
+
+# So many failures without a success between them are not a matter of the items.
+MAX_FAILURES_IN_A_ROW = 10
+
+Process = Callable[[ItemT], Awaitable[Outcome]]
+Worker = Callable[[], AbstractAsyncContextManager[Process[ItemT]]]
+
+
+class ItemFailed(GenPRMError):
+    """An item could not be worked on this time, and may be another time: the server was away, memory ran out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """An item's end, as an executor reports it.
+
+    Attributes:
+        id, digest: The item's.
+        outcome: What came of it; None if it failed.
+        error: Why it failed.
+    """
+
+    id: str
+    digest: str
+    outcome: Outcome | None
+    error: str = ""
+
+
+# An executor gives a generator, so that the work ends where its results are not asked for any more.
+Executor = Callable[[Worker[ItemT], Iterable[ItemT]], Generator[Finished, None, None]]
+
+
+def run_stage(
+    worker: Worker[ItemT],
+    items: Iterable[ItemT],
+    output: str | Path,
+    settings: Mapping[str, Any],
+    *,
+    execute: Executor[ItemT] | None = None,
+    partial: PartialResults | None = None,
+    overwrite: bool = False,
+    drop_failed: bool = False,
+    bad_rows: Callable[[], int] = lambda: 0,
+    progress: bool = True,
+    desc: str = "",
+    unit: str = "item",
+    on_start: Callable[[StageFile[ItemT]], None] | None = None,
+) -> StageSummary:
+    """Does what is not done yet, and writes the output.
+
+    Killed at any point and run again with equal arguments, it gives the same output as a run that was not: what comes
+    of an item must depend on nothing but the item and the settings (seeds: `seeding.derive_seed`).
+
+    Args:
+        worker: Opens what the work needs; not called if everything is done.
+        items: The input; iterated over twice, so it must give the same items each time. Its ids are unique.
+        output: The output file; see `stage_file`.
+        settings: What decides the rows, as JSON values. An output made with others is refused.
+        execute: Runs the work; `in_this_process` by default.
+        partial: Where the worker keeps what it has of items that are not finished.
+        overwrite: Start anew.
+        drop_failed: Leave out items that failed, counted as dropped for the reason `failed`, instead of raising.
+        bad_rows: How many rows of the input could not be used; asked for when the input has been read.
+        progress: Show a progress bar on stderr.
+        desc, unit: The bar's label, and what an item is called.
+        on_start: Called when the file is open and before any work.
+
+    Returns:
+        Counts over all items, those of earlier runs included.
+
+    Raises:
+        ConfigError: The output was made with other settings.
+        DataError: The input is bad, or the output cannot be written.
+        GenPRMError: Items failed. What is finished is kept, and the same call goes on from there.
+    """
+    run: Executor[ItemT] = execute if execute is not None else in_this_process()
+    with (
+        StageFile(output, settings, items, overwrite=overwrite) as file,
+        contextlib.closing(partial) if partial is not None else contextlib.nullcontext(),
+    ):
+        skipped = bad_rows()
+        if on_start is not None:
+            on_start(file)
+        if 0 < file.done < file.total:
+            logger.info("%s: %d of %d are done; going on with the others", file.path, file.done, file.total)
+        if file.done < file.total:
+            if partial is not None:
+                partial.open(file.partial_path, file.unfinished)
+            bar = tqdm(
+                total=file.total, initial=file.done, desc=desc, unit=unit, disable=not progress, dynamic_ncols=True
+            )
+            with bar, contextlib.closing(run(worker, file.remaining())) as finished_items:
+                _write_all(finished_items, file, drop_failed, bar)
+        return file.finish(bad_rows=skipped)
+
+
+def _write_all(finished_items: Iterable[Finished], file: StageFile[Any], drop_failed: bool, bar: Any) -> None:
+    failures = _Failures(file, drop_failed)
+    for finished in finished_items:
+        if finished.outcome is None:
+            failures.add(finished)
+        else:
+            failures.in_a_row = 0
+            file.write(finished.id, finished.digest, finished.outcome)
+        bar.update()
+    failures.settle()
+
+
+@dataclass(slots=True)
+class _Failures:
+    """Items that failed in this run. Unless they are to be dropped, the next run takes them up again."""
+
+    file: StageFile[Any]
+    drop: bool
+    in_a_row: int = 0
+    first: str = ""
+    digests: dict[str, str] = field(default_factory=dict)
+
+    def add(self, failed: Finished) -> None:
+        self.digests[failed.id] = failed.digest
+        self.in_a_row += 1
+        self.first = self.first or f"'{failed.id}': {failed.error}"
+        logger.warning("'%s' failed: %s", failed.id, failed.error)
+        if self.in_a_row == MAX_FAILURES_IN_A_ROW:
+            raise GenPRMError(
+                f"{self.in_a_row} items failed one after the other, the last one '{failed.id}': {failed.error}. "
+                f"{self._kept()}"
+            )
+
+    def settle(self) -> None:
+        if self.drop:
+            for id, digest in self.digests.items():
+                self.file.write(id, digest, Outcome(dropped={"failed": 1}))
+        elif self.digests:
+            raise GenPRMError(
+                f"{len(self.digests)} of {self.file.total} items failed, the first one {self.first}. {self._kept()} "
+                "To go on without them give --drop_failed."
+            )
+
+    def _kept(self) -> str:
+        return (
+            f"The {self.file.done} finished ones are kept in {self.file.journal_path}; the same command goes on from "
+            "there."
+        )
+
+
+def in_this_process(max_items: int = 64) -> Executor[Any]:
+    """An executor that works on up to `max_items` items at once in an event loop of its own.
+
+    Items are taken from the iterable as others finish, so there may be more of them than fit into memory.
+    """
+    if max_items < 1:
+        raise ConfigError(f"the number of items worked on at once must be at least 1, got {max_items}")
+
+    def execute(worker: Worker[Any], items: Iterable[Any]) -> Generator[Finished, None, None]:
+        # Little is held back for the writer: what is finished and not written would be lost in a kill.
+        yield from iterate_in_thread(functools.partial(_work, worker, items, max_items), prefetch=16)
+
+    return execute
+
+
+async def _work(worker: Worker[Any], items: Iterable[Any], max_items: int) -> AsyncGenerator[Finished, None]:
+    remaining = iter(items)
+    running: dict[asyncio.Task[Finished], None] = {}  # in the order of the input, for equal runs as far as may be
+    async with worker() as process:
+        try:
+            while True:
+                while len(running) < max_items and (item := next(remaining, None)) is not None:
+                    running[asyncio.create_task(finish_item(process, item))] = None
+                if not running:
+                    return
+                await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                done = [task for task in running if task.done()]
+                for task in done:
+                    del running[task]
+                broken = [task for task in done if task.exception() is not None]
+                for task in done:
+                    if task not in broken:
+                        yield task.result()
+                if broken:
+                    broken[0].result()  # raises, once what was finished beside it has been handed out
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+
+
+async def finish_item(process: Process[ItemT], item: ItemT) -> Finished:
+    """Works on one item. `ItemFailed` becomes the report of a failure; any other exception is the stage's end."""
+    try:
+        return Finished(item.id, item.digest, await process(item))
+    except ItemFailed as error:
+        return Finished(item.id, item.digest, None, str(error))

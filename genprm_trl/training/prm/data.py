@@ -1,0 +1,248 @@
+"""Rows with step labels, checked and turned into token ids and token labels for `PRMTrainer`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Integral
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from accelerate.logging import get_logger
+from datasets import Dataset, Features, List, Value
+from torch.nn.utils.rnn import pad_sequence
+
+from genprm_trl.errors import DataError
+from genprm_trl.records import Solution
+from genprm_trl.training.prm.tokens import tokenize_steps
+from genprm_trl.training.scores import IGNORED
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from genprm_trl.training.prm.trainer import PRMConfig
+
+logger = get_logger(__name__)
+
+Rows: TypeAlias = Dataset | Sequence[Solution | Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledSteps:
+    """A prompt and the steps whose correctness is known.
+
+    Attributes:
+        prompt: The problem.
+        steps: The steps, at least one.
+        labels: For each step, whether it is correct.
+    """
+
+    prompt: str
+    steps: list[str]
+    labels: list[bool]
+
+
+def labelled_steps(
+    row: Solution | Mapping[str, Any], *, file: str | None = None, number: int | None = None
+) -> LabelledSteps:
+    """Reads a row of either form that `PRMTrainer` takes.
+
+    The forms are TRL's stepwise-supervision rows (`prompt`, `completions`, `labels`) and ProcessBench's (`problem`,
+    `steps`, `label`), the latter also as a `Solution`. ProcessBench marks only the first wrong step, so its steps
+    before that are correct, that one is wrong, and those after it, whose correctness is unknown, are left out.
+
+    Args:
+        row: The row.
+        file: Name of the data set, for errors.
+        number: Row number counted from 1, for errors.
+
+    Returns:
+        The `LabelledSteps`.
+
+    Raises:
+        DataError: A field is missing, empty, of the wrong type, or the lengths differ. Names row and field.
+    """
+
+    def bad(field: str | None, message: str) -> DataError:
+        return DataError(message, file=file, row=number, field=field)
+
+    if isinstance(row, Solution):
+        row = {"problem": row.problem, "steps": row.steps, "label": row.label}
+    processbench = "completions" not in row and "steps" in row
+    names = ("problem", "steps", "label") if processbench else ("prompt", "completions", "labels")
+    for name in names:
+        if name not in row:
+            raise bad(
+                name,
+                "missing; a row needs prompt, completions and labels, or problem, steps and label "
+                f"(this one has {', '.join(row) or 'no field'})",
+            )
+    prompt, steps, labels = (row[name] for name in names)
+    prompt_name, steps_name, labels_name = names
+
+    if not isinstance(prompt, str):
+        raise bad(prompt_name, f"must be text, got {type(prompt).__name__}")
+    if isinstance(steps, str) or not isinstance(steps, Sequence):
+        raise bad(steps_name, f"must be a list of texts, got {type(steps).__name__}")
+    if not steps:
+        raise bad(steps_name, "is empty; at least one step is needed")
+    for i, step in enumerate(steps):
+        if not isinstance(step, str):
+            raise bad(steps_name, f"step {i} (counted from 0) must be text, got {type(step).__name__}")
+
+    if processbench:
+        if isinstance(labels, bool) or not isinstance(labels, Integral):
+            raise bad(labels_name, f"must be the index of the first wrong step or -1 for none, got {labels!r}")
+        first_wrong = int(labels)
+        if not -1 <= first_wrong < len(steps):
+            raise bad(labels_name, f"is {first_wrong}, but there are {len(steps)} steps (counted from 0)")
+        if first_wrong == -1:
+            return LabelledSteps(prompt, list(steps), [True] * len(steps))
+        return LabelledSteps(prompt, list(steps[: first_wrong + 1]), [True] * first_wrong + [False])
+
+    if isinstance(labels, str) or not isinstance(labels, Sequence):
+        raise bad(labels_name, f"must be a list of true and false, got {type(labels).__name__}")
+    if len(labels) != len(steps):
+        raise bad(labels_name, f"has {len(labels)} entries for {len(steps)} completions")
+    for i, label in enumerate(labels):
+        if not isinstance(label, bool | np.bool_):
+            raise bad(labels_name, f"label {i} (counted from 0) must be true or false, got {label!r}")
+    return LabelledSteps(prompt, list(steps), [bool(label) for label in labels])
+
+
+def prepare_dataset(
+    rows: Rows,
+    tokenizer: PreTrainedTokenizerBase,
+    args: PRMConfig,
+    name: str,
+    *,
+    last_step_only: bool = False,
+) -> Dataset:
+    """Turns rows into `input_ids` and `labels`: 1 or 0 at the end of each labelled step, -100 everywhere else.
+
+    Steps that do not fit `args.max_length` or `args.max_completion_length` are left out, and so are the rows of which
+    no labelled step is left; a warning counts both. A data set that has `input_ids` and `labels` is returned as it is.
+
+    Args:
+        rows: Rows that `labelled_steps` reads.
+        tokenizer: The model's tokenizer.
+        args: Separator, bounds, and number of processes.
+        name: What errors and warnings call the rows.
+        last_step_only: Label the last step alone.
+
+    Raises:
+        DataError: A row is unusable, there are no rows, or none is left.
+    """
+    if not isinstance(rows, Dataset):
+        if isinstance(rows, str | Mapping) or not isinstance(rows, Sequence):
+            raise DataError(f"must be a `datasets.Dataset` or a list of rows, got {type(rows).__name__}", file=name)
+        read = [labelled_steps(row, file=name, number=i) for i, row in enumerate(rows, start=1)]
+        columns = {"prompt": [r.prompt for r in read], "completions": [r.steps for r in read]}
+        rows = Dataset.from_dict({**columns, "labels": [r.labels for r in read]})
+    if len(rows) == 0:
+        raise DataError("has no rows", file=name)
+    if {"input_ids", "labels"} <= set(rows.column_names):
+        return rows
+
+    integers = List(Value("int64"))
+    # One process tokenizes and the others read its cache.
+    with PartialState().main_process_first():
+        tokenized = rows.with_format(None).map(
+            _tokenize_row,
+            with_indices=True,
+            fn_kwargs={
+                "tokenizer": tokenizer,
+                "name": name,
+                "last_step_only": last_step_only,
+                "step_separator": args.step_separator,
+                "max_length": args.max_length,
+                "max_completion_length": args.max_completion_length,
+            },
+            remove_columns=rows.column_names,
+            # Named, because `map` would otherwise keep the type of the column `labels`, which is bool.
+            features=Features(
+                {"input_ids": integers, "labels": integers, "labelled": Value("int64"), "cut": Value("int64")}
+            ),
+            num_proc=args.dataset_num_proc,
+            desc=f"Tokenizing {name}",
+        )
+    labelled, cut = np.asarray(tokenized["labelled"]), np.asarray(tokenized["cut"])
+    tokenized = tokenized.remove_columns(["labelled", "cut"])
+    bounds = f"max_length={args.max_length}, max_completion_length={args.max_completion_length}"
+    if cut.any():
+        logger.warning(f"{name}: {int(cut.sum())} steps in {int((cut > 0).sum())} rows left out, over {bounds}.")
+    kept = np.flatnonzero(labelled > 0)
+    if len(kept) == 0:
+        raise DataError(f"no row has a labelled step within {bounds}", file=name)
+    if len(kept) < len(tokenized):
+        logger.warning(
+            f"{name}: {len(tokenized) - len(kept)} of {len(tokenized)} rows dropped, no labelled step within {bounds}."
+        )
+        tokenized = tokenized.select(kept)
+    return tokenized
+
+
+def _tokenize_row(
+    row: dict[str, Any],
+    index: int,
+    tokenizer: PreTrainedTokenizerBase,
+    name: str,
+    last_step_only: bool,
+    step_separator: str,
+    max_length: int | None,
+    max_completion_length: int | None,
+) -> dict[str, Any]:
+    example = labelled_steps(row, file=name, number=index + 1)
+    tokens = tokenize_steps(
+        tokenizer,
+        example.prompt,
+        example.steps,
+        step_separator,
+        max_length=max_length,
+        max_completion_length=max_completion_length,
+    )
+    labels = [IGNORED] * len(tokens.input_ids)
+    last = len(example.steps) - 1
+    for step, (end, label) in enumerate(zip(tokens.step_ends, example.labels, strict=False)):
+        if step == last or not last_step_only:
+            labels[end] = int(label)
+    return {
+        "input_ids": tokens.input_ids,
+        "labels": labels,
+        "labelled": sum(label != IGNORED for label in labels),
+        "cut": len(example.steps) - len(tokens.step_ends),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class StepCollator:
+    """Pads `input_ids` and, where present, `labels` on the right, whatever side the tokenizer pads for generation.
+
+    On the right, padding comes after everything that a causal model looks at, so it changes no step's score, also in
+    models with absolute positions.
+
+    Attributes:
+        pad_token_id: Token to pad `input_ids` with. The attention mask hides it, so any token does.
+    """
+
+    pad_token_id: int
+
+    def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        """Returns `input_ids`, `attention_mask` and `labels`, each a LongTensor of shape (batch, longest)."""
+        ids = [torch.as_tensor(example["input_ids"], dtype=torch.long) for example in examples]
+        batch = {
+            "input_ids": pad_sequence(ids, batch_first=True, padding_value=self.pad_token_id),
+            "attention_mask": pad_sequence([torch.ones_like(i) for i in ids], batch_first=True),
+        }
+        if "labels" in examples[0]:
+            labels = [torch.as_tensor(example["labels"], dtype=torch.long) for example in examples]
+            batch["labels"] = pad_sequence(labels, batch_first=True, padding_value=IGNORED)
+        return batch
+
+    @classmethod
+    def for_tokenizer(cls, tokenizer: PreTrainedTokenizerBase) -> StepCollator:
+        """Pads with the tokenizer's padding token, or its end-of-text token, or token 0."""
+        candidates = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+        return cls(next(token for token in candidates if token is not None))

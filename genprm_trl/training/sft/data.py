@@ -1,0 +1,508 @@
+"""Rows with rationales, checked and turned into token ids and labels for `GenPRMTrainer`.
+
+The token ids come from `chat.Conversation`, turn by turn as the verifier builds them, so a model is trained on exactly
+the tokens it will be asked in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from accelerate import PartialState
+from accelerate.logging import get_logger
+from datasets import Dataset, Features, IterableDataset, List, Value
+
+from genprm_trl.conversation.conversation import Conversation, TokenKind
+from genprm_trl.conversation.template import ChatFormat, TurnOpening
+from genprm_trl.data.sources import iter_rows
+from genprm_trl.errors import DataError
+from genprm_trl.protocol.genprm import (
+    DIRECT_SYSTEM_PROMPT,
+    MODES,
+    FirstTurn,
+    GenPRMProtocol,
+    Mode,
+    Rationale,
+    parse_rationale,
+)
+from genprm_trl.records import RationaleRecord, Solution
+from genprm_trl.training.prm.data import labelled_steps
+from genprm_trl.training.scores import IGNORED
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+logger = get_logger(__name__)
+
+Row: TypeAlias = RationaleRecord | Solution | Mapping[str, Any]
+Rows: TypeAlias = Dataset | IterableDataset | Sequence[Row]
+
+_ROW_FORMS = (
+    "a row needs solution, rationales and labels (a RationaleRecord), or messages; with mode='direct', problem, steps "
+    "and label, or prompt, completions and labels, are enough"
+)
+_FEATURES = Features(
+    {
+        "input_ids": List(Value("int64")),
+        "labels": List(Value("int64")),
+        "verdicts": List(List(Value("int64"))),
+        "mode": Value("string"),
+        "kept": Value("int64"),
+        "cut": Value("int64"),
+        "problem": Value("string"),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedConversation:
+    """A finished verification conversation, as text.
+
+    Attributes:
+        mode: Name of the mode that its rationales are in.
+        openings: For each turn of the assistant, the messages since the turn before.
+        rationales: The assistant's turns.
+        judgements: The verdict of each.
+    """
+
+    mode: str
+    openings: list[list[dict[str, str]]]
+    rationales: list[str]
+    judgements: list[bool]
+
+    def to_row(self) -> dict[str, Any]:
+        """A row with `messages` that `read_row` reads back."""
+        messages: list[dict[str, str]] = []
+        for opening, rationale in zip(self.openings, self.rationales, strict=True):
+            messages += [*opening, {"role": "assistant", "content": rationale}]
+        return {"messages": messages, "mode": self.mode}
+
+
+def read_row(
+    row: Row,
+    mode: str | None = None,
+    first_turn: FirstTurn = "evaluation",
+    *,
+    file: str | None = None,
+    number: int = 1,
+) -> JudgedConversation:
+    """Reads a row of any form that `GenPRMTrainer` takes.
+
+    Args:
+        row: A `RationaleRecord` or its row; or a row with `messages`, whose assistant turns are rationales; or, in
+            the direct mode, any row with step labels that `prm_data.labelled_steps` reads.
+        mode: The mode to train in: parts that a rationale has beyond it are left out. None is the row's own mode, its
+            field `mode` or `source.mode`; where it has none, the direct mode if its system prompt says so, or else
+            the full one.
+        first_turn: Form of the first user turn; see `protocol.GenPRMProtocol`.
+        file: Name of the data set, for errors.
+        number: Row number counted from 1, for errors.
+
+    Raises:
+        DataError: Something is missing, of the wrong type, or a rationale is not in the format of the mode. Names row
+            and field.
+    """
+    try:
+        if not isinstance(row, Mapping | RationaleRecord | Solution):
+            raise DataError(f"must be a record or a mapping, got {type(row).__name__}")
+        if isinstance(row, Mapping) and row.get("messages") is not None:
+            return _read_messages(row, mode)
+        if isinstance(row, RationaleRecord) or (isinstance(row, Mapping) and row.get("rationales") is not None):
+            record = row if isinstance(row, RationaleRecord) else None
+            if record is None:
+                assert isinstance(row, Mapping)
+                record = RationaleRecord.from_dict({"id": str(number), **_without_none(row)})
+            own = row.get("mode") if isinstance(row, Mapping) else None
+            return _read_record(
+                record, mode, _own_mode(own, "mode") or _own_mode(record.source.get("mode")), first_turn
+            )
+        own = _own_mode(row.get("mode"), "mode") if isinstance(row, Mapping) else None
+        if (mode or own) != "direct":
+            fields = (
+                f"this one has {', '.join(row) or 'no field'}" if isinstance(row, Mapping) else "this is a Solution"
+            )
+            raise DataError(f"missing; {_ROW_FORMS} ({fields})", field="rationales")
+        steps = labelled_steps(row)
+    except DataError as error:
+        raise DataError(error.message, file=file, row=number, field=error.field) from None
+    rationales = [Rationale(index, label).render() for index, label in enumerate(steps.labels, start=1)]
+    return _conversation("direct", steps.prompt, steps.steps, rationales, steps.labels, first_turn)
+
+
+def _without_none(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if value is not None}
+
+
+def _own_mode(mode: Any, name: str = "source.mode") -> str | None:
+    if mode is not None and (not isinstance(mode, str) or mode not in MODES):
+        raise DataError(f"unknown mode {mode!r}; choose one of {', '.join(MODES)}", field=name)
+    return mode
+
+
+def _conversation(
+    mode: str,
+    problem: str,
+    steps: Sequence[str],
+    rationales: list[str],
+    judgements: list[bool],
+    first_turn: FirstTurn,
+) -> JudgedConversation:
+    protocol = GenPRMProtocol(mode, first_turn)
+    openings = [list(protocol.opening_messages(problem, steps, index)) for index in range(len(rationales))]
+    return JudgedConversation(mode, openings, rationales, judgements)
+
+
+def _read_record(
+    record: RationaleRecord, mode: str | None, own: str | None, first_turn: FirstTurn
+) -> JudgedConversation:
+    chosen = mode or own or "full"
+    rationales = []
+    for index, (text, label) in enumerate(zip(record.rationales, record.labels, strict=True)):
+        if chosen == "direct" and own != "direct":
+            rationales.append(Rationale(index + 1, label).render())
+            continue
+        text, judgement = _fit(text, index + 1, chosen, f"rationales[{index}]", may_reduce=mode is not None)
+        if judgement != label:
+            said, is_so = ("Yes", "wrong") if judgement else ("No", "correct")
+            raise DataError(
+                f"says {said}, but labels[{index}] says that the step is {is_so}; such rationales are to be filtered "
+                "out before training",
+                field=f"rationales[{index}]",
+            )
+        rationales.append(text)
+    solution = record.solution
+    return _conversation(chosen, solution.problem, solution.steps, rationales, list(record.labels), first_turn)
+
+
+def _read_messages(row: Mapping[str, Any], mode: str | None) -> JudgedConversation:
+    messages = row["messages"]
+    if isinstance(messages, str) or not isinstance(messages, Sequence) or not messages:
+        raise DataError("must be a list of messages", field="messages")
+    openings: list[list[dict[str, str]]] = [[]]
+    rationales: list[str] = []
+    for index, message in enumerate(messages):
+        role, content = (message.get("role"), message.get("content")) if isinstance(message, Mapping) else (None, None)
+        if role not in ("system", "user", "assistant") or not isinstance(content, str):
+            raise DataError(
+                "must have a role (system, user or assistant) and text as content", field=f"messages[{index}]"
+            )
+        if role == "assistant":
+            if not openings[-1] or openings[-1][-1]["role"] != "user":
+                raise DataError("an assistant's turn must follow a user's", field=f"messages[{index}]")
+            rationales.append(content)
+            openings.append([])
+        else:
+            openings[-1].append({"role": role, "content": content})
+    if openings.pop():
+        raise DataError("must end with an assistant's turn", field="messages")
+    own = _own_mode(row.get("mode"), "mode")
+    chosen = mode or own
+    if chosen is None:
+        chosen = "direct" if openings[0][0]["content"] == DIRECT_SYSTEM_PROMPT else "full"
+    places = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
+    judgements = []
+    for turn, (place, text) in enumerate(zip(places, rationales, strict=True), start=1):
+        # A ready conversation is trained on as it stands, so nothing is left out of it.
+        judgements.append(_fit(text, turn, chosen, f"messages[{place}]", may_reduce=False)[1])
+    return JudgedConversation(chosen, openings, rationales, judgements)
+
+
+def _fit(text: str, number: int, mode_name: str, field_name: str, *, may_reduce: bool) -> tuple[str, bool]:
+    """A rationale in the form of the mode, and its verdict."""
+
+    def bad(message: str) -> DataError:
+        return DataError(message, field=field_name)
+
+    parsed = parse_rationale(text, step=number)
+    rationale, judgement = parsed.rationale, parsed.rationale.judgement
+    if parsed.status == "no_verdict":
+        raise bad("has no verdict; a rationale ends with <output>, **Judgement**: $\\boxed{Yes}$ (or No), </output>")
+    if parsed.status != "ok" or judgement is None:
+        raise bad("is not in the format of a rationale (see genprm_trl.protocol.Rationale)")
+    if rationale.step != number:
+        raise bad(f"speaks of paragraph {rationale.step}, but is the turn of paragraph {number}")
+    mode = Mode.of(mode_name)
+    missing = (
+        "analysis"
+        if mode.analyze and rationale.analysis is None
+        else "code"
+        if mode.verify and not rationale.blocks
+        else "output of its code"
+        if mode.execute and any(block.output is None for block in rationale.blocks)
+        else None
+    )
+    if missing:
+        raise bad(f"has no {missing}, which the mode '{mode_name}' needs")
+    fitted = Rationale(
+        number,
+        judgement,
+        rationale.analysis if mode.analyze else None,
+        rationale.blocks if mode.verify else (),
+        rationale.remark if mode.verify else "",
+    )
+    if fitted == rationale:
+        return text, judgement
+    if not may_reduce:
+        raise bad(f"has parts beyond the mode '{mode_name}'")
+    return fitted.render(), judgement
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedConversation:
+    """Token ids of a conversation for training.
+
+    Attributes:
+        input_ids: Token ids, shape (length,).
+        labels: The ids that are trained on, -100 elsewhere, shape (length,).
+        verdicts: For each judged step `[position, judgement, yes_id, no_id]`: where in `input_ids` the token stands
+            that tells Yes from No, the verdict (1 or 0), and what the token would be for either.
+        cut: Turns at the end that did not fit.
+    """
+
+    input_ids: list[int]
+    labels: list[int]
+    verdicts: list[list[int]]
+    cut: int
+
+
+@dataclass
+class ConversationEncoder:
+    """Turns rows into token ids and labels; called by `datasets` in as many processes as it likes.
+
+    Attributes:
+        tokenizer: The model's tokenizer.
+        turn_opening: See `chat.ChatFormat`.
+        first_turn: See `protocol.GenPRMProtocol`.
+        mode: See `read_row`.
+        trained: Kinds of tokens that are trained on.
+        max_length: Bound on the tokens of a conversation; turns at its end that do not fit are left out.
+        skip_bad_rows: Report a bad row instead of raising `DataError`.
+        name: What errors call the rows.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    turn_opening: TurnOpening = "generation_prompt"
+    first_turn: FirstTurn = "evaluation"
+    mode: str | None = None
+    trained: tuple[TokenKind, ...] = ("written", "end_of_turn")
+    max_length: int | None = None
+    skip_bad_rows: bool = False
+    name: str | None = None
+    _chat: ChatFormat | None = field(default=None, init=False, repr=False, compare=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # `datasets` hashes and pickles its functions; the chat format holds caches and is made anew where it is used.
+        return {**self.__dict__, "_chat": None}
+
+    @property
+    def chat(self) -> ChatFormat:
+        if self._chat is None:
+            self._chat = ChatFormat(self.tokenizer, self.turn_opening)
+        return self._chat
+
+    def __call__(self, row: Mapping[str, Any], index: int) -> dict[str, Any]:
+        """A row's columns: those of `EncodedConversation`, `mode`, turns `kept`, and the `problem` of a bad row."""
+        try:
+            conversation = read_row(row, self.mode, self.first_turn, file=self.name, number=index + 1)
+        except DataError as error:
+            if not self.skip_bad_rows:
+                raise
+            nothing: dict[str, Any] = {"input_ids": [], "labels": [], "verdicts": [], "mode": "", "kept": 0, "cut": 0}
+            return {**nothing, "problem": str(error)}
+        encoded = self.encode(conversation)
+        return {
+            "input_ids": encoded.input_ids,
+            "labels": encoded.labels,
+            "verdicts": encoded.verdicts,
+            "mode": conversation.mode,
+            "kept": len(encoded.verdicts),
+            "cut": encoded.cut,
+            "problem": "",
+        }
+
+    def encode(self, conversation: JudgedConversation) -> EncodedConversation:
+        """Encodes a conversation, cut at a whole turn so that it fits `max_length`.
+
+        Raises:
+            ConfigError: if the tokenizer's chat template cannot hold such a conversation.
+        """
+        turns = len(conversation.rationales)
+        encoded = self._encode(conversation, turns)
+        if self.max_length is not None and len(encoded.input_ids) > self.max_length:
+            # Conversations grow with every turn: find the longest one that fits.
+            low, high = 0, turns - 1
+            while low < high:
+                middle = (low + high + 1) // 2
+                fits = len(self._encode(conversation, middle).input_ids) <= self.max_length
+                low, high = (middle, high) if fits else (low, middle - 1)
+            encoded = self._encode(conversation, low)
+        return encoded
+
+    def _encode(self, conversation: JudgedConversation, turns: int) -> EncodedConversation:
+        total = len(conversation.rationales)
+        if not turns:
+            return EncodedConversation([], [], [], total)
+        protocol = GenPRMProtocol(conversation.mode, self.first_turn)
+        tokens = Conversation(self.chat)
+        written = 0  # tokens of kind `written` up to here, which keep their ids whatever the template does around them
+        verdicts = []
+        for turn in range(turns):
+            tokens.open_turn(conversation.openings[turn])
+            segments = protocol.segments(conversation.rationales[turn])
+            for segment in segments:
+                ids = self.chat.encode(self.chat.neutralize(segment.text))
+                tokens.append_ids(ids, segment.text, segment.kind)
+                if segment.kind == "written":
+                    if segment is segments[-1]:
+                        verdicts.append(self._verdict(segment.text, ids, conversation.judgements[turn], written))
+                    written += len(ids)
+        input_ids, kinds = tokens.finished()
+        places = [place for place, kind in enumerate(kinds) if kind == "written"]
+        assert len(places) == written
+        return EncodedConversation(
+            input_ids,
+            [token if kind in self.trained else IGNORED for token, kind in zip(input_ids, kinds, strict=True)],
+            [[places[at], *rest] for at, *rest in verdicts],
+            total - turns,
+        )
+
+    def _verdict(self, text: str, ids: list[int], judgement: bool, written: int) -> list[int]:
+        """The first token that would differ if the verdict at the end of `text` were the other one."""
+        word, other = ("Yes", "No") if judgement else ("No", "Yes")
+        head, _, tail = text.rpartition(word)
+        other_ids = self.chat.encode(self.chat.neutralize(head + other + tail))
+        at = next(i for i, (a, b) in enumerate(zip(ids, other_ids, strict=False)) if a != b)
+        yes_and_no = (ids[at], other_ids[at]) if judgement else (other_ids[at], ids[at])
+        return [written + at, int(judgement), *yes_and_no]
+
+
+def as_dataset(rows: Any, encoder: ConversationEncoder) -> Dataset | IterableDataset:
+    """A data set as it is; a list of rows or records as a data set of conversations.
+
+    Raises:
+        DataError: A row of the list is unusable (and `skip_bad_rows` is off), or there are no rows.
+    """
+    if isinstance(rows, Dataset | IterableDataset):
+        return rows
+    if isinstance(rows, str | Mapping) or not isinstance(rows, Iterable):
+        raise DataError(
+            f"must be a `datasets.Dataset`, an `IterableDataset` or a list of rows, got {type(rows).__name__}",
+            file=encoder.name,
+        )
+    read, problems, total = [], [], 0
+    for total, row in enumerate(rows, start=1):
+        try:
+            conversation = read_row(row, encoder.mode, encoder.first_turn, file=encoder.name, number=total)
+        except DataError as error:
+            if not encoder.skip_bad_rows:
+                raise
+            problems.append(str(error))
+            continue
+        read.append(conversation.to_row())
+    return _to_dataset(read, problems, total, encoder.name)
+
+
+def load_conversations(
+    source: Any,
+    *,
+    split: str | None = None,
+    mode: str | None = None,
+    first_turn: FirstTurn = "evaluation",
+    skip_bad_rows: bool = False,
+) -> Dataset:
+    """Reads a file of rows that `GenPRMTrainer` takes; errors name the file and its row.
+
+    Args:
+        source: A file or data set of any kind that `loading.load_solutions` takes.
+        split: The split, where the source has several.
+        mode, first_turn: See `read_row`.
+        skip_bad_rows: Leave bad rows out, with a warning that counts them.
+
+    Returns:
+        A data set with the columns `messages` and `mode`.
+
+    Raises:
+        DataError: The source is unreadable or has no usable row; or, unless `skip_bad_rows`, a row is bad.
+    """
+    name, rows = iter_rows(source, split=split)
+    read, problems, total = [], [], 0
+    for number, row in rows:
+        total += 1
+        try:
+            if isinstance(row, DataError):
+                raise row
+            read.append(read_row(row, mode, first_turn, file=name, number=number).to_row())
+        except DataError as error:
+            if not skip_bad_rows:
+                raise
+            problems.append(str(error))
+    return _to_dataset(read, problems, total, name)
+
+
+def _to_dataset(rows: list[dict[str, Any]], problems: Sequence[str], total: int, name: str | None) -> Dataset:
+    _report_bad(name, problems, total)
+    if not rows:
+        raise DataError("has no usable row" if total else "has no rows", file=name)
+    return Dataset.from_list(rows)
+
+
+def encode_dataset(
+    dataset: Dataset | IterableDataset, encoder: ConversationEncoder, num_proc: int | None = None
+) -> Dataset | IterableDataset:
+    """Encodes a data set: columns `input_ids`, `labels`, `verdicts` (see `EncodedConversation`) and `mode`.
+
+    Rows of which no turn fits are dropped. Warnings count them, the turns that were cut, and the bad rows skipped; a
+    streamed data set, which is read row by row while it is trained on, is not counted.
+
+    Raises:
+        DataError: A row is unusable, there are no rows, or none is left. For a streamed data set, when it is read.
+    """
+    helpers = ["kept", "cut", "problem"]
+    if isinstance(dataset, IterableDataset):
+        columns = dataset.column_names or list(next(iter(dataset), {}))
+        streamed = dataset.map(encoder, with_indices=True, remove_columns=columns, features=_FEATURES)
+        return streamed.filter(_has_tokens).remove_columns(helpers)
+    if len(dataset) == 0:
+        raise DataError("has no rows", file=encoder.name)
+    # One process encodes and the others read its cache, where the data set has one.
+    with PartialState().main_process_first():
+        encoded = dataset.with_format(None).map(
+            encoder,
+            with_indices=True,
+            remove_columns=dataset.column_names,
+            features=_FEATURES,
+            num_proc=num_proc,
+            desc=f"Tokenizing {encoder.name}",
+        )
+    problems = [problem for problem in encoded["problem"] if problem]
+    _report_bad(encoder.name, problems, len(encoded))
+    cut = np.asarray(encoded["cut"])
+    if cut.any():
+        logger.warning(
+            f"{encoder.name}: {int(cut.sum())} turns at the end of {int((cut > 0).sum())} conversations left out, "
+            f"over max_length={encoder.max_length}."
+        )
+    kept = np.flatnonzero(np.asarray(encoded["kept"]))
+    if len(kept) == 0:
+        raise DataError(f"no row has a turn within max_length={encoder.max_length}", file=encoder.name)
+    dropped = len(encoded) - len(kept) - len(problems)
+    if dropped:
+        logger.warning(
+            f"{encoder.name}: {dropped} of {len(encoded)} rows dropped, no turn within "
+            f"max_length={encoder.max_length}."
+        )
+    if len(kept) < len(encoded):
+        encoded = encoded.select(kept)
+    return encoded.remove_columns(helpers)
+
+
+def _has_tokens(row: Mapping[str, Any]) -> bool:
+    return row["kept"] > 0
+
+
+def _report_bad(name: str | None, problems: Sequence[str], total: int) -> None:
+    if problems:
+        logger.warning(f"{name}: {len(problems)} of {total} rows skipped. The first: {problems[0]}")

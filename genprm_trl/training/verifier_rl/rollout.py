@@ -1,0 +1,303 @@
+"""Reinforcement learning of the verifier itself: rollouts in which a GenPRM judges a solution and its code is run.
+
+The reward is whether the verdict agrees with the label (`rewards.verdict_agreement_reward` and the others there), so
+rationales are learned from labels alone, without anybody's rationales to imitate.
+
+A rollout is one chain over the steps of a solution, up to the first one that it judges wrong. It is one prompt and
+one completion to TRL: the prompt ends where the model begins to write, and everything that comes between its texts
+(later steps, forced prefixes, what the interpreter printed) stands in the completion and is masked out. The
+alternative, a rollout for each step with its history, would need histories: those of another model are nothing that
+the verifier meets when it works, and those of its own are this chain. A chain is also what the label of a solution,
+its first wrong step, speaks of.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from trl.models import unwrap_model_for_generation
+
+from genprm_trl._loops import iterate_in_thread
+from genprm_trl.conversation.settings import ModelSettings
+from genprm_trl.conversation.template import ChatFormat
+from genprm_trl.errors import ConfigError, DataError
+from genprm_trl.generation import TransformersGenerator
+from genprm_trl.generation.base import Generator, SamplingParams
+from genprm_trl.protocol.genprm import GenPRMProtocol, Mode
+from genprm_trl.records import Solution, StepJudgement
+from genprm_trl.sandbox.base import Sandbox
+from genprm_trl.training.verifier_rl.recorded import RecordedGenerator
+from genprm_trl.verifier.chain import ChainDriver, ChainJudge
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from trl import GRPOTrainer
+
+_READ = ("ok", "fallback")  # statuses of a judgement with a verdict
+
+
+def verifier_dataset(solutions: Iterable[Solution]) -> Dataset:
+    """Solutions as a data set for `GRPOTrainer` with `VerifierRollout`.
+
+    Args:
+        solutions: With a `label`. Steps after the first wrong one, which no label speaks of, are left out; the model
+            sees one step after the other and cannot tell.
+
+    Returns:
+        Columns `prompt` (problem and steps as JSON, which is all that a rollout is given), `label`, `id`.
+
+    Raises:
+        DataError: There are none, or one has no label or no steps.
+    """
+    from datasets import Dataset
+
+    rows = []
+    for number, solution in enumerate(solutions, start=1):
+        if solution.label is None:
+            raise DataError("missing; without it there is nothing to agree with", row=number, field="label")
+        if not solution.steps:
+            raise DataError("is empty; there is nothing to judge", row=number, field="steps")
+        steps = solution.steps if solution.label < 0 else solution.steps[: solution.label + 1]
+        prompt = json.dumps({"problem": solution.problem, "steps": steps}, ensure_ascii=False)
+        rows.append({"prompt": prompt, "label": solution.label, "id": solution.id})
+    if not rows:
+        raise DataError("no solutions to train on")
+    return Dataset.from_list(rows)
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedSolution:
+    """A rollout.
+
+    Attributes:
+        prompt_ids: Up to the first token that the model wrote.
+        completion_ids: From there to the end of the last turn.
+        mask: For each of them 1 if the model sampled it, else 0.
+        judgements: Of the steps, up to the first one without the verdict Yes.
+    """
+
+    prompt_ids: list[int]
+    completion_ids: list[int]
+    mask: list[int]
+    judgements: list[StepJudgement]
+
+
+class VerifierRollout:
+    """A `rollout_func` of TRL's `GRPOTrainer`: the trainer's model judges solutions, and the code it writes is run.
+
+    Chains of a batch run at once; code runs while others generate. Sampling is the trainer's (`temperature`, `top_p`,
+    `top_k`), its `max_completion_length` bounds each chain after the first prompt, interpreter output included, and
+    wants to be some thousands. A chain that meets it, or the model's context, ends without a verdict, and counts as
+    truncated for `mask_truncated_completions`.
+
+    Only tokens that the model sampled are trained on. Where the verifier falls back to a forced verdict, what it
+    dropped is not part of the completion.
+
+    Each turn opens with the template's generation prompt, whatever the model did before: with `as_published` a turn is
+    rendered anew once it is history, so that a conversation is not one sequence. `settings` says so to the verifier;
+    save them next to the trained weights.
+
+    Args:
+        protocol: The conversation; its mode says whether code is run.
+        sandbox: Where it runs; needed by modes that execute. It stays its owner's to close.
+        chat_template: In place of the tokenizer's own.
+        max_batch_size: Chains that generate at once.
+
+    Raises:
+        ConfigError: The mode needs a sandbox; while training, if the trainer's options do not fit: generation by vLLM,
+            `min_p` or a repetition penalty, or a model sharded by FSDP, or by ZeRO-3 while it generates.
+
+    Example:
+        ```python
+        from trl import GRPOConfig, GRPOTrainer
+
+        from genprm_trl.data.solutions import load_solutions
+        from genprm_trl.rewards import rationale_format_reward, verdict_agreement_reward
+        from genprm_trl.sandbox import LocalSandbox
+        from genprm_trl.training.verifier_rl.rollout import VerifierRollout, verifier_dataset
+
+        trainer = GRPOTrainer(
+            "GenPRM/GenPRM-1.5B",
+            reward_funcs=[verdict_agreement_reward, rationale_format_reward],
+            args=GRPOConfig("verifier-grpo", max_completion_length=8192, reward_weights=[1.0, 0.1]),
+            train_dataset=verifier_dataset(load_solutions("solutions.jsonl")),
+            rollout_func=VerifierRollout(sandbox=LocalSandbox()),
+        )
+        trainer.train()
+        ```
+    """
+
+    def __init__(
+        self,
+        protocol: GenPRMProtocol | None = None,
+        *,
+        sandbox: Sandbox | None = None,
+        chat_template: str | None = None,
+        max_batch_size: int = 64,
+    ):
+        self.protocol = protocol or GenPRMProtocol()
+        if sandbox is None and Mode.of(self.protocol.mode).execute:
+            raise ConfigError(
+                "this mode runs code and needs a sandbox, for instance genprm_trl.sandbox.LocalSandbox()"
+            )
+        self.sandbox = sandbox
+        self.chat_template = chat_template
+        self.max_batch_size = max_batch_size
+        self._chat: ChatFormat | None = None
+        self._step, self._calls = -1, 0
+
+    @property
+    def settings(self) -> ModelSettings:
+        """How a verifier has to ask the trained model: `settings.save(output_dir)`."""
+        return ModelSettings(
+            turn_opening="generation_prompt",
+            first_turn=self.protocol.first_turn,
+            modes=(Mode.of(self.protocol.mode).name,),
+        )
+
+    def __call__(self, prompts: list[str], trainer: GRPOTrainer) -> dict[str, list[Any] | None]:
+        """Judges the solutions of a batch with the model as it is.
+
+        Args:
+            prompts: Rows of `verifier_dataset`.
+            trainer: The trainer.
+
+        Returns:
+            What TRL asks for: `prompt_ids`, `completion_ids`, `env_mask` (the `JudgedSolution.mask`) and `logprobs`
+            (None, as from TRL's own generation with transformers: the trainer computes them). And for the reward
+            functions `verdicts` (for each judged step True for Yes, False for No, None where there is no verdict),
+            `statuses` (see `records.StepStatus`), `code_rounds` (in all) and `num_steps` (to be judged).
+        """
+        solutions = [_solution(prompt) for prompt in prompts]
+        args = trainer.args
+        if args.use_vllm:
+            raise ConfigError("VerifierRollout generates with the trainer's own model: set use_vllm=False")
+        if args.min_p or args.repetition_penalty != 1.0:
+            raise ConfigError("VerifierRollout samples with temperature, top_p and top_k alone: unset min_p and "
+                              "repetition_penalty")  # fmt: skip
+        if trainer.is_fsdp_enabled:
+            raise ConfigError("VerifierRollout cannot generate with a model that FSDP shards; use DDP or DeepSpeed")
+        if trainer.is_deepspeed_enabled and not args.ds3_gather_for_generation:
+            raise ConfigError("VerifierRollout generates with whole weights: set ds3_gather_for_generation=True")
+        if self._chat is None:
+            tokenizer = getattr(trainer.processing_class, "tokenizer", trainer.processing_class)
+            self._chat = ChatFormat(tokenizer, "generation_prompt", self.chat_template)
+        sampling = SamplingParams(
+            temperature=args.temperature, top_p=args.top_p, top_k=args.top_k or 0, max_new_tokens=1, logprobs=0
+        )
+        with ExitStack() as stack:
+            model = stack.enter_context(
+                unwrap_model_for_generation(
+                    trainer.model_wrapped,
+                    trainer.accelerator,
+                    gather_deepspeed3_params=args.ds3_gather_for_generation,
+                    gradient_checkpointing_kwargs=args.gradient_checkpointing_kwargs,
+                )
+            )
+            generator = TransformersGenerator(model, self._chat.tokenizer, max_batch_size=self.max_batch_size)
+            judged = self.judge(
+                solutions,
+                generator,
+                sampling,
+                max_completion_tokens=args.max_completion_length,
+                seed=args.seed,
+                name=self._name(trainer),
+                close=True,
+            )
+        return {
+            "prompt_ids": [rollout.prompt_ids for rollout in judged],
+            "completion_ids": [rollout.completion_ids for rollout in judged],
+            "logprobs": None,
+            "env_mask": [rollout.mask for rollout in judged],
+            "verdicts": [[_verdict(judgement) for judgement in rollout.judgements] for rollout in judged],
+            "statuses": [[judgement.status for judgement in rollout.judgements] for rollout in judged],
+            "code_rounds": [sum(len(j.code_rounds) for j in rollout.judgements) for rollout in judged],
+            "num_steps": [len(solution.steps) for solution in solutions],
+        }
+
+    def judge(
+        self,
+        solutions: Sequence[Solution],
+        generator: Generator,
+        sampling: SamplingParams,
+        *,
+        max_completion_tokens: int,
+        seed: int = 0,
+        name: str = "",
+        close: bool = False,
+    ) -> list[JudgedSolution]:
+        """Runs a chain over each solution.
+
+        Args:
+            solutions: What to judge; equal ones get chains of their own.
+            generator: Where text comes from.
+            sampling: Temperature and filters.
+            max_completion_tokens: Bound on each chain after its first prompt.
+            seed: Of the sampling.
+            name: Tells these rollouts from all others of the seed.
+            close: Whether to close the generator afterwards.
+        """
+        chat = self._chat or ChatFormat(generator.tokenizer, "generation_prompt", self.chat_template)
+
+        async def judge_one(index: int, solution: Solution) -> JudgedSolution:
+            recorded = RecordedGenerator(generator, max_completion_tokens)
+            driver = ChainDriver(recorded, self.sandbox, chat, sampling, seed)
+            chain = driver.open(
+                self.protocol.chain(solution.problem, solution.steps), f"{name}/{index}", affinity=solution.digest
+            )
+            judge = ChainJudge(chain)
+            judgements: list[StepJudgement] = []
+            try:
+                while len(judgements) < len(solution.steps):
+                    judgements.append(await judge.judge_step())
+                    if _verdict(judgements[-1]) is not True:
+                        break
+                ids, kinds = chain.tokens()
+            finally:
+                await judge.close()
+            written = [
+                sampled and kind == "written" for sampled, kind in zip(recorded.sampled(ids), kinds, strict=True)
+            ]
+            # Up to the token that ends the last turn, by which TRL knows a whole completion from a truncated one.
+            ends = {"written", "end_of_turn"} if judgements[-1].status in (*_READ, "no_verdict") else {"written"}
+            end = max((at + 1 for at, kind in enumerate(kinds) if kind in ends), default=len(ids))
+            start = min(kinds.index("written") if "written" in kinds else end, end - 1)
+            return JudgedSolution(ids[:start], ids[start:end], [int(w) for w in written[start:end]], judgements)
+
+        async def judge_all() -> AsyncGenerator[list[JudgedSolution], None]:
+            try:
+                async with asyncio.TaskGroup() as group:
+                    tasks = [group.create_task(judge_one(index, s)) for index, s in enumerate(solutions)]
+                yield [task.result() for task in tasks]
+            finally:
+                if close:
+                    await generator.close()
+
+        (judged,) = iterate_in_thread(judge_all)
+        return judged
+
+    def _name(self, trainer: GRPOTrainer) -> str:
+        """Different for each batch of each process; the same when training is resumed."""
+        if trainer.state.global_step != self._step:
+            self._step, self._calls = trainer.state.global_step, 0
+        self._calls += 1
+        return f"{self._step}/{self._calls}/{trainer.accelerator.process_index}"
+
+
+def _solution(prompt: str) -> Solution:
+    try:
+        return Solution.from_dict(json.loads(prompt), default_id="rollout")
+    except (TypeError, ValueError, DataError) as error:
+        raise DataError(
+            f"is not of the form that VerifierRollout needs ({error}); make the data set with verifier_dataset",
+            field="prompt",
+        ) from error
+
+
+def _verdict(judgement: StepJudgement) -> bool | None:
+    return judgement.reward >= 0.5 if judgement.status in _READ else None

@@ -1,1 +1,0 @@
-"""The parts of the verifier: one chain, the chains of one solution, and when its prediction is known."""

@@ -1,0 +1,21 @@
+"""The product: a verifier judges solutions step by step."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from genprm_trl._lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from genprm_trl.verifier.base import Verifier as Verifier
+    from genprm_trl.verifier.client import VerifierClient as VerifierClient
+    from genprm_trl.verifier.genprm import GenPRM as GenPRM
+
+__all__, __getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        ".base": ["Verifier"],
+        ".genprm": ["GenPRM"],
+        ".client": ["VerifierClient"],
+    },
+)

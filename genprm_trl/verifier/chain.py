@@ -1,0 +1,329 @@
+"""Carrying out a script of actions with a generator and a sandbox: one chain of text and code.
+
+A chain is a coroutine: generate until a stop, run the code, go on. Chains are independent; the generator batches
+whatever is in flight, and code runs while others generate.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, TypeVar
+
+from genprm_trl.conversation.conversation import Conversation, TokenKind
+from genprm_trl.conversation.template import ChatFormat
+from genprm_trl.errors import GenPRMError
+from genprm_trl.generation.base import GenerationResult, Generator, SamplingParams
+from genprm_trl.generation.seeding import derive_seed
+from genprm_trl.protocol.base import (
+    Action,
+    Append,
+    Execute,
+    ExpectCode,
+    Generate,
+    Judge,
+    OpenTurn,
+    Rewind,
+    Score,
+    Written,
+)
+from genprm_trl.records import CodeRound, StepJudgement
+from genprm_trl.sandbox.base import Sandbox, Session
+
+logger = logging.getLogger(__name__)
+
+EndT = TypeVar("EndT")
+
+
+@dataclass(slots=True)
+class Passage:
+    """What a chain has done since its last judgement, or its start.
+
+    Attributes:
+        text: The open turn's whole text, forced prefixes and interpreter output included.
+        code_rounds: The code blocks that ran, in order.
+        num_tokens: Tokens the model generated.
+    """
+
+    text: str = ""
+    code_rounds: list[CodeRound] = field(default_factory=list)
+    num_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ChainEnd(Generic[EndT]):
+    """The end of a chain.
+
+    Attributes:
+        value: What the script returned.
+        passage: What has been done since the last judgement.
+    """
+
+    value: EndT
+    passage: Passage
+
+
+class ChainDriver:
+    """Carries out scripts (see `protocol.base`).
+
+    Args:
+        generator: Where text comes from.
+        sandbox: Where code runs; needed by scripts that execute.
+        chat: The tokenizer's chat template, made ready.
+        sampling: Temperature and filters. Its stop strings, bounds and seed are ignored.
+        seed: With the same seed, model and script, a chain of the same name is the same in whatever order things
+            happen.
+    """
+
+    def __init__(
+        self, generator: Generator, sandbox: Sandbox | None, chat: ChatFormat, sampling: SamplingParams, seed: int
+    ):
+        self.generator, self.sandbox, self.chat = generator, sandbox, chat
+        self.sampling, self.seed = sampling, seed
+        self.token_texts = TokenTexts(generator.tokenizer)
+
+    def open(
+        self, script: collections.abc.Generator[Action, Any, EndT], name: str, *, affinity: str | None = None
+    ) -> Chain[EndT]:
+        """A chain that carries out a script as far as it is told; its caller closes it.
+
+        Args:
+            script: The actions.
+            name: Tells this chain from all others of a run; its seeds are made of it.
+            affinity: See `Generator.generate`.
+        """
+        return Chain(self, script, name, affinity)
+
+    async def run(
+        self, script: collections.abc.Generator[Action, Any, EndT], name: str, *, affinity: str | None = None
+    ) -> ChainEnd[EndT]:
+        """Carries out one script to its end; arguments as for `open`.
+
+        Raises:
+            GenPRMError: The generator is closed, or nothing can be expected of it any more.
+        """
+        chain = self.open(script, name, affinity=affinity)
+        try:
+            while not isinstance(done := await chain.advance(), ChainEnd):
+                pass
+            return done
+        finally:
+            await chain.close()
+
+
+class Chain(Generic[EndT]):
+    """A script that is being carried out, with a conversation and a sandbox session of its own. See `ChainDriver`."""
+
+    def __init__(
+        self,
+        driver: ChainDriver,
+        script: collections.abc.Generator[Action, Any, EndT],
+        name: str,
+        affinity: str | None,
+    ):
+        self._driver, self._script, self._name, self._affinity = driver, script, name, affinity
+        self._conversation = Conversation(driver.chat)
+        self._session: Session | None = None
+        self._requests = 0  # sampled ones: each has a seed of its own
+        self._last: GenerationResult | None = None
+
+    async def advance(self) -> tuple[Judge, Passage] | ChainEnd[EndT]:
+        """Goes on to the next judgement, which comes with what was done for it, or to the end.
+
+        Raises:
+            GenPRMError: The generator is closed, or nothing can be expected of it any more.
+        """
+        conversation = self._conversation
+        passage = Passage()
+        reply: Any = None
+        while True:
+            try:
+                action = self._script.send(reply)
+            except StopIteration as end:
+                passage.text = conversation.turn_text if conversation.turn_count else ""
+                return ChainEnd(end.value, passage)
+            reply = None
+            match action:
+                case OpenTurn(messages):
+                    conversation.open_turn(messages)
+                case Append(text, kind):
+                    conversation.append(text, kind)
+                    reply = conversation.turn_tokens
+                case Rewind(keep):
+                    conversation.rewind(keep)
+                case Generate():
+                    result = await self._generate(action)
+                    passage.num_tokens += result.num_generated
+                    reply = self._written(result)
+                case Score(token):
+                    reply = await self._score(token)
+                case ExpectCode():
+                    self._open_session()
+                case Execute(code):
+                    code_round = await self._execute(code)
+                    passage.code_rounds.append(code_round)
+                    # The sandbox's own failure is not something the program printed: the model must not see it.
+                    reply = None if code_round.status == "sandbox_error" else code_round.output
+                case Judge():
+                    passage.text = conversation.turn_text
+                    return action, passage
+
+    def tokens(self) -> tuple[list[int], list[TokenKind]]:
+        """The conversation so far as training sees it: see `Conversation.finished`."""
+        return self._conversation.finished()
+
+    async def close(self) -> None:
+        """Ends the script and frees the session. Safe to call twice."""
+        self._script.close()
+        if self._session is not None:
+            await self._session.close()
+
+    async def _generate(self, action: Generate) -> GenerationResult:
+        driver = self._driver
+        prompt = self._conversation.token_ids
+        if len(prompt) >= driver.generator.max_context:
+            result = GenerationResult("", [], finish_reason="context")
+        else:
+            params = replace(
+                driver.sampling,
+                stop=action.stop,
+                max_new_tokens=action.max_new_tokens,
+                logprobs=driver.sampling.logprobs if action.logprobs else 0,
+                seed=derive_seed(driver.seed, self._name, self._requests),
+            )
+            result = await self._request(prompt, params)
+        self._requests += 1
+        self._conversation.append_ids(result.token_ids, result.text)
+        self._last = result
+        return result
+
+    async def _score(self, token: int) -> Written:
+        """Asks for the log-probabilities of a token that was generated without them.
+
+        One token is generated in its place; they depend on what stands before it alone.
+        """
+        driver, last = self._driver, self._last
+        assert last is not None, "a script scores what it has generated"
+        if not driver.sampling.logprobs:
+            return Written("")
+        prompt = self._conversation.token_ids
+        prompt = prompt[: len(prompt) - len(last.token_ids) + token]
+        params = replace(driver.sampling, temperature=0.0, stop=(), max_new_tokens=1, seed=None)
+        result = await self._request(prompt, params)
+        return Written(
+            result.text,
+            result.finish_reason,
+            tokens=_TokenTexts(result.token_ids, driver.token_texts),
+            top_logprobs=_TextLogprobs(result.top_logprobs, driver.token_texts),
+        )
+
+    async def _request(self, prompt: list[int], params: SamplingParams) -> GenerationResult:
+        try:
+            result = await self._driver.generator.generate(prompt, params, affinity=self._affinity)
+        except GenPRMError:
+            raise
+        except Exception as error:
+            result = GenerationResult("", [], finish_reason="error", message=f"{type(error).__name__}: {error}")
+        if result.finish_reason == "error":
+            logger.warning("generation failed in chain %s: %s", self._name, result.message)
+        return result
+
+    def _written(self, result: GenerationResult) -> Written:
+        conversation, texts = self._conversation, self._driver.token_texts
+        return Written(
+            text=result.text,
+            finish_reason=result.finish_reason,
+            turn_tokens=conversation.turn_tokens,
+            turn_segments=conversation.turn_segments,
+            tokens=_TokenTexts(result.token_ids, texts),
+            top_logprobs=_TextLogprobs(result.top_logprobs, texts),
+            message=result.message,
+        )
+
+    async def _execute(self, code: str) -> CodeRound:
+        outcome = await self._open_session().run(code)
+        return CodeRound(code, outcome.output, outcome.status, outcome.seconds)
+
+    def _open_session(self) -> Session:
+        if self._session is None:
+            sandbox = self._driver.sandbox
+            assert sandbox is not None, "a script that executes code is given a sandbox"
+            self._session = sandbox.session()
+        return self._session
+
+
+class TokenTexts:
+    """The text of single tokens, decoded once each."""
+
+    def __init__(self, tokenizer: Any):
+        self._tokenizer = tokenizer
+        self._texts: dict[int, str] = {}
+
+    def __getitem__(self, token: int) -> str:
+        text = self._texts.get(token)
+        if text is None:
+            text = self._texts[token] = self._tokenizer.decode([token], skip_special_tokens=True)
+        return text
+
+
+class _TokenTexts(Sequence[str]):
+    """The texts of tokens, decoded only where they are looked at: near the verdict."""
+
+    def __init__(self, tokens: Sequence[int], texts: TokenTexts):
+        self._tokens, self._texts = tokens, texts
+
+    def __len__(self) -> int:
+        return len(self._tokens)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self._texts[token] for token in self._tokens[index]]
+        return self._texts[self._tokens[index]]
+
+
+class _TextLogprobs(Sequence[Sequence[tuple[str, float]]]):
+    """Reported log-probabilities by token text, decoded only where they are looked at."""
+
+    def __init__(self, logprobs: Sequence[dict[int, float]], texts: TokenTexts):
+        self._logprobs, self._texts = logprobs, texts
+
+    def __len__(self) -> int:
+        return len(self._logprobs)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        return [(self._texts[token], logprob) for token, logprob in self._logprobs[index].items()]
+
+
+class ChainJudge:
+    """Judges the steps of a solution in order.
+
+    Args:
+        chain: Of the script of a verification protocol.
+    """
+
+    def __init__(self, chain: Chain[None]):
+        self._chain = chain
+        self._is_full = False
+
+    async def judge_step(self) -> StepJudgement:
+        """Judges the next step. Whatever the model writes or does not write ends in a judgement with a status.
+
+        Raises:
+            GenPRMError: The generator is closed, or nothing can be expected of it any more.
+        """
+        if self._is_full:
+            # The model's context: the history only grows, so nothing that follows can fit either.
+            return StepJudgement("", 0.5, "truncated")
+        judged = await self._chain.advance()
+        assert not isinstance(judged, ChainEnd), "a protocol judges every step"
+        verdict, passage = judged
+        self._is_full = verdict.status == "truncated"
+        return StepJudgement(passage.text, verdict.reward, verdict.status, passage.code_rounds, passage.num_tokens)
+
+    async def close(self) -> None:
+        """Ends the chain."""
+        await self._chain.close()

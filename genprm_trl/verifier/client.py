@@ -1,0 +1,411 @@
+"""The client of the verifier's HTTP service (`genprm serve`): a `GenPRM` that judges elsewhere.
+
+from genprm_trl.verifier.client import VerifierClient
+
+prm = VerifierClient("http://verifier:8000", n=8)
+for verdict in prm.verify_all(solutions):
+    print(verdict.id, verdict.prediction)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import httpx2
+import tenacity
+
+from genprm_trl.errors import ConfigError, DataError, GenPRMError
+from genprm_trl.records import Solution, Verdict
+from genprm_trl.rows.jsonl import as_row, parse_json
+from genprm_trl.verifier.base import Verifier
+
+logger = logging.getLogger(__name__)
+
+TOKEN_VARIABLE = "GENPRM_SERVICE_TOKEN"
+# A server that failed is left alone for so long while there are others.
+_COOL_DOWN = 10.0
+_LONGEST_PAUSE = 30.0
+_QUIET = 15.0  # seconds without progress that are no news: a busy server, a network that hiccups
+# Verdicts that may wait to be taken before no further request is sent.
+_AHEAD = 1024
+# How often a solution may meet a defect of the server before it is left out.
+_MAX_DEFECTS = 3
+
+
+class ServiceError(GenPRMError):
+    """The service refuses, or does not come back. What it finished has been handed out already.
+
+    Attributes:
+        refused: Ids of the solutions that cannot be judged, and why; empty if the error is not about single ones.
+    """
+
+    def __init__(self, message: str, refused: Mapping[str, str] | None = None):
+        super().__init__(message)
+        self.refused = dict(refused or {})
+
+
+class _Unavailable(Exception):
+    """An attempt that brought nothing; another one may.
+
+    Attributes:
+        pause: Seconds that the server asks to wait for.
+        elsewhere: Whether there is another server to try at once.
+    """
+
+    def __init__(self, message: str, pause: float = 0.0):
+        super().__init__(message)
+        self.pause = pause
+        self.elsewhere = False
+
+
+class VerifierClient(Verifier):
+    """Judges solutions on one or several servers. `verify`, `verify_stream` and `verify_all` are those of `GenPRM`.
+
+    Solutions go out in batches, and verdicts come back as they finish. When a server is busy, unreachable, or breaks
+    off in the middle, what is missing is sent again, to another one if there is one; what has come is kept. Equal
+    seeds give equal verdicts whoever judges, so nothing changes if a solution is judged twice.
+
+    Args:
+        urls: Where servers listen, such as `http://127.0.0.1:8000`. Each batch goes to the least busy one.
+        token: The bearer token. Default: the environment variable GENPRM_SERVICE_TOKEN, if it is set.
+        n, mode, stop, adaptive, threshold, seed: Options of the verifier; default: what the server was started with.
+        rationales: False leaves texts and code out of the verdicts: they then hold rewards, statuses, token counts.
+        batch_size: Solutions a request.
+        concurrency: Requests in flight at once.
+        timeout: Seconds to wait for a connection, and for a sign of life on one (servers give one every 10 s).
+        patience: Seconds without any progress after which the service is given up.
+
+    Raises:
+        ConfigError: A URL cannot be used, or an option is out of range.
+    """
+
+    def __init__(
+        self,
+        urls: str | Sequence[str],
+        *,
+        token: str | None = None,
+        n: int | None = None,
+        mode: str | None = None,
+        stop: Literal["never", "first_error"] | None = None,
+        adaptive: Literal["off", "exact", "sequential"] | None = None,
+        threshold: float | None = None,
+        seed: int | None = None,
+        rationales: bool = True,
+        batch_size: int = 32,
+        concurrency: int = 8,
+        timeout: float = 60.0,
+        patience: float = 300.0,
+    ):
+        listed = [urls] if isinstance(urls, str) else list(urls)
+        if not listed:
+            raise ConfigError("the client needs the URL of a server")
+        for name, value in (("batch_size", batch_size), ("concurrency", concurrency), ("timeout", timeout)):
+            if not value > 0:
+                raise ConfigError(f"{name} must be positive, got {value}")
+        if patience < 0:
+            raise ConfigError(f"patience must not be negative, got {patience}")
+        self._replicas = [_Replica(url) for url in listed]
+        self._token = token if token is not None else os.environ.get(TOKEN_VARIABLE)
+        options = {"n": n, "mode": mode, "stop": stop, "adaptive": adaptive, "threshold": threshold, "seed": seed}
+        self._options: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+        self._options |= {"rationales": rationales, "stream": True}
+        self._batch_size, self._concurrency = batch_size, concurrency
+        self._timeout, self._patience = timeout, patience
+        self._tls: Any = None
+
+    async def verify(self, solution: Solution) -> Verdict:
+        """Judges one solution.
+
+        Raises:
+            ServiceError: It was refused, or the service stays away.
+        """
+        async with contextlib.aclosing(self.verify_stream([solution])) as verdicts:
+            return await anext(verdicts)
+
+    async def verify_stream(self, solutions: Iterable[Solution]) -> AsyncGenerator[Verdict, None]:
+        """Judges many solutions and yields each verdict as it comes.
+
+        Solutions are taken from the iterable only as requests become free, so it may be longer than memory.
+
+        Raises:
+            ServiceError: The service refuses the request or stays away; what had come by then has been yielded. Or, at
+                the end, single solutions could not be judged: they are in the error's `refused`, and all others have
+                been yielded.
+        """
+        # A session for each call: connections belong to the event loop that made them, and callers have several.
+        async with self._session() as http:
+            run = _Run(http, self._replicas, self._options, self._patience, _batched(solutions, self._batch_size))
+            workers = [asyncio.create_task(run.work()) for _ in range(self._concurrency)]
+            try:
+                working = len(workers)
+                while working:
+                    verdict = await run.results.get()
+                    run.room.set()
+                    if verdict is not None:
+                        yield verdict
+                        continue
+                    working -= 1
+                    failed = [worker for worker in workers if worker.done() and worker.exception() is not None]
+                    if failed:
+                        while not run.results.empty():
+                            if (verdict := run.results.get_nowait()) is not None:
+                                yield verdict
+                        failed[0].result()
+            finally:
+                for worker in workers:
+                    worker.cancel()
+                await asyncio.gather(*workers, return_exceptions=True)
+        if run.refused:
+            name, reason = next(iter(run.refused.items()))
+            others = f" (and {len(run.refused) - 1} others)" if len(run.refused) > 1 else ""
+            raise ServiceError(f"no verdict of the solution '{name}'{others}: {reason}", refused=run.refused)
+
+    async def wait_until_ready(self, seconds: float = 600.0) -> None:
+        """Waits until every server has loaded its model.
+
+        Raises:
+            ServiceError: One is not ready after `seconds`.
+        """
+        deadline = time.monotonic() + seconds
+        async with self._session() as http:
+            for replica in self._replicas:
+                while reason := await self._trouble(http, replica):
+                    if time.monotonic() >= deadline:
+                        raise ServiceError(f"{replica.url} is not ready after {seconds:g} s: {reason}")
+                    await asyncio.sleep(min(1.0, max(deadline - time.monotonic(), 0.01)))
+
+    async def _trouble(self, http: httpx2.AsyncClient, replica: _Replica) -> str | None:
+        try:
+            response = await http.get(f"{replica.url}/health")
+        except httpx2.HTTPError as error:
+            return _describe(error)
+        return None if response.status_code == 200 else _message(response.status_code, response.content)
+
+    def _session(self) -> httpx2.AsyncClient:
+        if self._tls is None:
+            self._tls = httpx2.create_ssl_context()
+        headers = {"Accept": "application/x-ndjson", "Content-Type": "application/json"}
+        if self._token:
+            headers["Authorization"] = f"Bearer {self._token}"
+        return httpx2.AsyncClient(
+            headers=headers,
+            timeout=httpx2.Timeout(self._timeout),
+            limits=httpx2.Limits(max_connections=None),
+            verify=self._tls,
+        )
+
+
+class _Run:
+    """One call of `verify_stream`: what its workers share.
+
+    Attributes:
+        results: Verdicts as they come, and None for each worker that has ended.
+        room: Set while `results` is short enough for more work to be started.
+        refused: Ids of the solutions that cannot be judged, and why.
+    """
+
+    def __init__(
+        self,
+        http: httpx2.AsyncClient,
+        replicas: Sequence[_Replica],
+        options: dict[str, Any],
+        patience: float,
+        batches: Iterator[list[Solution]],
+    ):
+        self._http, self._replicas, self._options, self._patience = http, replicas, options, patience
+        self._batches = batches
+        self._defects: Counter[str] = Counter()
+        self.results: asyncio.Queue[Verdict | None] = asyncio.Queue()
+        self.room = asyncio.Event()
+        self.room.set()
+        self.refused: dict[str, str] = {}
+
+    async def work(self) -> None:
+        """Has one batch after the other judged, until there is none."""
+        try:
+            for batch in self._batches:
+                await self._judge({solution.id: solution for solution in batch})
+                if self.results.qsize() > _AHEAD:
+                    self.room.clear()
+                await self.room.wait()
+        finally:
+            self.results.put_nowait(None)
+
+    async def _judge(self, missing: dict[str, Solution]) -> None:
+        """Puts a verdict for each solution into `results`, or its id into `refused`."""
+        while missing:
+            retrying = tenacity.AsyncRetrying(
+                retry=tenacity.retry_if_exception_type(_Unavailable),
+                stop=tenacity.stop_after_delay(self._patience),
+                wait=_pause,
+                before_sleep=_log_retry,
+            )
+            try:
+                # Returns as soon as an attempt has brought anything, so that patience starts anew with progress.
+                await retrying(self._attempt, missing)
+            except tenacity.RetryError as error:
+                last = error.last_attempt.exception()
+                raise ServiceError(
+                    f"the verifier service stays unavailable ({last}); given up after {self._patience:g} s without "
+                    f"progress, with {len(missing)} solutions of a request missing"
+                ) from None
+
+    async def _attempt(self, missing: dict[str, Solution]) -> None:
+        """Sends what is missing to a server; takes what comes out of `missing`."""
+        replica = min(self._replicas, key=_Replica.load)
+        before = len(missing)
+        replica.in_flight += 1
+        try:
+            await self._exchange(replica, missing)
+        except _Unavailable as failure:
+            replica.failed = time.monotonic()
+            failure.elsewhere = not all(other.is_cooling for other in self._replicas)
+            if len(missing) == before:
+                raise
+            logger.info("%s; sending the other %d solutions again", failure, len(missing))
+        finally:
+            replica.in_flight -= 1
+
+    async def _exchange(self, replica: _Replica, missing: dict[str, Solution]) -> None:
+        rows = [{"id": s.id, "problem": s.problem, "steps": s.steps, "label": s.label} for s in missing.values()]
+        # In ASCII, so that even what is not valid Unicode gets there, to be refused by name.
+        body = json.dumps({"solutions": rows, **self._options}).encode()
+        failure = "the answer was incomplete"
+        try:
+            async with self._http.stream("POST", f"{replica.url}/verify", content=body) as answer:
+                if answer.status_code != 200:
+                    content = await answer.aread()
+                    self._refuse(answer.status_code, answer.headers, content, missing, replica)
+                    return
+                async for line in answer.aiter_lines():
+                    if not line.strip():  # a sign of life
+                        continue
+                    row = as_row(parse_json(line, file=replica.url), file=replica.url, row=1)
+                    if "error" in row:
+                        failure = self._note(row, missing)
+                        continue
+                    verdict = Verdict.from_dict(row)
+                    solution = missing.get(verdict.id)
+                    if solution is None or verdict.solution_digest != solution.digest:
+                        raise ServiceError(f"{replica.url} answered for a solution that it was not asked about")
+                    del missing[verdict.id]
+                    self.results.put_nowait(verdict)
+        except httpx2.HTTPError as error:
+            raise _Unavailable(f"{replica.url}: {_describe(error)}") from None
+        except DataError as error:  # a line that was cut, or not one of ours
+            raise _Unavailable(f"{replica.url} sent something unreadable: {error.message}") from None
+        if missing:
+            raise _Unavailable(f"{replica.url}: {failure}")
+
+    def _note(self, row: dict[str, Any], missing: dict[str, Solution]) -> str:
+        """Takes in that a solution got no verdict. A defect on the server's side may be the solution's fault."""
+        error, identity = row["error"], row.get("id")
+        message = str(error.get("message")) if isinstance(error, dict) else "an error without a message"
+        if isinstance(identity, str) and isinstance(error, dict) and error.get("type") == "internal":
+            self._defects[identity] += 1
+            if self._defects[identity] >= _MAX_DEFECTS and missing.pop(identity, None) is not None:
+                self.refused[identity] = message
+        return message
+
+    def _refuse(
+        self, status: int, headers: httpx2.Headers, content: bytes, missing: dict[str, Solution], replica: _Replica
+    ) -> None:
+        """Draws the consequences of a status other than 200.
+
+        Raises:
+            _Unavailable: Another attempt may succeed.
+            ServiceError: None will.
+        """
+        message = f"{replica.url}: {_message(status, content)}"
+        if status in (408, 429) or status >= 500:
+            pause = headers.get("retry-after", "")
+            raise _Unavailable(message, float(pause) if pause.isdecimal() else 0.0)
+        row = _error_of(content).get("row")
+        if status != 422 or not isinstance(row, int) or not 1 <= row <= len(missing):
+            raise ServiceError(message)
+        # One solution is to blame; the others need not suffer for it.
+        identity = list(missing)[row - 1]
+        del missing[identity]
+        self.refused[identity] = message
+
+
+class _Replica:
+    """A server, and how it is doing."""
+
+    def __init__(self, url: str):
+        try:
+            parsed = httpx2.URL(url)
+        except (httpx2.InvalidURL, TypeError) as error:
+            raise ConfigError(f"{url!r} is not a URL: {error}") from None
+        if parsed.scheme not in ("http", "https") or not parsed.host:
+            raise ConfigError(f"{url!r} is not the URL of a server; expected one such as http://127.0.0.1:8000")
+        self.url = url.rstrip("/")
+        self.in_flight = 0
+        self.failed = float("-inf")
+
+    @property
+    def is_cooling(self) -> bool:
+        """Whether it failed a moment ago."""
+        return time.monotonic() - self.failed < _COOL_DOWN
+
+    def load(self) -> tuple[bool, int]:
+        """The smaller, the better."""
+        return self.is_cooling, self.in_flight
+
+
+def _batched(solutions: Iterable[Solution], size: int) -> Iterator[list[Solution]]:
+    """Batches of at most `size`, in which every id is there once: it is how a verdict is known."""
+    batch: dict[str, Solution] = {}
+    for solution in solutions:
+        if len(batch) == size or solution.id in batch:
+            yield list(batch.values())
+            batch = {}
+        batch[solution.id] = solution
+    if batch:
+        yield list(batch.values())
+
+
+def _pause(state: tenacity.RetryCallState) -> float:
+    """Seconds before the next attempt: exponential with jitter, and at least what the server asks for."""
+    error = state.outcome.exception() if state.outcome is not None else None
+    assert isinstance(error, _Unavailable)
+    if error.elsewhere:
+        return 0.0
+    backoff = float(tenacity.wait_random_exponential(multiplier=0.5, max=_LONGEST_PAUSE)(state))
+    return max(backoff, error.pause)
+
+
+def _log_retry(state: tenacity.RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome is not None else None
+    pause = state.next_action.sleep if state.next_action is not None else 0.0
+    # Who waits for minutes wants to know what for.
+    is_long = (state.seconds_since_start or 0.0) >= _QUIET
+    logger.log(logging.WARNING if is_long else logging.INFO, "%s; trying again in %.1f s", error, pause)
+
+
+def _describe(error: httpx2.HTTPError) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def _error_of(content: bytes) -> dict[str, Any]:
+    with contextlib.suppress(DataError, UnicodeDecodeError):
+        row = parse_json(content.decode(), file="answer")
+        if isinstance(row, dict) and isinstance(row.get("error"), dict):
+            return dict(row["error"])
+    return {}
+
+
+def _message(status: int, content: bytes) -> str:
+    error = _error_of(content)
+    if not error and content.startswith(b'{"status"'):  # /health
+        with contextlib.suppress(DataError):
+            error = {"message": parse_json(content.decode("utf-8", "replace"), file="answer").get("reason")}
+    return f"status {status}: {error.get('message') or content[:200].decode('utf-8', 'replace')}"

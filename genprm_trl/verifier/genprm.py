@@ -1,0 +1,411 @@
+"""The GenPRM at work: chains of rationale and code over many solutions at once, and the verdicts they give.
+
+A chain judges one solution once (`chain`). Chains are independent; the generator batches whatever is in
+flight, and code runs while others generate.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from genprm_trl._loops import FairGate
+from genprm_trl.conversation.settings import ModelSettings, load_settings
+from genprm_trl.conversation.template import ChatFormat, TurnOpening
+from genprm_trl.errors import ConfigError
+from genprm_trl.generation.backends import Backend, open_generator
+from genprm_trl.generation.base import Generator, SamplingParams
+from genprm_trl.metrics.processbench import prediction_from_rewards
+from genprm_trl.protocol.base import ResumableProtocol, VerificationProtocol
+from genprm_trl.protocol.genprm import FirstTurn, GenPRMProtocol, Mode
+from genprm_trl.records import Solution, StepJudgement, Verdict
+from genprm_trl.sandbox.base import Sandbox
+from genprm_trl.verifier.base import Verifier
+from genprm_trl.verifier.chain import ChainDriver, ChainJudge
+from genprm_trl.verifier.decision import DecisionRule, ExactRule, SequentialRule, average
+from genprm_trl.verifier.run import run_chains
+from genprm_trl.verifier.tally import StopRule, Tally
+
+logger = logging.getLogger(__name__)
+
+AdaptiveN = Literal["off", "exact", "sequential"]
+
+# The paper's largest is 8; every chain takes memory while its solution is judged.
+MAX_N = 4096
+# Checkpoints of the paper's authors carry no settings of ours, and were measured with their own way to open a turn.
+_PUBLISHED_PREFIX = "GenPRM/GenPRM-"
+
+
+class GenPRM(Verifier):
+    """A generative process reward model: judges the steps of solutions by writing and running rationales.
+
+    Args:
+        generator: Where text comes from.
+        sandbox: Where code runs. Needed by modes that execute.
+        protocol: The conversation's format; its mode says which parts of a rationale are written.
+        chat: The tokenizer's chat template, made ready; default: the generator's own, opened by its generation prompt.
+        n: Chains a solution (Maj@N); rewards are averaged step by step.
+        sampling: Temperature and filters; default: the published ones. Its stop strings, bounds and seed are ignored.
+        threshold: A step whose averaged reward is below it is predicted wrong.
+        stop: `never` judges every step. `first_error` ends a solution at the first step whose averaged reward is below
+            the threshold: its verdict is that of `never`, cut after that step. Chains that ran ahead are ended as soon
+            as a step before them is sure to be judged wrong.
+        adaptive: Whether fewer than N chains will do. `off`: N it is. `exact`: no more chains than it takes until the
+            others can no longer change the prediction, which is that of all N. `sequential`: until a sequential test
+            is sure of it; the prediction differs from that of all N with probability `adaptive_error` at most (see
+            `verification.decision`). Rewards are then averages over the chains that the verdict holds.
+        adaptive_error: Of the sequential test, for each solution.
+        seed: With the same seed, model and solutions, verdicts are the same in whatever order things happen.
+        max_chains: Chains in flight at once, over all concurrent calls. `auto`: somewhat more than the generator works
+            on at once, since some run code.
+
+    Example:
+        >>> from genprm_trl import GenPRM  # doctest: +SKIP
+        >>> prm = GenPRM.from_pretrained("GenPRM/GenPRM-7B", n=8)  # doctest: +SKIP
+        >>> solution = Solution("1", "What is 2 * 3 + 1?", ["2 * 3 = 6", "6 + 1 = 8"])  # doctest: +SKIP
+        >>> [verdict] = prm.verify_all([solution])  # doctest: +SKIP
+        >>> verdict.prediction  # the second step is wrong  # doctest: +SKIP
+        1
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        sandbox: Sandbox | None = None,
+        protocol: VerificationProtocol | None = None,
+        *,
+        chat: ChatFormat | None = None,
+        n: int = 1,
+        sampling: SamplingParams | None = None,
+        threshold: float = 0.5,
+        stop: StopRule = "never",
+        adaptive: AdaptiveN = "off",
+        adaptive_error: float = 0.05,
+        seed: int = 0,
+        max_chains: int | Literal["auto"] = "auto",
+    ):
+        if max_chains == "auto":
+            max_chains = _chains_for(generator)
+        _check_options(n, threshold, stop, adaptive, adaptive_error, max_chains)
+        self.generator = generator
+        self.sandbox = sandbox
+        self.protocol = protocol if protocol is not None else GenPRMProtocol()
+        if sandbox is None and isinstance(self.protocol, GenPRMProtocol) and Mode.of(self.protocol.mode).execute:
+            raise ConfigError(
+                "this mode runs code and needs a sandbox, for instance genprm_trl.sandbox.LocalSandbox()"
+            )
+        self.chat = chat if chat is not None else ChatFormat(generator.tokenizer)
+        self.n = n
+        self.sampling = sampling if sampling is not None else SamplingParams()
+        self.threshold = threshold
+        self.stop: StopRule = stop
+        self.adaptive: AdaptiveN = adaptive
+        self.adaptive_error = adaptive_error
+        self.seed = seed
+        self.max_chains = max_chains
+        self._slots = FairGate(max_chains)
+        self._driver = ChainDriver(generator, sandbox, self.chat, self.sampling, seed)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | Path | Any,
+        *,
+        tokenizer: Any = None,
+        backend: Backend | str = "transformers",
+        mode: Mode | str | None = None,
+        turn_opening: TurnOpening | None = None,
+        first_turn: FirstTurn | None = None,
+        chat_template: str | None = None,
+        sandbox: Sandbox | None = None,
+        generator_kwargs: dict[str, Any] | None = None,
+        max_step_tokens: int = 2048,
+        **kwargs: Any,
+    ) -> Self:
+        """A verifier with the settings that the model was trained with.
+
+        Args:
+            model: A directory, a name on the Hub, or a loaded model (then give its tokenizer, too).
+            tokenizer: Default: the one saved with the model.
+            backend: What generates; see `generation.backends.open_generator`.
+            mode, turn_opening, first_turn: Default: what the model's directory says; else the full mode, the
+                evaluation's first turn, and the published opening for the checkpoints of the paper's authors.
+            chat_template: A Jinja template in place of the tokenizer's own.
+            sandbox: Default: a `LocalSandbox` if the mode executes code.
+            generator_kwargs: Passed to the backend's generator.
+            max_step_tokens: Bound on the tokens of one rationale.
+            **kwargs: Passed to `GenPRM`.
+
+        Raises:
+            ConfigError: if the directory holds no model, no tokenizer or no chat template, or an option is unknown.
+        """
+        # What can be seen to be wrong shows before the weights are loaded.
+        ModelSettings(turn_opening or "generation_prompt", first_turn or "evaluation")
+        GenPRMProtocol("full" if mode is None else mode, max_step_tokens=max_step_tokens)
+        _check_options(**kwargs)
+        # The model before its settings: its errors say better what is wrong with a directory.
+        generator = open_generator(model, tokenizer, backend=backend, **(generator_kwargs or {}))
+        try:
+            settings = load_settings(model) if isinstance(model, str | Path) else None
+            if settings is None:
+                published = str(model).startswith(_PUBLISHED_PREFIX)
+                if not published and turn_opening is None:
+                    logger.warning(
+                        "%s says nothing of the conversations it was trained on (no genprm.json). It is asked with "
+                        "the chat template's generation prompt; for a copy of a checkpoint of the paper's authors "
+                        "give turn_opening='as_published'.",
+                        model if isinstance(model, str | Path) else "The model",
+                    )
+                settings = ModelSettings(turn_opening="as_published" if published else "generation_prompt")
+            protocol = GenPRMProtocol(
+                mode=mode if mode is not None else settings.modes[0],
+                first_turn=first_turn or settings.first_turn,
+                max_step_tokens=max_step_tokens,
+            )
+            chat = ChatFormat(generator.tokenizer, turn_opening or settings.turn_opening, chat_template)
+            if sandbox is None and Mode.of(protocol.mode).execute:
+                from genprm_trl.sandbox import LocalSandbox
+
+                sandbox = LocalSandbox()
+            return cls(generator, sandbox, protocol, chat=chat, **kwargs)
+        except BaseException:
+            _run_in_thread(generator.close())  # an engine's processes must not outlive what failed
+            raise
+
+    @property
+    def fewest_chains(self) -> int:
+        """Chains that a solution takes at least: N, or fewer if N is adaptive."""
+        rule = self._rule(1)
+        return self.n if rule is None else rule.fewest_more([])
+
+    def with_options(
+        self, *, mode: Mode | str | None = None, generator: Generator | None = None, **changes: Any
+    ) -> GenPRM:
+        """A verifier on the same generator and sandbox with other settings: `with_options(mode="direct", n=8)`.
+
+        Args:
+            mode: Of the protocol.
+            generator: Takes the place of the verifier's own; for one around it, which counts or records.
+            **changes: Arguments of `GenPRM`.
+        """
+        protocol = self.protocol
+        if mode is not None:
+            if not isinstance(protocol, GenPRMProtocol):
+                raise ConfigError(f"{type(protocol).__name__} has no modes")
+            protocol = replace(protocol, mode=mode)
+        settings: dict[str, Any] = {
+            "chat": self.chat,
+            "n": self.n,
+            "sampling": self.sampling,
+            "threshold": self.threshold,
+            "stop": self.stop,
+            "adaptive": self.adaptive,
+            "adaptive_error": self.adaptive_error,
+            "seed": self.seed,
+            "max_chains": self.max_chains,
+        }
+        changed = GenPRM(generator or self.generator, self.sandbox, protocol, **(settings | changes))
+        if "max_chains" not in changes:
+            changed._slots = self._slots  # the bound is the engine's, whoever uses it
+        return changed
+
+    async def verify(self, solution: Solution) -> Verdict:
+        """Judges one solution with N concurrent chains.
+
+        Whatever the model writes ends in a verdict; see the statuses of its judgements. Any number of calls may run at
+        once, in any number of event loops; they share the bound on chains in flight, first come first served.
+
+        Raises:
+            ConfigError: The solution has no steps.
+            GenPRMError: The generator is closed, or nothing can be expected of it any more.
+        """
+        return await self._verify(solution)
+
+    async def verify_stream(self, solutions: Iterable[Solution]) -> AsyncGenerator[Verdict, None]:
+        """Judges many solutions and yields each verdict as it is ready.
+
+        Solutions are taken from the iterable only as chains become free, so it may be longer than memory. Of a
+        sequence, those with the most steps are taken first: started last, they would keep the engine waiting at the
+        end.
+        """
+        if isinstance(solutions, Sequence):
+            solutions = sorted(solutions, key=lambda solution: len(solution.steps), reverse=True)
+        remaining = iter(solutions)
+        tasks: set[asyncio.Task[Verdict]] = set()
+        finished: asyncio.Queue[asyncio.Task[Verdict]] = asyncio.Queue()
+        failure: BaseException | None = None
+        # One solution more than fills the chains is ready to start, so that no chain waits for the next solution.
+        window = -(-self.max_chains // self.fewest_chains) + 1
+
+        def fill() -> None:
+            while len(tasks) < window and (solution := next(remaining, None)) is not None:
+                task = asyncio.create_task(self._verify(solution))
+                tasks.add(task)
+                task.add_done_callback(finished.put_nowait)
+
+        try:
+            fill()
+            # After a failure, what was finished beside it is still handed out.
+            while tasks if failure is None else not finished.empty():
+                task = await finished.get()
+                tasks.discard(task)
+                if (error := task.exception()) is not None:
+                    failure = failure or error
+                    continue
+                if failure is None:
+                    try:
+                        fill()
+                    except Exception as refusal:  # of the caller's iterable
+                        failure = refusal
+                yield task.result()
+            if failure is not None:
+                raise failure
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _verify(self, solution: Solution) -> Verdict:
+        if not solution.steps:
+            raise ConfigError(f"solution '{solution.id}' has no steps")
+        num_steps = len(solution.steps)
+        tally = Tally(self.n, num_steps, self.threshold, self.stop, self._rule(num_steps))
+
+        def open_judge(index: int) -> ChainJudge:
+            script = self.protocol.chain(solution.problem, solution.steps)
+            return ChainJudge(self._driver.open(script, f"{solution.id}/{index}", affinity=solution.id))
+
+        await run_chains(tally, open_judge, self._slots)
+        return self._verdict(solution, tally.averages(), tally.judged())
+
+    async def verify_further(
+        self, solution: Solution, verdict: Verdict | None = None, *, affinity: str | None = None
+    ) -> Verdict:
+        """Judges the steps that a solution has gained since a verdict, at the cost of these steps alone.
+
+        All N chains judge all steps, whatever `stop` and `adaptive` say.
+
+        Args:
+            solution: The solution as it is now. Chains are seeded by its id: give each branch of a tree its own.
+            verdict: Of its first steps, from this method; None for none.
+            affinity: See `Generator.generate`; by default the solution's id.
+
+        Raises:
+            ConfigError: The protocol's chains cannot go on, or the verdict has other chains than this verifier.
+            GenPRMError: The generator is closed, or nothing can be expected of it any more.
+        """
+        protocol = self.protocol
+        if not isinstance(protocol, ResumableProtocol):
+            raise ConfigError(f"chains of {type(protocol).__name__} cannot go on where they have ended")
+        chains = verdict.chains if verdict is not None else [[] for _ in range(self.n)]
+        if len(chains) != self.n or any(len(chain) > len(solution.steps) for chain in chains):
+            raise ConfigError(f"the verdict of '{solution.id}' is not of {self.n} chains over its first steps")
+
+        async def go_on(index: int) -> list[StepJudgement]:
+            judged = chains[index]
+            script = protocol.resumed_chain(solution.problem, solution.steps, judged)
+            chain = self._driver.open(script, f"{solution.id}/{index}", affinity=affinity or solution.id)
+            judge = ChainJudge(chain)
+            try:
+                async with self._slots:
+                    steps = [await judge.judge_step() for _ in solution.steps]
+            finally:
+                await judge.close()
+            return [*judged, *steps[len(judged) :]]
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(go_on(index)) for index in range(self.n)]
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        judged = [task.result() for task in tasks]
+        rewards = [average([chain[step].reward for chain in judged]) for step in range(len(solution.steps))]
+        return self._verdict(solution, rewards, judged)
+
+    def _verdict(self, solution: Solution, rewards: list[float], chains: list[list[StepJudgement]]) -> Verdict:
+        return Verdict(
+            id=solution.id,
+            rewards=rewards,
+            prediction=prediction_from_rewards(rewards, self.threshold),
+            chains=chains,
+            label=solution.label,
+            threshold=self.threshold,
+            solution_digest=solution.digest,
+            n=self.n,
+        )
+
+    def _rule(self, num_steps: int) -> DecisionRule | None:
+        match self.adaptive:
+            case "exact":
+                return ExactRule(self.n, self.threshold)
+            case "sequential":
+                # The prediction is right if the sides of all steps are.
+                return SequentialRule(self.n, self.threshold, self.adaptive_error / num_steps)
+            case _:
+                return None
+
+    async def close(self) -> None:
+        """Frees the generator and the sandbox."""
+        await self.generator.close()
+        if self.sandbox is not None:
+            await self.sandbox.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _run_in_thread(self.close())
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+def _run_in_thread(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Runs a coroutine to its end, in a thread: a notebook's own event loop may be running in this one."""
+    thread = threading.Thread(target=lambda: asyncio.run(coroutine))
+    thread.start()
+    thread.join()
+
+
+def _check_options(
+    n: int = 1,
+    threshold: float = 0.5,
+    stop: str = "never",
+    adaptive: str = "off",
+    adaptive_error: float = 0.05,
+    max_chains: int | str = "auto",
+    **others: Any,
+) -> None:
+    """Raises `ConfigError` for an option of `GenPRM` that has no such value; passes over `others`."""
+    if n < 1:
+        raise ConfigError(f"n must be at least 1, got {n}")
+    if n > MAX_N:
+        raise ConfigError(f"n is {n}; more than {MAX_N} rationales a solution are surely a mistake")
+    if isinstance(max_chains, int) and max_chains < 1:
+        raise ConfigError(f"max_chains must be at least 1, got {max_chains}")
+    if not 0 <= threshold <= 1:
+        raise ConfigError(f"threshold must be within [0, 1], got {threshold}")
+    if stop not in ("never", "first_error"):
+        raise ConfigError(f"unknown stop rule {stop!r}; choose never or first_error")
+    if adaptive not in ("off", "exact", "sequential"):
+        raise ConfigError(f"unknown rule for adaptive N {adaptive!r}; choose off, exact or sequential")
+    if not 0 < adaptive_error < 1:
+        raise ConfigError(f"adaptive_error must be within (0, 1), got {adaptive_error}")
+
+
+def _chains_for(generator: Generator) -> int:
+    """Chains that keep the generator busy: a quarter of them may run code or be between two requests."""
+    return generator.max_concurrent + -(-generator.max_concurrent // 4)

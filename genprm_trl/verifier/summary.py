@@ -1,0 +1,99 @@
+"""What a set of verdicts amounts to: how steps were judged, what it cost, and how good it is where labels exist."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from genprm_trl.metrics.processbench import processbench_scores
+from genprm_trl.records import Solution, Verdict
+
+
+@dataclass(slots=True)
+class VerdictSummary:
+    """Counts over verdicts, added one at a time so that verdicts need not be kept.
+
+    Attributes:
+        solutions: Verdicts added.
+        chains: Chains they hold.
+        chains_asked: Chains that were asked for; with adaptive N more than `chains`.
+        steps: Judgements by status, over all chains.
+        code_blocks: Code blocks run, by how they ended.
+        tokens: Tokens the model generated.
+        flagged: Verdicts that name a wrong step.
+        labels, predictions: Of the verdicts whose solution has a label.
+        accepted: For solutions whose final answer is known to be right or wrong: how many had no step flagged, and
+            how many there are.
+    """
+
+    solutions: int = 0
+    chains: int = 0
+    chains_asked: int = 0
+    steps: Counter[str] = field(default_factory=Counter)
+    code_blocks: Counter[str] = field(default_factory=Counter)
+    tokens: int = 0
+    flagged: int = 0
+    labels: list[int] = field(default_factory=list)
+    predictions: list[int] = field(default_factory=list)
+    accepted: dict[bool, tuple[int, int]] = field(default_factory=dict)
+
+    def add(self, verdict: Verdict, solution: Solution | None = None) -> None:
+        """Adds a verdict and, for the final answer's sake, the solution it is about."""
+        self.solutions += 1
+        self.chains += len(verdict.chains)
+        self.chains_asked += verdict.n
+        self.flagged += verdict.prediction >= 0
+        for chain in verdict.chains:
+            for judgement in chain:
+                self.steps[judgement.status] += 1
+                self.tokens += judgement.num_tokens
+                self.code_blocks.update(code_round.status for code_round in judgement.code_rounds)
+        if verdict.label is not None:
+            self.labels.append(verdict.label)
+            self.predictions.append(verdict.prediction)
+        if solution is not None and solution.final_answer_correct is not None:
+            accepted, total = self.accepted.get(solution.final_answer_correct, (0, 0))
+            self.accepted[solution.final_answer_correct] = (accepted + (verdict.prediction < 0), total + 1)
+
+    def scores(self) -> dict[str, float | None] | None:
+        """ProcessBench's scores in per cent (`metrics.processbench_scores`); None without labels."""
+        return processbench_scores(self.labels, self.predictions) if self.labels else None
+
+    def lines(self) -> list[str]:
+        """The summary for a person to read, a fact a line."""
+        lines = [
+            f"solutions judged   {self.solutions} ({self.flagged} with a step judged wrong)",
+            f"rationale chains   {_share(self.chains, self.chains_asked)}",
+            f"step judgements    {_counts(self.steps)}",
+        ]
+        if self.code_blocks:
+            lines.append(f"code blocks run    {_counts(self.code_blocks)}")
+        lines.append(f"tokens generated   {self.tokens:,}")
+        for correct, name in ((True, "right"), (False, "wrong")):
+            if correct in self.accepted:
+                accepted, total = self.accepted[correct]
+                lines.append(f"{name} final answer: no step flagged in {accepted} of {total}")
+        scores = self.scores()
+        if scores is not None:
+            shown = "  ".join(
+                f"{name} {'undefined' if value is None else f'{value:.1f}'}" for name, value in scores.items()
+            )
+            lines.append(f"ProcessBench       {shown}  ({len(self.labels)} labelled)")
+        return lines
+
+
+def summarize(verdicts: Iterable[Verdict]) -> VerdictSummary:
+    """The summary of verdicts at hand."""
+    summary = VerdictSummary()
+    for verdict in verdicts:
+        summary.add(verdict)
+    return summary
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part:,}" if part == whole else f"{part:,} of {whole:,} ({100 * part / max(whole, 1):.0f} %)"
+
+
+def _counts(counter: Counter[str]) -> str:
+    return f"{counter.total():,} ({', '.join(f'{name} {count:,}' for name, count in counter.most_common())})"

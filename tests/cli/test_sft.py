@@ -1,0 +1,203 @@
+"""`genprm sft`: from a file of rationales to a model directory, and what it says of bad input."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from genprm_trl import GenPRMConfig
+from genprm_trl.cli.main import main
+from genprm_trl.cli.sft import SFTOptions
+from genprm_trl.cli.training import ModelOptions
+from genprm_trl.conversation.settings import ModelSettings, load_settings
+from genprm_trl.options.parser import OptionParser
+from genprm_trl.rows.jsonl import JsonlWriter
+from tests.helpers.paths import ROOT
+from tests.helpers.tiny_models import tiny_model, tiny_tokenizer
+from tests.training.test_sft import records
+
+CONFIGS = sorted((ROOT / "examples" / "configs").glob("genprm_sft_*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    directory = tmp_path_factory.mktemp("base")
+    copy.deepcopy(tiny_model()).save_pretrained(directory)
+    tiny_tokenizer().save_pretrained(directory)
+    return directory
+
+
+def rows_file(path: Path, count: int = 6) -> Path:
+    with JsonlWriter(path) as writer:
+        for record in records(count):
+            writer.write(record)
+    return path
+
+
+def words(base: Path, data: Path, output: Path, **options: object) -> list[str]:
+    defaults = {
+        "model": base,
+        "output_dir": output,
+        "max_steps": 2,
+        "logging_steps": 1,
+        "per_device_train_batch_size": 2,
+        "max_length": 1024,
+        "save_steps": 2,
+    }
+    return ["sft", str(data), *(w for name, value in (defaults | options).items() for w in (f"--{name}", str(value)))]
+
+
+def test_a_file_becomes_a_model(base, tmp_path, capsys):
+    data = rows_file(tmp_path / "rows.jsonl")
+    output = tmp_path / "model"
+    options = {
+        "eval_data": data,
+        "eval_strategy": "steps",
+        "eval_steps": 1,
+        "verify_data": solutions_file(tmp_path / "solutions.jsonl"),
+        "verify_limit": 2,
+        "verify_max_step_tokens": 40,
+        "packing": "true",
+    }
+    assert main(words(base, data, output, **options)) == 0
+    shown = capsys.readouterr().out
+    for name in ("train loss", "eval loss", "step accuracy", "F1, rationales given", "F1, verified"):
+        assert name in shown
+    assert shown.rstrip().endswith(str(output))
+    assert load_settings(output) == ModelSettings()
+    assert {"model.safetensors", "tokenizer.json", "README.md"} <= {path.name for path in output.iterdir()}
+    history = json.loads((output / "checkpoint-2" / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
+    assert [entry["step"] for entry in history if "eval_verified_f1" in entry] == [1, 2]
+
+
+def solutions_file(path: Path) -> Path:
+    with JsonlWriter(path) as writer:
+        for record in records(4):
+            writer.write(record.solution)
+    return path
+
+
+def test_a_stopped_run_goes_on(base, tmp_path, capsys):
+    data, output = rows_file(tmp_path / "rows.jsonl"), tmp_path / "model"
+    assert main(words(base, data, output, max_steps=2, lr_scheduler_type="constant")) == 0
+    assert main(words(base, data, output, max_steps=4, lr_scheduler_type="constant")) == 0
+    state = json.loads((output / "checkpoint-4" / "trainer_state.json").read_text(encoding="utf-8"))
+    resumed = [entry["loss"] for entry in state["log_history"] if "loss" in entry]
+    whole = tmp_path / "whole"
+    assert main(words(base, data, whole, max_steps=4, lr_scheduler_type="constant")) == 0
+    state = json.loads((whole / "checkpoint-4" / "trainer_state.json").read_text(encoding="utf-8"))
+    assert resumed == [entry["loss"] for entry in state["log_history"] if "loss" in entry]
+    assert main([*words(base, data, output, max_steps=4, lr_scheduler_type="constant"), "--overwrite"]) == 0
+
+
+def checkpoints(output: Path) -> set[str]:
+    return {path.name for path in output.glob("checkpoint-*")}
+
+
+def test_a_run_of_something_else_is_refused_and_overwritten_whole(base, tmp_path, capsys):
+    """One of another model, other data, or another mode would silently end as a mixture of both."""
+    data, output = rows_file(tmp_path / "rows.jsonl"), tmp_path / "model"
+    assert main(words(base, data, output, max_steps=3, save_steps=1)) == 0
+    kept = checkpoints(output)
+    assert kept == {"checkpoint-1", "checkpoint-2", "checkpoint-3"}
+    other_base = tmp_path / "other-base"
+    shutil.copytree(base, other_base)
+    solutions = solutions_file(tmp_path / "solutions.jsonl")
+    capsys.readouterr()
+    for changed, said in [
+        (words(other_base, data, output), [f"model was {base} and is now {other_base}"]),
+        (words(base, data, output, mode="direct"), ["mode was None and is now direct"]),
+        (words(base, solutions, output, mode="direct"), ["mode was", f"data was {data} and is now {solutions}"]),
+        (words(base, data, output, seed=7), ["seed was 42 and is now 7"]),
+    ]:
+        assert main(changed) == 2
+        message = capsys.readouterr().err
+        assert "holds checkpoints of another run" in message
+        assert "--overwrite" in message
+        assert all(part in message for part in said), message
+        assert "have changed" not in message
+    rows_file(data, count=5)
+    assert main(words(base, data, output)) == 2
+    assert f"the rows of {data} have changed" in capsys.readouterr().err
+    assert checkpoints(output) == kept
+
+    # Bad input does not cost the checkpoints; a run that starts removes them all, and nothing else.
+    (output / "checkpoint-notes").mkdir()
+    assert main([*words(base, tmp_path / "nothing.jsonl", output), "--overwrite"]) == 2
+    assert main([*words(tmp_path, data, output), "--overwrite"]) == 2
+    assert checkpoints(output) == {*kept, "checkpoint-notes"}
+    assert main([*words(base, data, output, max_steps=2), "--overwrite"]) == 0
+    assert checkpoints(output) == {"checkpoint-2", "checkpoint-notes"}
+
+
+def test_moved_data_go_on_and_unknown_checkpoints_need_a_word(base, tmp_path, capsys):
+    data, output = rows_file(tmp_path / "rows.jsonl"), tmp_path / "model"
+    assert main(words(base, data, output)) == 0
+    moved = data.rename(tmp_path / "moved.jsonl")
+    assert main(words(base, moved, output, max_steps=3)) == 0
+    assert "checkpoint-3" in checkpoints(output)
+
+    (output / "genprm-sft.json").unlink()
+    capsys.readouterr()
+    assert main(words(base, moved, output, max_steps=4)) == 2
+    assert "no genprm-sft.json that says what they are of" in capsys.readouterr().err
+    named = output / "checkpoint-2"
+    assert main(words(base, moved, output, max_steps=4, resume_from_checkpoint=named)) == 0
+    assert main(words(base, moved, output, max_steps=5)) == 0  # now it is said
+    (output / "genprm-sft.json").write_text("{", encoding="utf-8")
+    assert main(words(base, moved, output, max_steps=6)) == 2
+    assert "genprm-sft.json cannot be read" in capsys.readouterr().err
+
+
+def test_the_direct_baseline_takes_labelled_solutions(base, tmp_path):
+    output = tmp_path / "model"
+    assert main(words(base, solutions_file(tmp_path / "solutions.jsonl"), output, mode="direct")) == 0
+    assert load_settings(output) == ModelSettings(modes=("direct",))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"eval_strategy": "steps"}, "--eval_strategy steps needs --eval_data"),
+        ({"verify_data": "x.jsonl"}, "evaluation needs --eval_strategy"),
+        ({"resume_from_checkpoint": "nowhere"}, "--resume_from_checkpoint nowhere is not a directory"),
+        ({"max_length": 5}, "no row has a turn within max_length=5"),
+        ({"model": "missing/directory/of/a/model"}, "missing/directory/of/a/model"),
+    ],
+)
+def test_wrong_options_are_explained(base, tmp_path, capsys, options, message):
+    assert main(words(base, rows_file(tmp_path / "rows.jsonl"), tmp_path / "model", **options)) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_bad_rows_stop_before_the_model_is_loaded_or_are_skipped(base, tmp_path, capsys):
+    data = rows_file(tmp_path / "rows.jsonl")
+    with data.open("a", encoding="utf-8") as file:
+        file.write('{"solution": 3, "rationales": ["x"], "labels": [true]}\nnot json\n')
+    assert main(words(tmp_path, data, tmp_path / "model")) == 2
+    assert f"{data}, row 7, field 'solution'" in capsys.readouterr().err
+    assert main([*words(base, data, tmp_path / "model"), "--skip_bad_rows"]) == 0
+    assert "2 of 8 rows skipped" in capsys.readouterr().err
+    assert main(words(base, tmp_path / "nothing.jsonl", tmp_path / "model")) == 2
+    assert "nothing.jsonl" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_example_configs_are_valid(path, tmp_path):
+    parser = OptionParser([SFTOptions, GenPRMConfig, ModelOptions], prog="genprm sft")
+    options, args, model = parser.parse(["rows.jsonl", "--config", str(path), "--use_cpu"])
+    assert options.data == "rows.jsonl"
+    assert model.model_name_or_path.startswith("deepseek-ai/DeepSeek-R1-Distill-Qwen-")
+    gpus = 8 if path.stem == "genprm_sft_7b" else 1
+    assert args.per_device_train_batch_size * args.gradient_accumulation_steps * gpus == 64
+    if not model.use_peft:
+        assert args.learning_rate == 2e-6
+        assert model.dtype == "float32"
+
+
+def test_there_are_example_configs():
+    assert {"genprm_sft_1.5b", "genprm_sft_7b"} <= {path.stem for path in CONFIGS}

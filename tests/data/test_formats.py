@@ -1,0 +1,428 @@
+"""Row formats of other data sets: read by hand-checked example, and there and back."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from genprm_trl.data.formats import (
+    FORMATS,
+    convert_row,
+    detect_format,
+    to_gsm8k,
+    to_prm800k,
+    to_processbench,
+    to_stepwise,
+)
+from genprm_trl.data.solutions import load_solutions
+from genprm_trl.errors import DataError
+from genprm_trl.records import Solution
+from tests.helpers.paths import SAMPLES
+
+DATA = SAMPLES
+FIELDS = [
+    *("id", "problem", "steps", "label", "question", "answer", "ground_truth", "m", "solution", "input", "prompt"),
+    *("completions", "labels", "is_correct"),
+]
+
+
+def rows(name):
+    return [json.loads(line) for line in (DATA / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def convert(row, format="auto"):
+    return convert_row(row, format, default_id="row")
+
+
+@pytest.mark.parametrize(
+    ("file", "format"),
+    [
+        ("processbench_sample", "processbench"),
+        ("prm800k_sample", "prm800k"),
+        ("math_shepherd_sample", "math_shepherd"),
+        ("stepwise_sample", "stepwise"),
+        ("gsm8k_model_solutions", "gsm8k_solutions"),
+        ("gsm8k_sample", "gsm8k"),
+        ("math_sample", "math"),
+    ],
+)
+def test_each_format_is_detected(file, format):
+    for row in rows(file):
+        assert detect_format(row) == format
+        # As parquet and Arrow have it: every column is there, the absent ones null.
+        columns = [*FIELDS, "unheard_of"]
+        assert detect_format(dict.fromkeys(columns) | row) == format
+        assert convert(dict.fromkeys(columns) | row) == convert(row, format)
+    assert len(FORMATS) == 7
+
+
+def test_unknown_rows_are_refused_and_say_what_is_known():
+    with pytest.raises(
+        DataError, match=r"field 'steps': is missing.*processbench, prm800k.*its fields are: id, problem"
+    ):
+        detect_format({"id": "a", "problem": "p"})
+    with pytest.raises(DataError, match="its fields are: none"):
+        detect_format({})
+    with pytest.raises(KeyError):
+        convert({}, "parquet")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# ProcessBench
+
+
+def test_processbench_rows_are_unchanged():
+    for row in rows("processbench_sample"):
+        (solution,) = convert(row)
+        assert to_processbench(solution) == row
+        assert solution.extra == {}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# TRL's stepwise supervision
+
+
+def test_stepwise():
+    right, wrong, mixed = (convert(row)[0] for row in rows("stepwise_sample"))
+    assert (right.label, wrong.label, mixed.label) == (-1, 0, 1)
+    assert right.problem == "What is 2 + 3 + 4?"
+    assert right.steps == ["2 + 3 = 5.", "5 + 4 = 9."]
+    assert mixed.extra == {"labels": [True, False, True]}
+    assert to_stepwise(mixed) == {
+        "prompt": "What is 2 * 3 * 4?",
+        "completions": ["2 * 3 = 6.", "6 * 4 = 26."],
+        "labels": [True, False],
+    }
+    for row, solution in zip(rows("stepwise_sample"), (right, wrong, mixed), strict=True):
+        assert to_stepwise(solution, keep_after_error=True) == row
+
+
+steps = st.lists(st.text(min_size=1).filter(lambda text: not text.isspace()), min_size=1, max_size=5)
+
+
+@settings(deadline=None)
+@given(steps, st.data())
+def test_stepwise_rows_survive_the_way_there_and_back(completions, data):
+    labels = data.draw(st.lists(st.booleans(), min_size=len(completions), max_size=len(completions)))
+    row = {"prompt": "p", "completions": completions, "labels": labels}
+    (solution,) = convert(row)
+    assert to_stepwise(solution, keep_after_error=True) == row
+    shorter = to_stepwise(solution)
+    assert shorter["completions"] == completions[: len(shorter["labels"])]
+    assert False not in shorter["labels"][:-1]
+    # And through a file row of our own.
+    assert to_stepwise(Solution.from_dict(json.loads(json.dumps(solution.to_dict()))), keep_after_error=True) == row
+
+
+def test_stepwise_takes_zeros_and_ones_and_other_fields():
+    (solution,) = convert(
+        {"id": 5, "prompt": "p", "completions": ["a", "b"], "labels": [1, 0], "level": 2, "answer": 4}
+    )
+    assert (solution.id, solution.label, solution.answer, solution.extra) == ("5", 1, "4", {"level": 2})
+
+
+def test_trainer_of_trl_format_checks_accept_the_rows():
+    from datasets import Dataset
+
+    dataset = Dataset.from_list(
+        [to_stepwise(solution) for solution in load_solutions(DATA / "processbench_sample.jsonl")]
+    )
+    assert dataset.column_names == ["prompt", "completions", "labels"]
+    assert dataset.features["labels"].feature.dtype == "bool"
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "message"),
+    [
+        ({"labels": [True]}, "labels", "must be as many as the completions: 1 for 2"),
+        ({"labels": None}, "labels", "must not be null"),
+        ({"labels": [True, None]}, "labels[1]", "must be true or false, but is null"),
+        ({"labels": [True, float("nan")]}, "labels[1]", "the number nan"),
+        ({"labels": [True, 0.7]}, "labels[1]", "the number 0.7"),
+        ({"labels": [True, 2]}, "labels[1]", "the number 2"),
+        ({"completions": ["a", ""]}, "completions[1]", "must not be empty"),
+        ({"prompt": [{"role": "user", "content": "p"}]}, "prompt", "must be a string, but is a list"),
+    ],
+)
+def test_bad_stepwise_rows(change, field, message):
+    with pytest.raises(DataError) as caught:
+        convert({"prompt": "p", "completions": ["a", "b"], "labels": [True, False], **change})
+    assert caught.value.field == field
+    assert message in str(caught.value)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# GSM8K
+
+
+def test_gsm8k_reference_solutions():
+    first, second = (convert(row)[0] for row in rows("gsm8k_sample"))
+    assert first.steps == [
+        "On Monday 48/2=24 sweets are eaten.",
+        "That leaves 48-24=24 sweets.",
+        "After Tuesday 24-6=18 sweets are left.",
+    ]
+    assert (first.id, first.answer, first.label, first.final_answer_correct) == ("row", "18", -1, True)
+    assert second.answer == "1,500"
+
+
+def test_gsm8k_there_and_back_loses_the_annotations_only():
+    for row in rows("gsm8k_sample"):
+        (solution,) = convert(row)
+        back = to_gsm8k(solution)
+        assert "<<" not in back["answer"]
+        assert convert(back) == [solution]
+        assert back["question"] == row["question"]
+        assert back["answer"].splitlines()[-1] == row["answer"].splitlines()[-1]
+    with pytest.raises(DataError, match="no reference answer"):
+        to_gsm8k(Solution("a", "p", ["s"]))
+
+
+@pytest.mark.parametrize(
+    ("row", "field", "message"),
+    [
+        ({"question": "q", "answer": "no mark"}, "answer", "must end with '#### '"),
+        ({"question": "q", "answer": "s\n#### "}, "answer", "must end with '#### '"),
+        ({"question": "q", "answer": "#### 5"}, "answer", "holds no steps"),
+        ({"question": "", "answer": "s\n#### 5"}, "question", "must not be empty"),
+        ({"question": "q", "answer": 5}, "answer", "must be a string"),
+    ],
+)
+def test_bad_gsm8k_rows(row, field, message):
+    with pytest.raises(DataError) as caught:
+        convert(row)
+    assert caught.value.field == field
+    assert message in str(caught.value)
+
+
+def test_gsm8k_model_solutions():
+    row = rows("gsm8k_model_solutions")[0]
+    solutions = convert(row)
+    assert [solution.id for solution in solutions] == [
+        "row-6b_finetuning",
+        "row-6b_verification",
+        "row-175b_finetuning",
+        "row-175b_verification",
+    ]
+    assert [solution.final_answer_correct for solution in solutions] == [False, False, False, True]
+    assert {solution.answer for solution in solutions} == {"18"}
+    assert {solution.label for solution in solutions} == {None}
+    assert {solution.extra["problem_id"] for solution in solutions} == {"row"}
+    assert solutions[0].generator == "6b_finetuning"
+    assert solutions[0].steps == [
+        "Janet eats 3 ducks eggs for breakfast every morning and she sells the rest "
+        "so she has 16 - 3 = 13 ducks eggs left",
+        "She has 13 ducks eggs and she sells 2 each day so she makes 13 * 2 = $26",
+        "A: 26",
+    ]
+
+
+def test_whole_file_of_model_solutions():
+    solutions = load_solutions(DATA / "gsm8k_model_solutions.jsonl")
+    assert len(solutions) == 160
+    assert len({solution.id for solution in solutions}) == 160
+    marked = [step for solution in solutions for step in solution.steps if "<<" in step]
+    # Three solutions stop within an annotation, at the model's limit. They stay as the model left them.
+    assert len(marked) == 3
+    assert not any(">>" in step for step in marked)
+    assert sum(len(solution.steps) == 1 for solution in solutions) > 0
+
+
+@pytest.mark.parametrize(
+    ("sampled", "field"),
+    [
+        ({"solution": "s"}, "m.is_correct"),
+        ({"solution": "s", "is_correct": 1}, "m.is_correct"),
+        ({"solution": " ", "is_correct": True}, "m.solution"),
+        ({"solution": None, "is_correct": True}, "m.solution"),
+        ({"solution": "<<1+1=2>>", "is_correct": True}, "m.solution"),
+    ],
+)
+def test_bad_model_solutions(sampled, field):
+    with pytest.raises(DataError) as caught:
+        convert({"question": "q", "ground_truth": "s\nA: 5", "m": sampled})
+    assert caught.value.field == field
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# MATH
+
+
+def test_math_reference_solutions():
+    row = rows("math_sample")[0]
+    (solution,) = convert(row)
+    assert solution.id == "test/prealgebra/sample.json"
+    assert solution.answer == "\\frac{5}{6}"
+    assert len(solution.steps) == 2
+    assert solution.extra == {"subject": "Prealgebra", "level": 1}
+    (unmarked,) = convert({key: value for key, value in row.items() if key not in ("answer", "unique_id")})
+    assert (unmarked.answer, unmarked.id) == ("\\frac{5}{6}", "row")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# PRM800K
+
+
+def test_prm800k_first_phase():
+    path, other_start, refused_end = convert(rows("prm800k_sample")[0])
+    assert path.steps == ["Multiplication comes first.", "$4 \\cdot 2 = 8$.", "$3 + 8 = 11$."]
+    assert (path.id, path.label, path.answer, path.final_answer_correct) == ("row", -1, "11", True)
+    assert path.extra["ratings"] == [0, 1, 1]  # neutral is no error; the labeller's own step is right
+    assert (other_start.id, other_start.label) == ("row-step0-alt1", 0)
+    assert other_start.steps == ["Addition comes first: $3 + 4 = 7$."]
+    assert (refused_end.id, refused_end.label) == ("row-step2-alt0", 2)
+    assert refused_end.steps == [*path.steps[:2], "$3 + 8 = 12$."]
+    assert refused_end.final_answer_correct is None
+
+
+def test_prm800k_second_phase():
+    error, repair, unrated = convert(rows("prm800k_sample")[1])
+    assert (error.label, repair.label, unrated.label) == (1, -1, None)
+    assert error.steps[1] == "$\\frac{1}{5}$ of $50$ is $5$."
+    assert error.extra["finish_reason"] == "found_error"
+    assert error.extra["generation"] == 9
+
+
+def test_prm800k_given_up_rows_hold_no_solutions():
+    assert convert(rows("prm800k_sample")[2]) == []
+    assert len(load_solutions(DATA / "prm800k_sample.jsonl")) == 6
+
+
+def test_prm800k_bare_human_step_and_missing_completions():
+    row = {
+        "question": {"problem": "p", "ground_truth_answer": "1"},
+        "label": {
+            "finish_reason": "give_up",
+            "steps": [
+                {"completions": [], "human_completion": "mine", "chosen_completion": None},
+                {"completions": None, "human_completion": None, "chosen_completion": None},
+            ],
+        },
+    }
+    (solution,) = convert(row)
+    assert (solution.steps, solution.label, solution.final_answer_correct) == (["mine"], -1, None)
+
+
+def test_prm800k_there_and_back():
+    for solution in load_solutions(DATA / "processbench_sample.jsonl"):
+        again = convert(to_prm800k(solution))[0]
+        kept = solution.steps if solution.label == -1 else solution.steps[: solution.label + 1]
+        assert (again.problem, again.steps, again.label) == (solution.problem, kept, solution.label)
+        assert again.final_answer_correct == (True if solution.label == -1 else None)
+    neutral = convert(rows("prm800k_sample")[0])[0]
+    assert convert(to_prm800k(neutral))[0].extra["ratings"] == [0, 1, 1]
+    for write in (to_prm800k, to_stepwise):
+        with pytest.raises(DataError, match="solution 'a' has no label"):
+            write(Solution("a", "p", ["s"]))
+
+
+@pytest.mark.parametrize(
+    ("step", "field"),
+    [
+        ("text", "label.steps[0]"),
+        ({"completions": [{"text": "", "rating": 1}], "chosen_completion": 0}, "label.steps[0].completions[0].text"),
+        (
+            {"completions": [{"text": "a", "rating": 2}], "chosen_completion": 0},
+            "label.steps[0].completions[0].rating",
+        ),
+        ({"completions": [{"text": "a", "rating": 1}], "chosen_completion": 1}, "label.steps[0].chosen_completion"),
+        ({"completions": None, "human_completion": {"text": None}}, "label.steps[0].human_completion"),
+        ({"completions": None}, "label.steps"),
+    ],
+)
+def test_bad_prm800k_rows(step, field):
+    with pytest.raises(DataError) as caught:
+        convert({"question": {"problem": "p"}, "label": {"steps": [step], "finish_reason": "solution"}})
+    assert caught.value.field == field
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Math-Shepherd
+
+
+def test_math_shepherd():
+    right, wrong, mixed = (convert(row)[0] for row in rows("math_shepherd_sample"))
+    assert right.problem == "Tom has 3 bags of 5 apples and eats 2. How many are left?"
+    assert right.steps == [
+        "Step 1: He has 3*5 = <<3*5=15>>15 apples.",
+        "Step 2: 15-2 = <<15-2=13>>13 are left. The answer is: 13",
+    ]
+    assert (right.label, wrong.label, mixed.label) == (-1, 0, 1)
+    assert right.extra == {"task": "GSM8K"}
+    assert mixed.extra == {"task": "MATH", "labels": [True, False, True, True]}
+    assert to_stepwise(mixed, keep_after_error=True)["labels"] == [True, False, True, True]
+
+
+def test_math_shepherd_rows_with_known_faults():
+    # A tag inside the problem: its mark belongs to no step.
+    (solution,) = convert(
+        {"input": "One. ки Two? Step 1: a ки\nStep 2: b ки", "label": "One. - Two? Step 1: a +\nStep 2: b -"}
+    )
+    assert (solution.problem, solution.steps, solution.label) == ("One.  Two?", ["Step 1: a", "Step 2: b"], 1)
+    # No step numbers: the problem ends with its question mark.
+    (solution,) = convert({"input": "What? First a ки then b ки", "label": "What? First a + then b +"})
+    assert (solution.problem, solution.steps, solution.label) == ("What?", ["First a", "then b"], -1)
+
+
+@pytest.mark.parametrize(
+    ("text", "label", "field", "message"),
+    [
+        ("P? Step 1: a", "P? Step 1: a", "input", "must mark the end of each step"),
+        (
+            "P? Step 1: a ки",
+            "P? Step 1: a ?",
+            "label",
+            "in place of tag 1 of the input, at character 14; there is '?'",
+        ),
+        ("P? Step 1: a ки b ки", "P? Step 1: a +", "label", "no mark for its tag 2"),
+        ("P? Step 1: a ки b", "P? Step 1: a + b", "input", "text after the last tag"),
+        ("P? Step 1: a ки ки", "P? Step 1: a + +", "input", "an empty step before tag 2"),
+        ("Step 1: a ки", "Step 1: a +", "input", "must not be empty"),
+        ("Nothing asked. a ки", "Nothing asked. a +", "input", "neither 'Step 1:' nor a question mark"),
+        ("P? Step 1: a ки", None, "label", "must not be null"),
+    ],
+)
+def test_bad_math_shepherd_rows(text, label, field, message):
+    with pytest.raises(DataError) as caught:
+        convert({"input": text, "label": label}, "math_shepherd")
+    assert caught.value.field == field
+    assert message in str(caught.value)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=6,
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.dictionaries(st.sampled_from(FIELDS), values), st.sampled_from(["auto", *FORMATS]))
+def test_any_row_gives_solutions_or_a_data_error(row, format):
+    try:
+        solutions = convert(row, format)
+    except DataError:
+        return
+    for solution in solutions:
+        assert Solution.from_dict(json.loads(json.dumps(solution.to_dict(), allow_nan=False))) == solution
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.data())
+def test_a_damaged_row_gives_solutions_or_a_data_error(data):
+    """A real row with any one value in it, at any depth, replaced by something else."""
+    name = data.draw(st.sampled_from(["prm800k_sample", "math_shepherd_sample", "gsm8k_model_solutions"]))
+    row = json.loads(json.dumps(data.draw(st.sampled_from(rows(name)))))
+    place = row
+    while True:
+        key = data.draw(st.sampled_from(sorted(place) if isinstance(place, dict) else range(len(place))))
+        if isinstance(place[key], dict | list) and place[key] and data.draw(st.booleans()):
+            place = place[key]
+        else:
+            place[key] = data.draw(values)
+            break
+    test_any_row_gives_solutions_or_a_data_error.hypothesis.inner_test(row, FORMATS[detect_format(rows(name)[0])].name)

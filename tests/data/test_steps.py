@@ -1,0 +1,92 @@
+"""Splitting text into steps and joining it again."""
+
+import time
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from genprm_trl.data.steps import join_steps, split_steps
+
+STYLES = ["auto", "step", "blank_line", "line"]
+
+# Text made of what the splitter looks at, beside arbitrary text.
+pieces = st.lists(
+    st.sampled_from(
+        ["Step 1:", "Step 12: ", "**Step 2:** ", "## Step 3.", "\n", "\n\n", " ", "\t", "\r\n", "\u2028", "a", "step"]
+    )
+    | st.text(max_size=5)
+).map("".join)
+
+
+@settings(deadline=None)
+@given(text=st.text() | pieces, style=st.sampled_from(STYLES))
+@example(text="", style="auto")
+@example(text=" \n \n", style="blank_line")
+@example(text="\x00\x1c\x85", style="line")
+def test_nothing_is_lost_and_no_step_is_empty(text, style):
+    split = split_steps(text, style)
+    assert split.join() == text
+    assert join_steps(split.steps, split.separators) == text
+    assert all(step and step == step.strip() for step in split.steps)
+    assert all(not separator.strip() for separator in split.separators)
+    assert bool(split.steps) == bool(text.strip())
+
+
+@settings(deadline=None)
+@given(steps=st.lists(st.text("abc 1:", min_size=1).map(str.strip).filter(bool), min_size=1))
+def test_joined_steps_split_as_they_were(steps):
+    assert split_steps(join_steps(steps), "blank_line").steps == steps
+    assert split_steps(join_steps(steps, "\n"), "line").steps == steps
+    numbered = [f"Step {k}: {step}" for k, step in enumerate(steps, start=1)]
+    assert split_steps(join_steps(numbered, "\n"), "auto").steps == numbered
+
+
+@pytest.mark.parametrize(
+    ("text", "style", "steps"),
+    [
+        ("Step 1: add.\nThen more.\nStep 2: stop.", "step", ["Step 1: add.\nThen more.", "Step 2: stop."]),
+        ("Sure.\n\nStep 1: a\n\nStep 2: b", "step", ["Sure.", "Step 1: a", "Step 2: b"]),
+        ("**Step 1: Add**\n2+2\n### Step 2. b", "step", ["**Step 1: Add**\n2+2", "### Step 2. b"]),
+        ("As Step 1: shows, it is 4.", "step", ["As Step 1: shows, it is 4."]),
+        ("a\nb\n\n\n  \n  c\n", "blank_line", ["a\nb", "c"]),
+        ("a\r\n\r\nb\r\n", "blank_line", ["a", "b"]),
+        ("a\n\n b \nc", "line", ["a", "b", "c"]),
+        (" \n ", "line", []),
+    ],
+)
+def test_styles(text, style, steps):
+    assert split_steps(text, style).steps == steps
+
+
+@pytest.mark.parametrize(
+    ("text", "style"),
+    [
+        ("Step 1: one step only\n\nwith a paragraph", "step"),
+        ("\n Step 1: after white space", "step"),
+        ("Intro\nStep 1: a\nStep 2: b", "step"),
+        ("See\nStep 2: of the guide\n\nfor more", "blank_line"),
+        ("a\nb\n\nc", "blank_line"),
+        ("a\nb", "line"),
+        ("", "line"),
+    ],
+)
+def test_auto_takes_the_most_telling_style(text, style):
+    split = split_steps(text, "auto")
+    assert split.style == style
+    assert split == split_steps(text, style)
+
+
+def test_errors():
+    with pytest.raises(ValueError, match="unknown step style 'paragraph'"):
+        split_steps("a", "paragraph")
+    with pytest.raises(ValueError, match="2 steps need 3 separators, not 1"):
+        join_steps(["a", "b"], ["\n"])
+
+
+@pytest.mark.parametrize("text", [" " * 300_000, "\n" * 300_000, ("step 1" + " " * 1000) * 300, "Step 1:\n" * 40_000])
+def test_time_is_linear(text):
+    start = time.process_time()
+    for style in STYLES:
+        assert split_steps(text, style).join() == text
+    assert time.process_time() - start < 5

@@ -1,0 +1,25 @@
+"""The README's figures are those of the committed run, and the files it names exist."""
+
+from __future__ import annotations
+
+import re
+
+from tests.helpers.paths import ROOT
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_quickstart_figures_are_those_of_the_committed_run():
+    shown = README.split("<!-- quickstart-table -->")[1].split("<!-- /quickstart-table -->")[0]
+    measured = (ROOT / "benchmarks" / "results" / "quickstart.md").read_text(encoding="utf-8").splitlines()
+    lines = [line for line in shown.splitlines() if line]
+    assert len(lines) > 10
+    assert [line for line in lines if line not in measured] == []
+
+
+def test_files_that_are_named_exist():
+    named = re.findall(r"\]\(((?!http)[^)#]+)\)", README) + re.findall(
+        r"\b(?:tests|examples|benchmarks)/[\w./]+\w", README
+    )
+    assert len(named) > 4
+    assert [path for path in named if not (ROOT / path).exists()] == []

@@ -1,0 +1,187 @@
+"""The wire format: what is sent, and that nothing a server can answer gets past the checks."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from genprm_trl.generation import GenerationResult, SamplingParams
+from genprm_trl.generation.assembly import Assembler
+from genprm_trl.generation.server.wire import (
+    Abilities,
+    BadAnswer,
+    Tokens,
+    error_message,
+    join_chunks,
+    read_answer,
+    read_chunk,
+    request_body,
+    says_too_long,
+)
+from genprm_trl.generation.tokens import Detokenizer
+from tests.helpers.tiny_models import tiny_tokenizer
+
+PARAMS = SamplingParams(max_new_tokens=10, stop=("</analyze>\n",), logprobs=2, seed=2**40 + 5)
+DETOKENIZER = Detokenizer(tiny_tokenizer())
+TOKENS = Tokens(tiny_tokenizer(), DETOKENIZER)
+
+
+def read(answer: Any, params: SamplingParams = PARAMS, limit: int = 10) -> GenerationResult:
+    return read_answer(answer, params, limit, TOKENS, Assembler(DETOKENIZER))
+
+
+def test_the_body_has_what_the_server_understands() -> None:
+    full = request_body("m", [1, 2], PARAMS, 7, Abilities())
+    assert (full["prompt"], full["max_tokens"], full["top_k"], full["stop"]) == ([1, 2], 7, 20, ["</analyze>\n"])
+    assert (full["logprobs"], full["seed"]) == (2, 5)
+    plain = request_body("m", "text", PARAMS, 7, Abilities("text", "streamed", False, True, False))
+    assert plain == {
+        "model": "m",
+        "prompt": "text",
+        "max_tokens": 7,
+        "temperature": 0.6,
+        "top_p": 0.95,
+        "logprobs": 2,
+        "seed": 5,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    assert request_body("m", [1], SamplingParams(top_k=0), 7, Abilities())["top_k"] == -1
+    # Ids come with log-probabilities alone: one is asked for where none is wanted.
+    none = SamplingParams(logprobs=0)
+    assert request_body("m", [1], none, 7, Abilities(bare_ids=False))["logprobs"] == 1
+    assert "logprobs" not in request_body("m", [1], none, 7, Abilities(bare_ids=False, logprobs=False))
+
+
+def test_ids_of_tokens_by_what_servers_call_them() -> None:
+    yes = tiny_tokenizer().encode("Yes")[-1]
+    assert TOKENS.id_of(f"token_id:{yes}") == yes
+    assert TOKENS.id_of(DETOKENIZER.decode([yes])) == yes
+    assert TOKENS.id_of("<|im_end|>") == tiny_tokenizer().eos_token_id
+    assert TOKENS.id_of("\ufffd") is None  # hundreds of tokens look like this
+    assert TOKENS.id_of("no token at all") is None
+
+
+def test_text_without_ids_or_log_probabilities_is_encoded() -> None:
+    result = read({"choices": [{"text": "so it is right", "finish_reason": "length"}]})
+    assert DETOKENIZER.decode(result.token_ids) == result.text == "so it is right"
+    assert result.top_logprobs == [{}] * len(result.token_ids)
+    assert result.finish_reason == "length"
+    assert read({"choices": [{"text": "x", "finish_reason": "length"}]}, limit=4).finish_reason == "context"
+
+
+def test_bytes_of_a_character_are_read_from_the_text() -> None:
+    text = "x \U0001f600 y"
+    ids = tiny_tokenizer().encode(text)
+    names = [DETOKENIZER.decode([i]) for i in ids]
+    assert names.count("\ufffd") == 2
+    for names_of_bytes in (names, [name.replace("\ufffd", "bytes:\\xf0") for name in names]):
+        reported = {"tokens": names_of_bytes, "token_logprobs": [-1.0] * len(names)}
+        result = read({"choices": [{"text": text, "finish_reason": "length", "logprobs": reported}]})
+        assert (result.text, result.token_ids) == (text, ids)
+        assert result.top_logprobs[0] == {ids[0]: -1.0}
+        assert result.top_logprobs[-1] == {ids[-1]: -1.0}
+
+
+def test_a_stop_string_that_was_cut_off_is_put_back() -> None:
+    for key in ("stop_reason", "matched_stop"):
+        result = read({"choices": [{"text": "right.", "finish_reason": "stop", key: "</analyze>\n"}]})
+        assert result.text == "right.</analyze>\n"
+        assert DETOKENIZER.decode(result.token_ids) == result.text
+
+
+def test_chunks_join_to_what_one_answer_says() -> None:
+    chunks = [
+        {"choices": [{"text": "a", "finish_reason": None, "logprobs": {"tokens": ["a"], "token_logprobs": [-1.0]}}]},
+        {"choices": [{"text": "", "finish_reason": None, "logprobs": None}]},
+        {"choices": [{"text": "b", "finish_reason": "stop", "logprobs": {"tokens": ["b"], "token_logprobs": [-2.0]}}]},
+        {"choices": [], "usage": {"completion_tokens": 2}},
+    ]
+    assert join_chunks(chunks) == {
+        "choices": [
+            {"text": "ab", "finish_reason": "stop", "logprobs": {"tokens": ["a", "b"], "token_logprobs": [-1.0, -2.0]}}
+        ],
+        "usage": {"completion_tokens": 2},
+    }
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "This model's maximum context length is 300 tokens. However, you requested 310",
+        "the request exceeds the available context size, try increasing it",
+        "The input (400 tokens) is longer than the model's context length (300 tokens).",
+    ],
+)
+def test_refusals_of_long_prompts_are_recognised(message: str) -> None:
+    assert says_too_long(message)
+    assert not says_too_long("top_k must be positive")
+
+
+def test_error_bodies_on_one_line() -> None:
+    assert error_message('{"error": {"message": "too\\nbad", "code": 400}}') == "too\\nbad"
+    assert error_message("<html>\n  <b>oops</b>\n</html>") == "<html> <b>oops</b> </html>"
+    assert len(error_message("x" * 10_000)) == 500
+
+
+values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-5, 2**70)
+    | st.floats(allow_nan=True)
+    | st.text(max_size=5)
+    | st.sampled_from(["stop", "length", "</analyze>\n", "token_id:7", "token_id:99999999999", "token_id:²", "a"]),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+logprobs = st.fixed_dictionaries(
+    {},
+    optional={
+        "tokens": st.lists(st.sampled_from(["a", "token_id:7", "\ud800", "", "token_id:9" * 30]), max_size=3) | values,
+        "token_logprobs": st.lists(st.floats(allow_nan=True) | st.none(), max_size=3) | values,
+        "top_logprobs": st.lists(st.dictionaries(st.sampled_from(["a", "b", "token_id:3"]), values), max_size=3)
+        | values,
+        "content": st.lists(
+            st.fixed_dictionaries({"id": values, "logprob": values}, optional={"top_logprobs": values}), max_size=3
+        )
+        | values,
+    },
+)
+choices = st.fixed_dictionaries(
+    {"text": st.text(max_size=8) | values, "finish_reason": st.sampled_from(["stop", "length"]) | values},
+    optional={
+        "logprobs": logprobs | values,
+        "token_ids": st.lists(st.integers(-1, 700), max_size=4) | values,
+        "stop_reason": values,
+    },
+)
+answers = st.fixed_dictionaries(
+    {"choices": st.lists(choices, min_size=1, max_size=2) | values}, optional={"usage": values}
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(answers | values)
+def test_any_answer_is_a_result_or_a_bad_answer(answer: Any) -> None:
+    try:
+        result = read(answer)
+    except BadAnswer:
+        return
+    assert result.finish_reason in ("stop", "length", "context")
+    assert len(result.top_logprobs) == len(result.token_ids)
+    assert all(type(token) is int and 0 <= token < 2**31 for token in result.token_ids)
+    assert all(value < math.inf for reported in result.top_logprobs for value in reported.values())
+    assert result.num_generated >= 0
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(answers, max_size=4))
+def test_any_chunks_can_be_joined(chunks: list[Any]) -> None:
+    with contextlib.suppress(BadAnswer):
+        read(join_chunks([read_chunk(json.dumps(chunk).encode())[0] for chunk in chunks]))

@@ -1,0 +1,320 @@
+"""Finding and comparing final answers, also of a hostile kind, from threads, event loops and forked processes."""
+
+import asyncio
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import psutil
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from genprm_trl.errors import GenPRMError
+from genprm_trl.grading import pool
+from genprm_trl.grading.comparison import Grade, answers_match, grade, grade_many
+from genprm_trl.grading.extract import extract_answer, extract_boxed
+from tests.helpers.paths import SAMPLES
+
+pytestmark = pytest.mark.serial
+
+DATA = SAMPLES
+
+
+def worker_processes(pid=None):
+    children = psutil.Process(pid).children(recursive=True)
+    return [child for child in children if "grading_worker.py" in " ".join(child.cmdline())]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Finding
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (r"so $x = \boxed{5}$.", "5"),
+        (r"\boxed{1} and then \boxed{\frac{1}{2}}", r"\frac{1}{2}"),
+        (r"\boxed{\boxed{7}}", "7"),
+        (r"\boxed{3}, but no: \boxed{", "3"),
+        (r"\boxed{4} \boxed{ }", "4"),
+        (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
+        (r"\fbox{9}", "9"),
+        (r"$\boxed 8$.", "8"),
+        (r"#### 1 then \boxed{2}", "2"),
+        ("2 + 2\n#### 1,234", "1,234"),
+        ("#### 1\n#### 2", "2"),
+        ("The answer is 3.5. That is all.", "3.5"),
+        ("Thus the final answer is: $\\frac{1}{2}$. I hope it is correct.", r"\frac{1}{2}"),
+        ("**Answer:** see below. The answer is **42**.", "42"),
+        ("**Answer:** 5", "5"),
+        ("**Answer: 5**", "5"),
+        ("The answer is:\n\n$$ x^2 $$", "x^2"),
+        (r"The answer is \(7\).", "7"),
+        ("She has 3.\nA: 26", "26"),
+        ("A: 26\nThe answer is 27", "27"),
+        ("The answer is $a$ and $b$", "$a$ and $b$"),
+        ("No mark at all: 5", None),
+        ("", None),
+        (r"\boxed{", None),
+        ("the answer is", None),
+    ],
+)
+def test_extract_answer(text, answer):
+    assert extract_answer(text) == answer
+
+
+@settings(deadline=None)
+@given(
+    st.text()
+    | st.lists(st.sampled_from(["\\boxed{", "{", "}", "\\", "answer is", " ", "\n", "$", "####", "5"])).map("".join)
+)
+def test_extraction_takes_any_text(text):
+    for answer in (extract_boxed(text), extract_answer(text)):
+        assert answer is None or (answer == answer.strip() and answer in text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\\boxed{" * 50_000,
+        "\\boxed" + " " * 300_000,
+        "answer is" + " " * 300_000,
+        "answer " * 50_000,
+        "{" * 300_000 + "}" * 300_000,
+        "####" * 80_000,
+        "####" + " " * 300_000,
+        "A:" + "\t" * 300_000,
+        "A:\n" * 100_000,
+        "\\" * 300_000,
+        "The answer is " + "$" * 300_000,
+    ],
+)
+def test_extraction_time_is_linear(text):
+    start = time.perf_counter()
+    extract_answer(text)
+    assert time.perf_counter() - start < 60
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Comparing
+
+
+@pytest.mark.parametrize(
+    ("prediction", "reference", "correct"),
+    [
+        ("18", "18", True),
+        ("$18", "18", True),
+        ("1,234.50", "1234.5", True),
+        ("-3", "3", False),
+        ("1/2", "0.5", True),
+        ("1e3", "1000", True),
+        ("007", "7", True),
+        (r"\frac12", "0.5", True),
+        (r"\boxed{\dfrac{3}{4}}", r"\frac{3}{4}", True),
+        ("0.333333", r"\frac{1}{3}", True),
+        ("0.33", r"\frac{1}{3}", False),
+        ("x = 5", "5", True),
+        ("(x+1)^2", "x^2+2x+1", True),
+        ("(x+1)^2", "x^2+1", False),
+        (r"\{1, 2\}", r"\{2, 1\}", True),
+        ("(1, 2)", "(2, 1)", False),
+        (r"\text{east}", "East", True),
+        (r"\text{(A)}", "A", True),
+        ("B", "A", False),
+        ("18 dollars per day", "18", True),
+        ("So she makes $18 every day at the market", "18", True),
+        ("So she makes $18 every day at the market", "19", False),
+        ("x^2 + 5", "5", False),
+        (r"10\text{ cm}", "10", True),
+        ("3, 4 and 5, so the answer is 7.", "7", True),
+        ("1/0", "1", False),
+    ],
+)
+def test_answers_match(prediction, reference, correct):
+    assert grade(prediction, reference) == Grade(correct, "ok")
+    assert answers_match(prediction, reference) is correct
+
+
+def test_agrees_with_the_marks_of_gsm8k_on_real_solutions():
+    pairs, marks = [], []
+    for line in (DATA / "gsm8k_model_solutions.jsonl").read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        for sampled in (value for value in row.values() if isinstance(value, dict)):
+            pairs.append((sampled["solution"], row["ground_truth"]))
+            marks.append(sampled["is_correct"])
+    assert [result.correct for result in grade_many(pairs)] == marks
+
+
+def test_plain_answers_need_no_process(monkeypatch):
+    monkeypatch.setattr(pool, "_pool", None)
+    assert answers_match("The answer is 1,000.", "1000")
+    assert not answers_match("7", "8")
+    assert answers_match(r"\boxed{ \frac{a}{b} }", r"\frac{a}{b}")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Hostile text
+
+TOWER = r"\boxed{9^{9^{9^{9}}}}"
+
+
+@pytest.mark.parametrize(
+    ("prediction", "status"),
+    [
+        (TOWER, "timeout"),
+        ("9!!!!!!", "timeout"),
+        ("(" * 2_000, "timeout"),
+        ("\\frac{" * 1_000, "too_long"),
+        ("a" * 100_000, "too_long"),
+        ("\\boxed{" + "\\frac{" * 30_000 + "}" * 30_001, "too_long"),
+        ("", "no_answer"),
+        (" \n\t", "no_answer"),
+        ("The quick brown fox has no number", "no_answer"),
+        ("\x00", "ok"),
+        ("\ud800", "ok"),
+        ("\U0001d7d9" * 2_500, "ok"),
+        ("__import__('os').abort()", "no_answer"),
+    ],
+)
+def test_hostile_predictions_end_with_a_status(prediction, status):
+    grade("x+1", "1+x")  # a process is running, so its start is not part of what is measured
+    start = time.monotonic()
+    result = grade(prediction, "1/7", timeout=1.0)
+    assert time.monotonic() - start < 60
+    assert not result.correct
+    # What takes a fast machine its limit may take a slow one's too; a hang is what must not be.
+    assert result.status in (status, "timeout")
+    assert answers_match("x+x", "2x", timeout=20), "the next comparison works"
+
+
+def test_many_grades_with_hostile_ones_among_them():
+    pairs = [("x+x", "2x"), (TOWER, "1"), ("4", "4"), (TOWER, "1"), ("x+x", "3x"), ("5", "4")]
+    grades = grade_many(pairs, timeout=1.5)
+    assert grades == [
+        Grade(True, "ok"),
+        Grade(False, "timeout"),
+        Grade(True, "ok"),
+        Grade(False, "timeout"),
+        Grade(False, "ok"),
+        Grade(False, "ok"),
+    ]
+    assert grade_many([]) == []
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf")])
+def test_impossible_time_limit_is_refused(timeout):
+    with pytest.raises(ValueError, match="time limit"):
+        grade("1", "1", timeout=timeout)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Callers and processes
+
+
+def test_threads_and_event_loops_share_the_processes():
+    def ask(k):
+        return answers_match(f"x+{k}", f"{k}+x"), answers_match(f"x+{k}", f"x+{k + 1}")
+
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(ask, range(24))) == [(True, False)] * 24
+
+    results = []
+
+    def loop():
+        async def both():
+            return await asyncio.gather(*(asyncio.to_thread(ask, k) for k in range(4)))
+
+        results.append(asyncio.run(both()))
+
+    loops = [threading.Thread(target=loop) for _ in range(2)]
+    for thread in loops:
+        thread.start()
+    for thread in loops:
+        thread.join()
+    assert results == [[(True, False)] * 4] * 2
+    assert len(worker_processes()) <= pool.workers().size
+
+
+def test_killed_process_is_replaced():
+    assert answers_match("x+1", "1+x")
+    for process in worker_processes():
+        process.kill()
+        process.wait(5)
+    assert answers_match("x+2", "2+x")
+
+
+def test_process_sees_no_secrets(monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    pool.workers().close()
+    assert answers_match("x+1", "1+x")
+    environments = [process.environ() for process in worker_processes()]
+    assert environments
+    assert all("HF_TOKEN" not in environment for environment in environments)
+
+
+def _ask_in_child(queue):
+    queue.put([answers_match(f"x+{k}", f"{k}+x") for k in range(5)])
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_forked_processes_do_not_share_an_answer():
+    assert answers_match("x+1", "1+x")
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    child = context.Process(target=_ask_in_child, args=(queue,))
+    child.start()
+    ours = [answers_match(f"x+{k}", f"x-{k}") for k in range(1, 6)]
+    assert queue.get(timeout=60) == [True] * 5
+    assert ours == [False] * 5
+    child.join(30)
+    assert child.exitcode == 0
+
+
+def test_no_process_outlives_a_killed_caller():
+    """Neither an idle one nor one that is busy in C code."""
+    script = textwrap.dedent(
+        rf"""
+        import threading
+        from genprm_trl.grading.comparison import answers_match
+        threading.Thread(target=answers_match, args=({TOWER!r}, "1"), kwargs={{"timeout": 1.0}}, daemon=True).start()
+        answers_match("x+1", "1+x")
+        print("asked", flush=True)
+        threading.Event().wait()
+        """
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as caller:
+        assert caller.stdout.readline() == "asked\n"
+        workers = worker_processes(caller.pid)
+        assert workers
+        caller.send_signal(signal.SIGKILL)
+    _, alive = psutil.wait_procs(workers, timeout=10)
+    assert not alive
+
+
+def test_start_failure_is_reported(monkeypatch, tmp_path):
+    """A broken installation must not pass for wrong answers."""
+    broken = tmp_path / "python"
+    broken.write_text("#!/bin/sh\necho 'No module named math_verify' >&2\nexit 1\n")
+    broken.chmod(0o755)
+    pool.workers().close()
+    monkeypatch.setattr(sys, "executable", str(broken))
+    with pytest.raises(GenPRMError, match="did not start: No module named math_verify"):
+        answers_match("x+1", "1+x")
+
+
+def test_import_is_light():
+    code = (
+        "import sys, genprm_trl.grading.comparison, genprm_trl.metrics.processbench, genprm_trl.data.solutions;"
+        "print([m for m in ('torch', 'transformers', 'datasets', 'pyarrow', 'sympy', 'math_verify', 'sklearn')"
+        " if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ})
+    assert done.stdout.strip() == "[]"

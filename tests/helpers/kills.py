@@ -1,0 +1,47 @@
+"""Runs that end by SIGKILL at a chosen point of writing, in this very process: for programs that tests start."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+
+from genprm_trl.rows.jsonl import JsonlWriter
+
+
+def die_at(write: int, *, torn: bool = False) -> None:
+    """From now on, the `write`-th line (from 1) that any `JsonlWriter` appends is the last thing this process does.
+
+    Args:
+        write: Which line.
+        torn: Die in the middle of the line rather than behind it.
+    """
+    original = JsonlWriter.write
+    written = 0
+
+    def write_and_die(self: JsonlWriter, record: Any) -> int:
+        nonlocal written
+        written += 1
+        if written == write and torn:
+            self._file = _Torn(self._file)  # type: ignore[assignment]
+        place = original(self, record)
+        if written == write:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return place
+
+    JsonlWriter.write = write_and_die  # type: ignore[method-assign]
+
+
+class _Torn:
+    """A file that takes half of what it is given."""
+
+    def __init__(self, file: Any):
+        self._file = file
+
+    def write(self, data: Any) -> int:
+        self._file.write(bytes(data)[: len(data) // 2])
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError("unreachable")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)

@@ -1,0 +1,46 @@
+"""The stage of rationales with the scripted reasoner and the real sandbox, as a program for tests to kill."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from typing import Any
+
+from genprm_trl.labeling.rationales import RationaleSettings, RationaleWorker
+from genprm_trl.miniature.reasoner_generator import ScriptedReasoner
+from genprm_trl.miniature.world import make_solutions
+from genprm_trl.sandbox import LocalSandbox
+from genprm_trl.stages.file import StageSummary
+from genprm_trl.stages.run import in_this_process, run_stage
+from tests.helpers.kills import die_at
+from tests.helpers.tiny_models import tiny_tokenizer
+
+SETTINGS = RationaleSettings(samples=2, keep_thinking=True, seed=5)
+
+
+def open_reasoner(**options: Any) -> ScriptedReasoner:
+    return ScriptedReasoner(tokenizer=tiny_tokenizer(), mistake_rate=0.2, slip_rate=0.05, **options)
+
+
+def worker(settings: RationaleSettings = SETTINGS, open_generator: Any = open_reasoner) -> RationaleWorker:
+    return RationaleWorker(
+        open_generator, functools.partial(LocalSandbox, imports=()), settings, {"reasoner": "scripted"}
+    )
+
+
+def run(output: str, n: int, **options: Any) -> StageSummary:
+    return run_stage(
+        options.pop("worker", worker()),
+        make_solutions(n, seed=3),
+        output,
+        {"samples": 2},
+        progress=False,
+        **{"execute": in_this_process(8), **options},
+    )
+
+
+if __name__ == "__main__":
+    path, number, *die = sys.argv[1:]
+    if die:
+        die_at(int(die[0]), torn=die[1] == "torn")
+    run(path, int(number))

@@ -1,0 +1,62 @@
+"""A policy of the miniature world as a generator without weights: solves word problems, and slips now and then."""
+
+from __future__ import annotations
+
+import random
+from typing import Any, Self
+
+from genprm_trl.data.steps import split_steps
+from genprm_trl.generation.base import FinishReason, GenerationResult, SamplingParams
+from genprm_trl.miniature.word_problems import Equation, Problem, evaluate, read_equation
+from tests.helpers.tiny_models import tiny_tokenizer
+
+
+class ScriptedPolicy:
+    """Writes the steps that are missing, each wrong with probability `error_rate`, and carries errors on."""
+
+    max_concurrent = 64
+    max_context = 4096
+
+    def __init__(self, model: str = "scripted-policy", tokenizer: Any = None, *, error_rate: float = 0.15):
+        self.model, self.error_rate = model, error_rate
+        self.tokenizer = tokenizer or tiny_tokenizer()
+
+    async def generate(
+        self, token_ids: list[int], params: SamplingParams, *, affinity: str | None = None
+    ) -> GenerationResult:
+        prompt = self.tokenizer.decode(token_ids, skip_special_tokens=False)
+        asked, _, begun = prompt.rpartition("<|im_start|>assistant\n")
+        text = self._write(asked.rpartition("<|im_start|>user\n")[2].removesuffix("<|im_end|>\n"), begun, params.seed)
+        ids = list(self.tokenizer.encode(text, add_special_tokens=False))
+        reason: FinishReason = "stop" if len(ids) <= params.max_new_tokens else "length"
+        ids = ids[: params.max_new_tokens]
+        return GenerationResult(self.tokenizer.decode(ids), ids, [], reason, len(ids))
+
+    def _write(self, asked: str, begun: str, seed: int | None) -> str:
+        problem = Problem.from_text(asked.strip())
+        if problem is None:
+            return "I cannot tell."
+        rng = random.Random(f"{seed} {asked} {begun}")
+        # A forced heading (`Step 1:`) at the end is the next step's beginning.
+        done = [step for step in split_steps(begun, style="step").steps if read_equation(step) is not None]
+        stated = [equation.result for step in done if (equation := read_equation(step)) is not None]
+        forced = begun.rstrip().endswith(":")
+        parts = []
+        for index in range(len(stated), len(problem.plan)):
+            left, operator, right = problem.family.plan[index].expression.split()
+            a, b = problem.operand(left, stated), problem.operand(right, stated)
+            value = evaluate(a, operator, b)
+            result = max(1, round(value)) if value is not None else 1
+            if rng.random() < self.error_rate:
+                result += rng.choice((1, 2, 10))
+            stated.append(result)
+            parts.append(problem.step_text(index, Equation(a, operator, b, result), rng))
+        text = "\n\n".join(parts)
+        return text.removeprefix(f"Step {len(done) + 1}:") if forced else text
+
+    async def close(self) -> None: ...
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exception: object) -> None: ...

@@ -1,0 +1,93 @@
+"""What a user does with the Hub, in a process whose libraries found the stand-in's address when they were imported.
+
+    python -m tests.helpers.upload_program DIRECTORY
+
+Prints a JSON object of exit codes and of what was printed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import sys
+import traceback
+from pathlib import Path
+
+from genprm_trl import PRMConfig, PRMTrainer
+from genprm_trl.cli.main import main
+from genprm_trl.doctor.probe import PROBES
+from tests.cli.test_recipe import write_config
+from tests.helpers.tiny_models import tiny_model, tiny_tokenizer
+
+
+def run(*words: str) -> dict[str, object]:
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main(words)
+    return {"code": code, "out": out.getvalue(), "err": err.getvalue()}
+
+
+def base(directory: Path) -> Path:
+    tiny_model().save_pretrained(directory / "base")
+    tiny_tokenizer().save_pretrained(directory / "base")
+    return directory / "base"
+
+
+def results_file(directory: Path, model: Path) -> Path:
+    results = {
+        "results": {"processbench_math": {"f1,none": 40.0, "f1_stderr,none": 1.5}},
+        "configs": {"processbench_math": {"metadata": {}}},
+        "n-samples": {"processbench_math": {"original": 1000, "effective": 1000}},
+        "config": {"model_args": {"pretrained": str(model)}},
+    }
+    path = directory / "results_1.json"
+    path.write_text(json.dumps(results))
+    return path
+
+
+def executed(card: Path) -> str:
+    """What the first Python block of a card prints."""
+    out = io.StringIO()
+    try:
+        code = card.read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+        with contextlib.redirect_stdout(out):
+            exec(code, {})
+    except Exception:
+        return traceback.format_exc()
+    return out.getvalue()
+
+
+def everything(directory: Path) -> dict[str, object]:
+    found: dict[str, object] = {"doctor": PROBES["hub_answers"]()}
+    recipe = write_config(directory, sft=None)
+    found["refused"] = run("recipe", "--config", recipe, "--push_to_hub", "others/words")
+    found["recipe"] = run("recipe", "--config", recipe, "--name", "Words", "--push_to_hub", "lab/words", "--private")
+    model = directory / "model"
+    found["sft"] = run(
+        *("sft", str(directory / "out" / "rationales.jsonl"), "--model", str(base(directory)), "--mode", "direct"),
+        *("--output_dir", str(model), "--max_steps", "1", "--max_length", "1024", "--learning_rate", "1e-3"),
+        *("--push_to_hub", "--hub_model_id", "lab/tiny", "--hub_strategy", "end", "--use_cpu", "--report_to", "none"),
+        *("--eval_data", str(directory / "out" / "rationales.jsonl"), "--eval_strategy", "steps", "--eval_steps", "1"),
+        *("--verify_data", str(directory / "out" / "labels.jsonl"), "--verify_limit", "4"),
+    )
+    found["card"] = run(
+        *("card", str(model), "--results", str(results_file(directory, model)), "--push_to_hub", "lab/tiny")
+    )
+
+    rows = [{"prompt": "1 + 1?", "completions": ["It is 2.", "So 3."], "labels": [True, False]}]
+    args = PRMConfig(
+        str(directory / "prm"), max_steps=1, use_cpu=True, report_to="none", hub_model_id="lab/prm", save_strategy="no"
+    )
+    trainer = PRMTrainer(str(directory / "base"), args=args, train_dataset=rows)
+    trainer.train()
+    found["prm"] = trainer.push_to_hub().commit_url
+
+    # The cards' own examples: everything that they name is loaded from the stand-in.
+    for name, card in (("model", model), ("data", directory / "out" / "dataset"), ("prm", directory / "prm")):
+        found[f"{name}_example"] = executed(card / "README.md")
+    return found
+
+
+if __name__ == "__main__":
+    print(json.dumps(everything(Path(sys.argv[1]))))

@@ -1,0 +1,59 @@
+"""Maj@N scores from chains: against the plain definition, and by hand."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from genprm_trl.metrics.estimates import processbench_by_votes
+from genprm_trl.metrics.processbench import prediction_from_rewards, processbench_scores
+
+
+def random_chains(seed: int, solutions: int = 30, chains: int = 8):
+    rng = random.Random(seed)
+    labels = [rng.choice([-1, 0, 1, 2]) for _ in range(solutions)]
+    rewards = [[[rng.random() ** 0.3 for _ in range(3)] for _ in range(chains)] for _ in range(solutions)]
+    return labels, rewards
+
+
+@pytest.mark.parametrize("n", [1, 2, 4, 8])
+def test_agrees_with_scoring_each_group_as_a_verifier_of_its_own(n):
+    labels, rewards = random_chains(n)
+    expected = []
+    for group in range(8 // n):
+        predictions = [
+            prediction_from_rewards(
+                [sum(chain[t] for chain in solution[group * n : group * n + n]) / n for t in range(3)]
+            )
+            for solution in rewards
+        ]
+        expected.append(processbench_scores(labels, predictions))
+    found = processbench_by_votes(labels, rewards, n)
+    for name in ("error_acc", "correct_acc", "f1"):
+        assert found[name].value == pytest.approx(sum(scores[name] for scores in expected) / len(expected))
+        assert found[name].low <= found[name].value <= found[name].high
+
+
+def test_by_hand():
+    # Chain 1 finds the error and chain 2 does not; their mean, 0.45, does. Both pass the right solution.
+    labels = [1, -1]
+    rewards = [[[0.9, 0.1], [0.9, 0.8]], [[0.9, 0.9], [0.7, 0.6]]]
+    one, two = (processbench_by_votes(labels, rewards, n, resamples=10) for n in (1, 2))
+    assert (one["error_acc"].value, one["correct_acc"].value, one["f1"].value) == (50, 100, 50)
+    assert (two["error_acc"].value, two["correct_acc"].value, two["f1"].value) == (100, 100, 100)
+
+
+def test_intervals_repeat_with_the_seed():
+    labels, rewards = random_chains(0)
+    assert processbench_by_votes(labels, rewards, 4) == processbench_by_votes(labels, rewards, 4)
+    assert processbench_by_votes(labels, rewards, 4, seed=1) != processbench_by_votes(labels, rewards, 4)
+
+
+@pytest.mark.parametrize(
+    ("labels", "chains", "n"),
+    [([0], [[[0.1]], [[0.2]]], 1), ([0, -1], [[[0.1]], [[0.2]]], 2), ([0, 0], [[[0.1]], [[0.2]]], 1), ([], [], 1)],
+)
+def test_unusable_input_is_refused(labels, chains, n):
+    with pytest.raises(ValueError):
+        processbench_by_votes(labels, chains, n)

@@ -1,0 +1,90 @@
+"""The options that every command with a verifier shares."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from genprm_trl.conversation.settings import ModelSettings
+from genprm_trl.errors import ConfigError
+from genprm_trl.generation.backends import open_generator
+from genprm_trl.options.parser import OptionParser
+from genprm_trl.options.verifier import VerifierOptions, load_verifier
+from genprm_trl.protocol.genprm import MODES
+from genprm_trl.sandbox import FusionSandbox
+from tests.helpers.tiny_models import tiny_model, tiny_tokenizer
+
+
+@pytest.fixture(scope="module")
+def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("models") / "tiny-genprm"
+    tiny_model().save_pretrained(path)
+    tiny_tokenizer().save_pretrained(path)
+    ModelSettings(modes=("direct",)).save(path)
+    return path
+
+
+def test_options_reach_the_verifier(model_dir: Path, tmp_path: Path) -> None:
+    template = tmp_path / "t.jinja"
+    template.write_text("{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}[assistant]")
+    words = ["--model", str(model_dir), "--n", "3", "--stop", "first_error", "--threshold", "0.4", "--seed", "5"]
+    words += ["--temperature", "0.9", "--top_p", "0.8", "--top_k", "7", "--max_step_tokens", "99"]
+    words += ["--max_context", "512", "--max_chains", "11", "--batch_size", "13", "--device", "cpu"]
+    words += ["--dtype", "bfloat16", "--first_turn", "demonstration", "--turn_opening", "as_published"]
+    words += ["--chat_template_path", str(template)]
+    [options] = OptionParser([VerifierOptions], prog="test").parse(words)
+    with load_verifier(options) as prm:
+        assert (prm.n, prm.stop, prm.threshold, prm.seed, prm.max_chains) == (3, "first_error", 0.4, 5, 11)
+        assert (prm.sampling.temperature, prm.sampling.top_p, prm.sampling.top_k) == (0.9, 0.8, 7)
+        assert (prm.protocol.max_step_tokens, prm.protocol.first_turn) == (99, "demonstration")  # type: ignore[attr-defined]
+        assert prm.protocol.mode == MODES["direct"]  # type: ignore[attr-defined]
+        assert (prm.generator.max_context, prm.generator.max_concurrent) == (512, 13)
+        assert str(prm.generator.model.dtype) == "torch.bfloat16"  # type: ignore[attr-defined]
+        assert prm.chat.turn_opening == "as_published"
+        assert prm.chat.render([{"role": "user", "content": "x"}], open_turn=True) == ["[user]x[assistant]"]
+
+
+def test_every_option_is_either_part_of_the_settings_or_known_to_change_no_verdict(model_dir: Path) -> None:
+    names = {field.name for field in dataclasses.fields(VerifierOptions)}
+    decisive = set(VerifierOptions(model=str(model_dir)).what_decides_verdicts())
+    assert names - decisive == {"max_chains", "batch_size", "device", "server_url", "sandbox"}
+
+
+def test_servers_and_their_backend_go_together(model_dir: Path) -> None:
+    with pytest.raises(ConfigError, match="server_url is for --backend server, not for transformers"):
+        load_verifier(VerifierOptions(model=str(model_dir), server_url=["http://localhost:8000"]))
+    with pytest.raises(ConfigError, match="--backend server needs server_url"):
+        load_verifier(VerifierOptions(model=str(model_dir), backend="server"))
+    options = VerifierOptions(
+        model=str(model_dir), backend="server", server_url=["http://localhost:1"], backend_options={"timeout": 9}
+    )
+    assert options.generator_options() == {"urls": ["http://localhost:1"], "timeout": 9}
+    # Where the text is made, and how patiently one waits for it, changes no verdict.
+    assert options.what_decides_verdicts()["backend_options"] == {}
+
+
+def test_a_verifier_that_cannot_be_made_leaves_no_open_generator(
+    model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+
+    def open_and_keep(*args, **kwargs):  # type: ignore[no-untyped-def]
+        opened.append(open_generator(*args, **kwargs))
+        return opened[-1]
+
+    monkeypatch.setattr("genprm_trl.verifier.genprm.open_generator", open_and_keep)
+    broken = tmp_path / "broken.jinja"
+    broken.write_text("{% if %}")
+    with pytest.raises(ConfigError, match="chat template"):
+        load_verifier(VerifierOptions(model=str(model_dir), chat_template_path=str(broken)))
+    [generator] = opened
+    assert generator._closed
+
+
+def test_code_runs_where_the_option_says(model_dir: Path) -> None:
+    with load_verifier(VerifierOptions(model=str(model_dir), sandbox="http://127.0.0.1:1")) as prm:
+        assert isinstance(prm.sandbox, FusionSandbox)
+    with pytest.raises(ConfigError, match="sandbox must be local or an address"):
+        load_verifier(VerifierOptions(model=str(model_dir), sandbox="127.0.0.1:1"))

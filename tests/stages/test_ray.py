@@ -1,0 +1,85 @@
+"""A local Ray with two workers gives the rows of one worker."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+import ray
+
+from genprm_trl.errors import ConfigError, GenPRMError, MissingExtraError
+from genprm_trl.stages.file import Outcome, stage_directory
+from genprm_trl.stages.ray import with_ray
+from genprm_trl.stages.run import Process, run_stage
+from tests.helpers import rationale_program
+from tests.helpers.stage_program import Number, Numbers
+
+pytestmark = [pytest.mark.slow, pytest.mark.serial]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster():
+    # Ray's workers run at the lowest priority, and would starve where the machine has other work.
+    os.environ.update(RAY_worker_niceness="0")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100 * 2**20)
+    yield
+    ray.shutdown()
+
+
+def meet(place: Path) -> None:
+    """Waits until two workers are there, lest one that starts sooner does all the work."""
+    (place / str(os.getpid())).touch()
+    give_up = time.monotonic() + 120
+    while len(list(place.iterdir())) < 2 and time.monotonic() < give_up:
+        time.sleep(0.05)
+
+
+@contextlib.asynccontextmanager
+async def dies(place: Path) -> AsyncIterator[Process[Number]]:
+    meet(place)
+
+    async def process(number: Number) -> Outcome:
+        if number.value == 159:
+            raise GenPRMError("the engine died")
+        return Outcome(rows=[{"id": number.id, "pid": os.getpid()}])
+
+    yield process
+
+
+def test_two_workers_write_the_rows_of_one(tmp_path):
+    one, two = tmp_path / "one.jsonl", tmp_path / "two.jsonl"
+    alone = rationale_program.run(str(one), 40)
+    together = rationale_program.run(str(two), 40, execute=with_ray(2, 8))
+    assert two.read_bytes() == one.read_bytes()
+    assert together == alone
+
+
+def test_both_work_and_the_end_of_one_keeps_what_was_finished(tmp_path):
+    output, place = tmp_path / "rows.jsonl", tmp_path / "place"
+    place.mkdir()
+    with pytest.raises(GenPRMError, match="the engine died"):
+        # Forty blocks of four numbers: more than one worker is given ahead.
+        run_stage(partial(dies, place), Numbers(160), output, {}, execute=with_ray(2, 8), progress=False)
+    journal = (stage_directory(output) / "journal.jsonl").read_text().splitlines()
+    pids = {row["pid"] for line in journal for row in json.loads(line)["rows"]}
+    assert len(pids) == 2
+    assert os.getpid() not in pids
+
+
+@pytest.mark.parametrize(("words", "options"), [((0,), {}), ((1, 0), {}), ((1,), {"gpus_per_worker": -1.0})])
+def test_numbers_are_checked(words, options):
+    with pytest.raises(ConfigError):
+        with_ray(*words, **options)
+
+
+def test_without_ray_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray.data", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'genprm-trl\[ray\]'"):
+        with_ray(2)

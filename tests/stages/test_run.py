@@ -1,0 +1,223 @@
+"""The stages' machinery: kills, order, settings, failures, full disks, memory."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from genprm_trl.errors import ConfigError, DataError, GenPRMError
+from genprm_trl.stages import run as stage
+from genprm_trl.stages.file import Outcome, StageFile, StageSummary, stage_directory
+from genprm_trl.stages.run import ItemFailed, Process, in_this_process, run_stage
+from tests.helpers.paths import ROOT
+from tests.helpers.stage_program import Number, Numbers, worker
+
+
+def program(output: Path, *words: object, prefix: str = "") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tests.helpers.stage_program", str(output), *map(str, words)]
+    if prefix:
+        command = ["bash", "-c", f'{prefix}; exec "$@"', "bash", *command]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ, check=False)
+
+
+def run(output: Path, n: int = 20, work: Any = worker, settings: dict[str, Any] | None = None, **options: Any) -> Any:
+    return run_stage(work, Numbers(n), output, settings or {"n": 4}, progress=False, **options)
+
+
+def files(output: Path) -> tuple[bytes, bytes]:
+    return output.read_bytes(), (stage_directory(output) / "summary.json").read_bytes()
+
+
+def test_rows_come_in_the_order_of_the_input_whatever_finished_first(tmp_path):
+    output = tmp_path / "deep" / "rows.jsonl"
+    summary = run(output)
+    ids = [json.loads(line)["id"] for line in output.read_text().splitlines()]
+    assert ids == [f"n{value}-{copy}" for value in range(20) for copy in range(value % 4)]
+    assert summary == StageSummary.load(output)
+    assert summary.to_dict() == {
+        "items": 20,
+        "rows": 30,
+        "dropped": {"multiple of four": 5},
+        "counts": {"halves": 95.0, "sum": 190},
+        "bad_rows": 0,
+    }
+
+
+def test_killed_at_twenty_random_points_it_ends_with_the_same_output(tmp_path):
+    reference, output = tmp_path / "reference.jsonl", tmp_path / "killed.jsonl"
+    assert program(reference, 60).returncode == 0
+    rng = random.Random(6)
+    left, kills = 60, 0
+    while kills < 20:
+        point, torn = rng.randint(1, 3), rng.random() < 0.4
+        if point >= left:
+            break
+        assert program(output, 60, point, "torn" if torn else "whole").returncode == -9
+        assert not output.exists()
+        left -= point - torn
+        kills += 1
+    assert kills == 20
+    # One more between the last item and the output.
+    assert program(output, 60, left, "whole").returncode == -9
+    assert not output.exists()
+    assert program(output, 60).returncode == 0
+    assert files(output) == files(reference)
+
+
+def test_the_output_is_written_anew_from_the_journal_and_grows_with_the_input(tmp_path):
+    output, reference = tmp_path / "rows.jsonl", tmp_path / "reference.jsonl"
+    run(output, 8)
+    before = files(output)
+
+    @contextlib.asynccontextmanager
+    async def none() -> AsyncIterator[Process[Number]]:
+        raise AssertionError("there is nothing to do")
+        yield
+
+    output.unlink()
+    run(output, 8, none)
+    assert files(output) == before
+    run(output, 20)
+    run(reference, 20)
+    assert files(output) == files(reference)
+    # A smaller input gives what it alone would have given; the rest stays paid for.
+    run(output, 8, none)
+    assert files(output) == before
+    run(output, 20, none)
+    assert files(output) == files(reference)
+
+
+def test_settings_and_contents_are_not_mixed(tmp_path):
+    output = tmp_path / "rows.jsonl"
+    run(output)
+    before = files(output)
+    with pytest.raises(ConfigError, match="n was 4 and is now 5"):
+        run(output, settings={"n": 5})
+
+    class Changed(Number):
+        digest = "changed"  # type: ignore[assignment]
+
+    with pytest.raises(DataError, match="made of 'n0' when its content was another"):
+        run_stage(worker, [Changed(0)], output, {"n": 4}, progress=False)
+    assert files(output) == before
+    run(output, settings={"n": 5}, overwrite=True)
+    with pytest.raises(DataError, match="the id 'n1' twice"):
+        run_stage(worker, [Number(1), Number(1)], tmp_path / "other.jsonl", {}, progress=False)
+    assert not list(tmp_path.glob("other*"))
+
+
+def test_files_of_others_are_left_alone(tmp_path):
+    output = tmp_path / "rows.jsonl"
+    output.write_text("mine\n")
+    with pytest.raises(ConfigError, match="to go on from; choose another"):
+        run(output)
+    assert output.read_text() == "mine\n"
+    run(output, overwrite=True)
+    with pytest.raises(ConfigError, match="is a directory"):
+        run(tmp_path)
+    with StageFile(tmp_path / "held.jsonl", {}, Numbers(1)), pytest.raises(DataError, match="another process"):
+        run(tmp_path / "held.jsonl", overwrite=True)
+
+
+def failing(which: Iterable[int], error: Exception) -> Any:
+    @contextlib.asynccontextmanager
+    async def open_worker() -> AsyncIterator[Process[Number]]:
+        async with worker() as process:
+
+            async def failing_process(number: Number) -> Outcome:
+                if number.value in which:
+                    raise error
+                return await process(number)
+
+            yield failing_process
+
+    return open_worker
+
+
+def test_items_that_fail_are_taken_up_again(tmp_path, caplog):
+    output, reference = tmp_path / "rows.jsonl", tmp_path / "reference.jsonl"
+    run(reference)
+    with pytest.raises(
+        GenPRMError, match=r"2 of 20 items failed, the first one 'n3': away.*18 finished ones are kept"
+    ):
+        run(output, work=failing([3, 4], ItemFailed("away")), execute=in_this_process(1))
+    assert not output.exists()
+    assert run(output, work=failing(range(3), ItemFailed("nothing else is asked for"))).items == 20
+    assert files(output) == files(reference)
+
+
+def test_items_that_fail_are_dropped_on_demand(tmp_path):
+    summary = run(tmp_path / "rows.jsonl", work=failing([3], ItemFailed("poison")), drop_failed=True)
+    assert (summary.items, summary.rows, summary.dropped["failed"]) == (20, 27, 1)
+
+
+@pytest.mark.parametrize("drop_failed", [False, True])
+def test_a_dead_generator_ends_the_run_at_once(tmp_path, drop_failed):
+    output = tmp_path / "rows.jsonl"
+    work = failing(range(5, 10**6), ItemFailed("connection refused"))
+    with pytest.raises(GenPRMError, match=r"10 items failed one after the other.*connection refused.*5 finished"):
+        run(output, 10**3, work, execute=in_this_process(4), drop_failed=drop_failed)
+    assert stage.MAX_FAILURES_IN_A_ROW == 10
+    assert (stage_directory(output) / "journal.jsonl").read_bytes().count(b"\n") == 5
+
+
+def test_an_unexpected_error_is_raised_and_what_was_finished_is_kept(tmp_path):
+    output = tmp_path / "rows.jsonl"
+    with pytest.raises(ZeroDivisionError):
+        run(output, work=failing([10], ZeroDivisionError()), execute=in_this_process(1))
+    assert (stage_directory(output) / "journal.jsonl").read_bytes().count(b"\n") == 10
+    assert run(output).items == 20
+
+
+def test_rows_that_are_no_json_are_named(tmp_path):
+    @contextlib.asynccontextmanager
+    async def open_worker() -> AsyncIterator[Process[Number]]:
+        async def process(number: Number) -> Outcome:
+            return Outcome(rows=[{"mc": float("nan")}])
+
+        yield process
+
+    with pytest.raises(DataError, match=r"journal.jsonl, field 'rows\[0\].mc'.*nan"):
+        run(tmp_path / "rows.jsonl", work=open_worker)
+
+
+@pytest.mark.parametrize("kilobytes", [4, 14])  # full in the journal; full in the output
+def test_a_full_disk_is_an_error_and_loses_nothing(tmp_path, kilobytes):
+    output, reference = tmp_path / "rows.jsonl", tmp_path / "reference.jsonl"
+    assert program(reference, 60).returncode == 0
+    journal = stage_directory(reference) / "journal.jsonl"
+    assert 4 * 1024 < reference.stat().st_size < journal.stat().st_size
+    limit = kilobytes if kilobytes == 4 else -(-reference.stat().st_size // 1024) - 1
+    if kilobytes != 4:  # the journal is complete, the output does not fit any more
+        assert program(output, 60).returncode == 0
+        output.unlink()
+    done = program(output, 60, prefix=f"ulimit -f {limit}")
+    assert done.returncode == 1
+    assert re.search("DataError: .*cannot be written: File too large", done.stderr)
+    assert not output.exists()
+    assert program(output, 60).returncode == 0
+    assert files(output) == files(reference)
+
+
+@pytest.mark.serial
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_number_of_items(tmp_path):
+    def peak(n: int) -> int:
+        done = program(tmp_path / f"{n}.jsonl", n)
+        assert done.returncode == 0, done.stderr
+        return int(re.search(r"rss (\d+)", done.stdout)[1])  # KiB
+
+    growth = peak(100_000) - peak(1_000)
+    journal = (stage_directory(tmp_path / "100000.jsonl") / "journal.jsonl").stat().st_size // 1024
+    assert growth < 12_000  # hashes and places: some 60 bytes an item
+    assert journal > 12 * growth  # so rows cannot have been held

@@ -1,0 +1,765 @@
+"""`GenPRMTrainer`: what is trained on, in which tokens, and that training means the same however it is run."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import inspect
+import json
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from trl import SFTTrainer
+
+from genprm_trl import GenPRMConfig, GenPRMTrainer
+from genprm_trl.conversation.settings import ModelSettings, load_settings
+from genprm_trl.conversation.template import ChatFormat
+from genprm_trl.errors import ConfigError, DataError
+from genprm_trl.generation.base import GenerationResult, SamplingParams
+from genprm_trl.protocol import MODES, CodeBlock, GenPRMProtocol, Rationale
+from genprm_trl.records import RationaleRecord, Solution
+from genprm_trl.training.callbacks import VerificationCallback
+from genprm_trl.training.sft.data import ConversationEncoder, read_row
+from genprm_trl.training.sft.trainer import verdict_metrics
+from tests.helpers import chat_templates
+from tests.helpers.paths import ROOT
+from tests.helpers.tiny_models import CHATML_TEMPLATE, tiny_model, tiny_tokenizer
+
+
+def rationale(step: int, judgement: bool, code: str = "print(1)", output: str | None = "1") -> Rationale:
+    return Rationale(step, judgement, f"Paragraph {step} adds.\n", (CodeBlock(code, output),), "That is it.\n")
+
+
+def records(count: int = 6, steps: int = 2) -> list[RationaleRecord]:
+    """Solutions whose last step is wrong in every other one, with a full rationale for each step."""
+    made = []
+    for i in range(count):
+        labels = [True] * (steps - 1) + [i % 2 == 0]
+        texts = [f"Step {t + 1}: {i} + {t} = {i + t + (not labels[t])}." for t in range(steps)]
+        rationales = [
+            rationale(t + 1, labels[t], f"print({i} + {t} == {i + t + (not labels[t])})", str(labels[t])).render()
+            for t in range(steps)
+        ]
+        solution = Solution(f"s{i}", f"What is {i} + {steps - 1}?", texts, label=-1 if labels[-1] else steps - 1)
+        made.append(RationaleRecord(solution, rationales, labels))
+    return made
+
+
+def config(path: Path, **options: Any) -> GenPRMConfig:
+    defaults: dict[str, Any] = {
+        "max_length": 1024,
+        "max_steps": 2,
+        "per_device_train_batch_size": 4,
+        "logging_steps": 1,
+        "learning_rate": 1e-3,
+        "report_to": "none",
+        "save_strategy": "no",
+        "disable_tqdm": True,
+        "gradient_checkpointing": False,
+    }
+    return GenPRMConfig(str(path), **(defaults | options))
+
+
+def trainer(
+    path: Path, rows: Any = None, *, model: Any = None, tokenizer: Any = None, **options: Any
+) -> GenPRMTrainer:
+    others = {
+        name: options.pop(name)
+        for name in ("eval_dataset", "callbacks", "peft_config", "data_collator")
+        if name in options
+    }
+    return GenPRMTrainer(
+        model if model is not None else copy.deepcopy(tiny_model()),
+        args=config(path, **options),
+        train_dataset=records() if rows is None else rows,
+        processing_class=copy.deepcopy(tokenizer or tiny_tokenizer()),
+        **others,
+    )
+
+
+def losses(run: GenPRMTrainer) -> list[float]:
+    return [entry["loss"] for entry in run.state.log_history if "loss" in entry]
+
+
+def trained_text(row: dict[str, Any]) -> str:
+    return tiny_tokenizer().decode([token for token in row["labels"] if token != -100])
+
+
+# --- Token ids and labels --------------------------------------------------------------------------------------------
+
+
+class ReplayGenerator:
+    """Writes what the training conversation holds next, up to the stop string, and keeps the prompts it was given."""
+
+    def __init__(self, tokenizer: Any, conversation: str):
+        self.tokenizer, self.max_context, self.max_concurrent = tokenizer, 100_000, 8
+        self.conversation = conversation
+        self.prompts: list[list[int]] = []
+
+    async def generate(
+        self, token_ids: list[int], params: SamplingParams, *, affinity: str | None = None
+    ) -> GenerationResult:
+        self.prompts.append(token_ids)
+        prompt = self.tokenizer.decode(token_ids)
+        assert self.conversation.startswith(prompt)
+        rest = self.conversation[len(prompt) :]
+        end = min((rest.find(stop) + len(stop) for stop in params.stop if stop in rest), default=len(rest))
+        ids = self.tokenizer.encode(rest[:end], add_special_tokens=False)[: params.max_new_tokens]
+        return GenerationResult(self.tokenizer.decode(ids), ids, [], "stop", len(ids))
+
+    async def close(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("make_tokenizer", "mode"),
+    [
+        *((tiny_tokenizer, mode) for mode in MODES),
+        *((make, "full") for make in (chat_templates.deepseek, chat_templates.llama3, chat_templates.merging)),
+    ],
+)
+async def test_a_model_is_asked_in_the_tokens_that_it_was_trained_on(make_tokenizer, mode):
+    from genprm_trl import GenPRM
+    from genprm_trl.sandbox import LocalSandbox
+
+    tokenizer = make_tokenizer()
+    [record] = records(1, steps=3)
+    encoder = ConversationEncoder(tokenizer, mode=mode)
+    encoded = encoder.encode(read_row(record, mode))
+    generator = ReplayGenerator(tokenizer, tokenizer.decode(encoded.input_ids))
+    sandbox = LocalSandbox() if MODES[mode].execute else None
+    async with GenPRM(generator, sandbox, GenPRMProtocol(mode), chat=ChatFormat(tokenizer)) as prm:
+        verdict = await prm.verify(record.solution)
+
+    assert [judgement.status for judgement in verdict.chains[0]] == ["ok"] * 3
+    assert verdict.rewards == [float(label) for label in record.labels]
+    for prompt in generator.prompts:
+        assert encoded.input_ids[: len(prompt)] == prompt
+        # What the model was asked to write here is what it was trained to write here.
+        assert encoded.labels[len(prompt)] == encoded.input_ids[len(prompt)]
+    for position, judgement, yes, no in encoded.verdicts:
+        assert encoded.input_ids[position] == (yes if judgement else no)
+        assert yes != no
+    # The end of each turn is trained on, lest the model never stop.
+    ends = [
+        i for i, token in enumerate(encoded.input_ids) if token == tokenizer.eos_token_id and encoded.labels[i] != -100
+    ]
+    assert len(ends) == 3
+
+
+def test_the_loss_is_on_what_the_model_must_write(tmp_path):
+    [record] = records(1, steps=1)
+    run = trainer(tmp_path, [record])
+    row = run.train_dataset[0]
+    assert trained_text(row) == (
+        "Paragraph 1 adds.\n</analyze>\nprint(0 + 0 == 0)\n```\nThat is it.\n</verify>\n"
+        "<output>\n**Judgement**: $\\boxed{Yes}$\n</output>\n<|im_end|>"
+    )
+    chat = ChatFormat(tiny_tokenizer())
+    text = chat.tokenizer.decode(row["input_ids"])
+    assert text == chat.tokenizer.apply_chat_template(
+        GenPRMProtocol().messages(record.solution.problem, record.solution.steps, record.rationales), tokenize=False
+    )
+
+
+def test_interpreter_output_and_forced_prefixes_can_be_trained_on(tmp_path):
+    rows = records(1, steps=1)
+    with_output = trained_text(trainer(tmp_path, rows, train_on_interpreter_output=True).train_dataset[0])
+    assert "print(0 + 0 == 0)\n```\n[Code Output]\n\n```\nTrue\n```\nThat is it." in with_output
+    assert "Let's analyze" not in with_output
+    with_prefix = trained_text(trainer(tmp_path, rows, train_on_forced_prefix=True).train_dataset[0])
+    assert with_prefix.startswith("<analyze>\nLet's analyze the Paragraph 1 step by step: Paragraph 1 adds.")
+    assert "<verify>\nLet's use python code" in with_prefix
+    assert "[Code Output]" not in with_prefix
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [
+        ("analysis", "Paragraph 1 adds.\n</analyze>\n{Yes}$\n</output>\n<|im_end|>"),
+        (
+            "analysis_code",  # the model imagines the output, so it is the model's own text
+            "Paragraph 1 adds.\n</analyze>\nprint(0 + 0 == 0)\n```\n[Code Output]\n\n```\nTrue\n```\nThat is it.\n"
+            "</verify>\n<output>\n**Judgement**: $\\boxed{Yes}$\n</output>\n<|im_end|>",
+        ),
+        (
+            "code_execution",
+            "print(0 + 0 == 0)\n```\nThat is it.\n</verify>\n"
+            "<output>\n**Judgement**: $\\boxed{Yes}$\n</output>\n<|im_end|>",
+        ),
+        ("direct", "{Yes}$\n</output>\n<|im_end|>"),
+    ],
+)
+def test_a_mode_leaves_out_what_it_does_not_write(tmp_path, mode, expected):
+    run = trainer(tmp_path, records(1, steps=1), mode=mode)
+    assert trained_text(run.train_dataset[0]) == expected
+    assert run.model_settings.modes == (mode,)
+
+
+def test_rows_keep_their_own_modes(tmp_path):
+    full, direct = records(2, steps=1)
+    direct.rationales = [Rationale(1, direct.labels[0]).render()]
+    direct.source = {"mode": "direct"}
+    run = trainer(tmp_path, [full, direct])
+    texts = [tiny_tokenizer().decode(row["input_ids"]) for row in run.train_dataset]
+    assert "step by step.<|im_end|>" in texts[0]
+    assert "in solution directly." in texts[1]
+    assert trained_text(run.train_dataset[1]) == "{No}$\n</output>\n<|im_end|>"
+    assert run.model_settings.modes == ("full", "direct")
+
+
+def test_forms_of_rows_agree(tmp_path):
+    made = records(3)
+    rows = [record.to_dict() for record in made]
+    protocol = GenPRMProtocol()
+    conversations = [
+        {"messages": protocol.messages(record.solution.problem, record.solution.steps, record.rationales)}
+        for record in made
+    ]
+    forms = [made, rows, Dataset.from_list(rows), conversations, Dataset.from_list(conversations)]
+    encoded = [trainer(tmp_path, form).train_dataset.to_dict() for form in forms]
+    assert all(one == encoded[0] for one in encoded[1:])
+    streamed = trainer(tmp_path, Dataset.from_list(rows).to_iterable_dataset())
+    assert [row["labels"] for row in streamed.train_dataset] == encoded[0]["labels"]
+    streamed.train()
+    assert len(losses(streamed)) == 2
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"problem": "1 + 1 + 1?", "steps": ["1 + 1 = 2", "2 + 1 = 4", "So 4."], "label": 1},
+        {"prompt": "1 + 1 + 1?", "completions": ["1 + 1 = 2", "2 + 1 = 4"], "labels": [True, False]},
+        Solution("s", "1 + 1 + 1?", ["1 + 1 = 2", "2 + 1 = 4", "So 4."], label=1),
+    ],
+)
+def test_the_direct_baseline_needs_only_labels(tmp_path, row):
+    run = trainer(tmp_path, [row], mode="direct")
+    # Steps after the first wrong one have no known label.
+    assert trained_text(run.train_dataset[0]) == "{Yes}$\n</output>\n<|im_end|>{No}$\n</output>\n<|im_end|>"
+    assert "1 + 1 + 1?\n1 + 1 = 2<|im_end|>" in tiny_tokenizer().decode(run.train_dataset[0]["input_ids"])
+    with pytest.raises(DataError, match=r"train_dataset, row 1, field 'rationales': missing.*mode='direct'"):
+        trainer(tmp_path, [row])
+
+
+def test_the_first_turn_and_the_opening_of_turns_can_be_set(tmp_path):
+    rows = records(1)
+    text = tiny_tokenizer().decode(trainer(tmp_path, rows, first_turn="demonstration").train_dataset[0]["input_ids"])
+    assert "user\nQuestion: What is 0 + 1?\n\nStep 1: 0 + 0 = 0.<|im_end|>" in text
+    run = trainer(tmp_path, rows, turn_opening="as_published")
+    assert run.model_settings == ModelSettings("as_published", "evaluation", ("full",))
+
+
+def test_the_chat_template_can_be_given(tmp_path):
+    template = tmp_path / "chat.jinja"
+    template.write_text(CHATML_TEMPLATE.replace("<|im_start|>", "<|im_start|>dear "), encoding="utf-8")
+    run = trainer(tmp_path, chat_template_path=str(template))
+    assert "<|im_start|>dear user\n" in tiny_tokenizer().decode(run.train_dataset[0]["input_ids"])
+    bare = copy.deepcopy(tiny_tokenizer())
+    bare.chat_template = None
+    with pytest.raises(ConfigError, match="chat_template_path"):
+        trainer(tmp_path, tokenizer=bare)
+
+
+def test_long_conversations_are_cut_after_a_whole_turn(tmp_path, caplog):
+    [record] = records(1, steps=5)
+    whole = ConversationEncoder(tiny_tokenizer())
+    lengths = {}
+    for turns in range(1, 6):
+        part = dataclasses.replace(record, rationales=record.rationales[:turns], labels=record.labels[:turns])
+        lengths[turns] = len(whole.encode(read_row(part)).input_ids)
+    for turns in range(1, 5):
+        for bound in (lengths[turns], lengths[turns + 1] - 1):
+            encoder = ConversationEncoder(tiny_tokenizer(), max_length=bound)
+            encoded = encoder.encode(read_row(record))
+            assert (len(encoded.input_ids), len(encoded.verdicts), encoded.cut) == (lengths[turns], turns, 5 - turns)
+
+    with caplog.at_level(logging.WARNING):
+        run = trainer(tmp_path, [record, records(1, steps=1)[0]], max_length=lengths[2])
+    assert [len(row["input_ids"]) for row in run.train_dataset] == [lengths[2], lengths[1]]
+    assert "3 turns at the end of 1 conversations left out" in caplog.text
+
+
+def test_rows_that_fit_no_turn_are_dropped(tmp_path, caplog):
+    long, short = records(2, steps=1)
+    long.solution.problem *= 50
+    with caplog.at_level(logging.WARNING):
+        run = trainer(tmp_path, [long, short], max_length=300)
+    assert len(run.train_dataset) == 1
+    assert "1 of 2 rows dropped, no turn within max_length=300" in caplog.text
+    with pytest.raises(DataError, match="no row has a turn within max_length=20"):
+        trainer(tmp_path, [short], max_length=20)
+
+
+def test_the_models_context_bounds_conversations(tmp_path):
+    long, short = records(2, steps=1)
+    long.solution.problem *= 50
+    run = trainer(tmp_path, [long, short], model=copy.deepcopy(tiny_model(max_context=300)), max_length=16384)
+    assert len(run.train_dataset) == 1
+
+
+@pytest.mark.slow
+def test_tokenizing_again_finds_the_cache(tmp_path):
+    Dataset.from_list([record.to_dict() for record in records()]).save_to_disk(str(tmp_path / "rows"))
+    script = (
+        "import sys; from pathlib import Path; from datasets import load_from_disk; "
+        "from tests.training.test_sft import trainer; "
+        "print(trainer(Path(sys.argv[1]), load_from_disk(sys.argv[1] + '/rows')).train_dataset.cache_files)"
+    )
+    seen = []
+    for seed in ("1", "2"):  # in another process, where sets have another order
+        environment = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)}
+        subprocess.run([sys.executable, "-c", script, tmp_path], check=True, env=environment, capture_output=True)
+        seen.append({path.name for path in (tmp_path / "rows").glob("cache-*.arrow")})
+    assert seen[0] == seen[1] != set()
+
+
+# --- Bad input -------------------------------------------------------------------------------------------------------
+
+
+def broken(**changes: Any) -> dict[str, Any]:
+    return {**records(1)[0].to_dict(), **changes}
+
+
+FIRST, SECOND = records(1)[0].rationales
+CONVERSATION = GenPRMProtocol().messages("p", ["a"], [FIRST])
+BAD_ROWS = [
+    (broken(rationales=[FIRST, SECOND.replace("</verify>\n", "")]), r"rationales\[1\]", "not in the format"),
+    (broken(rationales=[FIRST, SECOND.partition("<output>")[0]]), r"rationales\[1\]", "no verdict"),
+    (broken(rationales=[FIRST, SECOND + "Hm."]), r"rationales\[1\]", "not in the format"),
+    (broken(rationales=[FIRST, FIRST]), r"rationales\[1\]", "paragraph 1, but is the turn of paragraph 2"),
+    (broken(labels=[True, False]), r"rationales\[1\]", r"says Yes, but labels\[1\] says that the step is wrong"),
+    (broken(labels=[True]), "labels", "as many as the rationales"),
+    (broken(rationales=[FIRST, 3]), r"rationales\[1\]", "must be a string"),
+    (broken(source={"mode": "fast"}), "source.mode", "unknown mode 'fast'; choose one of full"),
+    (broken(mode=7), "mode", "unknown mode 7"),
+    (broken(solution={"problem": "p", "steps": []}), "solution.steps", "at least one step"),
+    (
+        broken(rationales=[rationale(1, True, output=None).render(), SECOND]),
+        r"rationales\[0\]",
+        "no output of its code",
+    ),
+    (broken(rationales=[Rationale(1, True, "Fine.\n").render(), SECOND]), r"rationales\[0\]", "no code"),
+    (broken(rationales=[Rationale(1, True).render(), SECOND]), r"rationales\[0\]", "no analysis"),
+    (
+        {"messages": [{"role": "user", "content": "a"}]},
+        "messages",
+        "must end with an assistant's turn",
+    ),
+    ({"messages": [*CONVERSATION, CONVERSATION[-1]]}, r"messages\[3\]", "must follow a user's"),
+    ({"messages": [{"role": "tool", "content": "a"}]}, r"messages\[0\]", "must have a role"),
+    ({"messages": [{"role": "user", "content": None}]}, r"messages\[0\]", "text as content"),
+    ({"messages": "hello"}, "messages", "list of messages"),
+    ({"messages": CONVERSATION, "mode": "analysis"}, r"messages\[2\]", "parts beyond the mode 'analysis'"),
+    ({"text": "hello"}, "rationales", "missing; a row needs .*this one has text"),
+    ("hello", None, "must be a record or a mapping"),
+]
+
+
+@pytest.mark.parametrize(("row", "field", "message"), BAD_ROWS)
+def test_a_bad_row_is_named(tmp_path, row, field, message):
+    where = "train_dataset, row 2" + (f", field '{field}'" if field else "")
+    with pytest.raises(DataError, match=f"^{where}: .*{message}"):
+        trainer(tmp_path, [records(1)[0], row])
+
+
+def test_a_bad_row_of_a_dataset_is_named(tmp_path):
+    rows = Dataset.from_list([records(1)[0].to_dict(), broken(labels=[True, False])])
+    with pytest.raises(DataError, match=r"^train_dataset, row 2, field 'rationales\[1\]'"):
+        trainer(tmp_path, rows)
+    with pytest.raises(DataError, match=r"^eval_dataset, row 2, field 'rationales\[1\]'"):
+        trainer(tmp_path, eval_dataset=rows)
+
+
+@pytest.mark.parametrize("as_dataset", [False, True])
+def test_bad_rows_can_be_skipped(tmp_path, caplog, as_dataset):
+    rows = [broken(labels=[True, False]), *(record.to_dict() for record in records(2)), broken(labels=[True])]
+    with caplog.at_level(logging.WARNING):
+        run = trainer(tmp_path, Dataset.from_list(rows) if as_dataset else rows, skip_bad_rows=True)
+    assert len(run.train_dataset) == 2
+    assert "train_dataset: 2 of 4 rows skipped. The first: train_dataset, row 1, field" in caplog.text
+    with pytest.raises(DataError, match=r"train_dataset: .*(no usable row|no row has a turn)"):
+        trainer(tmp_path, Dataset.from_list(rows[:1]) if as_dataset else rows[:1], skip_bad_rows=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mode": "fast"}, "unknown mode 'fast'"),
+        ({"turn_opening": "wide"}, "unknown turn_opening"),
+        ({"first_turn": "short"}, "unknown first_turn"),
+        ({"max_length": 0}, "max_length must be at least 1"),
+        ({"packing": True, "packing_strategy": "wrapped"}, "cuts rationales in the middle"),
+        ({"assistant_only_loss": True}, "assistant_only_loss has no meaning here"),
+        ({"completion_only_loss": True}, "completion_only_loss has no meaning here"),
+    ],
+)
+def test_options_are_checked(tmp_path, options, message):
+    with pytest.raises(ConfigError, match=message):
+        config(tmp_path, **options)
+
+
+def test_wrong_uses_are_explained(tmp_path):
+    with pytest.raises(DataError, match="train_dataset: has no rows"):
+        trainer(tmp_path, [])
+    with pytest.raises(DataError, match="or a list of rows, got str"):
+        trainer(tmp_path, "rows.jsonl")
+    with pytest.raises(ConfigError, match="needs a train_dataset"):
+        GenPRMTrainer(tiny_model(), args=config(tmp_path), processing_class=tiny_tokenizer())
+    with pytest.raises(ConfigError, match="holds no tokenizer"):
+        GenPRMTrainer(str(tmp_path), args=config(tmp_path), train_dataset=records())
+
+
+def test_bf16_is_off_on_a_cpu(tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("there is an accelerator")
+    assert GenPRMConfig(str(tmp_path)).bf16 is False
+
+
+# --- Training --------------------------------------------------------------------------------------------------------
+
+
+def gradients(run: GenPRMTrainer, rows: list[dict[str, Any]]) -> tuple[float, dict[str, torch.Tensor]]:
+    """Loss and gradients of one batch, averaged over all of its trained tokens."""
+    model = run.model.train()
+    model.zero_grad()
+    batch = {
+        key: value.to(model.device) if torch.is_tensor(value) else value
+        for key, value in run.data_collator(rows).items()
+    }
+    loss = run.compute_loss(model, batch)
+    loss.backward()
+    return loss.item(), {name: weight.grad.clone() for name, weight in model.named_parameters()}
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_packing_changes_neither_loss_nor_gradients(tmp_path, attention):
+    model = copy.deepcopy(tiny_model())
+    model.set_attn_implementation(attention)
+    plain = trainer(tmp_path, model=copy.deepcopy(model))
+    packed = trainer(tmp_path, model=copy.deepcopy(model), packing=True, max_length=1024)
+    assert len(packed.train_dataset) < len(plain.train_dataset) == 6
+    assert sorted(len(lengths) for lengths in packed.train_dataset["seq_lengths"])[-1] >= 3
+    loss, expected = gradients(plain, list(plain.train_dataset))
+    packed_loss, got = gradients(packed, list(packed.train_dataset))
+    assert packed_loss == pytest.approx(loss, rel=1e-5)
+    for name, gradient in expected.items():
+        torch.testing.assert_close(got[name], gradient, rtol=1e-3, atol=1e-5 * float(gradient.abs().max()) + 1e-7)
+    packed.train()
+    assert len(losses(packed)) == 2
+
+
+def test_packing_refuses_attention_that_mixes_documents(tmp_path):
+    # transformers makes no mask for an implementation that it does not know, so every document sees those before it.
+    AttentionInterface.register("without_documents", sdpa_attention_forward)
+    model = copy.deepcopy(tiny_model())
+    model.set_attn_implementation("without_documents")
+    with pytest.raises(ConfigError, match=r"see one another with this model's attention \(without_documents\)"):
+        trainer(tmp_path, model=model, packing=True).train()
+    run = trainer(tmp_path, model=model)
+    run.train()
+    assert len(losses(run)) == 2
+
+
+def test_gradient_checkpointing_changes_nothing(tmp_path):
+    runs = [trainer(tmp_path, gradient_checkpointing=on) for on in (False, True)]
+    for run in runs:
+        run.train()
+    assert losses(runs[0]) == pytest.approx(losses(runs[1]), rel=1e-6)
+
+
+def test_a_seed_makes_training_reproducible(tmp_path):
+    seen = []
+    for seed in (1, 1, 2):
+        run = trainer(tmp_path, max_steps=4, seed=seed)
+        run.train()
+        seen.append(losses(run))
+    assert seen[0] == seen[1] != seen[2]
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_a_resumed_run_has_the_same_losses(tmp_path, packing):
+    options = {"max_steps": 6, "save_strategy": "steps", "save_steps": 3, "packing": packing, "max_length": 512}
+    whole = trainer(tmp_path, **options)
+    whole.train()
+    resumed = trainer(tmp_path, **options)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
+    assert len(losses(whole)) == 6
+    assert losses(resumed) == losses(whole)
+    for name, weight in whole.model.state_dict().items():
+        assert torch.equal(weight, resumed.model.state_dict()[name]), name
+
+
+def test_a_tiny_model_learns_a_dozen_rationales(tmp_path):
+    rows = records(12)
+    run = trainer(
+        tmp_path,
+        rows,
+        model=copy.deepcopy(tiny_model(initializer_range=0.05)),
+        eval_dataset=rows,
+        max_steps=120,
+        per_device_train_batch_size=6,
+        learning_rate=5e-3,
+        logging_steps=20,
+        lr_scheduler_type="cosine",
+    )
+    before = run.evaluate()
+    run.train()
+    after = run.evaluate()
+    assert losses(run)[-1] < 0.1 < 1 < before["eval_loss"]
+    # The verdict of the last step hangs on what the code printed, which the model has only read.
+    assert after["eval_step_accuracy"] == 1.0
+    assert after["eval_f1"] == 100.0
+    # And what it writes by itself, from the first token on, is a rationale whose code runs.
+    callback = VerificationCallback(run, [record.solution for record in rows[:4]])
+    scores = callback.verify()
+    assert scores["ok"] == 1.0
+
+
+# --- Evaluation ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_step_metrics_are_those_of_the_verdicts(tmp_path, packing):
+    rows = records(5)
+    run = trainer(tmp_path, eval_dataset=rows, packing=packing, per_device_eval_batch_size=2)
+    metrics = run.evaluate()
+    judgements = []
+    for record in rows:  # each verdict by itself: the logits before it, from a prompt that ends there
+        judged = []
+        for turn in range(len(record.rationales)):
+            part = dataclasses.replace(
+                record, rationales=record.rationales[: turn + 1], labels=record.labels[: turn + 1]
+            )
+            ids = run.chat_format.tokenizer.encode(
+                tiny_tokenizer()
+                .apply_chat_template(
+                    GenPRMProtocol().messages(part.solution.problem, part.solution.steps, part.rationales),
+                    tokenize=False,
+                )
+                .rpartition("Yes" if part.labels[-1] else "No")[0]
+            )
+            encoded = ConversationEncoder(tiny_tokenizer()).encode(read_row(part))
+            position, label, yes, no = encoded.verdicts[-1]
+            assert tiny_tokenizer().decode([yes]).endswith("Yes")
+            assert tiny_tokenizer().decode([no]).endswith("No")
+            assert abs(position - len(ids)) <= 1  # the brace may be a token of its own, or not
+            with torch.no_grad():
+                logits = run.model(torch.tensor([encoded.input_ids[:position]])).logits[0, -1]
+            judged.append([float(torch.sigmoid(logits[yes] - logits[no])), label])
+        judgements.append(torch.tensor(judged))
+    expected = verdict_metrics(judgements)
+    assert set(expected) == {"step_accuracy", "error_acc", "correct_acc", "f1"}
+    for name, value in expected.items():
+        assert metrics[f"eval_{name}"] == pytest.approx(value), name
+    got = torch.cat([row[row[:, 1] >= 0] for batch in run._judgements for row in batch])
+    torch.testing.assert_close(got, torch.cat(judgements), rtol=1e-4, atol=1e-5)
+
+
+def test_step_metrics_count_steps_and_solutions():
+    judgements = [
+        torch.tensor([[0.9, 1.0], [0.2, 0.0]]),  # right
+        torch.tensor([[0.4, 1.0], [0.2, 0.0]]),  # an earlier step is flagged
+        torch.tensor([[0.5, 1.0], [-1.0, -1.0]]),  # right; one half is Yes
+    ]
+    metrics = verdict_metrics(judgements)
+    assert metrics["step_accuracy"] == pytest.approx(4 / 5)
+    assert (metrics["error_acc"], metrics["correct_acc"]) == (50.0, 100.0)
+    assert metrics["f1"] == pytest.approx(200 / 3)
+    assert "f1" not in verdict_metrics(judgements[:2])  # undefined without a correct solution
+
+
+def test_metrics_can_choose_the_best_model(tmp_path):
+    run = trainer(
+        tmp_path,
+        eval_dataset={"a": records(4), "b": records(2)},
+        max_steps=4,
+        eval_strategy="steps",
+        eval_steps=1,
+        save_strategy="steps",
+        save_steps=1,
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_a_step_accuracy",
+    )
+    run.train()
+    seen = [entry["eval_a_step_accuracy"] for entry in run.state.log_history if "eval_a_step_accuracy" in entry]
+    assert len(seen) == 4
+    assert run.state.best_metric == max(seen)
+    assert any("eval_b_f1" in entry for entry in run.state.log_history)
+
+
+def test_packed_evaluation_and_custom_collators_have_no_step_metrics(tmp_path):
+    packed = trainer(tmp_path, eval_dataset=records(4), packing=True, eval_packing=True).evaluate()
+    off = trainer(tmp_path, eval_dataset=records(4), step_metrics=False).evaluate()
+    for metrics in (packed, off):
+        assert "eval_loss" in metrics
+        assert "eval_step_accuracy" not in metrics
+
+
+def test_any_form_of_rows_can_be_evaluated_later(tmp_path):
+    run = trainer(tmp_path)
+    assert (
+        run.evaluate(records(4))["eval_loss"]
+        == run.evaluate(Dataset.from_list([r.to_dict() for r in records(4)]))["eval_loss"]
+    )
+    assert "test_f1" in run.evaluate(records(4), metric_key_prefix="test")
+
+
+def test_solutions_are_verified_while_training(tmp_path):
+    run = trainer(
+        tmp_path,
+        eval_dataset=records(2),
+        eval_strategy="steps",
+        eval_steps=2,
+        mode="direct",
+        save_strategy="steps",
+        save_steps=2,
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_verified_f1",
+    )
+    run.add_callback(VerificationCallback(run, [record.solution for record in records(3)]))
+    run.train()
+    [entry] = [entry for entry in run.state.log_history if "eval_verified_f1" in entry]
+    assert {"eval_verified_error_acc", "eval_verified_correct_acc", "eval_verified_ok"} < set(entry)
+    assert run.state.best_metric == entry["eval_verified_f1"]
+    with pytest.raises(DataError, match="row 1, field 'label': missing"):
+        VerificationCallback(run, [Solution("s", "p", ["a"])])
+
+
+# --- Saving ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_saved_model_says_how_to_ask_it(tmp_path):
+    from genprm_trl import GenPRM
+
+    run = trainer(tmp_path, mode="analysis", first_turn="demonstration")
+    run.model.config.name_or_path = "some-lab/base-model"
+    run.save_model()
+    assert load_settings(tmp_path) == ModelSettings("generation_prompt", "demonstration", ("analysis",))
+    with GenPRM.from_pretrained(tmp_path) as prm:
+        assert prm.protocol == GenPRMProtocol("analysis", "demonstration")
+        assert prm.chat.tokenizer.chat_template == CHATML_TEMPLATE
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "base_model: some-lab/base-model" in card
+    assert "arXiv" in card
+    assert "2504.00891" in card
+    for tag in ("genprm-trl", "genprm"):
+        assert f"- {tag}\n" in card
+
+
+def test_settings_round_trip_and_bad_ones_are_refused(tmp_path):
+    assert load_settings(tmp_path) is None
+    settings = ModelSettings("as_published", "demonstration", ("full", "direct"))
+    settings.save(tmp_path)
+    assert load_settings(tmp_path) == settings
+    assert settings.default_mode == "full"
+    path = tmp_path / "genprm.json"
+    path.write_text(json.dumps({"modes": ["direct"], "of_a_later_version": 1}), encoding="utf-8")
+    assert load_settings(tmp_path) == ModelSettings(modes=("direct",))
+    for text in ("{", "[]", '{"modes": 3}', '{"modes": []}', '{"modes": [["full"]]}', '{"turn_opening": "wide"}'):
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(ConfigError, match=r"genprm\.json: not the settings"):
+            load_settings(tmp_path)
+
+
+def test_an_adapter_is_trained_and_saved(tmp_path):
+    peft = pytest.importorskip("peft")
+    lora = peft.LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
+    run = trainer(tmp_path, peft_config=lora, gradient_checkpointing=True, eval_dataset=records(2), packing=True)
+    before = {name: weight.clone() for name, weight in run.model.named_parameters()}
+    run.train()
+    changed = {name for name, weight in run.model.named_parameters() if not torch.equal(weight, before[name])}
+    assert changed
+    assert all("lora_" in name for name in changed)
+    assert "eval_f1" in run.evaluate()
+    run.save_model()
+    assert load_settings(tmp_path) == ModelSettings()
+    assert (tmp_path / "adapter_model.safetensors").exists()
+    assert (tmp_path / "tokenizer.json").exists()
+
+
+def test_the_seams_of_trl_are_as_they_were():
+    """What of SFTTrainer the trainer overrides or reads that TRL does not promise to keep."""
+    parameters = inspect.signature(SFTTrainer._prepare_dataset).parameters
+    assert list(parameters)[1:] == [
+        "dataset",
+        "processing_class",
+        "args",
+        "packing",
+        "formatting_func",
+        "dataset_name",
+    ]
+    # A data set with these columns is taken as tokenized; this set of columns reaches the collator.
+    assert '"input_ids" in column_names' in inspect.getsource(SFTTrainer._prepare_dataset)
+    assert "_signature_columns" in inspect.getsource(SFTTrainer._set_signature_columns_if_needed)
+    assert "self.padding_free = " in inspect.getsource(SFTTrainer.__init__)
+    for name in ("compute_loss", "prediction_step", "evaluation_loop", "evaluate", "save_model"):
+        assert callable(getattr(SFTTrainer, name))
+
+
+# --- Several processes -----------------------------------------------------------------------------------------------
+
+
+def train_and_report(path: Path, batch_size: int) -> dict[str, Any]:
+    """A short run with evaluation and verification, as JSON; run by one process, or by each of several."""
+    run = trainer(
+        path,
+        records(8),
+        eval_dataset=records(5),  # not a multiple of the batches, so that padding rows would show
+        per_device_train_batch_size=batch_size,
+        per_device_eval_batch_size=batch_size,
+        max_steps=4,
+        max_grad_norm=1.0,
+        use_cpu=True,
+    )
+    run.train()
+    metrics = run.evaluate()
+    solutions = [record.solution for record in records(5)]
+    verified = VerificationCallback(run, solutions, mode="direct").verify()
+    return {
+        "processes": run.accelerator.num_processes,
+        "losses": losses(run),
+        "metrics": {name: metrics[f"eval_{name}"] for name in ("step_accuracy", "error_acc", "correct_acc")},
+        "verified": dict(verified),
+        "weights": [float(weight.detach().double().norm()) for weight in run.model.parameters()],
+        "main": run.is_world_process_zero(),
+    }
+
+
+@pytest.mark.serial
+@pytest.mark.slow
+def test_two_processes_train_as_one_with_twice_the_batch(tmp_path):
+    script = (
+        "import json, sys; from pathlib import Path; from tests.training.test_sft import train_and_report; "
+        "report = train_and_report(Path(sys.argv[1]), 2); "
+        "report['main'] and Path(sys.argv[1], 'report.json').write_text(json.dumps(report))"
+    )
+    path = tmp_path / "run.py"
+    path.write_text(script, encoding="utf-8")
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(ROOT),
+        "HF_HUB_OFFLINE": "1",
+    }
+    subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", path, tmp_path],
+        check=True,
+        env=environment,
+        capture_output=True,
+        timeout=240,
+    )
+    both = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    one = train_and_report(tmp_path, 4)
+    assert (both["processes"], one["processes"]) == (2, 1)
+    assert both["losses"] == pytest.approx(one["losses"], rel=1e-5)
+    assert both["weights"] == pytest.approx(one["weights"], rel=1e-5)
+    assert both["metrics"] == pytest.approx(one["metrics"], rel=1e-4)
+    assert both["verified"] == pytest.approx(one["verified"])

@@ -1,0 +1,629 @@
+"""StepGRPOTrainer: advantages of tokens through the real trainer, and the seams of TRL that it rests on."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from transformers import TrainerCallback
+from trl import GRPOConfig, GRPOTrainer
+
+from genprm_trl.errors import ConfigError
+from genprm_trl.rewards import answer_reward
+from genprm_trl.training.credit import step_advantages
+from genprm_trl.training.step_grpo.figures import idle_steps
+from genprm_trl.training.step_grpo.trainer import StepGRPOConfig, StepGRPOTrainer
+from tests.helpers.paths import ROOT
+from tests.helpers.tiny_models import tiny_model, tiny_tokenizer
+
+TOKENIZER = tiny_tokenizer()
+PROMPTS = ["What is 2 + 3?", "What is 4 * 5?", "What is 7 - 1?", "What is 8 / 2?"]
+# What the scripted rollouts answer: steps that end in ! are good ones.
+TEXTS = [
+    "Step 1: two!\nStep 2: five!",
+    "Step 1: two!\nStep 2: six",
+    "Step 1: three\nStep 2: four!\nStep 3: five!",
+    "nothing but one step",
+]
+
+
+def dataset(**columns: list[Any]) -> Dataset:
+    return Dataset.from_dict({"prompt": PROMPTS, "answer": ["5", "20", "6", "4"], **columns})
+
+
+def length_reward(completions: list[str], **kwargs: Any) -> list[float]:
+    """An outcome reward that differs between any two completions of a random model."""
+    return [sum(map(ord, completion)) % 97 / 97 for completion in completions]
+
+
+def good_steps(prompts: Any, completions: Any, steps: list[list[str]], **kwargs: Any) -> list[list[float]]:
+    return [[float(step.endswith("!")) for step in completion] for completion in steps]
+
+
+async def good_steps_async(prompts: Any, completions: Any, steps: list[list[str]], **kwargs: Any) -> list[list[float]]:
+    return good_steps(prompts, completions, steps)
+
+
+def last_letter_steps(prompts: Any, completions: Any, steps: list[list[str]], **kwargs: Any) -> list[list[float]]:
+    """Step rewards for the text of a random model."""
+    return [[ord(step[-1]) % 11 / 10 for step in completion] for completion in steps]
+
+
+def scripted(prompts: list[Any], trainer: Any) -> dict[str, Any]:
+    """A rollout that gives the same texts to every prompt, by the place in its group."""
+    place: dict[str, int] = {}
+    texts = []
+    for prompt in prompts:
+        key = json.dumps(prompt)
+        texts.append(TEXTS[place.setdefault(key, 0) % len(TEXTS)])
+        place[key] += 1
+    completion_ids = [[*TOKENIZER.encode(text, add_special_tokens=False), TOKENIZER.eos_token_id] for text in texts]
+    return {
+        "prompt_ids": [TOKENIZER.encode(str(prompt), add_special_tokens=False) for prompt in prompts],
+        "completion_ids": completion_ids,
+        "logprobs": [[-1.0] * len(ids) for ids in completion_ids],
+    }
+
+
+def options(directory: Path, **changes: Any) -> dict[str, Any]:
+    return {
+        "output_dir": str(directory / "run"),
+        "per_device_train_batch_size": 4,
+        "num_generations": 4,
+        "max_completion_length": 12,
+        "max_steps": 2,
+        "learning_rate": 1e-3,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": "none",
+        "use_cpu": True,
+        "bf16": False,
+        "disable_tqdm": True,
+        "seed": 3,
+        **changes,
+    }
+
+
+class Watch(TrainerCallback):
+    """Keeps what is logged."""
+
+    def __init__(self) -> None:
+        self.logs: list[dict[str, float]] = []
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        self.logs.append(dict(logs))
+
+    def values(self, name: str) -> list[float]:
+        return [log[name] for log in self.logs if name in log]
+
+
+def make(directory: Path, kind: type = StepGRPOTrainer, watch: Watch | None = None, **changes: Any) -> Any:
+    of_trainer = ("reward_funcs", "step_reward_func", "rollout_func", "peft_config", "eval_dataset", "train_dataset")
+    arguments = {key: changes.pop(key) for key in of_trainer if key in changes}
+    arguments.setdefault("train_dataset", dataset())
+    config = (StepGRPOConfig if kind is StepGRPOTrainer else GRPOConfig)(**options(directory, **changes))
+    # A path, since TRL loads the reference model of `beta` from where the policy came from.
+    path = directory / "model"
+    if not path.exists():
+        copy.deepcopy(tiny_model()).save_pretrained(path)
+    return kind(
+        str(path),
+        args=config,
+        processing_class=TOKENIZER,
+        callbacks=[watch] if watch else None,
+        **arguments,
+    )
+
+
+def advantages_of(trainer: Any, prompts: list[str] = PROMPTS[:1]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """The batch of one generation for these prompts, in their order."""
+    trainer.model.train()
+    rows = [{"prompt": prompt, "answer": "5"} for prompt in prompts for _ in range(trainer.num_generations)]
+    output = trainer._generate_and_score_completions(rows)
+    return output["advantages"], output
+
+
+# Agreement with stock GRPO -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("with_steps", [False, True])
+def test_outcome_credit_is_stock_grpo_to_the_last_bit(tmp_path, with_steps):
+    stock, ours = Watch(), Watch()
+    shared = {"reward_funcs": length_reward, "max_steps": 4, "num_iterations": 2, "beta": 0.05}
+    make(tmp_path, GRPOTrainer, stock, **shared).train()
+    steps = {"step_reward_func": last_letter_steps} if with_steps else {}
+    make(tmp_path, StepGRPOTrainer, ours, **shared, **steps, credit="outcome").train()
+    for name in ("loss", "grad_norm", "reward", "kl"):
+        assert ours.values(name) == stock.values(name), name
+    assert len(set(stock.values("loss"))) == 4
+
+
+def test_steps_without_weight_change_nothing(tmp_path):
+    stock, ours = Watch(), Watch()
+    make(tmp_path, GRPOTrainer, stock, reward_funcs=length_reward).train()
+    make(
+        tmp_path, watch=ours, reward_funcs=length_reward, step_reward_func=last_letter_steps, step_reward_weight=0.0
+    ).train()
+    assert ours.values("loss") == pytest.approx(stock.values("loss"), rel=1e-6)
+    assert len(set(ours.values("loss"))) == 2
+
+
+# Advantages ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("func", [good_steps, good_steps_async])
+@pytest.mark.parametrize("credit", ["process", "min_form", "discounted"])
+def test_advantages_are_those_of_the_credit_rule_at_the_tokens_of_the_steps(tmp_path, credit, func):
+    trainer = make(
+        tmp_path, step_reward_func=func, rollout_func=scripted, credit=credit, step_discount=0.9, step_style="step"
+    )
+    advantages, output = advantages_of(trainer)
+    nan = math.nan
+    rewards = torch.tensor([[1.0, 1, nan], [1, 0, nan], [0, 1, 1], [0, nan, nan]])
+    if credit == "min_form":
+        rewards = 2 * rewards - 1
+    # By hand: the tokens of each step's text, with the line break before it; the end belongs to the last step.
+    steps = torch.full(output["completion_ids"].shape, -1)
+    for row, text in enumerate(TEXTS):
+        at = 0
+        for number, step in enumerate(text.split("\n")):
+            length = len(TOKENIZER.encode(("\n" if number else "") + step, add_special_tokens=False))
+            steps[row, at : at + length] = number
+            at += length
+        steps[row, at] = number
+        assert output["completion_ids"][row, at] == TOKENIZER.eos_token_id
+    expected = step_advantages(rewards, steps, group_size=4, credit=credit, gamma=0.9)
+    torch.testing.assert_close(advantages, expected)
+    assert advantages.shape == output["completion_ids"].shape
+    assert advantages.abs().sum() > 1
+
+
+def test_outcome_advantages_are_added_with_the_weight_of_the_steps(tmp_path):
+    def outcome(completions, **kwargs):
+        return [1.0, 0.0, 0.0, 0.0]
+
+    shared = {"rollout_func": scripted, "credit": "process", "step_style": "step"}
+    both, _ = advantages_of(
+        make(tmp_path, reward_funcs=[outcome], step_reward_func=good_steps, step_reward_weight=0.5, **shared)
+    )
+    steps, _ = advantages_of(make(tmp_path, step_reward_func=good_steps, **shared))
+    alone, _ = advantages_of(make(tmp_path, GRPOTrainer, reward_funcs=[outcome], rollout_func=scripted))
+    torch.testing.assert_close(both, alone.unsqueeze(1) + 0.5 * steps)
+    assert alone.shape == (4,)
+
+
+def test_what_cannot_be_scored_moves_nothing(tmp_path):
+    def half(prompts, completions, steps, **kwargs):
+        rewards = good_steps(prompts, completions, steps)
+        rewards[1] = [None] * len(rewards[1])
+        return rewards
+
+    advantages, _ = advantages_of(make(tmp_path, step_reward_func=half, rollout_func=scripted, step_style="step"))
+    assert not advantages[1].any()
+    assert advantages[0].any()
+
+
+def test_a_completion_without_outcome_reward_has_no_outcome_advantage(tmp_path):
+    def outcome(completions, **kwargs):
+        return [1.0, None, 0.0, None]
+
+    shared = {"rollout_func": scripted, "reward_funcs": [outcome]}
+    trainer = make(tmp_path, step_reward_func=good_steps, step_reward_weight=0.0, **shared)
+    ours, _ = advantages_of(trainer)
+    stock, _ = advantages_of(make(tmp_path, GRPOTrainer, **shared))
+    torch.testing.assert_close(ours[:, 0], stock)
+    assert stock.tolist()[1] == stock.tolist()[3] == 0.0
+
+
+def test_a_share_of_prompts_is_rewarded_for_outcomes(tmp_path):
+    shared = {
+        "reward_funcs": [length_reward], "step_reward_func": last_letter_steps, "step_reward_weight": 0.0,
+        "per_device_train_batch_size": 16,
+    }  # fmt: skip
+    # The same prompts in every run of a seed; others with another one.
+    chosen = {}
+    for seed in (0, 0, 1, 2, 3, 4, 5, 6):
+        trainer = make(tmp_path, verifiable_share=0.5, seed=seed, **shared)
+        advantages, _ = advantages_of(trainer, PROMPTS)
+        by_prompt = tuple(advantages.view(4, -1).any(dim=1).tolist())
+        assert by_prompt == tuple(trainer._is_verifiable(prompt) for prompt in PROMPTS)
+        assert chosen.setdefault(seed, by_prompt) == by_prompt
+    assert len(set(chosen.values())) > 1
+    assert 0 < sum(map(sum, chosen.values())) < 28
+    none, _ = advantages_of(make(tmp_path, verifiable_share=0.0, **shared), PROMPTS)
+    assert not none.any()
+
+
+@pytest.mark.parametrize("credit", ["min_form", "outcome"])
+def test_rewards_are_logged_of_all_prompts_whatever_share_counts(tmp_path, credit):
+    logged = {}
+    for share in (1.0, 0.0):
+        watch = Watch()
+        trainer = make(
+            tmp_path, watch=watch, reward_funcs=[length_reward], step_reward_func=last_letter_steps, credit=credit,
+            verifiable_share=share, max_steps=1, step_style="line",
+        )  # fmt: skip
+        trainer.train()
+        names = [name for name in watch.logs[0] if name.split("/")[0] in ("reward", "reward_std", "rewards")]
+        logged[share] = {name: watch.values(name)[0] for name in names} | {
+            name: list(values) for name, values in trainer._logs["rewards"].items()
+        }
+    assert len(logged[1.0]) == 8
+    assert logged[0.0] == logged[1.0]
+
+
+def test_tokens_of_tools_belong_to_no_step(tmp_path):
+    tool = TOKENIZER.encode("\nStep 9: said a tool!", add_special_tokens=False)
+
+    def with_tool(prompts, trainer):
+        output = scripted(prompts, trainer)
+        output["env_mask"] = [[1] * len(ids) + [0] * len(tool) for ids in output["completion_ids"]]
+        output["completion_ids"] = [ids + tool for ids in output["completion_ids"]]
+        output["logprobs"] = [[-1.0] * len(ids) for ids in output["completion_ids"]]
+        return output
+
+    shared = {"step_reward_func": good_steps, "step_style": "step", "credit": "process"}
+    masked, output = advantages_of(make(tmp_path, rollout_func=with_tool, **shared))
+    plain, _ = advantages_of(make(tmp_path, rollout_func=scripted, **shared))
+    assert not (masked * (1 - output["tool_mask"])).any()
+    for row, text in enumerate(TEXTS):
+        length = len(TOKENIZER.encode(text, add_special_tokens=False)) + 1
+        torch.testing.assert_close(masked[row, :length], plain[row, :length])
+
+
+def test_idle_steps_are_charged(tmp_path):
+    idle = "Step 1: so!\nStep 2: so!\nStep 3:"
+
+    def rollout(prompts, trainer):
+        ids = [*TOKENIZER.encode(idle, add_special_tokens=False), TOKENIZER.eos_token_id]
+        return {"prompt_ids": [[5]] * 4, "completion_ids": [ids] * 4, "logprobs": [[-1.0] * len(ids)] * 4}
+
+    watch = Watch()
+    trainer = make(
+        tmp_path, watch=watch, step_reward_func=good_steps, rollout_func=rollout, idle_step_penalty=0.25, max_steps=1,
+        step_style="step",
+    )  # fmt: skip
+    trainer.train()
+    assert trainer._recorder.latest.rewards == [[1.0, 0.75, -0.25]] * 4
+    assert watch.values("steps/idle") == [pytest.approx(2 / 3)]
+    assert watch.values("steps/count") == [3.0]
+
+
+@pytest.mark.parametrize(
+    ("steps", "idle"),
+    [
+        (["Step 1: -3 + 5 = 2", "**Step 2:** 3 + 5 = 8", "Step 3: 3 + 5 = 8."], [False, False, True]),
+        (["Step 1: 3 + 5 * 2", "Step 2: (3 + 5) * 2"], [False, False]),
+        (["## Step 3) 7", "## Step 4) 7", "Step 5)"], [False, True, True]),
+    ],
+)
+def test_steps_are_told_apart_by_their_signs_and_brackets(steps, idle):
+    assert idle_steps(steps) == idle
+
+
+def test_a_blank_completion_is_one_step_of_the_lowest_reward(tmp_path):
+    def rollout(prompts, trainer):
+        output = scripted(prompts, trainer)
+        output["completion_ids"][0] = [*TOKENIZER.encode(" \n", add_special_tokens=False), TOKENIZER.eos_token_id]
+        output["completion_ids"][2] = [TOKENIZER.eos_token_id]
+        output["logprobs"] = [[-1.0] * len(ids) for ids in output["completion_ids"]]
+        return output
+
+    def seen(prompts, completions, steps, **kwargs):
+        assert [len(completion) for completion in steps] == [0, 2, 0, 1]
+        return [[1.0] * len(completion) for completion in steps]
+
+    advantages, output = advantages_of(
+        make(tmp_path, step_reward_func=seen, rollout_func=rollout, step_style="step", credit="process")
+    )
+    written = output["completion_mask"].bool()
+    assert (advantages[0][written[0]] < 0).all()
+    assert (advantages[2][written[2]] < 0).all()
+    assert (advantages[1][written[1]] > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("func", "what"),
+    [
+        (lambda prompts, completions, steps, **_: [[0.5]] * (len(steps) - 1), "a list for each of 4 completions"),
+        (lambda prompts, completions, steps, **_: [[0.5] * (len(s) + 1) for s in steps], "must return 2 rewards"),
+        (lambda prompts, completions, steps, **_: [["good"] * len(s) for s in steps], "not all finite"),
+        (lambda prompts, completions, steps, **_: [[math.inf] * len(s) for s in steps], "not all finite"),
+        (lambda prompts, completions, steps, **_: 0.5, "a list for each of 4 completions"),
+    ],
+)
+def test_a_wrong_answer_of_the_step_reward_function_is_named(tmp_path, func, what):
+    with pytest.raises(ConfigError, match=what):
+        advantages_of(make(tmp_path, step_reward_func=func, rollout_func=scripted, step_style="step"))
+
+
+# Working with what TRL offers ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("loss_type", ["grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "vespo", "luspo"])
+def test_every_loss_takes_the_advantages_of_tokens(tmp_path, loss_type):
+    watch = Watch()
+    trainer = make(
+        tmp_path, watch=watch, step_reward_func=last_letter_steps, loss_type=loss_type, credit="process", max_steps=1,
+        step_style="line",
+    )  # fmt: skip
+    trainer.train()
+    [norm] = watch.values("grad_norm")
+    assert math.isfinite(norm)
+    assert norm > 0
+
+
+def test_a_token_moves_by_its_own_advantage(tmp_path):
+    """The gradient of the loss at each token is minus its advantage, where old and new policy are the same."""
+    trainer = make(tmp_path, step_reward_func=good_steps, rollout_func=scripted, credit="process", step_style="step",
+                   loss_type="bnpo")  # fmt: skip
+    advantages, output = advantages_of(trainer)
+    captured: list[torch.Tensor] = []
+    original = trainer._get_per_token_logps_and_entropies
+
+    def capture(*args, **kwargs):
+        logps, entropies, aux = original(*args, **kwargs)
+        logps.retain_grad()
+        captured.append(logps)
+        return logps, entropies, aux
+
+    trainer._get_per_token_logps_and_entropies = capture
+    trainer.current_gradient_accumulation_steps = 1
+    trainer.compute_loss(trainer.model, output).backward()
+    mask = output["completion_mask"]
+    torch.testing.assert_close(captured[0].grad, -advantages * mask / mask.sum(), rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"num_iterations": 2, "gradient_accumulation_steps": 2, "steps_per_generation": 4},
+        {"gradient_checkpointing": True},
+        {"beta": 0.1, "importance_sampling_level": "sequence"},
+        {"mask_truncated_completions": True, "off_policy_mask_threshold": 0.5},
+        {"scale_rewards": "batch", "scale_step_rewards": "batch", "per_device_train_batch_size": 8},
+        {"multi_objective_aggregation": "normalize_then_sum", "step_baseline": "token"},
+        {"top_entropy_quantile": 0.5},
+    ],
+    ids=lambda changes: "-".join(changes),
+)
+def test_options_of_trl_work_with_steps(tmp_path, changes):
+    watch = Watch()
+    make(
+        tmp_path, watch=watch, reward_funcs=[length_reward], step_reward_func=last_letter_steps, step_style="line",
+        **changes,
+    ).train()  # fmt: skip
+    assert len(watch.values("loss")) == 2
+    assert all(map(math.isfinite, watch.values("loss")))
+    for name in ("steps/count", "process_outcome/gap", "step_advantages/std_within", "rewards/last_letter_steps/mean"):
+        assert watch.values(name), name
+
+
+def test_an_adapter_is_trained(tmp_path):
+    watch = Watch()
+    trainer = make(
+        tmp_path, watch=watch, step_reward_func=last_letter_steps,
+        peft_config=LoraConfig(r=2, target_modules=["q_proj"]),
+    )  # fmt: skip
+    before = {name: value.clone() for name, value in trainer.model.named_parameters() if value.requires_grad}
+    trainer.train()
+    assert before
+    assert all("lora" in name for name in before)
+    assert any(
+        not torch.equal(before[name], value) for name, value in trainer.model.named_parameters() if name in before
+    )
+
+
+def test_training_resumes_to_the_same_losses(tmp_path):
+    shared = {
+        "reward_funcs": [length_reward], "step_reward_func": last_letter_steps, "step_style": "line", "max_steps": 4,
+        "save_strategy": "steps", "save_steps": 2,
+    }  # fmt: skip
+    whole, resumed = Watch(), Watch()
+    make(tmp_path, watch=whole, **shared).train()
+    make(tmp_path, watch=resumed, **shared).train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
+    assert len(whole.values("loss")) == 4
+    assert resumed.values("loss") == whole.values("loss")[2:]
+
+
+def test_evaluation_scores_steps_too(tmp_path):
+    trainer = make(
+        tmp_path, step_reward_func=last_letter_steps, eval_dataset=dataset(), per_device_eval_batch_size=4,
+        num_generations_eval=2,
+    )  # fmt: skip
+    metrics = trainer.evaluate()
+    assert math.isfinite(metrics["eval_loss"])
+    assert "eval_steps/count" in metrics
+
+
+def test_the_same_configuration_can_make_a_second_trainer(tmp_path):
+    config = StepGRPOConfig(**options(tmp_path, reward_weights=[2.0]))
+    for _ in range(2):
+        trainer = StepGRPOTrainer(
+            copy.deepcopy(tiny_model()), [length_reward], good_steps, config, train_dataset=dataset(),
+            processing_class=TOKENIZER,
+        )  # fmt: skip
+        assert trainer.reward_weights.tolist() == [2.0, 0.0]
+    assert config.reward_weights == [2.0]
+
+
+def test_conversations_and_the_answer_reward(tmp_path):
+    prompts = [[{"role": "user", "content": prompt}] for prompt in PROMPTS]
+    watch = Watch()
+    trainer = make(
+        tmp_path, watch=watch, reward_funcs=[answer_reward], step_reward_func=last_letter_steps, max_steps=1,
+        train_dataset=dataset().remove_columns("prompt").add_column("prompt", prompts),
+    )  # fmt: skip
+    trainer.train()
+    assert watch.values("rewards/answer_reward/mean") == [0.0]  # a random model
+
+
+# Options -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"credit": "sum"}, "unknown credit 'sum'; choose one of outcome, process, min_form, discounted"),
+        ({"step_style": "sentence"}, "unknown step_style"),
+        ({"scale_step_rewards": "x"}, "unknown scale_step_rewards"),
+        ({"step_baseline": "x"}, "unknown step_baseline"),
+        ({"min_form_temperature": 0.0}, "min_form_temperature"),
+        ({"verifiable_share": 1.5}, "verifiable_share"),
+        ({"step_discount": -0.1}, "step_discount"),
+        ({"step_reward_weight": math.nan}, "step_reward_weight"),
+        ({"idle_step_penalty": -0.1}, "idle_step_penalty"),
+    ],
+)
+def test_wrong_options_are_named(tmp_path, changes, what):
+    with pytest.raises(ConfigError, match=what):
+        StepGRPOConfig(**options(tmp_path, **changes))
+
+
+def test_a_trainer_needs_something_to_reward(tmp_path):
+    with pytest.raises(ConfigError, match="needs a step_reward_func"):
+        make(tmp_path, reward_funcs=[length_reward])
+    with pytest.raises(ConfigError, match="nothing to reward"):
+        make(tmp_path, credit="outcome")
+    with pytest.raises(ConfigError, match="reward_weights holds 2 weights for 1"):
+        make(tmp_path, reward_funcs=[length_reward], step_reward_func=good_steps, reward_weights=[1.0, 1.0])
+    with pytest.raises(ConfigError, match="must be a StepGRPOConfig"):
+        StepGRPOTrainer(tiny_model(), [length_reward], good_steps, GRPOConfig(**options(tmp_path)))
+
+
+# Two processes -------------------------------------------------------------------------------------------------------
+
+
+def advantages_and_losses(directory: Path, batch_size: int) -> dict[str, Any]:
+    """Run by the test below in one process and in two."""
+    watch, seen = Watch(), []
+
+    def outcome(completions, **kwargs):
+        return [float("five" in completion) for completion in completions]
+
+    for scale in ("group", "batch"):
+        trainer = make(
+            directory, watch=watch, reward_funcs=[outcome], step_reward_func=good_steps,
+            rollout_func=scripted_by_prompt, step_style="step", credit="process", scale_step_rewards=scale,
+            per_device_train_batch_size=batch_size, num_generations=2, max_steps=1,
+        )  # fmt: skip
+        original = trainer._generate_and_score_completions
+
+        def keep(rows, original=original, trainer=trainer):
+            output = original(rows)
+            gather = trainer.accelerator.gather
+            padded = torch.nn.functional.pad(output["advantages"], (0, 64 - output["advantages"].shape[1]))
+            seen.append(gather(padded.contiguous()).tolist())
+            return output
+
+        trainer._generate_and_score_completions = keep
+        trainer.train()
+    return {
+        "main": trainer.accelerator.is_main_process,
+        "processes": trainer.accelerator.num_processes,
+        "advantages": seen,
+        "gap": watch.values("process_outcome/gap"),
+        "idle": watch.values("steps/count"),
+    }
+
+
+def scripted_by_prompt(prompts: list[Any], trainer: Any) -> dict[str, Any]:
+    """Different texts for different prompts, the same in whatever process: the group is spread over them."""
+    first = trainer.accelerator.process_index * len(prompts)
+    texts = [TEXTS[(PROMPTS.index(prompt) + first + place) % 4] for place, prompt in enumerate(prompts)]
+    completion_ids = [[*TOKENIZER.encode(text, add_special_tokens=False), TOKENIZER.eos_token_id] for text in texts]
+    return {
+        "prompt_ids": [TOKENIZER.encode(str(prompt), add_special_tokens=False) for prompt in prompts],
+        "completion_ids": completion_ids,
+        "logprobs": [[-1.0] * len(ids) for ids in completion_ids],
+    }
+
+
+@pytest.mark.serial
+@pytest.mark.slow
+def test_two_processes_give_the_advantages_of_one(tmp_path):
+    script = (
+        "import json, sys; from pathlib import Path; from tests.training.test_step_grpo import advantages_and_losses; "
+        "report = advantages_and_losses(Path(sys.argv[1]), 2); "
+        "report['main'] and Path(sys.argv[1], 'report.json').write_text(json.dumps(report))"
+    )
+    path = tmp_path / "run.py"
+    path.write_text(script, encoding="utf-8")
+    tiny_model().save_pretrained(
+        tmp_path / "model"
+    )  # two processes that write the same file would be in each other's way
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1",
+    }  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", path, tmp_path],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stdout[-6000:]
+    both = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    one = advantages_and_losses(tmp_path, 4)
+    assert (both["processes"], one["processes"]) == (2, 1)
+    torch.testing.assert_close(torch.tensor(both["advantages"]), torch.tensor(one["advantages"]))
+    assert torch.tensor(one["advantages"]).abs().sum() > 1
+    assert both["gap"] == pytest.approx(one["gap"])
+    assert both["idle"] == pytest.approx(one["idle"])
+
+
+# The seams of TRL ----------------------------------------------------------------------------------------------------
+
+
+def test_seam_generate_returns_the_mask_of_tools_third(tmp_path):
+    """`GRPOTrainer._generate` ends with `return prompt_ids, completion_ids, tool_mask, ...`."""
+    last = [line.strip() for line in inspect.getsource(GRPOTrainer._generate).splitlines() if line.strip()][-1]
+    assert last.startswith("return prompt_ids, completion_ids, tool_mask, completions")
+
+
+def test_seam_calculate_rewards_gives_a_row_for_every_completion_of_every_process():
+    names = list(inspect.signature(GRPOTrainer._calculate_rewards).parameters)
+    assert names == ["self", "inputs", "prompts", "completions", "completion_ids_list"]
+    assert "rewards_per_func = gather(rewards_per_func)" in inspect.getsource(GRPOTrainer._calculate_rewards)
+
+
+def test_seam_generate_and_score_returns_what_the_loss_reads(tmp_path):
+    trainer = make(tmp_path, GRPOTrainer, reward_funcs=[length_reward])
+    advantages, output = advantages_of(trainer)
+    assert advantages.shape == (4,)
+    assert {"completion_ids", "completion_mask", "advantages"} <= set(output)
+    assert trainer._logs["advantages"][-1] == pytest.approx(advantages[-1].item())
+    assert trainer._metrics["train"]["reward"]
+
+
+def test_seam_the_loss_takes_advantages_of_tokens(tmp_path):
+    """The same advantage at every token is the same loss as one for the completion."""
+    trainer = make(tmp_path, GRPOTrainer, reward_funcs=[length_reward])
+    advantages, output = advantages_of(trainer)
+    trainer.current_gradient_accumulation_steps = 1
+    whole = trainer.compute_loss(trainer.model, output)
+    output["advantages"] = advantages.unsqueeze(1).expand(output["completion_ids"].shape)
+    torch.testing.assert_close(trainer.compute_loss(trainer.model, output), whole, rtol=0, atol=0)
+
+
+def test_seam_reward_functions_are_told_of_token_ids(tmp_path):
+    seen: dict[str, Any] = {}
+
+    def func(completions, completion_ids, log_metric, log_extra, trainer_state, **kwargs):
+        seen.update(ids=completion_ids)
+        return [0.0] * len(completions)
+
+    _, output = advantages_of(make(tmp_path, GRPOTrainer, reward_funcs=[func]))
+    assert seen["ids"][0] == output["completion_ids"][0][output["completion_mask"][0].bool()].tolist()

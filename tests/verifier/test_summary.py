@@ -1,0 +1,39 @@
+"""The summary of verdicts: counts by hand, and scores only where there are labels."""
+
+from __future__ import annotations
+
+from genprm_trl.records import CodeRound, Solution, StepJudgement, Verdict
+from genprm_trl.verifier.summary import VerdictSummary, summarize
+
+
+def verdict(id: str, prediction: int, label: int | None = None) -> Verdict:
+    rounds = [CodeRound("print(1)", "1", "ok", 0.1), CodeRound("1/0", "…", "error", 0.1)]
+    chains = [[StepJudgement("…", 0.9, "ok", rounds, 10), StepJudgement("…", 0.5, "no_verdict", [], 5)]] * 2
+    return Verdict(id, [0.9, 0.5], prediction, chains, label)
+
+
+def test_counts():
+    summary = summarize([verdict("a", -1), verdict("b", 1)])
+    assert (summary.solutions, summary.chains, summary.flagged, summary.tokens) == (2, 4, 1, 60)
+    assert summary.steps == {"ok": 4, "no_verdict": 4}
+    assert summary.code_blocks == {"ok": 4, "error": 4}
+    assert summary.scores() is None
+    assert not any("ProcessBench" in line for line in summary.lines())
+
+
+def test_scores_where_labels_are_known():
+    summary = summarize([verdict("a", -1, -1), verdict("b", 1, 1), verdict("c", 0, 1), verdict("d", 0)])
+    assert summary.scores() == {"error_acc": 50.0, "correct_acc": 100.0, "f1": 200 / 3}
+    assert "3 labelled" in summary.lines()[-1]
+
+
+def test_one_class_alone_has_no_f1():
+    assert "f1 undefined" in summarize([verdict("a", -1, -1)]).lines()[-1]
+
+
+def test_right_and_wrong_final_answers_are_told_apart():
+    summary = VerdictSummary()
+    for id, prediction, correct in (("a", -1, True), ("b", 1, True), ("c", -1, False), ("d", -1, None)):
+        summary.add(verdict(id, prediction), Solution(id, "p", ["s"], final_answer_correct=correct))
+    assert summary.accepted == {True: (1, 2), False: (1, 1)}
+    assert "right final answer: no step flagged in 1 of 2" in summary.lines()
