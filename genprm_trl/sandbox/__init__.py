@@ -1,33 +1,31 @@
 """Running model-written Python: every sandbox hands out sessions, a session runs code blocks and keeps their names."""
 
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
 
-from .base import ExecutionResult, ExecutionStatus, Sandbox, Session
-from .limits import Limits
-from .local import LocalSandbox, LocalSession, Protection
-from .process import SandboxError
+from typing import TYPE_CHECKING
+
+from genprm_trl._lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from .fusion import FusionSandbox, FusionSession
+    from genprm_trl.sandbox.base import ExecutionResult as ExecutionResult
+    from genprm_trl.sandbox.base import ExecutionStatus as ExecutionStatus
+    from genprm_trl.sandbox.base import Sandbox as Sandbox
+    from genprm_trl.sandbox.base import Session as Session
+    from genprm_trl.sandbox.fusion import FusionSandbox as FusionSandbox
+    from genprm_trl.sandbox.fusion import FusionSession as FusionSession
+    from genprm_trl.sandbox.limits import Limits as Limits
+    from genprm_trl.sandbox.local import LocalSandbox as LocalSandbox
+    from genprm_trl.sandbox.local import LocalSession as LocalSession
+    from genprm_trl.sandbox.local import Protection as Protection
+    from genprm_trl.sandbox.process import SandboxError as SandboxError
 
-__all__ = [
-    "ExecutionResult",
-    "ExecutionStatus",
-    "FusionSandbox",
-    "FusionSession",
-    "Limits",
-    "LocalSandbox",
-    "LocalSession",
-    "Protection",
-    "Sandbox",
-    "SandboxError",
-    "Session",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name in ("FusionSandbox", "FusionSession"):
-        from . import fusion
-
-        return getattr(fusion, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__all__, __getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        ".base": ["ExecutionResult", "ExecutionStatus", "Sandbox", "Session"],
+        ".fusion": ["FusionSandbox", "FusionSession"],
+        ".limits": ["Limits"],
+        ".local": ["LocalSandbox", "LocalSession", "Protection"],
+        ".process": ["SandboxError"],
+    },
+)

@@ -18,12 +18,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from ..errors import ConfigError, MissingExtraError
-from ..gate import FairGate
-from .base import ExecutionResult
-from .guest.driver import cut_middle
-from .guest.wire import STATUSES, TIMEOUT_TEXT
-from .limits import Limits
+from genprm_trl._loops import FairGate
+from genprm_trl.errors import ConfigError, MissingExtraError
+from genprm_trl.sandbox.base import ExecutionResult
+from genprm_trl.sandbox.guest.driver import cut_middle
+from genprm_trl.sandbox.guest.wire import STATUSES, TIMEOUT_TEXT
+from genprm_trl.sandbox.limits import Limits
 
 logger = logging.getLogger(__name__)
 

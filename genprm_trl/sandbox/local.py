@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from ..errors import ConfigError
-from ..gate import FairGate
-from .base import ExecutionResult
-from .guest import linux
-from .guest.wire import TIMEOUT_TEXT
-from .limits import Limits
-from .process import MEMORY_TEXT, Ended, SandboxError, Worker, Zygote
-from .spares import Spares
+from genprm_trl._loops import FairGate
+from genprm_trl.errors import ConfigError
+from genprm_trl.sandbox.base import ExecutionResult
+from genprm_trl.sandbox.guest import linux
+from genprm_trl.sandbox.guest.wire import TIMEOUT_TEXT
+from genprm_trl.sandbox.limits import Limits
+from genprm_trl.sandbox.process import MEMORY_TEXT, Ended, SandboxError, Worker, Zygote
+from genprm_trl.sandbox.spares import Spares
 
 logger = logging.getLogger(__name__)
 

@@ -18,10 +18,10 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from ..errors import GenPRMError
-from .guest import wire
-from .guest.tidy import remove_tree
-from .limits import Limits
+from genprm_trl.errors import GenPRMError
+from genprm_trl.sandbox.guest import wire
+from genprm_trl.sandbox.guest.tidy import remove_tree
+from genprm_trl.sandbox.limits import Limits
 
 STARTUP_SECONDS = 60.0  # for a zygote to import its libraries, on the slowest of machines
 SPAWN_SECONDS = 30.0

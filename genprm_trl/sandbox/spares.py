@@ -9,7 +9,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 
-from .process import Worker, Zygote
+from genprm_trl.sandbox.process import Worker, Zygote
 
 logger = logging.getLogger(__name__)
 
