@@ -11,7 +11,6 @@ Sections, each with both sides in one run, on the same model, machine and token 
   over the very prompts that the verifier sent, all of them known at once.
 - `adaptive`: what first-error stopping and adaptive N save, and whether predictions are those of a full run.
 - `overhead`: microseconds a token of the verifier's own layer, with a model that costs nothing.
-- `error`: how often the sequential test is wrong in simulation, against its stated error.
 - `memory`: resident memory over 20,000 solutions with a model that costs nothing.
 
 Without `--model` the first three use the miniature GenPRM of `genprm quickstart`, or one that is trained first. With
@@ -43,7 +42,6 @@ import psutil
 
 # The script runs from anywhere, its helpers stand beside it.
 sys.path.insert(0, str(Path(__file__).parent))
-import _stated_error
 from _plain import forget_prefixes, is_vllm, plain_generate, replay
 from _scripted import InstantSandbox, ScriptedModel
 from _serial import SerialVerifier
@@ -206,7 +204,6 @@ async def adaptive_section(setup: Setup, solutions: list[Solution], n: int) -> N
         ("stop at the first error", {"stop": "first_error"}),
         ("adaptive N, exact", {"adaptive": "exact"}),
         ("both, exact", {"stop": "first_error", "adaptive": "exact"}),
-        ("both, sequential (error 0.05)", {"stop": "first_error", "adaptive": "sequential"}),
     ]
     full: dict[str, Verdict] = {}
     full_tokens = 0
@@ -291,7 +288,7 @@ async def memory_section(count: int) -> None:
     )
 
 
-SECTIONS = ("serial", "engine", "adaptive", "overhead", "error", "memory")
+SECTIONS = ("serial", "engine", "adaptive", "overhead", "memory")
 
 
 def main() -> None:
@@ -330,8 +327,6 @@ def main() -> None:
                 asyncio.run(adaptive_section(setup, solutions, options.n))
             case "overhead":
                 overhead_section()
-            case "error":
-                _stated_error.simulate()
             case "memory":
                 asyncio.run(memory_section(options.memory_solutions))
 

@@ -31,16 +31,11 @@ class VerifierOptions(GeneratorOptions):
     stop: Literal["never", "first_error"] = field(
         default="never", metadata={"help": "first_error: do not judge what follows the first step judged wrong."}
     )
-    adaptive: Literal["off", "exact", "sequential"] = field(
+    adaptive: Literal["off", "exact"] = field(
         default="off",
         metadata={
-            "help": "Sample fewer than N rationales where they do. exact: until the others can no longer change the "
-            "prediction. sequential: until a sequential test is sure of it."
+            "help": "off: sample all N rationales. exact: stop once the others can no longer change the prediction."
         },
-    )
-    adaptive_error: float = field(
-        default=0.05,
-        metadata={"help": "With adaptive=sequential: how often a prediction may differ from that of all N."},
     )
     threshold: float = field(default=0.5, metadata={"help": "A step whose reward is below this is judged wrong."})
     seed: int = field(default=0, metadata={"help": "Verdicts repeat with the same seed."})
@@ -100,7 +95,6 @@ def load_verifier(options: VerifierOptions) -> GenPRM:
         threshold=options.threshold,
         stop=options.stop,
         adaptive=options.adaptive,
-        adaptive_error=options.adaptive_error,
         seed=options.seed,
         max_chains="auto" if options.max_chains is None else options.max_chains,
         sandbox=_open_sandbox(options.sandbox),

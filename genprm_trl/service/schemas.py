@@ -44,7 +44,7 @@ class VerifyRequest(BaseModel):
     n: int | None = Field(None, ge=1, description="Rationales sampled a solution and averaged.")
     mode: Literal[tuple(MODES)] | None = Field(None, description="Parts of a rationale.")  # type: ignore[valid-type]
     stop: Literal["never", "first_error"] | None = Field(None, description="Whether to end at the first wrong step.")
-    adaptive: Literal["off", "exact", "sequential"] | None = Field(
+    adaptive: Literal["off", "exact"] | None = Field(
         None, description="Whether fewer than n rationales will do where they decide the prediction."
     )
     threshold: float | None = Field(

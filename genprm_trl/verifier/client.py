@@ -95,7 +95,7 @@ class VerifierClient(Verifier):
         n: int | None = None,
         mode: str | None = None,
         stop: Literal["never", "first_error"] | None = None,
-        adaptive: Literal["off", "exact", "sequential"] | None = None,
+        adaptive: Literal["off", "exact"] | None = None,
         threshold: float | None = None,
         seed: int | None = None,
         rationales: bool = True,

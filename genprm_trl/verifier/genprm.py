@@ -28,13 +28,13 @@ from genprm_trl.records import Solution, StepJudgement, Verdict
 from genprm_trl.sandbox.base import Sandbox
 from genprm_trl.verifier.base import Verifier
 from genprm_trl.verifier.chain import ChainDriver, ChainJudge
-from genprm_trl.verifier.decision import DecisionRule, ExactRule, SequentialRule, average
+from genprm_trl.verifier.decision import average, fewest_more
 from genprm_trl.verifier.run import run_chains
 from genprm_trl.verifier.tally import StopRule, Tally
 
 logger = logging.getLogger(__name__)
 
-AdaptiveN = Literal["off", "exact", "sequential"]
+AdaptiveN = Literal["off", "exact"]
 
 # The paper's largest is 8; every chain takes memory while its solution is judged.
 MAX_N = 4096
@@ -56,11 +56,9 @@ class GenPRM(Verifier):
         stop: `never` judges every step. `first_error` ends a solution at the first step whose averaged reward is below
             the threshold: its verdict is that of `never`, cut after that step. Chains that ran ahead are ended as soon
             as a step before them is sure to be judged wrong.
-        adaptive: Whether fewer than N chains will do. `off`: N it is. `exact`: no more chains than it takes until the
-            others can no longer change the prediction, which is that of all N. `sequential`: until a sequential test
-            is sure of it; the prediction differs from that of all N with probability `adaptive_error` at most (see
-            `verification.decision`). Rewards are then averages over the chains that the verdict holds.
-        adaptive_error: Of the sequential test, for each solution.
+        adaptive: Whether fewer than N chains will do. `off` runs all N. `exact` starts no more chains than it takes
+            until the others can no longer change the prediction, which is that of all N. Rewards are then averages
+            over the chains that the verdict holds.
         seed: With the same seed, model and solutions, verdicts are the same in whatever order things happen.
         max_chains: Chains in flight at once, over all concurrent calls. `auto`: somewhat more than the generator works
             on at once, since some run code.
@@ -86,13 +84,12 @@ class GenPRM(Verifier):
         threshold: float = 0.5,
         stop: StopRule = "never",
         adaptive: AdaptiveN = "off",
-        adaptive_error: float = 0.05,
         seed: int = 0,
         max_chains: int | Literal["auto"] = "auto",
     ):
         if max_chains == "auto":
             max_chains = _chains_for(generator)
-        _check_options(n, threshold, stop, adaptive, adaptive_error, max_chains)
+        _check_options(n, threshold, stop, adaptive, max_chains)
         self.generator = generator
         self.sandbox = sandbox
         self.protocol = protocol if protocol is not None else GenPRMProtocol()
@@ -106,7 +103,6 @@ class GenPRM(Verifier):
         self.threshold = threshold
         self.stop: StopRule = stop
         self.adaptive: AdaptiveN = adaptive
-        self.adaptive_error = adaptive_error
         self.seed = seed
         self.max_chains = max_chains
         self._slots = FairGate(max_chains)
@@ -181,8 +177,7 @@ class GenPRM(Verifier):
     @property
     def fewest_chains(self) -> int:
         """Chains that a solution takes at least: N, or fewer if N is adaptive."""
-        rule = self._rule(1)
-        return self.n if rule is None else rule.fewest_more([])
+        return self.n if self.adaptive == "off" else fewest_more([], self.n, self.threshold)
 
     def with_options(
         self, *, mode: Mode | str | None = None, generator: Generator | None = None, **changes: Any
@@ -206,7 +201,6 @@ class GenPRM(Verifier):
             "threshold": self.threshold,
             "stop": self.stop,
             "adaptive": self.adaptive,
-            "adaptive_error": self.adaptive_error,
             "seed": self.seed,
             "max_chains": self.max_chains,
         }
@@ -274,8 +268,7 @@ class GenPRM(Verifier):
     async def _verify(self, solution: Solution) -> Verdict:
         if not solution.steps:
             raise ConfigError(f"solution '{solution.id}' has no steps")
-        num_steps = len(solution.steps)
-        tally = Tally(self.n, num_steps, self.threshold, self.stop, self._rule(num_steps))
+        tally = Tally(self.n, len(solution.steps), self.threshold, self.stop, self.adaptive == "exact")
 
         def open_judge(index: int) -> ChainJudge:
             script = self.protocol.chain(solution.problem, solution.steps)
@@ -340,16 +333,6 @@ class GenPRM(Verifier):
             n=self.n,
         )
 
-    def _rule(self, num_steps: int) -> DecisionRule | None:
-        match self.adaptive:
-            case "exact":
-                return ExactRule(self.n, self.threshold)
-            case "sequential":
-                # The prediction is right if the sides of all steps are.
-                return SequentialRule(self.n, self.threshold, self.adaptive_error / num_steps)
-            case _:
-                return None
-
     async def close(self) -> None:
         """Frees the generator and the sandbox."""
         await self.generator.close()
@@ -385,7 +368,6 @@ def _check_options(
     threshold: float = 0.5,
     stop: str = "never",
     adaptive: str = "off",
-    adaptive_error: float = 0.05,
     max_chains: int | str = "auto",
     **others: Any,
 ) -> None:
@@ -400,10 +382,8 @@ def _check_options(
         raise ConfigError(f"threshold must be within [0, 1], got {threshold}")
     if stop not in ("never", "first_error"):
         raise ConfigError(f"unknown stop rule {stop!r}; choose never or first_error")
-    if adaptive not in ("off", "exact", "sequential"):
-        raise ConfigError(f"unknown rule for adaptive N {adaptive!r}; choose off, exact or sequential")
-    if not 0 < adaptive_error < 1:
-        raise ConfigError(f"adaptive_error must be within (0, 1), got {adaptive_error}")
+    if adaptive not in ("off", "exact"):
+        raise ConfigError(f"unknown rule for adaptive N {adaptive!r}; choose off or exact")
 
 
 def _chains_for(generator: Generator) -> int:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from genprm_trl.records import StepJudgement
-from genprm_trl.verifier.decision import DecisionRule, average, is_surely_below
+from genprm_trl.verifier.decision import average, fewest_more, is_decided, is_surely_below
 
 StopRule = Literal["never", "first_error"]
 
@@ -21,17 +21,17 @@ class Tally:
     With the stop rule `first_error` the verdict ends with the first step whose averaged reward is below the threshold.
     No chain goes beyond a step as soon as that step is sure to be judged wrong, whatever the missing chains say.
 
-    With a decision rule, chains are started in waves, as many at a time as it takes at least to tell the side of the
-    threshold that a step is on. Steps are looked at in order. Once every chain that was started has judged a step and
-    the rule cannot tell, the next wave starts; with `first_error` the earlier chains wait for it there, since the
-    solution may end at that step.
+    Adaptive chains are started in waves, as many at a time as it takes at least to decide the side of the threshold
+    that a step is on. Steps are looked at in order. Once every chain that was started has judged a step and the side
+    is not decided, the next wave starts. With `first_error` the earlier chains wait for it there, since the solution
+    may end at that step.
 
     Attributes:
         n: Chains at most.
         num_steps: Steps of the solution.
         threshold: A step whose averaged reward is below it is wrong.
         stop: Which steps to judge.
-        rule: When fewer chains are enough; None: never.
+        adaptive: Whether chains are left out that can no longer change the prediction.
         chains: The judgements so far, by chain and step.
         started: How many chains are to be started in all, as far as is known.
         needed: How many steps are to be judged, as far as is known.
@@ -41,7 +41,7 @@ class Tally:
     num_steps: int
     threshold: float
     stop: StopRule = "never"
-    rule: DecisionRule | None = None
+    adaptive: bool = False
     started: int = field(init=False)
     needed: int = field(init=False)
     chains: list[list[StepJudgement]] = field(init=False)
@@ -51,7 +51,7 @@ class Tally:
     _contested: int | None = None  # the step that the last wave was started for, until it is told
 
     def __post_init__(self) -> None:
-        self.started = self.n if self.rule is None else min(self.n, self.rule.fewest_more([]))
+        self.started = fewest_more([], self.n, self.threshold) if self.adaptive else self.n
         self.needed = self.num_steps
         self.chains = [[] for _ in range(self.started)]
         self._rewards = [[] for _ in range(self.num_steps)]
@@ -80,11 +80,9 @@ class Tally:
                 return
             rewards = [chain[step].reward for chain in self.chains]
             is_below = average(rewards) < self.threshold
-            if self.started < self.n:
-                assert self.rule is not None
-                if self.rule.side(rewards) is None:
-                    self._start_more(step, self.rule.fewest_more(rewards))
-                    return
+            if self.started < self.n and not is_decided(rewards, self.n, self.threshold):
+                self._start_more(step, fewest_more(rewards, self.n, self.threshold))
+                return
             if is_below:
                 if self.stop == "first_error":
                     self.needed = step + 1

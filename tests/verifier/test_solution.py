@@ -14,7 +14,7 @@ from genprm_trl._loops import FairGate
 from genprm_trl.errors import GenPRMError
 from genprm_trl.metrics.processbench import prediction_from_rewards
 from genprm_trl.records import StepJudgement
-from genprm_trl.verifier.decision import DecisionRule, ExactRule, SequentialRule, average
+from genprm_trl.verifier.decision import average
 from genprm_trl.verifier.run import run_chains
 from genprm_trl.verifier.tally import Tally
 
@@ -47,14 +47,9 @@ class TableChain:
         self.open.discard(self)
 
 
-def rule_of(kind: str, n: int, threshold: float) -> DecisionRule | None:
-    rules = {"exact": ExactRule(n, threshold), "sequential": SequentialRule(n, threshold, 0.2)}
-    return rules.get(kind)
-
-
 def judge(table, threshold, stop, adaptive, seed, slots) -> tuple[list[list[float]], list[float], int]:
     """Runs the chains; returns the rewards of the verdict's chains, their averages, and the steps judged in all."""
-    tally = Tally(len(table), len(table[0]), threshold, stop, rule_of(adaptive, len(table), threshold))
+    tally = Tally(len(table), len(table[0]), threshold, stop, adaptive)
     rng, still_open, chains = random.Random(seed), set(), []
 
     def open_chain(index: int) -> TableChain:
@@ -75,7 +70,7 @@ def judge(table, threshold, stop, adaptive, seed, slots) -> tuple[list[list[floa
     table=reward_tables(),
     threshold=st.sampled_from([0.0, 0.3, 0.5, 0.7, 1.0]),
     stop=st.sampled_from(["never", "first_error"]),
-    adaptive=st.sampled_from(["off", "exact", "sequential"]),
+    adaptive=st.booleans(),
     seeds=st.tuples(st.integers(0, 2**32), st.integers(0, 2**32)),
     slots=st.tuples(st.integers(1, 8), st.integers(1, 8)),
 )
@@ -89,9 +84,8 @@ def test_verdicts_do_not_depend_on_timing_and_predict_as_a_full_run(table, thres
     assert held == [row[: len(rewards)] for row in table[: len(held)]]
     assert rewards == [average(step) for step in zip(*held, strict=True)]
     found = prediction_from_rewards(rewards, threshold)
-    if adaptive != "sequential":
-        assert found == prediction
-    if adaptive == "off":
+    assert found == prediction
+    if not adaptive:
         assert len(held) == len(table)
         assert rewards == averages[: len(rewards)]
     if stop == "never":
@@ -156,7 +150,7 @@ async def test_a_late_chain_does_not_keep_the_others_running():
 
 @pytest.mark.parametrize("stop", ["never", "first_error"])
 async def test_unanimous_chains_leave_the_others_unstarted(stop):
-    tally = Tally(8, 3, 0.5, stop, ExactRule(8, 0.5))
+    tally = Tally(8, 3, 0.5, stop, adaptive=True)
     chains = await run_hanging(tally, [[1.0, 0.9, 1.0]] * 8, {})
     assert len(chains) == 5  # 3.6 for the second step: one more
     assert len(tally.judged()) == 5
@@ -164,13 +158,13 @@ async def test_unanimous_chains_leave_the_others_unstarted(stop):
 
 async def test_chains_wait_at_a_contested_step_and_go_on_when_it_is_told():
     table = [[1.0, 1.0, 1.0], [1.0, 0.0, 1.0], [1.0, 0.0, 1.0], [1.0, 0.0, 1.0], [1.0, 0.0, 1.0]]
-    tally = Tally(5, 3, 0.5, "first_error", ExactRule(5, 0.5))
+    tally = Tally(5, 3, 0.5, "first_error", adaptive=True)
     chains = await run_hanging(tally, table, {})
     assert prediction_from_rewards(tally.averages(), 0.5) == 1
     # The first two were in the third step when the last of their wave contested the second.
     assert [chain.judged for chain in chains] == [3, 3, 2, 2]
     table = [[1.0, 1.0, 1.0], [1.0, 0.0, 1.0], [1.0, 0.0, 1.0], [1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]
-    tally = Tally(5, 3, 0.5, "first_error", ExactRule(5, 0.5))
+    tally = Tally(5, 3, 0.5, "first_error", adaptive=True)
     chains = await run_hanging(tally, table, {})
     assert prediction_from_rewards(tally.averages(), 0.5) == -1
     assert [chain.judged for chain in chains] == [3] * 5
