@@ -17,8 +17,8 @@ from genprm_trl.errors import ConfigError
 from genprm_trl.rewards import answer_reward
 from genprm_trl.training.implicit_prm.model import DIRECTORY, ImplicitPRM
 from tests.helpers.paths import ROOT
+from tests.helpers.step_grpo import TEXTS, TOKENIZER, Watch, advantages_of, make, scripted
 from tests.helpers.tiny_models import tiny_model
-from tests.training.test_step_grpo import TEXTS, TOKENIZER, Watch, advantages_of, make, scripted
 
 PROMPT_IDS = [TOKENIZER.encode(text) for text in ("What is 2 + 3?", "4?", "What is 7 - 1, and why?", "8 / 2")]
 COMPLETION_IDS = [TOKENIZER.encode(text) for text in ("Five.\nIt is 5.", "A dollar", "6", "Step 1: 8\nStep 2: 4")]
@@ -299,7 +299,7 @@ def test_evaluations_do_not_train_the_model(tmp_path):
 
 
 def make_dataset() -> Any:
-    from tests.training.test_step_grpo import dataset
+    from tests.helpers.step_grpo import dataset
 
     return dataset()
 

@@ -26,8 +26,8 @@ from genprm_trl.rewards import rationale_format_reward, step_agreement_reward, v
 from genprm_trl.sandbox import LocalSandbox
 from genprm_trl.training.verifier_rl.rollout import JudgedSolution, VerifierRollout, verifier_dataset
 from tests.helpers.scripted_generator import Reply, ScriptedGenerator
+from tests.helpers.step_grpo import Watch
 from tests.helpers.tiny_models import tiny_model, tiny_tokenizer
-from tests.training.test_step_grpo import Watch
 
 TOKENIZER = tiny_tokenizer()
 SAMPLING = SamplingParams(temperature=1.0, top_p=1.0, top_k=0, max_new_tokens=1, logprobs=0)
