@@ -1,21 +1,42 @@
-"""Model cards: what a model is, how to use it, and the numbers that were measured with it."""
+"""Uploads to the Hugging Face Hub, and the cards that describe what is uploaded."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+from genprm_trl.cards.model_card import (
+    CardContent,
+    MeasuredScore,
+    add_scores,
+    arguments_block,
+    framework_versions,
+    usage_snippet,
+    write_model_card,
+)
+from genprm_trl.cards.tables import facts_table
 from genprm_trl.errors import ConfigError
 from genprm_trl.version import __version__
 
-if TYPE_CHECKING:
-    pass
+__all__ = [
+    "CardContent",
+    "MeasuredScore",
+    "add_scores",
+    "arguments_block",
+    "facts_table",
+    "framework_versions",
+    "make_repository",
+    "push_card",
+    "push_data_set",
+    "usage_snippet",
+    "write_model_card",
+]
 
 
 def make_repository(repo_id: str, kind: Literal["model", "dataset"], *, private: bool | None = None) -> None:
-    """Makes a repository of the Hub unless it exists. Called before the work, it finds out whether one may.
+    """Makes a repository on the Hub unless it exists. Call it before the work, so that a refusal costs nothing.
 
     Args:
         repo_id: `USER/NAME`.
@@ -34,7 +55,7 @@ def make_repository(repo_id: str, kind: Literal["model", "dataset"], *, private:
 
 
 def push_data_set(directory: str | Path, repo_id: str) -> str:
-    """Uploads a data set's directory, its card included, to a repository of the Hub.
+    """Uploads a dataset's directory, its card included, to a repository of the Hub.
 
     Returns:
         The address of the commit.
@@ -45,7 +66,7 @@ def push_data_set(directory: str | Path, repo_id: str) -> str:
     from huggingface_hub import HfApi
 
     message = f"Made with genprm-trl {__version__}"
-    with _refusals(f"the data set in {directory} was not uploaded to {repo_id}"):
+    with _refusals(f"the dataset in {directory} was not uploaded to {repo_id}"):
         commit = HfApi().upload_folder(
             repo_id=repo_id, repo_type="dataset", folder_path=directory, commit_message=message
         )

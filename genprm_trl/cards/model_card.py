@@ -11,6 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from genprm_trl.cards.card import CITATION, write_card
+from genprm_trl.cards.tables import facts_table, markdown_table
 from genprm_trl.errors import ConfigError
 from genprm_trl.version import __version__
 
@@ -18,56 +20,61 @@ if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
 
-_CITATION = """\
-@article{zhao2025genprm,
-    title   = {GenPRM: Scaling Test-Time Compute of Process Reward Models via Generative Reasoning},
-    author  = {Jian Zhao and Runze Liu and Kaiyan Zhang and Zhimu Zhou and Junqi Gao and Dong Li and Jiafei Lyu and
-               Zhouyi Qian and Biqing Qi and Xiu Li and Bowen Zhou},
-    journal = {arXiv preprint arXiv:2504.00891},
-    year    = {2025}
-}"""
+@dataclass(frozen=True, slots=True)
+class ModelKind:
+    """What the cards of all models of a kind share.
+
+    Attributes:
+        introduction: What such a model does.
+        usage: Python that loads a model and judges a solution; `{model}` stands where the model's name goes.
+        notes: What a user of the model must know, as Markdown below the example.
+        pipeline_tag: The Hub's name of the task.
+        tags: Tags by which the Hub finds such models.
+    """
+
+    introduction: str
+    usage: str
+    notes: str
+    pipeline_tag: str
+    tags: tuple[str, ...]
 
 
-_BODY = """\
----
-{{ card_data }}
----
-
-# {{ name }}
-
+GENERATIVE = ModelKind(
+    introduction="""\
 A generative process reward model (GenPRM). It judges a mathematical solution step by step: it writes an analysis and \
-Python that checks the step, reads what the code printed, and answers Yes or No; the reward of a step is P(Yes).
-{{ description }}
+Python that checks the step, reads what the code printed, and answers Yes or No; the reward of a step is P(Yes).""",
+    usage="""\
+from genprm_trl import GenPRM
+from genprm_trl.records import Solution
 
-## Use
+with GenPRM.from_pretrained({model}, n=8) as prm:
+    solution = Solution("1", "What is 2 * 3 + 1?", ["2 * 3 = 6", "6 + 1 = 8"])
+    [verdict] = prm.verify_all([solution])
+print(verdict.rewards, verdict.prediction)""",
+    notes="""\
+The verifier **runs Python that the model writes**. `genprm_trl` does so in its sandbox, in separate processes with \
+limits and without a network; `genprm doctor` says which protections hold on a machine. Read the project's notes on \
+what they protect from before you point it at models or problems that you do not trust.""",
+    pipeline_tag="text-generation",
+    tags=("genprm-trl", "genprm", "process-reward-model", "trl", "sft"),
+)
+DISCRIMINATIVE = ModelKind(
+    introduction="""\
+A discriminative process reward model. It reads a problem and a solution and gives, at the end of each step, the \
+probability that the step is correct.""",
+    usage="""\
+from genprm_trl.records import Solution
+from genprm_trl.training.prm.scorer import PRMScorer
 
-```python
-{{ usage }}
-```
-
-The verifier **runs Python that the model writes**. `genprm_trl` does so in its sandbox, in processes of their own \
-with limits and without a network; `genprm doctor` says which protections hold on a machine. Read the project's notes \
-on what they protect from before you point it at models or problems that you do not trust.
-
-## Measured
-
-{{ results }}
-
-## Training data
-
-{{ data }}
-
-## Trained with
-
-{{ training }}
-{{ arguments }}
-
-## Citation
-
-```bibtex
-{{ citation }}
-```
-"""
+scorer = PRMScorer({model})
+solution = Solution("1", "What is 2 + 3 * 4?", ["3 * 4 = 12.", "2 + 12 = 15."])
+print(scorer.score([solution])[0].rewards)""",
+    notes="""\
+A separator follows each step. Its tokens are encoded apart from the step's text, and `PRMScorer` reads it from the \
+model's configuration. Label 1 means a correct step.""",
+    pipeline_tag="token-classification",
+    tags=("genprm-trl", "prm", "process-reward-model", "trl", "generated_from_trainer"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +109,15 @@ class CardContent:
         description: One or more sentences on what this very model is.
         scores: Measured numbers; they become the card's table and its `model-index`.
         training: Facts of the training, shown as a table.
-        data: Facts of the data it was trained on, shown as a table.
+        data: Facts of the training data, shown as a table.
         recipe: How the data were made, as Markdown.
-        arguments: The trainer's options that are not what they are by default, as JSON values.
+        arguments: The trainer's options that differ from their defaults, as JSON values.
         base_model: Hub id of the model that training started from; None if it started from random weights.
-        datasets: Hub ids of the data sets used.
-        tags: Tags besides the usual ones.
+        datasets: Hub ids of the datasets used.
+        tags: Tags besides those of the kind.
         model_id: What users load the model by; its directory if None.
+        kind: What the model is.
+        citation: BibTeX of the work to cite.
     """
 
     name: str
@@ -119,21 +128,16 @@ class CardContent:
     recipe: str = ""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     base_model: str | None = None
-    datasets: Sequence[str] = field(default_factory=tuple)
+    datasets: Sequence[str] = ()
     tags: Sequence[str] = ()
     model_id: str | None = None
+    kind: ModelKind = GENERATIVE
+    citation: str = CITATION
 
 
-def usage_snippet(model: str) -> str:
+def usage_snippet(model: str, kind: ModelKind = GENERATIVE) -> str:
     """Python that loads the model and judges a solution."""
-    return (
-        "from genprm_trl import GenPRM\n"
-        "from genprm_trl.records import Solution\n\n"
-        f'with GenPRM.from_pretrained("{model}", n=8) as prm:\n'
-        '    solution = Solution("1", "What is 2 * 3 + 1?", ["2 * 3 = 6", "6 + 1 = 8"])\n'
-        "    [verdict] = prm.verify_all([solution])\n"
-        "print(verdict.rewards, verdict.prediction)"
-    )
+    return kind.usage.format(model=json.dumps(model))
 
 
 def write_model_card(model_dir: str | Path, content: CardContent) -> Path:
@@ -142,40 +146,28 @@ def write_model_card(model_dir: str | Path, content: CardContent) -> Path:
     Returns:
         The card's path.
     """
-    from huggingface_hub import ModelCard, ModelCardData
+    from huggingface_hub import ModelCardData
 
+    kind, base = content.kind, content.base_model
     card_data = ModelCardData(
         library_name="transformers",
-        pipeline_tag="text-generation",
-        tags=list(dict.fromkeys(["genprm-trl", "genprm", "process-reward-model", "trl", "sft", *content.tags])),
-        base_model=content.base_model,
+        pipeline_tag=kind.pipeline_tag,
+        tags=list(dict.fromkeys([*kind.tags, *content.tags])),
+        base_model=base,
         datasets=list(content.datasets) or None,
         model_name=content.name,
         eval_results=[_eval_result(score) for score in content.scores] or None,
     )
-    card = ModelCard.from_template(
-        card_data,
-        template_str=_BODY,
-        name=content.name,
-        description=content.description,
-        usage=usage_snippet(content.model_id or str(model_dir)),
-        results=_table(content.scores) if content.scores else "Nothing yet.",
-        data="\n".join(filter(None, [facts_table(content.data) if content.data else "", content.recipe]))
-        or "Not told.",
-        training=facts_table({**content.training, **framework_versions()}),
-        arguments=arguments_block(content.arguments),
-        citation=_CITATION,
-    )
-    path = Path(model_dir) / "README.md"
-    card.save(path)
-    return path
-
-
-def facts_table(facts: Mapping[str, Any]) -> str:
-    """Names and values as a Markdown table."""
-    from genprm_trl.cards.tables import markdown_table
-
-    return markdown_table(["", "value"], [[name, str(value)] for name, value in facts.items()])
+    origin = f"Fine-tuned from [{base}](https://huggingface.co/{base})." if base else ""
+    usage = usage_snippet(content.model_id or str(model_dir), kind)
+    sections = {
+        "Use": f"```python\n{usage}\n```\n\n{kind.notes}",
+        "Measured": _table(content.scores) if content.scores else _NOTHING_MEASURED,
+        "Training data": "\n".join(filter(None, [facts_table(content.data), content.recipe])) or "Not told.",
+        "Trained with": facts_table({**content.training, **framework_versions()}) + arguments_block(content.arguments),
+    }
+    introduction = "\n".join(filter(None, [kind.introduction, content.description, origin]))
+    return write_card(model_dir, card_data, content.name, introduction, sections, citation=content.citation)
 
 
 def arguments_block(arguments: Mapping[str, Any]) -> str:
@@ -196,6 +188,7 @@ def framework_versions() -> dict[str, str]:
     return versions | {"Python": platform.python_version()}
 
 
+_NOTHING_MEASURED = "Nothing yet."
 _BEGIN, _END = "<!-- measured with lm_eval -->", "<!-- /measured with lm_eval -->"
 
 
@@ -235,7 +228,8 @@ def add_scores(model_dir: str | Path, scores: Sequence[MeasuredScore]) -> Path:
         card.text = f"{before}{block}{after}"
     elif "\n## Measured\n" in before:
         head, tail = before.split("\n## Measured\n", 1)
-        card.text = f"{head}\n## Measured\n\n{block}\n{tail}"
+        tail = tail.lstrip().removeprefix(_NOTHING_MEASURED).lstrip()
+        card.text = f"{head}\n## Measured\n\n{block}\n\n{tail}"
     else:
         card.text = f"{before.rstrip()}\n\n## Measured\n\n{block}\n"
     card.save(path)
@@ -261,8 +255,6 @@ def _eval_result(score: MeasuredScore) -> EvalResult:
 
 def _table(scores: Sequence[MeasuredScore], rows: Sequence[Sequence[str]] = ()) -> str:
     """A table of scores after rows that are there already."""
-    from genprm_trl.cards.tables import markdown_table
-
     new = [
         [
             score.dataset,

@@ -2,13 +2,42 @@
 
 from __future__ import annotations
 
+import importlib.util
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from genprm_trl.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+logger = logging.getLogger(__name__)
 
 # Okabe and Ito's colours, told apart with any colour vision; markers tell them apart in grey, too.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _MARKERS = ("o", "s", "^", "D", "v", "P")
+
+
+def can_plot() -> bool:
+    """Whether pictures can be drawn. If not, logs what to install; the caller leaves its pictures out."""
+    if importlib.util.find_spec("matplotlib") is not None:
+        return True
+    logger.warning("no pictures: %s", _missing())
+    return False
+
+
+def require_plots() -> None:
+    """Checks, before any work, that pictures can be drawn.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise _missing()
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +71,14 @@ def plot_score_by_n(
         title: Heading of the picture.
         ylabel: What the scores are.
         xlabel: What N is.
-    """
-    # The object interface: pyplot would take hold of a display and of global state.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7.2, 4.4), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    Returns:
+        The picture's path.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    figure, axes = _picture(4.4)
     for number, (name, curve) in enumerate(curves.items()):
         ns = sorted(curve.scores)
         color, marker = _COLORS[number % len(_COLORS)], _MARKERS[number % len(_MARKERS)]
@@ -82,14 +111,23 @@ def plot_bars(
     ylabel: str = "",
     horizontal: bool = False,
 ) -> Path:
-    """Draws a bar for each name, in order, and saves a PNG. Horizontal bars, for long names, go from top to bottom."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    """Draws a bar for each name, in order, and saves a PNG.
 
-    height = max(2.0, 0.4 * len(names) + 1.0) if horizontal else 3.2
-    figure = Figure(figsize=(7.2, height), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    Args:
+        path: Where the picture goes.
+        names: The names of the bars.
+        values: Their heights.
+        xlabel: What the names are; horizontal bars do not show it.
+        ylabel: What the values are.
+        horizontal: Draw the bars from top to bottom, with room for long names.
+
+    Returns:
+        The picture's path.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    figure, axes = _picture(max(2.0, 0.4 * len(names) + 1.0) if horizontal else 3.2)
     places = range(len(names))
     if horizontal:
         bars = axes.barh(places, values, color=_COLORS[0])
@@ -109,3 +147,23 @@ def plot_bars(
     # No date and no version in the file, so that equal numbers make equal pictures.
     figure.savefig(path, metadata={"Software": None})
     return Path(path)
+
+
+def _picture(height: float) -> tuple[Figure, Axes]:
+    """An empty picture of the usual width.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    require_plots()
+    # The object interface: pyplot would take hold of a display and of global state.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.2, height), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.add_subplot()
+
+
+def _missing() -> MissingExtraError:
+    return MissingExtraError("matplotlib", "plots", "drawing pictures")

@@ -106,7 +106,7 @@ def test_the_card_says_where_estimates_are_of_fewer_than_k_roll_outs(stopping, s
     statistics.add_estimates(Solution("s", "p", ["a"], extra={"mc": [0.5]}))
     label = StageReport("label", "policy", {"stopping": stopping}, StageSummary())
     card = write_data_card(tmp_path, "A test", statistics, [label]).read_text()
-    assert (f"Roll-outs ended where the label was decided (`stopping: {stopping}`)" in card) == said
+    assert (f"Rollouts ended where the label was decided (`stopping: {stopping}`)" in card) == said
 
 
 def test_statistics():

@@ -33,7 +33,8 @@ from trl.trainer.base_config import _BaseConfig
 from trl.trainer.base_trainer import _BaseTrainer
 from trl.trainer.utils import disable_dropout_in_model
 
-from genprm_trl.cards.model_card import arguments_block, facts_table, framework_versions
+from genprm_trl.cards.model_card import arguments_block, framework_versions
+from genprm_trl.cards.tables import facts_table
 from genprm_trl.errors import ConfigError, MissingExtraError
 from genprm_trl.training.card_facts import changed_arguments, row_facts, training_facts
 from genprm_trl.training.precision import computes_in_bf16
