@@ -27,6 +27,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -42,10 +43,10 @@ from genprm_trl.generation.backends import open_generator
 from genprm_trl.labeling.consensus import ConsensusCounts, decide
 from genprm_trl.labeling.critiques import SampledSolution
 from genprm_trl.labeling.early_stopping import NoStopping
-from genprm_trl.labeling.monte_carlo import LabelingConfig, LabelWorker, RolloutSchedule
+from genprm_trl.labeling.monte_carlo import LabelingConfig, RolloutSchedule, label
 from genprm_trl.labeling.progress import Difference, Hard, LabelRule, RelativeProgress, first_error, step_labels
-from genprm_trl.labeling.rationales import RationaleSettings, RationaleWorker
-from genprm_trl.labeling.rollouts import RolloutConfig, RolloutWorker
+from genprm_trl.labeling.rationales import RationaleSettings, open_reasoner, rationalize
+from genprm_trl.labeling.rollouts import RolloutConfig, roll_out
 from genprm_trl.metrics.estimates import processbench_by_votes
 from genprm_trl.miniature.policy import natural_solutions
 from genprm_trl.miniature.reasoner_generator import ScriptedReasoner
@@ -55,8 +56,8 @@ from genprm_trl.miniature.world import make_solutions
 from genprm_trl.records import RationaleRecord, Solution
 from genprm_trl.rows.jsonl import write_jsonl
 from genprm_trl.sandbox import LocalSandbox
-from genprm_trl.solving.solver import SolverSettings
-from genprm_trl.stages.run import run_stage
+from genprm_trl.solving.solver import Solver, SolverSettings, open_solver
+from genprm_trl.stages.run import Worker, run_stage
 
 RULES: dict[str, LabelRule | None] = {
     "truth": None,
@@ -72,11 +73,15 @@ STEP_TOKENS = 320
 SOLVER = SolverSettings(temperature=0.7, max_tokens=200, system_prompt="")
 
 
+def open_policy(policy: Path) -> Callable[[], AbstractAsyncContextManager[Solver]]:
+    return functools.partial(open_solver, functools.partial(open_generator, str(policy), max_batch_size=128), SOLVER)
+
+
 def stage_solutions(output: Path, policy: Path, max_samples: int) -> list[Solution]:
     """Training solutions with true labels: as many right as wrong ones of each problem that the policy can solve."""
     path = output / "rollouts.jsonl"
     config = RolloutConfig(max_samples=max_samples, first_round=8, give_up=16, keep=4)
-    worker = RolloutWorker(functools.partial(open_generator, str(policy), max_batch_size=128), SOLVER, config, {})
+    worker = Worker(open_policy(policy), functools.partial(roll_out, config=config, source={}))
     problems = ProblemStream(str(output / "problems.jsonl"))
     run_stage(worker, problems, path, {"max_samples": max_samples}, desc="Roll-outs", unit="problem")
     solutions = []
@@ -99,12 +104,8 @@ def stage_heldout(output: Path, policy: Path, n: int) -> None:
 def stage_estimates(output: Path, policy: Path, k: int) -> dict[str, Solution]:
     """Every training solution with the Monte Carlo estimates of its steps, from K roll-outs each."""
     path = output / "estimates.jsonl"
-    worker = LabelWorker(
-        functools.partial(open_generator, str(policy), max_batch_size=128),
-        SOLVER,
-        LabelingConfig(stopping=NoStopping(), scope="all", schedule=RolloutSchedule(k, k, k)),
-        {},
-    )
+    config = LabelingConfig(stopping=NoStopping(), scope="all", schedule=RolloutSchedule(k, k, k))
+    worker = Worker(open_policy(policy), functools.partial(label, config=config, source={}))
     run_stage(
         worker, SolutionGroups(str(output / "rollouts.jsonl")), path, {"k": k}, desc="Monte Carlo", unit="problem"
     )
@@ -114,7 +115,10 @@ def stage_estimates(output: Path, policy: Path, k: int) -> dict[str, Solution]:
 def stage_critiques(output: Path, solutions: list[Solution], samples: int) -> list[SampledSolution]:
     path = output / "critiques.jsonl"
     settings = RationaleSettings(samples=samples)
-    worker = RationaleWorker(functools.partial(ScriptedReasoner, mistake_rate=0.1), LocalSandbox, settings, {})
+    reasoner = functools.partial(
+        open_reasoner, functools.partial(ScriptedReasoner, mistake_rate=0.1), LocalSandbox, settings
+    )
+    worker = Worker(reasoner, functools.partial(rationalize, source={}))
     run_stage(worker, solutions, path, {"samples": samples}, desc="Critiques", unit="solution")
     return list(iter_records(path, SampledSolution))
 

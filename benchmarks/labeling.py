@@ -43,14 +43,14 @@ from genprm_trl.labeling.early_stopping import ExactStopping, NoStopping, Sequen
 from genprm_trl.labeling.monte_carlo import LabelingConfig, RolloutSchedule, label_group
 from genprm_trl.labeling.progress import Difference, Hard, LabelRule, RelativeProgress, first_error, step_labels
 from genprm_trl.labeling.rollout_tree import RolloutTree, state_digest
-from genprm_trl.labeling.rollouts import RolloutConfig, RolloutWorker
+from genprm_trl.labeling.rollouts import RolloutConfig, roll_out
 from genprm_trl.metrics.processbench import processbench_scores
 from genprm_trl.miniature.recipe_inputs import make_inputs
 from genprm_trl.miniature.word_problems import Problem, check_solution
 from genprm_trl.records import Solution
 from genprm_trl.rows.jsonl import JsonlWriter, iter_written_rows
-from genprm_trl.solving.solver import Solver, SolverSettings
-from genprm_trl.stages.run import run_stage
+from genprm_trl.solving.solver import Solver, SolverSettings, open_solver
+from genprm_trl.stages.run import Worker, run_stage
 
 SOLVER = SolverSettings(temperature=0.7, max_tokens=200, system_prompt="")
 RULES: dict[str, LabelRule] = {
@@ -258,7 +258,10 @@ def main() -> None:
     opener = functools.partial(open_generator, str(policy), max_batch_size=128)
     config = RolloutConfig(max_samples=64, first_round=16, give_up=32, keep=arguments.keep)
     summary = run_stage(
-        RolloutWorker(opener, SOLVER, config, {"policy": "miniature-policy"}),
+        Worker(
+            functools.partial(open_solver, opener, SOLVER),
+            functools.partial(roll_out, config=config, source={"policy": "miniature-policy"}),
+        ),
         ProblemStream(str(output / "problems.jsonl")),
         output / "rollouts.jsonl",
         {"keep": config.keep, "problems": arguments.problems},

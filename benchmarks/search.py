@@ -41,10 +41,10 @@ from genprm_trl.miniature.recipe_inputs import make_inputs
 from genprm_trl.miniature.world import make_problems
 from genprm_trl.rows.jsonl import iter_written_rows, write_jsonl
 from genprm_trl.selection.accuracies import best_of_n_accuracy, pass_at_k
-from genprm_trl.solving.search import SearchConfig, SearchWorker
-from genprm_trl.solving.solver import SolverSettings
+from genprm_trl.solving.search import SearchConfig, search
+from genprm_trl.solving.solver import SolverSettings, open_solver_and_verifier
 from genprm_trl.stages.fingerprint import model_fingerprint
-from genprm_trl.stages.run import in_this_process, run_stage
+from genprm_trl.stages.run import Worker, in_this_process, run_stage
 
 NAMES = {"best_of_n": "Best-of-N", "beam": "beam search", "particles": "particle filter"}
 
@@ -75,20 +75,23 @@ class Run:
 def rows_of(options: argparse.Namespace, config: SearchConfig) -> list[dict[str, Any]]:
     path = options.output_dir / f"{config.method}-{config.n}.jsonl"
     policy, verifier = options.policy, options.quickstart / "genprm"
-    worker = SearchWorker(
-        functools.partial(open_generator, policy, max_batch_size=64),
+    open_verifier = functools.partial(
+        GenPRM.from_pretrained,
+        verifier,
+        mode=options.mode,
+        n=options.rationales,
+        seed=options.seed,
+        max_step_tokens=MINIATURE_STEP_TOKENS,
+        generator_kwargs={"max_batch_size": 64},
+    )
+    worker = Worker(
         functools.partial(
-            GenPRM.from_pretrained,
-            verifier,
-            mode=options.mode,
-            n=options.rationales,
-            seed=options.seed,
-            max_step_tokens=MINIATURE_STEP_TOKENS,
-            generator_kwargs={"max_batch_size": 64},
+            open_solver_and_verifier,
+            functools.partial(open_generator, policy, max_batch_size=64),
+            SolverSettings(temperature=options.temperature, max_tokens=MAX_NEW_TOKENS, system_prompt=""),
+            open_verifier,
         ),
-        SolverSettings(temperature=options.temperature, max_tokens=MAX_NEW_TOKENS, system_prompt=""),
-        config,
-        {},
+        functools.partial(search, config=config, source={}),
     )
     settings = {
         **asdict(config),

@@ -7,6 +7,8 @@ labels take seconds.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -36,8 +38,9 @@ class ConsensusOptions:
 
 def run(options: ConsensusOptions, stage: StageOptions) -> int:
     from genprm_trl.data.solutions import iter_records, iter_solutions
-    from genprm_trl.labeling.consensus import ConsensusCounts, ConsensusWorker, relabelled
+    from genprm_trl.labeling.consensus import ConsensusCounts, filter_solution, relabelled
     from genprm_trl.labeling.critiques import SampledSolution
+    from genprm_trl.stages.run import Worker
 
     class Items:
         """The critiques with the labels that count, read anew each time."""
@@ -48,9 +51,11 @@ def run(options: ConsensusOptions, stage: StageOptions) -> int:
                 return critiques
             return relabelled(critiques, iter_solutions(options.labels))
 
-    worker = ConsensusWorker(options.min_agreement, options.require_agreement)
+    work = functools.partial(
+        filter_solution, min_agreement=options.min_agreement, require_agreement=options.require_agreement
+    )
     summary = stage.run(
-        worker,
+        Worker(contextlib.nullcontext, work),
         Items(),
         {"min_agreement": options.min_agreement, "require_agreement": options.require_agreement},
         reads=[options.file, options.labels],

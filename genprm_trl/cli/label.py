@@ -8,6 +8,7 @@ stopped goes on where it was when started again with the same words.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
@@ -78,9 +79,10 @@ def run(options: LabelOptions, generator: GeneratorOptions, solver: SolverOption
     from genprm_trl.data.groups import SolutionGroups
     from genprm_trl.labeling.earlier_rollouts import EarlierRollouts
     from genprm_trl.labeling.early_stopping import make_stopping
-    from genprm_trl.labeling.monte_carlo import LabelingConfig, LabelWorker, RolloutSchedule
+    from genprm_trl.labeling.monte_carlo import LabelingConfig, RolloutSchedule, label
     from genprm_trl.labeling.progress import make_rule
-    from genprm_trl.stages.partial import PartialResults
+    from genprm_trl.solving.solver import open_solver
+    from genprm_trl.stages.run import Worker
     from genprm_trl.stages.settings import settings_digest
 
     config = LabelingConfig(
@@ -114,20 +116,15 @@ def run(options: LabelOptions, generator: GeneratorOptions, solver: SolverOption
         limit=options.limit,
         skip_bad_rows=options.skip_bad_rows,
     )
-    partial = PartialResults()
-    worker = LabelWorker(
-        generator.opener(),
-        solver.settings(generator.chat_template()),
-        config,
-        source,
-        partial=partial,
-        earlier=EarlierRollouts(options.estimates, rollout_settings) if options.estimates is not None else None,
+    earlier = EarlierRollouts(options.estimates, rollout_settings) if options.estimates is not None else None
+    worker = Worker(
+        functools.partial(open_solver, generator.opener(), solver.settings(generator.chat_template())),
+        functools.partial(label, config=config, source=source, earlier=earlier),
     )
     summary = stage.run(
         worker,
         groups,
         settings,
-        partial=partial,
         bad_rows=lambda: groups.bad_rows,
         reads=[options.file, options.estimates],
         desc="Labelling",

@@ -7,6 +7,7 @@ the labels. A run that was stopped goes on where it was when started again with 
 
 from __future__ import annotations
 
+import functools
 from dataclasses import asdict, dataclass, field
 
 from genprm_trl.cli.stages import StageOptions
@@ -45,8 +46,9 @@ class RationalizeOptions:
 def run(options: RationalizeOptions, generator: GeneratorOptions, stage: StageOptions) -> int:
     from genprm_trl.data.solutions import SolutionStream
     from genprm_trl.labeling.critiques import SAMPLE_STATUSES
-    from genprm_trl.labeling.rationales import RationaleSettings, RationaleWorker
+    from genprm_trl.labeling.rationales import RationaleSettings, open_reasoner, rationalize
     from genprm_trl.sandbox import LocalSandbox
+    from genprm_trl.stages.run import Worker
     from genprm_trl.stages.settings import settings_digest
 
     values = asdict(options)
@@ -60,13 +62,16 @@ def run(options: RationalizeOptions, generator: GeneratorOptions, stage: StageOp
     )
     made_with = {**generator.what_decides_text(), **asdict(settings)}
     source = {"reasoner": generator.model, "seed": settings.seed, "settings": settings_digest(made_with)}
-    worker = RationaleWorker(
-        generator.opener(),
-        LocalSandbox,
-        settings,
-        source,
-        chat_template=generator.chat_template(),
-        max_chains=options.max_chains,
+    worker = Worker(
+        functools.partial(
+            open_reasoner,
+            generator.opener(),
+            LocalSandbox,
+            settings,
+            chat_template=generator.chat_template(),
+            max_chains=options.max_chains,
+        ),
+        functools.partial(rationalize, source=source),
     )
     summary = stage.run(
         worker,

@@ -53,28 +53,25 @@ def run(
     stage: StageOptions,
 ) -> int:
     from genprm_trl.rows.jsonl import iter_written_rows, replacing
-    from genprm_trl.solving.refinement import RefinementConfig, RefinementSummary, RefinementWorker
-    from genprm_trl.stages.partial import PartialResults
+    from genprm_trl.solving.refinement import RefinementConfig, RefinementSummary, refine
+    from genprm_trl.solving.solver import open_solver_and_verifier
+    from genprm_trl.stages.run import Worker
     from genprm_trl.stages.settings import settings_digest
 
     config = RefinementConfig(options.turns, options.begun, verifier.seed)
     settings = {**verifier.what_decides_verdicts(), **policy.what_decides_text(), **asdict(config)}
     source = {"policy": policy.policy, "verifier": verifier.model, "settings": settings_digest(settings)}
     stream = problems.read(need_answers=False)
-    partial = PartialResults()
-    worker = RefinementWorker(
-        policy.opener(),
-        functools.partial(load_verifier, verifier),
-        policy.settings(),
-        config,
-        source,
-        partial=partial,
+    worker = Worker(
+        functools.partial(
+            open_solver_and_verifier, policy.opener(), policy.settings(), functools.partial(load_verifier, verifier)
+        ),
+        functools.partial(refine, config=config, source=source),
     )
     counts = stage.run(
         worker,
         stream,
         settings,
-        partial=partial,
         bad_rows=lambda: stream.bad_rows,
         reads=[problems.file],
         desc="Refining",

@@ -8,6 +8,7 @@ with the same words.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import asdict, dataclass, field
 
 from genprm_trl.cli.stages import StageOptions
@@ -41,8 +42,9 @@ def run(
     solver: SolverOptions,
     stage: StageOptions,
 ) -> int:
-    from genprm_trl.labeling.rollouts import RolloutConfig, RolloutWorker
-    from genprm_trl.stages.partial import PartialResults
+    from genprm_trl.labeling.rollouts import RolloutConfig, roll_out
+    from genprm_trl.solving.solver import open_solver
+    from genprm_trl.stages.run import Worker
     from genprm_trl.stages.settings import settings_digest
 
     config = RolloutConfig(
@@ -55,15 +57,14 @@ def run(
     settings = {**generator.what_decides_text(), **solver.what_decides_text(), **asdict(config)}
     source = {"policy": generator.model, "seed": solver.seed, "settings": settings_digest(settings)}
     stream = problems.read()
-    partial = PartialResults()
-    worker = RolloutWorker(
-        generator.opener(), solver.settings(generator.chat_template()), config, source, partial=partial
+    worker = Worker(
+        functools.partial(open_solver, generator.opener(), solver.settings(generator.chat_template())),
+        functools.partial(roll_out, config=config, source=source),
     )
     summary = stage.run(
         worker,
         stream,
         settings,
-        partial=partial,
         bad_rows=lambda: stream.bad_rows,
         reads=[problems.file],
         desc="Rolling out",

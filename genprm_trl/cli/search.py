@@ -52,7 +52,9 @@ def run(
     from genprm_trl.metrics.estimates import mean_estimate
     from genprm_trl.rows.jsonl import iter_written_rows
     from genprm_trl.solving.particles import Annealing
-    from genprm_trl.solving.search import SearchConfig, SearchWorker
+    from genprm_trl.solving.search import SearchConfig, search
+    from genprm_trl.solving.solver import open_solver_and_verifier
+    from genprm_trl.stages.run import Worker
     from genprm_trl.stages.settings import settings_digest
 
     for name, only in (("stop", "never"), ("adaptive", "off")):
@@ -76,8 +78,11 @@ def run(
         "settings": settings_digest(settings),
     }
     stream = problems.read(need_answers=False)
-    worker = SearchWorker(
-        policy.opener(), functools.partial(load_verifier, verifier), policy.settings(), config, source
+    worker = Worker(
+        functools.partial(
+            open_solver_and_verifier, policy.opener(), policy.settings(), functools.partial(load_verifier, verifier)
+        ),
+        functools.partial(search, config=config, source=source),
     )
     summary = stage.run(
         worker,

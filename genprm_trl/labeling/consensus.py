@@ -7,9 +7,8 @@ rarely wrong.
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self, get_args
 
@@ -19,7 +18,7 @@ from genprm_trl.protocol.genprm import CODE_OUTPUT_START, parse_rationale
 from genprm_trl.protocol.synthesis import Synthesis, parse_synthesis
 from genprm_trl.records import RationaleRecord, Solution
 from genprm_trl.stages.file import Outcome, StageSummary
-from genprm_trl.stages.run import Process
+from genprm_trl.stages.partial import Partial
 
 # In the order in which a critique is examined. What is further down is nearer to being kept.
 DropReason = Literal[
@@ -36,6 +35,7 @@ DropReason = Literal[
     "minority",  # too few of the solution's critiques agree
 ]
 DROP_REASONS: tuple[str, ...] = get_args(DropReason)
+_SAMPLES = "samples/"  # what the names of counts of single critiques begin with
 
 
 def judged_steps(label: int, num_steps: int) -> int:
@@ -288,24 +288,11 @@ class ConsensusCounts:
         return lines
 
 
-_SAMPLES = "samples/"
-
-
-@dataclass(frozen=True)
-class ConsensusWorker:
-    """The worker of the stage (see `stage`); attributes as for `decide`."""
-
-    min_agreement: float = 0.0
-    require_agreement: bool = True
-
-    @contextlib.asynccontextmanager
-    async def __call__(self) -> AsyncIterator[Process[SampledSolution]]:
-        async def process(sampled: SampledSolution) -> Outcome:
-            return outcome_of(
-                decide(sampled, min_agreement=self.min_agreement, require_agreement=self.require_agreement)
-            )
-
-        yield process
+async def filter_solution(
+    opened: None, sampled: SampledSolution, partial: Partial, *, min_agreement: float, require_agreement: bool
+) -> Outcome:
+    """`decide` as the work of a stage, for which nothing is opened and no part is kept."""
+    return outcome_of(decide(sampled, min_agreement=min_agreement, require_agreement=require_agreement))
 
 
 def outcome_of(decision: Decision) -> Outcome:

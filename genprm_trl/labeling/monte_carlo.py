@@ -18,24 +18,21 @@ which anything finishes.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from genprm_trl.data.groups import SolutionGroup
 from genprm_trl.errors import ConfigError
-from genprm_trl.generation.base import Generator
 from genprm_trl.grading.comparison import grade_many
 from genprm_trl.labeling.earlier_rollouts import EarlierRollouts
 from genprm_trl.labeling.early_stopping import Count, ExactStopping, StoppingRule
 from genprm_trl.labeling.progress import Hard, LabelRule, RelativeProgress, first_error
 from genprm_trl.labeling.rollout_tree import RolloutTree, State, prefix_text
 from genprm_trl.records import Solution
-from genprm_trl.solving.solver import Solver, SolverSettings
+from genprm_trl.solving.solver import Solver
 from genprm_trl.stages.file import Outcome
-from genprm_trl.stages.partial import PartialResults
-from genprm_trl.stages.run import Process
+from genprm_trl.stages.partial import Partial
 
 Scope = Literal["first_error", "all"]
 Search = Literal["linear", "binary"]
@@ -119,6 +116,43 @@ def separator_of(solution: Solution) -> str:
     """What stands between two steps of a solution."""
     separator = solution.extra.get("separator")
     return separator if isinstance(separator, str) and separator else DEFAULT_SEPARATOR
+
+
+async def label(
+    solver: Solver,
+    group: SolutionGroup,
+    partial: Partial,
+    *,
+    config: LabelingConfig,
+    source: Mapping[str, Any],
+    earlier: EarlierRollouts | None = None,
+) -> Outcome:
+    """Labels the solutions of one problem with a completion model.
+
+    Args:
+        solver: The completion model.
+        group: The solutions.
+        partial: Its roll-outs so far.
+        config: How they are labelled.
+        source: What every row says of its making.
+        earlier: Roll-outs of an earlier labelling, which are not paid for again.
+
+    Returns:
+        See `label_group`.
+
+    Raises:
+        ItemFailed: The generator failed.
+    """
+    tree = RolloutTree(
+        solver,
+        group.problem,
+        group.answer,
+        seed=config.seed,
+        keep=partial.keep,
+        reused=earlier.of(group.problem, group.answer) if earlier is not None else None,
+    )
+    tree.restore(partial.known)
+    return await label_group(tree, group, config, source)
 
 
 async def label_group(
@@ -296,44 +330,3 @@ class _Labeling:
                 "labelled_by": dict(source),
             },
         ).to_dict()
-
-
-@dataclass(frozen=True)
-class LabelWorker:
-    """The worker of the stage (see `stage`).
-
-    Attributes:
-        open_generator: Makes the completion model. For work in other processes it must be picklable, as
-            `functools.partial(backends.open_generator, ...)` is.
-        solver: How it is asked.
-        config: How solutions are labelled.
-        source: What every row says of its making.
-        partial: Keeps roll-outs of problems that are not finished.
-        earlier: Roll-outs of an earlier labelling, which are not paid for again.
-    """
-
-    open_generator: Callable[[], Generator]
-    solver: SolverSettings
-    config: LabelingConfig
-    source: dict[str, Any]
-    partial: PartialResults = field(default_factory=PartialResults)
-    earlier: EarlierRollouts | None = None
-
-    @contextlib.asynccontextmanager
-    async def __call__(self) -> AsyncIterator[Process[SolutionGroup]]:
-        async with self.open_generator() as generator:
-            solver = Solver(generator, self.solver)
-
-            async def process(group: SolutionGroup) -> Outcome:
-                tree = RolloutTree(
-                    solver,
-                    group.problem,
-                    group.answer,
-                    seed=self.config.seed,
-                    keep=lambda record: self.partial.add(group.id, record),
-                    reused=self.earlier.of(group.problem, group.answer) if self.earlier is not None else None,
-                )
-                tree.restore(self.partial.take(group.id))
-                return await label_group(tree, group, self.config, self.source)
-
-            yield process

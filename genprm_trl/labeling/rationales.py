@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,8 @@ from genprm_trl.protocol.thinking import THINK_START
 from genprm_trl.records import Solution
 from genprm_trl.sandbox.base import Sandbox
 from genprm_trl.stages.file import Outcome
-from genprm_trl.stages.run import ItemFailed, Process
+from genprm_trl.stages.partial import Partial
+from genprm_trl.stages.run import ItemFailed
 from genprm_trl.verifier.chain import ChainDriver
 
 
@@ -136,46 +137,42 @@ class Reasoner:
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
-@dataclass(frozen=True)
-class RationaleWorker:
-    """The worker of the stage (see `stage`): opens reasoner and sandbox, and critiques one solution after another.
+@contextlib.asynccontextmanager
+async def open_reasoner(
+    open_generator: Callable[[], Generator],
+    open_sandbox: Callable[[], Sandbox],
+    settings: RationaleSettings,
+    *,
+    chat_template: str | None = None,
+    max_chains: int = 256,
+) -> AsyncIterator[Reasoner]:
+    """Opens a generator and a sandbox as a `Reasoner`, for a stage's worker."""
+    async with open_generator() as generator, open_sandbox() as sandbox:
+        yield Reasoner(generator, sandbox, settings, chat_template=chat_template, max_chains=max_chains)
 
-    Attributes:
-        open_generator: Makes the generator. For work in other processes it must be picklable, as
-            `functools.partial(backends.open_generator, ...)` is.
-        open_sandbox: Makes the sandbox; the same holds.
-        settings: How critiques are sampled.
+
+async def rationalize(
+    reasoner: Reasoner, solution: Solution, partial: Partial, *, source: Mapping[str, Any]
+) -> Outcome:
+    """Critiques one solution.
+
+    Args:
+        reasoner: Writes the critiques.
+        solution: The solution.
+        partial: Not used: a critique is finished or is begun anew.
         source: What every row says of its making.
-        chat_template: A Jinja template in place of the tokenizer's own.
-        max_chains: Critiques in flight at once.
+
+    Returns:
+        One row: a `SampledSolution`.
+
+    Raises:
+        ItemFailed: The generator or the sandbox failed.
     """
-
-    open_generator: Callable[[], Generator]
-    open_sandbox: Callable[[], Sandbox]
-    settings: RationaleSettings
-    source: dict[str, Any]
-    chat_template: str | None = None
-    max_chains: int = 256
-
-    @contextlib.asynccontextmanager
-    async def __call__(self) -> AsyncIterator[Process[Solution]]:
-        async with self.open_generator() as generator, self.open_sandbox() as sandbox:
-            reasoner = Reasoner(
-                generator,
-                sandbox,
-                self.settings,
-                chat_template=self.chat_template,
-                max_chains=self.max_chains,
-            )
-
-            async def process(solution: Solution) -> Outcome:
-                samples = await reasoner.critiques(solution)
-                counts: Counter[str] = Counter(f"status/{sample.status}" for sample in samples)
-                rounds = [code_round for sample in samples for code_round in sample.code_rounds]
-                counts.update(f"code/{code_round.status}" for code_round in rounds)
-                counts["tokens"] = sum(sample.num_tokens for sample in samples)
-                counts["code_blocks"] = len(rounds)
-                row = SampledSolution(solution, samples, self.source).to_dict()
-                return Outcome(rows=[row], counts=dict(counts))
-
-            yield process
+    samples = await reasoner.critiques(solution)
+    counts: Counter[str] = Counter(f"status/{sample.status}" for sample in samples)
+    rounds = [code_round for sample in samples for code_round in sample.code_rounds]
+    counts.update(f"code/{code_round.status}" for code_round in rounds)
+    counts["tokens"] = sum(sample.num_tokens for sample in samples)
+    counts["code_blocks"] = len(rounds)
+    row = SampledSolution(solution, samples, dict(source)).to_dict()
+    return Outcome(rows=[row], counts=dict(counts))

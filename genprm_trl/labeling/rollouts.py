@@ -14,24 +14,21 @@ Solutions are sampled in rounds that double what there is. After each round a pr
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from genprm_trl.data.problems import Problem
 from genprm_trl.data.steps import StepSplit, split_steps
 from genprm_trl.errors import ConfigError
-from genprm_trl.generation.base import Generator
 from genprm_trl.generation.seeding import derive_seed
 from genprm_trl.grading.comparison import grade_many
 from genprm_trl.records import Solution
-from genprm_trl.solving.solver import Solver, SolverSettings
+from genprm_trl.solving.solver import Solver
 from genprm_trl.stages.file import Outcome
-from genprm_trl.stages.partial import PartialResults
-from genprm_trl.stages.run import Process
+from genprm_trl.stages.partial import Partial
 
 FIRST_STEP = "Step 1:"
 # No more than the heading's own marks: a step may well begin with a minus or a bracket.
@@ -106,21 +103,19 @@ class Sample:
 async def roll_out(
     solver: Solver,
     problem: Problem,
+    partial: Partial,
+    *,
     config: RolloutConfig,
     source: Mapping[str, Any],
-    *,
-    known: Sequence[Mapping[str, Any]] = (),
-    keep: Callable[[dict[str, Any]], None] = lambda record: None,
 ) -> Outcome:
     """Samples solutions of one problem and chooses those to label.
 
     Args:
         solver: The policy.
         problem: The problem.
+        partial: Its rounds that are finished.
         config: How many are sampled and kept.
-        source: What every row says of its making.
-        known: Rounds of an earlier run that was stopped, as it gave them to `keep`.
-        keep: Called with each finished round, as a JSON object.
+        source: What every row says of its making; `policy` names the model.
 
     Returns:
         The chosen solutions as rows, in the order they were sampled in: `Solution` with `final_answer_correct` and
@@ -131,7 +126,7 @@ async def roll_out(
         ItemFailed: The generator failed.
     """
     samples: list[Sample] = []
-    for record in known:
+    for record in partial.known:
         if record["start"] == len(samples):
             samples += [Sample(**sample) for sample in record["samples"]]
     prompt = solver.prompt(problem.text, FIRST_STEP)
@@ -141,7 +136,7 @@ async def roll_out(
         if len(samples) < wanted:
             start = len(samples)
             samples += await _round(solver, problem, prompt, range(start, wanted), config.seed)
-            keep({"start": start, "samples": [sample.to_dict() for sample in samples[start:]]})
+            partial.keep({"start": start, "samples": [sample.to_dict() for sample in samples[start:]]})
         rounds += 1
         candidates = _Candidates.of(samples[:wanted])
         if candidates.enough(config.keep) or candidates.hopeless(wanted, config) or wanted == config.max_samples:
@@ -280,40 +275,3 @@ def _row(
             },
         },
     ).to_dict()
-
-
-@dataclass(frozen=True)
-class RolloutWorker:
-    """The worker of the stage (see `stage`).
-
-    Attributes:
-        open_generator: Makes the policy. For work in other processes it must be picklable, as
-            `functools.partial(backends.open_generator, ...)` is.
-        solver: How it is asked.
-        config: How many solutions are sampled and kept.
-        source: What every row says of its making; `policy` names the model.
-        partial: Keeps finished rounds of problems that are not finished.
-    """
-
-    open_generator: Callable[[], Generator]
-    solver: SolverSettings
-    config: RolloutConfig
-    source: dict[str, Any]
-    partial: PartialResults = field(default_factory=PartialResults)
-
-    @contextlib.asynccontextmanager
-    async def __call__(self) -> AsyncIterator[Process[Problem]]:
-        async with self.open_generator() as generator:
-            solver = Solver(generator, self.solver)
-
-            async def process(problem: Problem) -> Outcome:
-                return await roll_out(
-                    solver,
-                    problem,
-                    self.config,
-                    self.source,
-                    known=self.partial.take(problem.id),
-                    keep=lambda record: self.partial.add(problem.id, record),
-                )
-
-            yield process

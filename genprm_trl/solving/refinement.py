@@ -8,15 +8,13 @@ used up. The answer that counts is the last one.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from genprm_trl.data.problems import Problem
 from genprm_trl.data.steps import split_steps
 from genprm_trl.errors import ConfigError
-from genprm_trl.generation.base import Generator
 from genprm_trl.generation.seeding import derive_seed
 from genprm_trl.grading.comparison import grade
 from genprm_trl.grading.extract import extract_answer
@@ -24,10 +22,10 @@ from genprm_trl.metrics.estimates import ScoreEstimate, mean_estimate
 from genprm_trl.protocol.genprm import OUTPUT_PREFIX, REFINEMENT_PROMPT, VERIFY_END, VERIFY_PREFIX, parse_rationale
 from genprm_trl.protocol.thinking import without_thinking
 from genprm_trl.records import Solution, Verdict
-from genprm_trl.solving.solver import Solver, SolverSettings
+from genprm_trl.solving.solver import Solver
 from genprm_trl.stages.file import Outcome
-from genprm_trl.stages.partial import PartialResults
-from genprm_trl.stages.run import ItemFailed, Process
+from genprm_trl.stages.partial import Partial
+from genprm_trl.stages.run import ItemFailed
 from genprm_trl.verifier.genprm import GenPRM
 
 
@@ -54,25 +52,22 @@ class RefinementConfig:
 
 
 async def refine(
-    policy: Solver,
-    verifier: GenPRM,
+    models: tuple[Solver, GenPRM],
     problem: Problem,
+    partial: Partial,
+    *,
     config: RefinementConfig,
     source: Mapping[str, Any],
-    *,
-    known: Sequence[Mapping[str, Any]] = (),
-    keep: Callable[[dict[str, Any]], None] = lambda record: None,
 ) -> Outcome:
     """Lets a policy answer a problem and refine its answer.
 
     Args:
-        policy: Answers, and is criticised.
-        verifier: The critic. Only the first step it judges wrong matters, so `stop="first_error"` is enough.
+        models: The policy, which answers, and the verifier that criticises it. Only the first step it judges wrong
+            matters, so `stop="first_error"` is enough.
         problem: With its reference answer; an empty one is unknown.
+        partial: Its answers and verdicts so far.
         config: How long.
         source: What the row says of its making.
-        known: What an earlier run that was stopped had of this problem, as it gave it to `keep`.
-        keep: Called with each answer and each verdict, as a JSON object.
 
     Returns:
         One row: `id`, `problem`, `answer`, `end` and `turns`, one for each answer in order. A turn has `text`,
@@ -88,7 +83,8 @@ async def refine(
     Raises:
         ItemFailed: The policy or the verifier failed.
     """
-    paid = {(record["turn"], record["what"]): record for record in known}
+    policy, verifier = models
+    paid = {(record["turn"], record["what"]): record for record in partial.known}
     conversation = policy.begin(problem.text)
     turns: list[dict[str, Any]] = []
     counts = {"policy_tokens": 0, "verifier_tokens": 0}
@@ -108,7 +104,7 @@ async def refine(
                 "finish_reason": result.finish_reason,
                 "num_tokens": result.num_generated,
             }
-            keep(written)
+            partial.keep(written)
         if written["finish_reason"] == "context" and not written["text"] and turns:
             return _outcome(problem, turns, "context", counts, source)
         conversation.append_ids(written["token_ids"], written["text"])
@@ -126,7 +122,7 @@ async def refine(
             if verdict.has_failed:
                 raise ItemFailed(f"the verifier failed on answer {number}")
             record = {"turn": number, "what": "verdict", "verdict": verdict.to_dict()}
-            keep(record)
+            partial.keep(record)
         verdict = Verdict.from_dict(record["verdict"])
         turn["verdict"] = record["verdict"]
         counts["verifier_tokens"] += sum(judgement.num_tokens for chain in verdict.chains for judgement in chain)
@@ -252,42 +248,3 @@ class RefinementSummary:
                 )
             )
         return scores
-
-
-@dataclass(frozen=True)
-class RefinementWorker:
-    """The worker of the stage (see `labeling.stage`).
-
-    Attributes:
-        open_policy, open_verifier: Make the models; picklable for work in other processes.
-        solver: How the policy is asked.
-        config: How long it is criticised.
-        source: What every row says of its making.
-        partial: Keeps what there is of problems that are not finished.
-    """
-
-    open_policy: Callable[[], Generator]
-    open_verifier: Callable[[], GenPRM]
-    solver: SolverSettings
-    config: RefinementConfig
-    source: dict[str, Any]
-    partial: PartialResults = field(default_factory=PartialResults)
-
-    @contextlib.asynccontextmanager
-    async def __call__(self) -> AsyncIterator[Process[Problem]]:
-        async with self.open_policy() as generator:
-            policy = Solver(generator, self.solver)
-            async with self.open_verifier() as verifier:
-
-                async def process(problem: Problem) -> Outcome:
-                    return await refine(
-                        policy,
-                        verifier,
-                        problem,
-                        self.config,
-                        self.source,
-                        known=self.partial.take(problem.id),
-                        keep=lambda record: self.partial.add(problem.id, record),
-                    )
-
-                yield process

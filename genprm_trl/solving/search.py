@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -13,7 +12,6 @@ import numpy as np
 from genprm_trl.data.problems import Problem
 from genprm_trl.data.steps import join_steps
 from genprm_trl.errors import ConfigError
-from genprm_trl.generation.base import Generator
 from genprm_trl.generation.seeding import derive_seed
 from genprm_trl.grading.comparison import grade
 from genprm_trl.grading.extract import extract_answer
@@ -21,9 +19,9 @@ from genprm_trl.selection.aggregates import Aggregate
 from genprm_trl.solving.beam import beam_search
 from genprm_trl.solving.particles import Annealing, particle_filter
 from genprm_trl.solving.paths import Grower, Path
-from genprm_trl.solving.solver import Solver, SolverSettings
+from genprm_trl.solving.solver import Solver
 from genprm_trl.stages.file import Outcome
-from genprm_trl.stages.run import Process
+from genprm_trl.stages.partial import Partial
 from genprm_trl.verifier.genprm import GenPRM
 
 Method = Literal["beam", "particles", "best_of_n"]
@@ -66,14 +64,19 @@ class SearchConfig:
 
 
 async def search(
-    policy: Solver, verifier: GenPRM, problem: Problem, config: SearchConfig, source: Mapping[str, Any]
+    models: tuple[Solver, GenPRM],
+    problem: Problem,
+    partial: Partial,
+    *,
+    config: SearchConfig,
+    source: Mapping[str, Any],
 ) -> Outcome:
     """Searches a solution of a problem.
 
     Args:
-        policy: Writes steps.
-        verifier: Judges them.
+        models: The policy, which writes steps, and the verifier, which judges them.
         problem: With its reference answer; an empty one is unknown.
+        partial: Not used: a search is finished or is begun anew.
         config: The method.
         source: What the row says of its making.
 
@@ -86,6 +89,7 @@ async def search(
     Raises:
         ItemFailed: The policy or the verifier failed.
     """
+    policy, verifier = models
     grower = Grower(policy, verifier, problem, config.max_steps, config.seed)
     if config.method == "beam":
         paths = await beam_search(grower, config.n, config.width, config.score)
@@ -127,32 +131,3 @@ def _path_row(path: Path, problem: Problem, score: Aggregate) -> dict[str, Any]:
         "final_answer": extract_answer(text),
         "correct": grade(text, problem.answer).correct if problem.answer else None,
     }
-
-
-@dataclass(frozen=True)
-class SearchWorker:
-    """The worker of the stage (see `labeling.stage`).
-
-    Attributes:
-        open_policy, open_verifier: Make the models; picklable for work in other processes.
-        solver: How the policy is asked.
-        config: How a problem is searched.
-        source: What every row says of its making.
-    """
-
-    open_policy: Callable[[], Generator]
-    open_verifier: Callable[[], GenPRM]
-    solver: SolverSettings
-    config: SearchConfig
-    source: dict[str, Any]
-
-    @contextlib.asynccontextmanager
-    async def __call__(self) -> AsyncIterator[Process[Problem]]:
-        async with self.open_policy() as generator:
-            policy = Solver(generator, self.solver)
-            async with self.open_verifier() as verifier:
-
-                async def process(problem: Problem) -> Outcome:
-                    return await search(policy, verifier, problem, self.config, self.source)
-
-                yield process

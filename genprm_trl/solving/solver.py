@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 
 from genprm_trl.conversation.conversation import Conversation
@@ -11,6 +13,7 @@ from genprm_trl.conversation.template import ChatFormat
 from genprm_trl.errors import ConfigError, GenPRMError
 from genprm_trl.generation.base import GenerationResult, Generator, SamplingParams
 from genprm_trl.stages.run import ItemFailed
+from genprm_trl.verifier.genprm import GenPRM
 
 logger = logging.getLogger(__name__)
 
@@ -117,3 +120,19 @@ class Solver:
         if result.finish_reason == "error":
             raise ItemFailed(result.message or "the generator failed and does not say why")
         return result
+
+
+@contextlib.asynccontextmanager
+async def open_solver(open_generator: Callable[[], Generator], settings: SolverSettings) -> AsyncIterator[Solver]:
+    """Opens a generator and asks it as a solver, for a stage's worker."""
+    async with open_generator() as generator:
+        yield Solver(generator, settings)
+
+
+@contextlib.asynccontextmanager
+async def open_solver_and_verifier(
+    open_generator: Callable[[], Generator], settings: SolverSettings, open_verifier: Callable[[], GenPRM]
+) -> AsyncIterator[tuple[Solver, GenPRM]]:
+    """Opens a policy and the verifier that judges it, for a stage's worker."""
+    async with open_solver(open_generator, settings) as policy, open_verifier() as verifier:
+        yield policy, verifier

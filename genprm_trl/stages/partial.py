@@ -2,39 +2,58 @@
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from genprm_trl.rows.jsonl import JsonlWriter, encode_line, replacing
 
 
-class PartialResults:
-    """Records of unfinished items, appended as they come, in `partial.jsonl` beside a stage's journal.
+def _keep_nothing(record: dict[str, Any]) -> None:
+    pass
 
-    Made by the caller of `run_stage`, which opens it before any work; it goes when the stage is finished. The worker
-    adds to it and asks it what is known. Places alone are kept in memory.
+
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """The parts of one item's work. Without arguments nothing is known and nothing is kept.
+
+    Attributes:
+        known: Records that an earlier run kept of this item, in their order.
+        keep: Keeps one more record, a JSON object. It survives a kill.
     """
 
-    def __init__(self) -> None:
-        self._path: Path | None = None
+    known: Sequence[Mapping[str, Any]] = ()
+    keep: Callable[[dict[str, Any]], None] = _keep_nothing
+
+
+def no_partial(id: str) -> Partial:
+    """Nothing known of any item, and nothing kept."""
+    return Partial()
+
+
+class PartialFile:
+    """Records of unfinished items, appended as they come. Only their places in the file are kept in memory.
+
+    Args:
+        path: The file; made when the first record is kept. Records of finished items are removed from it.
+        unfinished: The ids of the items that are not finished.
+
+    Raises:
+        DataError: The file cannot be read or written.
+    """
+
+    def __init__(self, path: Path, unfinished: Container[str]):
+        self._path = path
         self._writer: JsonlWriter | None = None
         self._places: dict[str, list[int]] = {}
-
-    def open(self, path: Path, unfinished: Container[str]) -> None:
-        """Takes up the file of an earlier run, without what belongs to items that are finished by now.
-
-        Raises:
-            DataError: It cannot be read or written.
-        """
-        self._path = path
         if path.exists():
-            self._keep(path, unfinished)
-        self._writer = JsonlWriter(path)
+            self._clean(unfinished)
 
-    def _keep(self, path: Path, unfinished: Container[str]) -> None:
-        with replacing(path) as kept, path.open("rb") as lines:
+    def _clean(self, unfinished: Container[str]) -> None:
+        with replacing(self._path) as kept, self._path.open("rb") as lines:
             for line in lines:
                 try:
                     row = json.loads(line)
@@ -44,19 +63,18 @@ class PartialResults:
                     self._places.setdefault(row["id"], []).append(kept.tell())
                     kept.write(encode_line(row))
 
-    def __reduce__(self) -> tuple[type[PartialResults], tuple[()]]:
-        """In another process nothing is kept: files have one writer."""
-        return PartialResults, ()
+    def of(self, id: str) -> Partial:
+        """What an earlier run left of an item, and where to keep more. The known records are handed out once."""
+        return Partial(self._take(id), functools.partial(self._add, id))
 
-    def add(self, id: str, record: Mapping[str, Any]) -> None:
-        """Keeps a record of an item; it survives a kill from here on. Does nothing while it is not open."""
-        if self._writer is not None:
-            self._writer.write({"id": id, "record": record})
+    def _add(self, id: str, record: Mapping[str, Any]) -> None:
+        if self._writer is None:
+            self._writer = JsonlWriter(self._path)
+        self._writer.write({"id": id, "record": record})
 
-    def take(self, id: str) -> list[dict[str, Any]]:
-        """The records of an item that an earlier run left, in their order. Each is handed out once."""
+    def _take(self, id: str) -> list[dict[str, Any]]:
         places = self._places.pop(id, [])
-        if not places or self._path is None:
+        if not places:
             return []
         records = []
         with self._path.open("rb") as lines:

@@ -13,11 +13,12 @@ import itertools
 import os
 import pickle
 import threading
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from genprm_trl.errors import ConfigError, GenPRMError, MissingExtraError
+from genprm_trl.stages.partial import Partial, no_partial
 from genprm_trl.stages.run import Executor, Finished, Worker, finish_item
 
 # A worker takes the next block while the last items of the one before are still being worked on.
@@ -25,11 +26,11 @@ _BLOCKS_AT_ONCE = 2
 _COLUMN = "item"
 
 
-def with_ray(num_workers: int, max_items: int = 64, *, gpus_per_worker: float = 0.0) -> Executor[Any]:
+def with_ray(num_workers: int, max_items: int = 64, *, gpus_per_worker: float = 0.0) -> Executor:
     """An executor that works on items in `num_workers` actors of Ray Data.
 
     Ray is started on this machine unless it runs already or the environment variable RAY_ADDRESS names a cluster. The
-    worker and the items are sent to other processes.
+    worker and the items are sent to other processes. Parts of items are not kept: a file has one writer.
 
     Args:
         num_workers: Actors; each opens the stage's worker once.
@@ -53,7 +54,9 @@ def with_ray(num_workers: int, max_items: int = 64, *, gpus_per_worker: float = 
         raise MissingExtraError("ray", "ray", "working with several workers (--workers)") from error
     block_size = max(1, max_items // _BLOCKS_AT_ONCE)
 
-    def execute(worker: Worker[Any], items: Iterable[Any]) -> Generator[Finished, None, None]:
+    def execute(
+        worker: Worker[Any, Any, Any], items: Iterable[Any], partial: Callable[[str], Partial] = no_partial
+    ) -> Generator[Finished[Any], None, None]:
         if not ray.is_initialized():
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             ray.init(log_to_driver=False, include_dashboard=False)
@@ -106,7 +109,7 @@ class _Broken:
     error: BaseException
 
 
-def _unpack(pickled: bytes) -> Finished:
+def _unpack(pickled: bytes) -> Finished[Any]:
     result = pickle.loads(pickled)
     if isinstance(result, _Broken):
         raise result.error
@@ -121,7 +124,8 @@ class _Actor:
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="genprm-stage", daemon=True).start()
         self._stack = contextlib.AsyncExitStack()
-        self._process = self._wait(self._stack.enter_async_context(pickle.loads(worker)()))
+        self._worker: Worker[Any, Any, Any] = pickle.loads(worker)
+        self._opened = self._wait(self._stack.enter_async_context(self._worker.open()))
 
     def _wait(self, coroutine: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
@@ -133,10 +137,10 @@ class _Actor:
         results = [pickle.dumps(result) for result in self._wait(self._work(items))]
         return pyarrow.table({_COLUMN: pyarrow.array(results, pyarrow.large_binary())})
 
-    async def _work(self, items: list[Any]) -> list[Finished | _Broken]:
-        async def work(item: Any) -> Finished | _Broken:
+    async def _work(self, items: list[Any]) -> list[Finished[Any] | _Broken]:
+        async def work(item: Any) -> Finished[Any] | _Broken:
             try:
-                return await finish_item(self._process, item)
+                return await finish_item(self._worker, self._opened, item, Partial())
             except Exception as error:
                 return _Broken(error)
 

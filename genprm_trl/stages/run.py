@@ -1,37 +1,51 @@
 """Running a stage of the data recipe: what is to be done with one item, done with all of them, many at a time.
 
-A stage is a worker and a file. The worker is a context that opens what the work needs (a model, a sandbox) and gives a
-coroutine function from an item to its `Outcome`. `run_stage` hands it the items that are not done, writes what comes
-of each as it comes, and ends with the output in the order of the input. Where the work runs is an executor's concern:
-`in_this_process` is the default one.
+A stage is a worker and a file. The worker is a function that works on one item, and a context that opens what the
+function needs (a model, a sandbox). `run_stage` hands it the items that are not done, writes each outcome as it comes,
+and ends with the output in the order of the input. An executor decides where the work runs; `in_this_process` is the
+default.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 from tqdm.auto import tqdm
 
 from genprm_trl._loops import iterate_in_thread
 from genprm_trl.errors import ConfigError, GenPRMError
 from genprm_trl.stages.file import ItemT, Outcome, StageFile, StageSummary
-from genprm_trl.stages.partial import PartialResults
+from genprm_trl.stages.partial import Partial, PartialFile, no_partial
 
 logger = logging.getLogger(__name__)
 
 # So many failures without a success between them are not a matter of the items.
 MAX_FAILURES_IN_A_ROW = 10
 
-Process = Callable[[ItemT], Awaitable[Outcome]]
-Worker = Callable[[], AbstractAsyncContextManager[Process[ItemT]]]
+OpenedT = TypeVar("OpenedT")
+ResultT = TypeVar("ResultT")
+
+
+@dataclass(frozen=True, slots=True)
+class Worker(Generic[OpenedT, ItemT, ResultT]):
+    """The work on one item, and what must be open for it.
+
+    For work in other processes both must be picklable: functions of a module, or `functools.partial` of them.
+
+    Attributes:
+        open: Opens what the work needs. Not called if there is nothing to do. `contextlib.nullcontext` opens nothing.
+        work: Works on one item. It is called with what is open, the item, and what is known of it already.
+    """
+
+    open: Callable[[], AbstractAsyncContextManager[OpenedT]]
+    work: Callable[[OpenedT, ItemT, Partial], Awaitable[ResultT]]
 
 
 class ItemFailed(GenPRMError):
@@ -39,33 +53,50 @@ class ItemFailed(GenPRMError):
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
+class Finished(Generic[ResultT]):
     """An item's end, as an executor reports it.
 
     Attributes:
-        id, digest: The item's.
-        outcome: What came of it; None if it failed.
+        id: The item's id.
+        digest: The item's digest.
+        result: What came of it; None if it failed.
         error: Why it failed.
     """
 
     id: str
     digest: str
-    outcome: Outcome | None
+    result: ResultT | None
     error: str = ""
 
 
-# An executor gives a generator, so that the work ends where its results are not asked for any more.
-Executor = Callable[[Worker[ItemT], Iterable[ItemT]], Generator[Finished, None, None]]
+class Executor(Protocol):
+    """Runs a worker over items, somewhere."""
+
+    def __call__(
+        self,
+        worker: Worker[Any, ItemT, ResultT],
+        items: Iterable[ItemT],
+        partial: Callable[[str], Partial] = no_partial,
+    ) -> Generator[Finished[ResultT], None, None]:
+        """Works on all items and reports each as it ends, in any order.
+
+        It is a generator, so that the work ends where its results are not asked for any more.
+
+        Args:
+            worker: The work.
+            items: Taken as others finish.
+            partial: What is known of an item, by its id. Executors in other processes pass over it.
+        """
+        ...
 
 
 def run_stage(
-    worker: Worker[ItemT],
+    worker: Worker[Any, ItemT, Outcome],
     items: Iterable[ItemT],
     output: str | Path,
     settings: Mapping[str, Any],
     *,
-    execute: Executor[ItemT] | None = None,
-    partial: PartialResults | None = None,
+    execute: Executor | None = None,
     overwrite: bool = False,
     drop_failed: bool = False,
     bad_rows: Callable[[], int] = lambda: 0,
@@ -80,12 +111,11 @@ def run_stage(
     of an item must depend on nothing but the item and the settings (seeds: `seeding.derive_seed`).
 
     Args:
-        worker: Opens what the work needs; not called if everything is done.
+        worker: The work on one item.
         items: The input; iterated over twice, so it must give the same items each time. Its ids are unique.
         output: The output file; see `stage_file`.
         settings: What decides the rows, as JSON values. An output made with others is refused.
         execute: Runs the work; `in_this_process` by default.
-        partial: Where the worker keeps what it has of items that are not finished.
         overwrite: Start anew.
         drop_failed: Leave out items that failed, counted as dropped for the reason `failed`, instead of raising.
         bad_rows: How many rows of the input could not be used; asked for when the input has been read.
@@ -101,35 +131,34 @@ def run_stage(
         DataError: The input is bad, or the output cannot be written.
         GenPRMError: Items failed. What is finished is kept, and the same call goes on from there.
     """
-    run: Executor[ItemT] = execute if execute is not None else in_this_process()
-    with (
-        StageFile(output, settings, items, overwrite=overwrite) as file,
-        contextlib.closing(partial) if partial is not None else contextlib.nullcontext(),
-    ):
+    run = execute if execute is not None else in_this_process()
+    with StageFile(output, settings, items, overwrite=overwrite) as file:
         skipped = bad_rows()
         if on_start is not None:
             on_start(file)
         if 0 < file.done < file.total:
             logger.info("%s: %d of %d are done; going on with the others", file.path, file.done, file.total)
         if file.done < file.total:
-            if partial is not None:
-                partial.open(file.partial_path, file.unfinished)
             bar = tqdm(
                 total=file.total, initial=file.done, desc=desc, unit=unit, disable=not progress, dynamic_ncols=True
             )
-            with bar, contextlib.closing(run(worker, file.remaining())) as finished_items:
+            with (
+                contextlib.closing(PartialFile(file.partial_path, file.unfinished)) as partial,
+                bar,
+                contextlib.closing(run(worker, file.remaining(), partial.of)) as finished_items,
+            ):
                 _write_all(finished_items, file, drop_failed, bar)
         return file.finish(bad_rows=skipped)
 
 
-def _write_all(finished_items: Iterable[Finished], file: StageFile[Any], drop_failed: bool, bar: Any) -> None:
+def _write_all(finished_items: Iterable[Finished[Outcome]], file: StageFile[Any], drop_failed: bool, bar: Any) -> None:
     failures = _Failures(file, drop_failed)
     for finished in finished_items:
-        if finished.outcome is None:
+        if finished.result is None:
             failures.add(finished)
         else:
             failures.in_a_row = 0
-            file.write(finished.id, finished.digest, finished.outcome)
+            file.write(finished.id, finished.digest, finished.result)
         bar.update()
     failures.settle()
 
@@ -144,7 +173,7 @@ class _Failures:
     first: str = ""
     digests: dict[str, str] = field(default_factory=dict)
 
-    def add(self, failed: Finished) -> None:
+    def add(self, failed: Finished[Outcome]) -> None:
         self.digests[failed.id] = failed.digest
         self.in_a_row += 1
         self.first = self.first or f"'{failed.id}': {failed.error}"
@@ -172,7 +201,7 @@ class _Failures:
         )
 
 
-def in_this_process(max_items: int = 64) -> Executor[Any]:
+def in_this_process(max_items: int = 64) -> Executor:
     """An executor that works on up to `max_items` items at once in an event loop of its own.
 
     Items are taken from the iterable as others finish, so there may be more of them than fit into memory.
@@ -180,21 +209,27 @@ def in_this_process(max_items: int = 64) -> Executor[Any]:
     if max_items < 1:
         raise ConfigError(f"the number of items worked on at once must be at least 1, got {max_items}")
 
-    def execute(worker: Worker[Any], items: Iterable[Any]) -> Generator[Finished, None, None]:
+    def execute(
+        worker: Worker[Any, ItemT, ResultT],
+        items: Iterable[ItemT],
+        partial: Callable[[str], Partial] = no_partial,
+    ) -> Generator[Finished[ResultT], None, None]:
         # Little is held back for the writer: what is finished and not written would be lost in a kill.
-        yield from iterate_in_thread(functools.partial(_work, worker, items, max_items), prefetch=16)
+        yield from iterate_in_thread(lambda: _work(worker, items, partial, max_items), prefetch=16)
 
     return execute
 
 
-async def _work(worker: Worker[Any], items: Iterable[Any], max_items: int) -> AsyncGenerator[Finished, None]:
+async def _work(
+    worker: Worker[Any, ItemT, ResultT], items: Iterable[ItemT], partial: Callable[[str], Partial], max_items: int
+) -> AsyncGenerator[Finished[ResultT], None]:
     remaining = iter(items)
-    running: dict[asyncio.Task[Finished], None] = {}  # in the order of the input, for equal runs as far as may be
-    async with worker() as process:
+    running: dict[asyncio.Task[Finished[ResultT]], None] = {}  # in the input's order, for equal runs as far as may be
+    async with worker.open() as opened:
         try:
             while True:
                 while len(running) < max_items and (item := next(remaining, None)) is not None:
-                    running[asyncio.create_task(finish_item(process, item))] = None
+                    running[asyncio.create_task(finish_item(worker, opened, item, partial(item.id)))] = None
                 if not running:
                     return
                 await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
@@ -213,9 +248,11 @@ async def _work(worker: Worker[Any], items: Iterable[Any], max_items: int) -> As
             await asyncio.gather(*running, return_exceptions=True)
 
 
-async def finish_item(process: Process[ItemT], item: ItemT) -> Finished:
+async def finish_item(
+    worker: Worker[OpenedT, ItemT, ResultT], opened: OpenedT, item: ItemT, partial: Partial
+) -> Finished[ResultT]:
     """Works on one item. `ItemFailed` becomes the report of a failure; any other exception is the stage's end."""
     try:
-        return Finished(item.id, item.digest, await process(item))
+        return Finished(item.id, item.digest, await worker.work(opened, item, partial))
     except ItemFailed as error:
         return Finished(item.id, item.digest, None, str(error))

@@ -8,12 +8,13 @@ import hashlib
 import random
 import resource
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from genprm_trl.stages.file import Outcome
-from genprm_trl.stages.run import Process, in_this_process, run_stage
+from genprm_trl.stages.partial import Partial
+from genprm_trl.stages.run import Worker, in_this_process, run_stage
 from tests.helpers.kills import die_at
 
 
@@ -40,19 +41,18 @@ class Numbers:
         return map(Number, range(self.n))
 
 
-@contextlib.asynccontextmanager
-async def worker() -> AsyncIterator[Process[Number]]:
-    async def process(number: Number) -> Outcome:
-        for _ in range(random.randrange(4)):
-            await asyncio.sleep(0)
-        copies = number.value % 4
-        return Outcome(
-            rows=[{"id": f"{number.id}-{copy}", "text": f"é{number.value}" * 80} for copy in range(copies)],
-            dropped={} if copies else {"multiple of four": 1},
-            counts={"sum": number.value, "halves": number.value / 2},
-        )
+async def work(opened: None, number: Number, partial: Partial) -> Outcome:
+    for _ in range(random.randrange(4)):
+        await asyncio.sleep(0)
+    copies = number.value % 4
+    return Outcome(
+        rows=[{"id": f"{number.id}-{copy}", "text": f"é{number.value}" * 80} for copy in range(copies)],
+        dropped={} if copies else {"multiple of four": 1},
+        counts={"sum": number.value, "halves": number.value / 2},
+    )
 
-    yield process
+
+worker = Worker(contextlib.nullcontext, work)
 
 
 def main(output: str, n: str, die: str = "0", torn: str = "") -> None:

@@ -27,7 +27,7 @@ from genprm_trl.sandbox import LocalSandbox
 from genprm_trl.sandbox.base import ExecutionResult
 from genprm_trl.stages.file import stage_directory
 from tests.helpers.paths import ROOT
-from tests.helpers.rationale_program import open_reasoner, run, worker
+from tests.helpers.rationale_program import open_scripted, run, worker
 from tests.helpers.scripted_generator import Reply, ScriptedGenerator
 from tests.helpers.tiny_models import CHATML_TEMPLATE
 
@@ -138,7 +138,7 @@ async def test_samples_differ_and_repeat_with_the_seed(sandbox):
 
     async def answers(seed: int) -> list[str]:
         settings = RationaleSettings(samples=3, seed=seed)
-        return [sample.answer for sample in await Reasoner(open_reasoner(), sandbox, settings).critiques(solution)]
+        return [sample.answer for sample in await Reasoner(open_scripted(), sandbox, settings).critiques(solution)]
 
     first = await answers(0)
     assert first == await answers(0)
@@ -217,7 +217,7 @@ def test_killed_and_taken_up_it_ends_with_the_same_output(tmp_path):
 def test_a_generator_that_dies_keeps_what_was_finished(tmp_path):
     output, reference = tmp_path / "samples.jsonl", tmp_path / "reference.jsonl"
 
-    class Dying(type(open_reasoner())):
+    class Dying(type(open_scripted())):
         left = 120
 
         async def generate(self, *words: Any, **options: Any):
@@ -227,7 +227,7 @@ def test_a_generator_that_dies_keeps_what_was_finished(tmp_path):
             return await super().generate(*words, **options)
 
     def dying() -> Any:
-        made = open_reasoner()
+        made = open_scripted()
         made.__class__ = Dying
         return made
 

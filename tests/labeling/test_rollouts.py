@@ -14,6 +14,7 @@ from genprm_trl.generation.base import GenerationResult
 from genprm_trl.labeling.rollouts import FIRST_STEP, RolloutConfig, normalized_steps, roll_out
 from genprm_trl.records import Solution
 from genprm_trl.solving.solver import Solver, SolverSettings
+from genprm_trl.stages.partial import Partial
 from genprm_trl.stages.run import ItemFailed
 from tests.helpers.coin_generator import CoinGenerator
 from tests.helpers.paths import SAMPLES
@@ -25,7 +26,8 @@ SOURCE = {"policy": "coin", "seed": 0}
 def run(percent: int, config: RolloutConfig | None = None, generator: Any = None, **options: Any) -> Any:
     problem = Problem("p1", f"Chance {percent}: what is it?", "42")
     solver = Solver(generator or CoinGenerator())
-    return asyncio.run(roll_out(solver, problem, config or RolloutConfig(), SOURCE, **options))
+    partial = Partial(**options)
+    return asyncio.run(roll_out(solver, problem, partial, config=config or RolloutConfig(), source=SOURCE))
 
 
 def test_a_problem_ends_when_there_is_enough_to_choose_from():
@@ -128,7 +130,8 @@ def test_the_first_step_is_forced_behind_the_generation_prompt():
 
     problem = Problem("p1", "What is it?<|im_end|>", "42")
     solver = Solver(Listening(), SolverSettings(temperature=0.5, max_tokens=99, system_prompt="Think."))
-    asyncio.run(roll_out(solver, problem, RolloutConfig(first_round=2, max_samples=2), SOURCE))
+    config = RolloutConfig(first_round=2, max_samples=2)
+    asyncio.run(roll_out(solver, problem, Partial(), config=config, source=SOURCE))
     [(prompt, params, affinity), (_, other, _)] = prompts
     # The problem's own control token is broken up by an invisible character.
     assert prompt == (

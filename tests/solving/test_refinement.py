@@ -20,6 +20,7 @@ from genprm_trl.protocol.genprm import REFINEMENT_PROMPT, GenPRMProtocol
 from genprm_trl.records import StepJudgement, Verdict
 from genprm_trl.solving.refinement import RefinementConfig, RefinementSummary, critique_of, refine
 from genprm_trl.solving.solver import Solver, SolverSettings
+from genprm_trl.stages.partial import Partial
 from genprm_trl.stages.run import ItemFailed
 from genprm_trl.verifier.genprm import GenPRM
 from tests.helpers.critic_world import Critic, Policy
@@ -47,7 +48,8 @@ async def trajectory(
 ) -> dict[str, Any]:
     solver = Solver(policy or Policy(), SolverSettings(system_prompt=""))
     problem = Problem(kind, f"Sum {kind}", "2")
-    outcome = await refine(solver, verifier(), problem, RefinementConfig(turns, begun), {"policy": "p"}, **options)
+    config, partial = RefinementConfig(turns, begun), Partial(**options)
+    outcome = await refine((solver, verifier()), problem, partial, config=config, source={"policy": "p"})
     [row] = outcome.rows
     return row
 

@@ -24,6 +24,7 @@ from genprm_trl.solving.particles import Annealing, particle_filter, resampling_
 from genprm_trl.solving.paths import Grower, Path
 from genprm_trl.solving.search import SearchConfig, search
 from genprm_trl.solving.solver import Solver, SolverSettings
+from genprm_trl.stages.partial import Partial
 from genprm_trl.stages.run import ItemFailed
 from genprm_trl.verifier.genprm import GenPRM
 from tests.helpers.critic_world import Critic, Policy, Walker
@@ -207,7 +208,8 @@ async def test_paths_that_are_cut_off():
 async def test_a_row_says_what_was_chosen_and_what_it_cost(method):
     grower = make_grower()
     config = SearchConfig(method, n=8, width=4)
-    outcome = await search(grower.policy, grower.verifier, grower.problem, config, {"policy": "p"})
+    models = (grower.policy, grower.verifier)
+    outcome = await search(models, grower.problem, Partial(), config=config, source={"policy": "p"})
     [row] = outcome.rows
     chosen = row["paths"][row["chosen"]]
     assert chosen["score"] == max(path["score"] for path in row["paths"])
@@ -218,7 +220,7 @@ async def test_a_row_says_what_was_chosen_and_what_it_cost(method):
     assert row["policy_tokens"] == outcome.counts["policy_tokens"] > 0
     if method != "best_of_n":
         assert row["correct"]
-    again = await search(grower.policy, grower.verifier, grower.problem, config, {"policy": "p"})
+    again = await search(models, grower.problem, Partial(), config=config, source={"policy": "p"})
     assert again.rows == outcome.rows
 
 

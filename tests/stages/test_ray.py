@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import sys
 import time
 from collections.abc import AsyncIterator
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,8 +16,9 @@ import ray
 
 from genprm_trl.errors import ConfigError, GenPRMError, MissingExtraError
 from genprm_trl.stages.file import Outcome, stage_directory
+from genprm_trl.stages.partial import Partial
 from genprm_trl.stages.ray import with_ray
-from genprm_trl.stages.run import Process, run_stage
+from genprm_trl.stages.run import Worker, run_stage
 from tests.helpers import rationale_program
 from tests.helpers.stage_program import Number, Numbers
 
@@ -42,15 +43,15 @@ def meet(place: Path) -> None:
 
 
 @contextlib.asynccontextmanager
-async def dies(place: Path) -> AsyncIterator[Process[Number]]:
+async def opens_together(place: Path) -> AsyncIterator[None]:
     meet(place)
+    yield
 
-    async def process(number: Number) -> Outcome:
-        if number.value == 159:
-            raise GenPRMError("the engine died")
-        return Outcome(rows=[{"id": number.id, "pid": os.getpid()}])
 
-    yield process
+async def dies(opened: None, number: Number, partial: Partial) -> Outcome:
+    if number.value == 159:
+        raise GenPRMError("the engine died")
+    return Outcome(rows=[{"id": number.id, "pid": os.getpid()}])
 
 
 def test_two_workers_write_the_rows_of_one(tmp_path):
@@ -64,9 +65,10 @@ def test_two_workers_write_the_rows_of_one(tmp_path):
 def test_both_work_and_the_end_of_one_keeps_what_was_finished(tmp_path):
     output, place = tmp_path / "rows.jsonl", tmp_path / "place"
     place.mkdir()
+    worker = Worker(functools.partial(opens_together, place), dies)
     with pytest.raises(GenPRMError, match="the engine died"):
         # Forty blocks of four numbers: more than one worker is given ahead.
-        run_stage(partial(dies, place), Numbers(160), output, {}, execute=with_ray(2, 8), progress=False)
+        run_stage(worker, Numbers(160), output, {}, execute=with_ray(2, 8), progress=False)
     journal = (stage_directory(output) / "journal.jsonl").read_text().splitlines()
     pids = {row["pid"] for line in journal for row in json.loads(line)["rows"]}
     assert len(pids) == 2

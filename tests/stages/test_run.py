@@ -9,7 +9,7 @@ import random
 import re
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,10 @@ import pytest
 from genprm_trl.errors import ConfigError, DataError, GenPRMError
 from genprm_trl.stages import run as stage
 from genprm_trl.stages.file import Outcome, StageFile, StageSummary, stage_directory
-from genprm_trl.stages.run import ItemFailed, Process, in_this_process, run_stage
+from genprm_trl.stages.partial import Partial
+from genprm_trl.stages.run import ItemFailed, Worker, in_this_process, run_stage
 from tests.helpers.paths import ROOT
-from tests.helpers.stage_program import Number, Numbers, worker
+from tests.helpers.stage_program import Number, Numbers, work, worker
 
 
 def program(output: Path, *words: object, prefix: str = "") -> subprocess.CompletedProcess[str]:
@@ -30,8 +31,10 @@ def program(output: Path, *words: object, prefix: str = "") -> subprocess.Comple
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ, check=False)
 
 
-def run(output: Path, n: int = 20, work: Any = worker, settings: dict[str, Any] | None = None, **options: Any) -> Any:
-    return run_stage(work, Numbers(n), output, settings or {"n": 4}, progress=False, **options)
+def run(
+    output: Path, n: int = 20, worker: Any = worker, settings: dict[str, Any] | None = None, **options: Any
+) -> Any:
+    return run_stage(worker, Numbers(n), output, settings or {"n": 4}, progress=False, **options)
 
 
 def files(output: Path) -> tuple[bytes, bytes]:
@@ -79,11 +82,10 @@ def test_the_output_is_written_anew_from_the_journal_and_grows_with_the_input(tm
     run(output, 8)
     before = files(output)
 
-    @contextlib.asynccontextmanager
-    async def none() -> AsyncIterator[Process[Number]]:
+    def open_nothing() -> Any:
         raise AssertionError("there is nothing to do")
-        yield
 
+    none = Worker(open_nothing, work)
     output.unlink()
     run(output, 8, none)
     assert files(output) == before
@@ -130,18 +132,12 @@ def test_files_of_others_are_left_alone(tmp_path):
 
 
 def failing(which: Iterable[int], error: Exception) -> Any:
-    @contextlib.asynccontextmanager
-    async def open_worker() -> AsyncIterator[Process[Number]]:
-        async with worker() as process:
+    async def failing_work(opened: None, number: Number, partial: Partial) -> Outcome:
+        if number.value in which:
+            raise error
+        return await work(opened, number, partial)
 
-            async def failing_process(number: Number) -> Outcome:
-                if number.value in which:
-                    raise error
-                return await process(number)
-
-            yield failing_process
-
-    return open_worker
+    return Worker(contextlib.nullcontext, failing_work)
 
 
 def test_items_that_fail_are_taken_up_again(tmp_path, caplog):
@@ -150,14 +146,14 @@ def test_items_that_fail_are_taken_up_again(tmp_path, caplog):
     with pytest.raises(
         GenPRMError, match=r"2 of 20 items failed, the first one 'n3': away.*18 finished ones are kept"
     ):
-        run(output, work=failing([3, 4], ItemFailed("away")), execute=in_this_process(1))
+        run(output, worker=failing([3, 4], ItemFailed("away")), execute=in_this_process(1))
     assert not output.exists()
-    assert run(output, work=failing(range(3), ItemFailed("nothing else is asked for"))).items == 20
+    assert run(output, worker=failing(range(3), ItemFailed("nothing else is asked for"))).items == 20
     assert files(output) == files(reference)
 
 
 def test_items_that_fail_are_dropped_on_demand(tmp_path):
-    summary = run(tmp_path / "rows.jsonl", work=failing([3], ItemFailed("poison")), drop_failed=True)
+    summary = run(tmp_path / "rows.jsonl", worker=failing([3], ItemFailed("poison")), drop_failed=True)
     assert (summary.items, summary.rows, summary.dropped["failed"]) == (20, 27, 1)
 
 
@@ -174,21 +170,17 @@ def test_a_dead_generator_ends_the_run_at_once(tmp_path, drop_failed):
 def test_an_unexpected_error_is_raised_and_what_was_finished_is_kept(tmp_path):
     output = tmp_path / "rows.jsonl"
     with pytest.raises(ZeroDivisionError):
-        run(output, work=failing([10], ZeroDivisionError()), execute=in_this_process(1))
+        run(output, worker=failing([10], ZeroDivisionError()), execute=in_this_process(1))
     assert (stage_directory(output) / "journal.jsonl").read_bytes().count(b"\n") == 10
     assert run(output).items == 20
 
 
 def test_rows_that_are_no_json_are_named(tmp_path):
-    @contextlib.asynccontextmanager
-    async def open_worker() -> AsyncIterator[Process[Number]]:
-        async def process(number: Number) -> Outcome:
-            return Outcome(rows=[{"mc": float("nan")}])
-
-        yield process
+    async def unwritable(opened: None, number: Number, partial: Partial) -> Outcome:
+        return Outcome(rows=[{"mc": float("nan")}])
 
     with pytest.raises(DataError, match=r"journal.jsonl, field 'rows\[0\].mc'.*nan"):
-        run(tmp_path / "rows.jsonl", work=open_worker)
+        run(tmp_path / "rows.jsonl", worker=Worker(contextlib.nullcontext, unwritable))
 
 
 @pytest.mark.parametrize("kilobytes", [4, 14])  # full in the journal; full in the output
