@@ -35,10 +35,10 @@ def test_importing_the_package_is_fast():
     "module",
     [
         "records",
-        "formats",
+        "data.formats",
         "loading",
-        "jsonl",
-        "steps",
+        "rows.jsonl",
+        "data.steps",
         "metrics",
         "protocol",
         "sandbox",
