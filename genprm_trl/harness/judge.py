@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import types
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any
 
 from genprm_trl._loops import iterate_in_thread
 from genprm_trl.errors import ConfigError
-from genprm_trl.options.parser import suggestion
+from genprm_trl.options.parser import OptionParser
 from genprm_trl.options.verifier import VerifierOptions, load_verifier
 
 if TYPE_CHECKING:
@@ -55,25 +54,18 @@ class Judge:
             listed = servers.split() if isinstance(servers, str) else servers
             if not isinstance(listed, list) or not listed or not all(isinstance(url, str) for url in listed):
                 raise ConfigError(f"{where}: server must be the address of a `genprm serve`, not {servers!r}")
-            hints = get_type_hints(VerifierOptions)
-            for name, value in given.items():
+            for name in given:
                 if name not in _OF_REQUESTS:
                     raise ConfigError(
                         f"{where}: '{name}' is the server's to say; a request may have {', '.join(_OF_REQUESTS)}"
                     )
-                # Checked here, since a server would refuse it only after a policy has sampled all solutions.
-                given[name] = _as(hints[name], value, f"{where}: {name}")
-            return cls(None, tuple(listed), given)
+            # Checked here, since a server would refuse it only after a policy has sampled all solutions.
+            return cls(None, tuple(listed), _checked(given, where))
         if "pretrained" in given:
             given["model"] = given.pop("pretrained")
         if not given.get("model"):
             raise ConfigError(f"{where}: needs pretrained=MODEL, or server=URL of a `genprm serve`")
-        hints = get_type_hints(VerifierOptions)
-        for name, value in given.items():
-            if name not in hints:
-                raise ConfigError(f"{where}: no argument '{name}'{suggestion(name, hints)}")
-            given[name] = _as(hints[name], value, f"{where}: {name}")
-        return cls(VerifierOptions(**given))
+        return cls(VerifierOptions(**_checked(given, where)))
 
     def settings(self) -> dict[str, Any]:
         """What decides the verdicts, as JSON values."""
@@ -97,8 +89,7 @@ class Judge:
                 )
         if self.options is None:
             raise ConfigError("--gen_kwargs: sampling is the server's to say")
-        hints = get_type_hints(VerifierOptions)
-        values = {name: _as(hints[name], value, f"--gen_kwargs: {name}") for name, value in changes.items()}
+        values = _checked(changes, "--gen_kwargs")
         return dataclasses.replace(self, options=dataclasses.replace(self.options, **values))
 
     def wait_until_ready(self, seconds: float) -> None:
@@ -138,24 +129,11 @@ class Judge:
             yield VerifierClient(list(self.servers), **self.requested)
 
 
-def _as(hint: Any, value: Any, name: str) -> Any:
-    """The value as an option of the type; the harness reads `n=8` as a number and `mode=full` as text."""
-    allowed = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-    if value is None and type(None) in allowed:
-        return None
-    for kind in allowed:
-        if get_origin(kind) is Literal:
-            if value in get_args(kind):
-                return value
-            raise ConfigError(f"{name} must be one of {', '.join(map(str, get_args(kind)))}, not {value!r}")
-        base = get_origin(kind) or kind
-        if isinstance(value, base) and (base is bool or not isinstance(value, bool)):
-            return value
-        if base is list and isinstance(value, str):
-            return value.split()  # the harness splits at commas, so several are set apart by blanks
-        if base is float and isinstance(value, int) and not isinstance(value, bool):
-            return float(value)
-        if base is str and isinstance(value, int | float) and not isinstance(value, bool):
-            return str(value)  # a directory named by a number
-    expected = " or ".join(getattr(kind, "__name__", str(kind)) for kind in allowed if kind is not type(None))
-    raise ConfigError(f"{name} must be {expected}, not {value!r}")
+def _checked(arguments: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The arguments as options of `genprm verify`, with the same checks; the harness reads `n=8` as a number."""
+    given = {"model": "", **arguments}
+    # The harness splits at commas, so several addresses are set apart by blanks.
+    if isinstance(urls := given.get("server_url"), str):
+        given["server_url"] = urls.split()
+    [options] = OptionParser([VerifierOptions], prog="the model genprm").parse([], given, where)
+    return {name: getattr(options, name) for name in arguments}

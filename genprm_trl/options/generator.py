@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genprm_trl.errors import ConfigError
 from genprm_trl.generation.backends import OPERATIONAL_OPTIONS
 from genprm_trl.stages.fingerprint import model_fingerprint
+from genprm_trl.stages.settings import decisive
 
 if TYPE_CHECKING:
     from genprm_trl.generation.base import Generator
-
-# What changes how fast text comes, or where it is made, and not what it says.
-OPERATIONAL = ("batch_size", "device", "server_url")
 
 
 @dataclass
@@ -27,42 +25,46 @@ class GeneratorOptions:
     backend: str = field(
         default="transformers",
         metadata={
-            "help": "What generates: transformers, in this process; vllm, an engine started from it; server, which "
-            "asks the servers of --server_url; or module:Class, a generator of your own (see CONTRIBUTING.md)."
+            "help": "What generates the text. transformers: the model in this process. vllm: vLLM's engine, started "
+            "by this process. server: running servers, named by server_url. module:Class: your own generator."
         },
     )
     server_url: list[str] | None = field(
         default=None,
-        metadata={"help": "Base URLs of servers with an OpenAI-compatible /v1/completions that have the model."},
+        metadata={
+            "help": "Base URLs of servers that offer the model at an OpenAI-compatible /v1/completions.",
+            "operational": True,
+        },
     )
     tokenizer: str | None = field(
-        default=None, metadata={"help": "Where to load the tokenizer from. Default: the model."}
+        default=None, metadata={"help": "Directory or Hub id of the tokenizer. Default: the model's."}
     )
     max_context: int | None = field(
         default=None,
-        metadata={"help": "Bound on the tokens of a whole conversation. Default: the model's context length."},
+        metadata={"help": "Maximum tokens of a whole conversation. Default: the model's context length."},
     )
     batch_size: int | None = field(
-        default=None, metadata={"help": "Requests the generator (or each server) works on at once."}
+        default=None,
+        metadata={"help": "Requests that the generator (or each server) works on at once.", "operational": True},
     )
-    device: str | None = field(default=None, metadata={"help": "Device of the model, e.g. cuda:1."})
-    dtype: str = field(default="auto", metadata={"help": "Precision of the weights, e.g. bfloat16."})
+    device: str | None = field(
+        default=None, metadata={"help": "Device of the model, for example cuda:1.", "operational": True}
+    )
+    dtype: str = field(default="auto", metadata={"help": "Precision of the weights, for example bfloat16."})
     backend_options: dict[str, Any] = field(
         default_factory=dict,
-        metadata={
-            "help": "Further arguments of the backend's generator, as a mapping: for vllm, any of its engine's."
-        },
+        metadata={"help": "More arguments for the backend's generator, for example those of vLLM's engine."},
     )
     chat_template_path: str | None = field(
-        default=None, metadata={"help": "Jinja file to use in place of the tokenizer's chat template."}
+        default=None, metadata={"help": "Jinja file that replaces the tokenizer's chat template."}
     )
 
     def what_decides_text(self) -> dict[str, Any]:
-        """The settings that rows in one file must share, as JSON values.
+        """The settings that all rows of a file must share, as JSON values.
 
-        `model_files` is among them: a directory may hold another model, trained anew, when a run goes on.
+        `model_files` is among them: the directory may hold another model when a run is resumed.
         """
-        settings = {name: value for name, value in asdict(self).items() if name not in OPERATIONAL}
+        settings = decisive(self)
         settings["backend_options"] = {
             name: value for name, value in self.backend_options.items() if name not in OPERATIONAL_OPTIONS
         }

@@ -1,7 +1,10 @@
-"""Reading a subcommand's options: TRL's parser, plus positional arguments and errors that say what to change.
+"""Reads a subcommand's options from dataclasses, as TRL's commands do, with positional arguments and clear errors.
 
-An option is a dataclass field with `metadata={"help": ...}`, as in TRL's scripts; whatever else `metadata` holds goes
-to `argparse.ArgumentParser.add_argument`. A field with `"positional": True` is given without its name:
+An option is a dataclass field with `metadata={"help": ...}`, as in TRL's scripts. `metadata` may hold more:
+
+- `"positional": True`: the option is given without its name.
+- `"operational": True`: the option does not decide what is written (see `stages.settings.decisive`).
+- anything else goes to `argparse.ArgumentParser.add_argument`.
 
 ```python
 @dataclass
@@ -10,28 +13,31 @@ class VerifyOptions:
     model: str = field(metadata={"help": "Model directory or Hub id."})
     n: int = field(default=1, metadata={"help": "Chains a solution."})
 ```
+
+Several dataclasses may have a field of the same name, such as `seed`. It is one option, and each gets its value.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import dataclasses
 import difflib
 import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from types import NoneType
-from typing import Any, NoReturn, get_args, get_origin, get_type_hints
+from types import MappingProxyType, NoneType
+from typing import Annotated, Any, NoReturn, get_args, get_origin, get_type_hints
 
 import yaml
-from trl import TrlParser
+from transformers import HfArgumentParser
 
 from genprm_trl.errors import ConfigError
 
-# What `--switch WORD` takes as the switch's value. TRL's parser also knows y, n, t and f, which `--switch=y` may still
+# What `--switch WORD` takes as the switch's value. The parser also knows y, n, t and f, which `--switch=y` may still
 # be; apart from the switch they could be the name of a file.
 _BOOLEAN_WORDS = {"yes", "no", "true", "false", "1", "0"}
 
@@ -66,30 +72,49 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescrip
         return super()._get_help_string(action)
 
 
-class OptionParser(TrlParser):
-    """`TrlParser` for one subcommand: `--config` with checked keys and values, positional fields, short usage.
+@dataclasses.dataclass(frozen=True)
+class Prefix:
+    """Marks a parameter of `run` whose options begin with a word.
+
+    With `policy: Annotated[GeneratorOptions, Prefix("policy")]`, the option `backend` is `--policy_backend`, and
+    `model` is `--policy`.
+
+    Attributes:
+        word: The word.
+    """
+
+    word: str
+
+    def name(self, field: str) -> str:
+        """The name of a field's option."""
+        return self.word if field == "model" else f"{self.word}_{field}"
+
+
+class OptionParser(HfArgumentParser):
+    """The parser that TRL's commands build on, with checked configuration files and a short usage line.
 
     Args:
-        dataclass_types: Dataclasses whose fields are the options.
+        dataclass_types: Dataclasses whose fields are the options; `Annotated` with a `Prefix` where they have one.
         prog: The command as the user types it.
         description: Shown by `--help`.
     """
 
     def __init__(self, dataclass_types: Sequence[Any], *, prog: str, description: str | None = None):
         super().__init__(
-            list(dataclass_types),
+            [],
             prog=prog,
             description=description,
             formatter_class=_HelpFormatter,
             allow_abbrev=False,  # an abbreviation that works today is ambiguous after the next option is added
         )
-        self._hints = {name: hint for kind in dataclass_types for name, hint in get_type_hints(kind).items()}
+        self._hints: dict[str, Any] = {}
+        self._parts = [self._add_options(kind) for kind in dataclass_types]
         self.add_argument(
             "--config", metavar="FILE", help="YAML file with values for these options; the command line wins."
         )
         for names, settings in (
-            (("-v", "--verbose"), {"help": "Show more of what happens, other libraries' log lines included."}),
-            (("-q", "--quiet"), {"help": "Show errors and results alone."}),
+            (("-v", "--verbose"), {"help": "Show more of what happens, with the log lines of other libraries."}),
+            (("-q", "--quiet"), {"help": "Show only errors and results."}),
             (("--debug",), {"help": "Show the traceback of an error."}),
         ):
             # transformers.TrainingArguments has a field `debug` of its own, which then keeps the name.
@@ -97,7 +122,27 @@ class OptionParser(TrlParser):
                 self.add_argument(*names, action="store_true", **settings)
         self.usage = self._short_usage()
 
+    def _add_options(self, annotated: Any) -> Callable[[argparse.Namespace], Any]:
+        """Adds a dataclass's options, and returns what makes the dataclass of the values."""
+        kind, *marks = get_args(annotated) if get_origin(annotated) is Annotated else [annotated]
+        hints, names = get_type_hints(kind), {}
+        for field in dataclasses.fields(kind):
+            if not field.init:
+                continue
+            option = copy.copy(field)
+            option.type = hints[field.name]
+            for mark in marks:
+                option.name = mark.name(field.name)
+                described = {**field.metadata, "help": f"Of the {mark.word}: {field.metadata['help']}"}
+                option.metadata = MappingProxyType(described)
+            names[field.name] = option.name
+            if option.name not in self._hints:
+                self._hints[option.name] = option.type
+                self._parse_dataclass_field(self, option)
+        return lambda values: kind(**{field: getattr(values, name) for field, name in names.items()})
+
     def add_argument(self, *names: Any, **settings: Any) -> argparse.Action:
+        settings.pop("operational", None)
         if settings.pop("positional", False):
             name = names[0].lstrip("-")
             settings.setdefault("metavar", name.upper())
@@ -106,7 +151,7 @@ class OptionParser(TrlParser):
                 settings["nargs"] = "*" if settings.get("nargs") == "+" else "?"
             return super().add_argument(name, **settings)
         if dict in (kind := settings.get("type"), get_origin(kind)):
-            settings["type"] = _json_object
+            settings["type"] = mapping
             settings.setdefault("metavar", "JSON")
         if settings.get("nargs") == "?" and settings.get("const") is True:
             settings.setdefault("metavar", "BOOL")
@@ -154,23 +199,21 @@ class OptionParser(TrlParser):
             self.exit(0)
         self._check_names(words)
         if config is not None:
-            self.set_defaults_with_config(**self._checked_values(config, where))
+            self._set_defaults(config, where)
         if "--config" in words:
             at = words.index("--config")
             if at + 1 == len(words) or "--config" in words[at + 1 :]:
                 self.error("argument --config: expected one file")
-            self.set_defaults_with_config(**self._read_config(words[at + 1]))
+            self._read_config(words[at + 1])
             del words[at : at + 2]
+        values, rest = self.parse_known_args(words)
+        if rest:
+            self.error(f"unrecognized arguments: {' '.join(rest)}")
         try:
-            *options, _, rest = self.parse_args_into_dataclasses(
-                words, return_remaining_strings=True, look_for_args_file=False
-            )
+            return tuple(make(values) for make in self._parts)
         except ValueError as error:
             # The dataclasses' own checks, such as those of `TrainingArguments.__post_init__`.
             raise ConfigError(str(error)) from error
-        if rest:
-            self.error(f"unrecognized arguments: {' '.join(rest)}")
-        return tuple(options)
 
     def _normalised(self, arguments: Sequence[str]) -> list[str]:
         """Splits `--config=FILE`, and gives a bare switch its value lest it swallow a positional argument."""
@@ -203,12 +246,8 @@ class OptionParser(TrlParser):
             if re.fullmatch(r"--\w[\w-]*", name) and name not in known:
                 self.error(f"unknown option {name}{suggestion(name, known)}")
 
-    def _read_config(self, path: str) -> dict[str, Any]:
-        """Reads and checks a configuration file, and sets the environment variables under its key `env`.
-
-        This stands in for `TrlParser.parse_args_and_config`, whose values become argparse defaults unchecked: neither
-        their types nor their choices are looked at. The rules are the same.
-        """
+    def _read_config(self, path: str) -> None:
+        """Takes defaults from a configuration file, and sets the environment variables under its key `env`."""
         where = f"config file {path}"
         try:
             config = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
@@ -225,90 +264,59 @@ class OptionParser(TrlParser):
         variables = config.pop("env", {})
         if not isinstance(variables, dict):
             raise ConfigError(f"{where}, key 'env': must be a mapping of environment variables to values")
-
-        values = self._checked_values(config, where)
+        self._set_defaults(config, where)
         os.environ.update({str(name): str(value) for name, value in variables.items()})
-        return values
 
-    def _checked_values(self, config: Mapping[str, Any], where: str) -> dict[str, Any]:
+    def _set_defaults(self, config: Mapping[str, Any], where: str) -> None:
         # Where a switch has a complement `--no_x`, the first action of the two is the one that takes a value.
         actions = {action.dest: action for action in reversed(self._actions) if action.dest in self._hints}
-        values = {}
         for key, value in config.items():
             if key not in actions:
                 raise ConfigError(
                     f"{where}, key '{key}': {self.prog} has no such option{suggestion(str(key), actions)}"
                 )
+            action = actions[key]
             try:
-                values[key] = _checked(actions[key], self._hints[key], value)
-            except ValueError as error:
-                raise ConfigError(f"{where}, key '{key}': {error}") from error
-        return values
+                action.default = self._checked(action, value)
+            except argparse.ArgumentError as error:
+                raise ConfigError(f"{where}, key '{key}': {error.message}") from error
+            action.required = False
+
+    def _checked(self, action: argparse.Action, value: Any) -> Any:
+        """A configuration file's value, which argparse checks as it checks the words of a command line."""
+        hint = self._hints[action.dest]
+        kinds = {get_origin(kind) or kind for kind in (hint, *get_args(hint))}
+        if value is None:
+            if NoneType not in kinds and (action.required or action.default is not None):
+                raise argparse.ArgumentError(None, "must not be empty")
+            return None
+        several = action.nargs in ("+", "*")
+        if several and not isinstance(value, list):
+            raise argparse.ArgumentError(None, f"expected a list, not {value!r}")
+        if type(value) in kinds & {dict, list} and not several:
+            return value
+        items = value if several else [value]
+        for item in items:
+            if isinstance(item, dict | list | NoneType):
+                raise argparse.ArgumentError(None, f"expected one value, not {item!r}")
+            # YAML reads a bare `yes` or `off` as a boolean; as text it would silently become "True".
+            if isinstance(item, bool) and action.type is str:
+                raise argparse.ArgumentError(None, f"expected text, not {item!r}")
+        return self._get_values(action, [str(item) for item in items])
 
 
-def _json_object(text: str) -> dict[str, Any]:
-    """A mapping given on the command line."""
+def mapping(text: str) -> dict[str, Any]:
+    """A mapping given on the command line, as JSON."""
     value = json.loads(text)
     if not isinstance(value, dict):
         raise ValueError
     return value
 
 
-def _checked(action: argparse.Action, hint: Any, value: Any) -> Any:
-    """A configuration file's value as the option's type; `ValueError` if it cannot be that."""
-    if value is None:
-        if action.default is not None and not _mentions(hint, NoneType):
-            raise ValueError("must not be empty")
-        return None
-    if isinstance(value, dict) and _mentions(hint, dict):
-        return value
-    wants_list = action.nargs in ("+", "*")
-    if isinstance(value, list) and (wants_list or _mentions(hint, list)):
-        return [_checked_item(action, item) for item in value]
-    if isinstance(value, dict | list) or wants_list:
-        raise ValueError(f"expected {'a list' if wants_list else _wanted(action)}, not {value!r}")
-    return _checked_item(action, value)
-
-
-def _checked_item(action: argparse.Action, item: Any) -> Any:
-    # YAML reads a bare `yes` or `off` as a boolean; as text it would silently become "True".
-    if isinstance(item, dict | list) or (item is None) or (isinstance(item, bool) and action.type is str):
-        raise ValueError(f"expected {_wanted(action)}, not {item!r}")
-    if callable(action.type):
-        try:
-            converted = action.type(str(item))
-        except (ValueError, TypeError, argparse.ArgumentTypeError) as error:
-            raise ValueError(f"expected {_wanted(action)}, not {item!r}") from error
-    else:
-        converted = item
-    if action.choices is not None and converted not in action.choices:
-        raise ValueError(f"expected {_wanted(action)}, not {item!r}")
-    return converted
-
-
-def _mentions(hint: Any, kind: type) -> bool:
-    """Whether a type hint allows values of a kind: `list[str] | None` mentions list and NoneType."""
-    return hint is Any or hint is kind or get_origin(hint) is kind or any(_mentions(a, kind) for a in get_args(hint))
-
-
-def _wanted(action: argparse.Action) -> str:
-    if action.choices is not None:
-        return f"one of {', '.join(map(str, action.choices))}"
-    name = getattr(action.type, "__name__", "value")
-    return {
-        "int": "a whole number",
-        "float": "a number",
-        "str": "text",
-        "Path": "a path",
-        "string_to_bool": "true or false",
-        "_json_object": "a mapping",
-    }.get(name, f"a {name}")
-
-
 def option_types(run: Any) -> list[Any]:
     """The dataclasses that a command's `run` takes, in order, from its annotations."""
-    hints = get_type_hints(run)
+    hints = get_type_hints(run, include_extras=True)
     types = [hint for name, hint in hints.items() if name != "return"]
-    if not types or not all(dataclasses.is_dataclass(hint) for hint in types):
+    if not types or not all(dataclasses.is_dataclass(getattr(hint, "__origin__", hint)) for hint in types):
         raise TypeError(f"{run.__module__}.run must annotate each of its parameters with a dataclass of options")
     return types

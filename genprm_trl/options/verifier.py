@@ -2,76 +2,80 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Literal
 
+from genprm_trl.conversation.template import TurnOpening
 from genprm_trl.errors import ConfigError
-from genprm_trl.options.generator import OPERATIONAL, GeneratorOptions
+from genprm_trl.options.generator import GeneratorOptions
+from genprm_trl.protocol.genprm import MODES, FirstTurn
+from genprm_trl.stages.settings import decisive
 
 if TYPE_CHECKING:
     from genprm_trl.sandbox.base import Sandbox
     from genprm_trl.verifier.genprm import GenPRM
 
-# What changes how fast verdicts come, or where they are made, and not what they say.
-_OPERATIONAL = (*OPERATIONAL, "max_chains", "sandbox")
-
 
 @dataclass
 class VerifierOptions(GeneratorOptions):
-    """A GenPRM and how it is asked. A command's `run` takes it beside its own options."""
+    """A GenPRM and its settings. A command's `run` takes it beside the command's own options."""
 
-    n: int = field(default=1, metadata={"help": "Rationales sampled a solution and averaged (Maj@N)."})
+    n: int = field(
+        default=1, metadata={"help": "Rationales sampled per solution. Their rewards are averaged (Maj@N)."}
+    )
     mode: str | None = field(
         default=None,
         metadata={
-            "help": "Parts of a rationale: full, analysis_code, analysis, code_execution, code or direct. Default: "
-            "what the model was trained for."
+            "help": f"Parts of a rationale: {', '.join(MODES)}. Default: the mode that the model was trained in."
         },
     )
     stop: Literal["never", "first_error"] = field(
-        default="never", metadata={"help": "first_error: do not judge what follows the first step judged wrong."}
+        default="never", metadata={"help": "first_error: skip the steps after the first one judged wrong."}
     )
     adaptive: Literal["off", "exact"] = field(
         default="off",
         metadata={
-            "help": "off: sample all N rationales. exact: stop once the others can no longer change the prediction."
+            "help": "off: sample all N rationales. exact: stop when the others can no longer change the prediction."
         },
     )
-    threshold: float = field(default=0.5, metadata={"help": "A step whose reward is below this is judged wrong."})
-    seed: int = field(default=0, metadata={"help": "Verdicts repeat with the same seed."})
+    threshold: float = field(default=0.5, metadata={"help": "A step is judged wrong if its reward is below this."})
+    seed: int = field(default=0, metadata={"help": "The same seed gives the same verdicts."})
     temperature: float = field(default=0.6, metadata={"help": "Sampling temperature; 0 is greedy."})
     top_p: float = field(default=0.95, metadata={"help": "Nucleus filter."})
-    top_k: int = field(default=20, metadata={"help": "Top-k filter; 0 is none."})
-    max_step_tokens: int = field(default=2048, metadata={"help": "Bound on the tokens of one step's rationale."})
+    top_k: int = field(default=20, metadata={"help": "Top-k filter; 0 turns it off."})
+    max_step_tokens: int = field(default=2048, metadata={"help": "Maximum tokens of one step's rationale."})
     max_chains: int | None = field(
-        default=None, metadata={"help": "Rationales in flight at once. Default: what keeps the generator busy."}
+        default=None,
+        metadata={
+            "help": "Rationales in progress at once. Default: enough to keep the generator busy.",
+            "operational": True,
+        },
     )
     sandbox: str = field(
         default="local",
         metadata={
-            "help": "Where code runs: local, on this machine, or the address of a SandboxFusion server (extra: "
-            "fusion)."
+            "help": "Where code runs: local (this machine), or the address of a SandboxFusion server (extra: fusion).",
+            "operational": True,
         },
     )
-    turn_opening: str | None = field(
+    turn_opening: TurnOpening | None = field(
         default=None,
         metadata={
-            "help": "How an assistant's turn opens: generation_prompt, or as_published for the checkpoints of the "
-            "paper's authors. Default: what the model's directory says."
+            "help": "How an assistant's turn opens. as_published: as for the checkpoints of the paper's authors. "
+            "Default: as the model's directory says."
         },
     )
-    first_turn: str | None = field(
-        default=None, metadata={"help": "Form of the first turn: evaluation or demonstration."}
+    first_turn: FirstTurn | None = field(
+        default=None, metadata={"help": "Form of the first turn. Default: as the model's directory says."}
     )
 
-    def what_decides_verdicts(self) -> dict[str, object]:
-        """The settings that verdicts in one file must share, as JSON values."""
-        settings = {**asdict(self), **self.what_decides_text()}
-        return {name: value for name, value in settings.items() if name not in _OPERATIONAL}
+    def what_decides_verdicts(self) -> dict[str, Any]:
+        """The settings that all verdicts of a file must share, as JSON values."""
+        return {**decisive(self), **self.what_decides_text()}
 
 
 def load_verifier(options: VerifierOptions) -> GenPRM:
-    """The verifier that the options describe; its caller closes it.
+    """Loads the verifier that the options describe; its caller closes it.
 
     Raises:
         ConfigError: An option or the model cannot be used.
@@ -80,24 +84,20 @@ def load_verifier(options: VerifierOptions) -> GenPRM:
     from genprm_trl.generation.base import SamplingParams
     from genprm_trl.verifier.genprm import GenPRM
 
+    of_generator = {field.name for field in fields(GeneratorOptions)}
+    own = {field.name: getattr(options, field.name) for field in fields(VerifierOptions)}
+    own = {name: value for name, value in own.items() if name not in of_generator}
+    own["sampling"] = SamplingParams(**{name: own.pop(name) for name in ("temperature", "top_p", "top_k")})
+    own["sandbox"] = _open_sandbox(options.sandbox)
+    if options.max_chains is None:
+        own["max_chains"] = "auto"
     return GenPRM.from_pretrained(
         options.model,
         tokenizer=options.tokenizer,
         backend=options.backend,
-        mode=options.mode,
-        turn_opening=options.turn_opening,  # type: ignore[arg-type]
-        first_turn=options.first_turn,  # type: ignore[arg-type]
         chat_template=options.chat_template(),
         generator_kwargs=options.generator_options(),
-        max_step_tokens=options.max_step_tokens,
-        n=options.n,
-        sampling=SamplingParams(temperature=options.temperature, top_p=options.top_p, top_k=options.top_k),
-        threshold=options.threshold,
-        stop=options.stop,
-        adaptive=options.adaptive,
-        seed=options.seed,
-        max_chains="auto" if options.max_chains is None else options.max_chains,
-        sandbox=_open_sandbox(options.sandbox),
+        **own,
     )
 
 

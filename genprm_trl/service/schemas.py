@@ -60,7 +60,7 @@ class VerifyRequest(BaseModel):
 
     def changes(self) -> dict[str, Any]:
         """The options that the request gives, as `GenPRM.with_options` takes them."""
-        return self.model_dump(include={"n", "mode", "stop", "adaptive", "threshold", "seed"}, exclude_none=True)
+        return self.model_dump(exclude={"solutions", "rationales", "stream"}, exclude_none=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
@@ -13,6 +14,28 @@ from genprm_trl.rows.jsonl import replacing
 
 # How an error of a command ends that will not go on with a file.
 START_ANEW = "choose another --output, or --overwrite"
+
+
+def decisive(options: Any) -> dict[str, Any]:
+    """The options that decide what is written, so that all rows of a file must share them.
+
+    Args:
+        options: A dataclass. A field with `metadata={"operational": True}` is left out: it says how fast or where the
+            work is done.
+
+    Returns:
+        Name to value.
+
+    Examples:
+        >>> @dataclasses.dataclass
+        ... class Options:
+        ...     seed: int = 0
+        ...     device: str = dataclasses.field(default="cpu", metadata={"operational": True})
+        >>> decisive(Options())
+        {'seed': 0}
+    """
+    fields = dataclasses.fields(options)
+    return {field.name: getattr(options, field.name) for field in fields if not field.metadata.get("operational")}
 
 
 def settings_digest(settings: Mapping[str, Any]) -> str:

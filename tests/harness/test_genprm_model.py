@@ -119,12 +119,12 @@ def test_gen_kwargs_sample(genprm_dir, processbench_dir, tmp_path, capsys):
     [
         ({}, "needs pretrained=MODEL, or server=URL"),
         ({"pretrained": "x", "temprature": 1}, "did you mean 'temperature'"),
-        ({"pretrained": "x", "n": "many"}, "n must be int"),
-        ({"pretrained": "x", "n": True}, "n must be int"),
-        ({"pretrained": "x", "stop": "now"}, "stop must be one of never, first_error"),
+        ({"pretrained": "x", "n": "many"}, "key 'n': invalid int value: 'many'"),
+        ({"pretrained": "x", "n": True}, "key 'n': invalid int value: 'True'"),
+        ({"pretrained": "x", "stop": "now"}, "key 'stop': invalid choice: 'now'"),
         ({"server": 5}, "server must be the address"),
         ({"server": " "}, "server must be the address"),
-        ({"server": "http://a", "n": "many"}, "n must be int"),
+        ({"server": "http://a", "n": "many"}, "key 'n': invalid int value: 'many'"),
         ({"server": "http://a", "temperature": 1}, "'temperature' is the server's to say"),
     ],
 )
