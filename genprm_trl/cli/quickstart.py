@@ -9,6 +9,7 @@ The trained verifier is left in OUTPUT_DIR/genprm; `genprm verify` judges with i
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from genprm_trl.cli import console
 
@@ -59,5 +60,6 @@ def run(options: QuickstartOptions) -> int:
     if options.fast:
         print("\n--fast shows that every part works; its models have seen too little to judge. Leave it out for that.")
     print(f"\nthe trained verifier  {output_dir}/genprm")
-    print(f"table and plot        {output_dir}/results.md, {output_dir}/f1_by_n.png")
+    plot = f"{output_dir}/f1_by_n.png"
+    print(f"table and plot        {output_dir}/results.md, {plot if Path(plot).exists() else 'no plot'}")
     return 0

@@ -209,7 +209,7 @@ def _row(judged: JudgedPool, choice: Choice, options: SelectOptions) -> dict[str
 def _write_accuracies(
     output: Path, accuracies: PoolAccuracies, judged: Sequence[JudgedPool], options: SelectOptions
 ) -> None:
-    from genprm_trl.cards.plots import Curve, plot_score_by_n
+    from genprm_trl.cards.plots import can_plot
     from genprm_trl.rows.jsonl import replacing
 
     text = accuracy_report(accuracies, judged, options)
@@ -222,26 +222,35 @@ def _write_accuracies(
         ):
             with replacing(output.with_suffix(suffix)) as file:
                 file.write(content.encode("utf-8"))
-        # The oracle bounds every choice; chance is where choosing begins.
-        curves = {}
-        for way, name in _plotted(accuracies, options).items():
-            estimates = {n: accuracies.estimate(way, n) for n in accuracies.sizes}
-            curves[name] = Curve(
-                {n: estimate.value for n, estimate in estimates.items()},
-                {n: (estimate.low, estimate.high) for n, estimate in estimates.items()},
-            )
-        plot_score_by_n(
-            output.with_suffix(".png"),
-            curves,
-            {"chance": accuracies.estimate("random", accuracies.sizes[0]).value},
-            title=f"{len(judged)} problems of {Path(options.file).name}",
-            ylabel="right answers (%)",
-            xlabel="candidates a problem, N",
-        )
+        drawn = can_plot()
+        if drawn:
+            _plot(output.with_suffix(".png"), accuracies, len(judged), options)
     except OSError as error:
         raise DataError(f"cannot be written: {error.strerror}", file=str(error.filename or output)) from None
-    print(f"table, plot        {output.with_suffix('.md')}, {output.with_suffix('.png')}")
+    table = output.with_suffix(".md")
+    print(f"table, plot        {table}, {output.with_suffix('.png')}" if drawn else f"table              {table}")
     print(f"numbers            {output.with_suffix('.json')}")
+
+
+def _plot(path: Path, accuracies: PoolAccuracies, problems: int, options: SelectOptions) -> None:
+    from genprm_trl.cards.plots import Curve, plot_score_by_n
+
+    # The oracle bounds every choice; chance is where choosing begins.
+    curves = {}
+    for way, name in _plotted(accuracies, options).items():
+        estimates = {n: accuracies.estimate(way, n) for n in accuracies.sizes}
+        curves[name] = Curve(
+            {n: estimate.value for n, estimate in estimates.items()},
+            {n: (estimate.low, estimate.high) for n, estimate in estimates.items()},
+        )
+    plot_score_by_n(
+        path,
+        curves,
+        {"chance": accuracies.estimate("random", accuracies.sizes[0]).value},
+        title=f"{problems} problems of {Path(options.file).name}",
+        ylabel="right answers (%)",
+        xlabel="candidates a problem, N",
+    )
 
 
 def _plotted(accuracies: PoolAccuracies, options: SelectOptions) -> dict[str, str]:

@@ -196,27 +196,6 @@ def difference_labels(mc: Sequence[float | None], initial: float, delta: float =
     return step_labels(mc, initial, Difference(delta))
 
 
-def progress_ratios(mc: Sequence[float | None], initial: float) -> list[float]:
-    """The ratios MC(s_t, a_t) / MC(s_t) that relative progress compares with epsilon.
-
-    Infinite from 0 to more, 0 from 0 to 0; 0 for every step after the first with estimate 0. Arguments and errors as
-    for `relative_progress`.
-
-    Examples:
-        >>> progress_ratios([0.5, 0.75, 0.25, 0.0, 0.0], initial=0.5)
-        [1.0, 1.5, 0.3333333333333333, 0.0, 0.0]
-    """
-    # Any rule checks the estimates on the way.
-    step_labels(mc, initial, Hard())
-    ratios: list[float] = []
-    before, lost = _estimate(initial, "initial"), False
-    for value in mc:
-        after = Fraction(0) if lost or value is None else _estimate(value, "mc")
-        ratios.append(float(after / before) if before else (math.inf if after else 0.0))
-        before, lost = after, lost or after == 0
-    return ratios
-
-
 def first_error(labels: Sequence[bool]) -> int:
     """Index from 0 of the first wrong step, -1 for none: `Solution.label`."""
     return next((index for index, correct in enumerate(labels) if not correct), -1)

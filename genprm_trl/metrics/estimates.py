@@ -1,14 +1,15 @@
-"""ProcessBench scores with their errors, and against the number of rationales, read off chains sampled once."""
+"""Scores with their bootstrap errors: of ProcessBench, against the number of rationales, and of any share."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from genprm_trl.metrics.processbench import prediction_from_rewards, processbench_scores
+from genprm_trl.metrics.processbench import SCORES, compare, prediction_from_rewards, scores_of_hits
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,38 +47,15 @@ def processbench_estimates(
         raise ValueError(f"{len(labels)} labels for the predictions of {len(predictions)} solutions")
     if not predictions or not predictions[0] or len({len(row) for row in predictions}) > 1:
         raise ValueError("every solution needs the same number of predictions, and at least one")
-    each = [processbench_scores(labels, column) for column in zip(*predictions, strict=True)]
-    truth = np.asarray(labels)
-    wrong = truth != -1
-    hits = np.array(
-        [
-            [guess is not None and guess == label for guess in row]
-            for label, row in zip(truth, predictions, strict=True)
-        ]
-    )
-    rng = np.random.default_rng(seed)
-    drawn = [_scores(wrong, hits, rng.integers(len(truth), size=len(truth))) for _ in range(resamples)]
-    estimates = {}
-    for name, samples in zip(("error_acc", "correct_acc", "f1"), np.array(drawn).reshape(-1, 3).T, strict=True):
-        values = [scores[name] for scores in each]
-        known = [value for value in values if value is not None]
-        value = math.fsum(known) / len(known) if len(known) == len(values) else math.nan
-        # A resample without one of the classes says nothing.
-        samples = samples[~np.isnan(samples)] if not math.isnan(value) else np.array([])
-        low, high = np.percentile(samples, [2.5, 97.5]) if len(samples) else (math.nan, math.nan)
-        stderr = float(samples.std(ddof=1)) if len(samples) > 1 else math.nan
-        estimates[name] = ScoreEstimate(value, float(low), float(high), stderr)
-    return estimates
-
-
-def _scores(wrong: np.ndarray, hits: np.ndarray, rows: np.ndarray) -> list[float]:
-    """error_acc, correct_acc and f1 in per cent over the given solutions, averaged over verifiers; NaN: undefined."""
-    errors, corrects = rows[wrong[rows]], rows[~wrong[rows]]
-    error_acc = hits[errors].mean(axis=0) if len(errors) else np.full(hits.shape[1], np.nan)
-    correct_acc = hits[corrects].mean(axis=0) if len(corrects) else np.full(hits.shape[1], np.nan)
-    total = error_acc + correct_acc
-    f1 = np.divide(2 * error_acc * correct_acc, total, out=np.where(total == 0, 0.0, np.nan), where=total > 0)
-    return [100 * float(scores.mean()) for scores in (error_acc, correct_acc, f1)]
+    wrong, hits = compare(labels, predictions)
+    values = scores_of_hits(wrong, hits)
+    drawn = _bootstrap(
+        len(labels), lambda rows: scores_of_hits(wrong[rows], hits[rows]).mean(axis=1), resamples, seed
+    ).reshape(-1, len(SCORES))
+    return {
+        name: _estimate(math.fsum(each) / len(each), samples)
+        for name, each, samples in zip(SCORES, values, drawn.T, strict=True)
+    }
 
 
 def processbench_by_votes(
@@ -148,7 +126,18 @@ def mean_estimate(values: Sequence[float], *, resamples: int = 1000, seed: int =
     if not len(values):
         raise ValueError("there are no values to average")
     data = 100 * np.asarray(values, dtype=float)
+    means = _bootstrap(len(data), lambda rows: data[rows].mean(), resamples, seed)
+    return _estimate(math.fsum(data) / len(data), means)
+
+
+def _bootstrap(size: int, statistic: Callable[[np.ndarray], Any], resamples: int, seed: int) -> np.ndarray:
+    """A statistic of resampled rows (Efron 1979). Shape (resamples, ...)."""
     rng = np.random.default_rng(seed)
-    means = np.array([data[rng.integers(len(data), size=len(data))].mean() for _ in range(resamples)])
-    low, high = np.percentile(means, [2.5, 97.5])
-    return ScoreEstimate(math.fsum(data) / len(data), float(low), float(high), float(means.std(ddof=1)))
+    return np.array([statistic(rng.integers(size, size=size)) for _ in range(resamples)])
+
+
+def _estimate(value: float, samples: np.ndarray) -> ScoreEstimate:
+    samples = samples[~np.isnan(samples)]  # a resample without one of the classes says nothing
+    low, high = np.percentile(samples, [2.5, 97.5]) if len(samples) else (math.nan, math.nan)
+    stderr = float(samples.std(ddof=1)) if len(samples) > 1 else math.nan
+    return ScoreEstimate(value, float(low), float(high), stderr)

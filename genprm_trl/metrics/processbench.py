@@ -1,4 +1,4 @@
-"""How good step judgements are: ProcessBench scores, bootstrap intervals, calibration. Pure functions.
+"""How good step judgements are: ProcessBench's scores, thresholds, ranking, calibration. Pure functions.
 
 Scores that the data leave undefined (the accuracy on a class that has no members) are None, which JSON can carry and a
 table cannot mistake for a number.
@@ -7,13 +7,11 @@ table cannot mistake for a number.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
-# ---------------------------------------------------------------------------------------------------------------------
-# ProcessBench
+SCORES = ("error_acc", "correct_acc", "f1")
 
 
 def processbench_scores(labels: Sequence[int], predictions: Sequence[int | None]) -> dict[str, float | None]:
@@ -37,43 +35,46 @@ def processbench_scores(labels: Sequence[int], predictions: Sequence[int | None]
     """
     if len(labels) != len(predictions):
         raise ValueError(f"{len(labels)} labels for {len(predictions)} predictions")
-    right = {True: 0, False: 0}
-    total = {True: 0, False: 0}
-    for index, (label, prediction) in enumerate(zip(labels, predictions, strict=True)):
-        if isinstance(label, bool) or not isinstance(label, int | np.integer) or label < -1:
-            raise ValueError(f"label {index} must be an integer of at least -1, not {label!r}")
-        total[label != -1] += 1
-        right[label != -1] += prediction is not None and prediction == label
-    error_acc = 100.0 * right[True] / total[True] if total[True] else None
-    correct_acc = 100.0 * right[False] / total[False] if total[False] else None
-    return {"error_acc": error_acc, "correct_acc": correct_acc, "f1": _harmonic_mean(error_acc, correct_acc)}
+    scores = scores_of_hits(*compare(labels, [[prediction] for prediction in predictions]))[:, 0].tolist()
+    return {name: None if math.isnan(score) else score for name, score in zip(SCORES, scores, strict=True)}
 
 
-def _harmonic_mean(a: float | None, b: float | None) -> float | None:
-    if a is None or b is None:
-        return None
-    return 2 * a * b / (a + b) if a + b else 0.0
+def compare(labels: Sequence[int], predictions: Sequence[Sequence[int | None]]) -> tuple[np.ndarray, np.ndarray]:
+    """Which solutions have a wrong step, shape (B,), and which predictions are exactly the label, shape (B, G).
 
-
-def average_scores(splits: Iterable[Mapping[str, float | None]]) -> dict[str, float | None]:
-    """The plain mean of several splits' scores, whatever their sizes, as ProcessBench reports its average.
-
-    A score that is None in one split has no mean over all of them, and is None.
+    Args:
+        labels: As for `processbench_scores`. Shape (B,).
+        predictions: What each of G verifiers predicts for each solution. Shape (B, G).
 
     Raises:
-        ValueError: There is no split, or they have different scores.
+        ValueError: A label is not an integer of at least -1.
     """
-    rows = list(splits)
-    if not rows:
-        raise ValueError("there are no splits to average")
-    if any(row.keys() != rows[0].keys() for row in rows):
-        raise ValueError("the splits have different scores")
-    averaged: dict[str, float | None] = {}
-    for key in rows[0]:
-        values = [row[key] for row in rows]
-        known = [value for value in values if value is not None]
-        averaged[key] = math.fsum(known) / len(known) if len(known) == len(values) else None
-    return averaged
+    for index, label in enumerate(labels):
+        if isinstance(label, bool) or not isinstance(label, int | np.integer) or label < -1:
+            raise ValueError(f"label {index} must be an integer of at least -1, not {label!r}")
+    rows = zip(labels, predictions, strict=True)
+    hits = [[guess is not None and guess == label for guess in row] for label, row in rows]
+    verifiers = len(predictions[0]) if predictions else 1
+    return np.asarray(labels) != -1, np.array(hits, dtype=bool).reshape(len(labels), verifiers)
+
+
+def scores_of_hits(wrong: np.ndarray, hits: np.ndarray) -> np.ndarray:
+    """ProcessBench's scores of several verifiers on the same solutions.
+
+    Args:
+        wrong: Whether each solution has a wrong step. Shape (B,).
+        hits: Whether each verifier predicts exactly the label. Shape (B, G).
+
+    Returns:
+        The scores of `SCORES` in per cent, NaN where a class has no members. Shape (3, G).
+    """
+    errors, corrects = hits[wrong], hits[~wrong]
+    undefined = np.full(hits.shape[1], np.nan)
+    error_acc = 100.0 * errors.sum(axis=0) / len(errors) if len(errors) else undefined
+    correct_acc = 100.0 * corrects.sum(axis=0) / len(corrects) if len(corrects) else undefined
+    total = error_acc + correct_acc
+    f1 = np.divide(2 * error_acc * correct_acc, total, out=np.where(total == 0, 0.0, np.nan), where=total > 0)
+    return np.stack([error_acc, correct_acc, f1])
 
 
 def prediction_from_rewards(rewards: Sequence[float], threshold: float = 0.5) -> int:
@@ -136,71 +137,32 @@ def best_threshold(labels: Sequence[int], rewards: Sequence[Sequence[float]]) ->
     return float(best[np.argmin(np.abs(best - 0.5))]), float(100 * f1.max())
 
 
-def bootstrap_interval(
-    statistic: Callable[..., float | None],
-    *samples: Sequence[Any],
-    confidence: float = 0.95,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> tuple[float, float] | None:
-    """The percentile bootstrap interval of a statistic (Efron 1979).
-
-    Args:
-        statistic: Called with resampled `samples`; None where it is undefined, which leaves that resample out.
-        samples: Sequences of one length whose elements belong together, such as labels and predictions.
-        confidence: The interval's coverage.
-        resamples: How many resamples to draw.
-        seed: Makes the interval reproducible.
-
-    Returns:
-        The interval's ends, or None if there are no samples or no resample has the statistic.
-
-    Raises:
-        ValueError: The lengths differ, or the coverage is not between 0 and 1.
-
-    Examples:
-        >>> bootstrap_interval(lambda x: sum(x) / len(x), [0, 1] * 50)
-        (0.4, 0.6)
-    """
-    sizes = {len(sample) for sample in samples}
-    if len(sizes) != 1:
-        raise ValueError(f"the samples must have one length, not {sorted(sizes)}")
-    if not 0 < confidence < 1:
-        raise ValueError(f"the coverage must be between 0 and 1, not {confidence}")
-    size = sizes.pop()
-    if size == 0:
-        return None
-    generator = np.random.default_rng(seed)
-    values = []
-    for _ in range(resamples):
-        drawn = generator.integers(size, size=size).tolist()
-        value = statistic(*([sample[index] for index in drawn] for sample in samples))
-        if value is not None and not math.isnan(value):
-            values.append(value)
-    if not values:
-        return None
-    low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Step rewards as probabilities
-
-
 def step_auroc(labels: Sequence[bool], rewards: Sequence[float]) -> float | None:
     """Area under the ROC curve of step rewards, in [0, 1]; None unless there are both right and wrong steps.
 
     Args:
         labels: Whether each step is right. Shape (S,).
         rewards: The steps' rewards. Shape (S,).
+
+    Raises:
+        ValueError: The lengths differ, or a reward is NaN.
+
+    Examples:
+        >>> step_auroc([True, True, False], [0.9, 0.5, 0.5])  # one pair in order, one tied
+        0.75
     """
     if len(labels) != len(rewards):
         raise ValueError(f"{len(labels)} labels for {len(rewards)} rewards")
     if len({bool(label) for label in labels}) < 2:
         return None
-    from sklearn.metrics import roc_auc_score
-
-    return float(roc_auc_score([bool(label) for label in labels], rewards))
+    truth, values = np.asarray(labels, dtype=bool), np.asarray(rewards, dtype=float)
+    if np.isnan(values).any():
+        raise ValueError("a reward is NaN")
+    # The Mann-Whitney statistic: the share of pairs of a right and a wrong step that the rewards put in order.
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]  # equal rewards share the mean of their ranks
+    right, wrong = int(truth.sum()), int((~truth).sum())
+    return float((ranks[truth].sum() - right * (right + 1) / 2) / (right * wrong))
 
 
 def best_step_accuracy(labels: Sequence[bool], rewards: Sequence[float]) -> tuple[float, float]:

@@ -23,7 +23,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from genprm_trl.cards.model_card import CardContent, MeasuredScore, write_model_card
-from genprm_trl.cards.plots import Curve, plot_score_by_n
+from genprm_trl.cards.plots import Curve, can_plot, plot_score_by_n
 from genprm_trl.cards.tables import markdown_table
 from genprm_trl.errors import ConfigError
 from genprm_trl.labeling.consensus import ConsensusCounts
@@ -486,19 +486,20 @@ def _write_results(
         ],
     }
     (output / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    plot_score_by_n(
-        output / "f1_by_n.png",
-        {
-            row.name: Curve(
-                {n: scores["f1"].value for n, scores in row.by_n.items()},
-                {n: (scores["f1"].low, scores["f1"].high) for n, scores in row.by_n.items()},
-            )
-            for row in rows
-            if len(row.by_n) > 1
-        },
-        {row.name: row.by_n[1]["f1"].value for row in rows if len(row.by_n) == 1},
-        title=f"{plan.heldout_solutions + plan.natural_heldout} held-out solutions of the miniature world",
-    )
+    if can_plot():
+        plot_score_by_n(
+            output / "f1_by_n.png",
+            {
+                row.name: Curve(
+                    {n: scores["f1"].value for n, scores in row.by_n.items()},
+                    {n: (scores["f1"].low, scores["f1"].high) for n, scores in row.by_n.items()},
+                )
+                for row in rows
+                if len(row.by_n) > 1
+            },
+            {row.name: row.by_n[1]["f1"].value for row in rows if len(row.by_n) == 1},
+            title=f"{plan.heldout_solutions + plan.natural_heldout} held-out solutions of the miniature world",
+        )
     model_rows = [row for row in rows if row.key in _MODE_NAMES]
     write_model_card(
         output / "genprm",

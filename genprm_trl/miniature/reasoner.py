@@ -26,7 +26,6 @@ from genprm_trl.labeling.consensus import ConsensusCounts, disagreement, judged_
 from genprm_trl.miniature.word_problems import Equation, Problem, read_equation
 from genprm_trl.protocol import CodeBlock, Rationale
 from genprm_trl.records import RationaleRecord, Solution
-from genprm_trl.sandbox.base import Session
 
 REASONER_MODES = ("full", "analysis", "code_execution", "direct")
 
@@ -42,7 +41,7 @@ _DIFFERENT = (", which differs.", ", which is not that.")
 class Interpreter:
     """Runs the reasoner's own code in this process, in one namespace a solution, with a session's wire format.
 
-    The scripts below wrote the code, so it needs no sandbox; a sandbox session in its place gives the same outputs.
+    The scripts below wrote the code, so it needs no sandbox. A sandbox session gives the same outputs.
     """
 
     namespace: dict[str, object] = field(default_factory=dict)
@@ -192,20 +191,6 @@ def judge(solution: Solution, mode: str, seed: int = 0, mistake_rate: float = 0.
     for index in range(_judged_steps(solution)):
         draft = draft_rationale(problem, solution.steps, index, mode, rng, mistake_rate)
         rationales.append(draft.finish(None if draft.code is None else interpreter.run(draft.code)))
-    return rationales
-
-
-async def judge_in_session(
-    solution: Solution, mode: str, session: Session, seed: int = 0, mistake_rate: float = 0.0
-) -> list[Rationale]:
-    """`judge` with the code run in a sandbox session instead of this process."""
-    problem = Problem.from_extra(solution.extra)
-    rng = random.Random(f"reasoner {mode} {seed} {solution.id}")
-    rationales = []
-    for index in range(_judged_steps(solution)):
-        draft = draft_rationale(problem, solution.steps, index, mode, rng, mistake_rate)
-        output = None if draft.code is None else (await session.run(draft.code)).output
-        rationales.append(draft.finish(output))
     return rationales
 
 

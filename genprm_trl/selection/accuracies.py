@@ -10,13 +10,10 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Hashable, Sequence
-from typing import TypeVar
 
 import numpy as np
 
 from genprm_trl.selection.aggregates import RULES, aggregate
-
-HashableT = TypeVar("HashableT", bound=Hashable)
 
 
 def subset_sizes(pool_size: int) -> list[int]:
@@ -85,33 +82,6 @@ def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
     return 1.0 - math.comb(num_samples - num_correct, k) / math.comb(num_samples, k)
 
 
-def majority_vote(answers: Sequence[HashableT | None], weights: Sequence[float] | None = None) -> HashableT | None:
-    """The answer with the most votes, or with the greatest sum of weights.
-
-    Args:
-        answers: One vote each; None (no readable answer) does not vote. Equivalent answers must be equal.
-        weights: The weight of each vote, such as the solution's score; 1 each by default.
-
-    Returns:
-        The winner; among equals the one that came first; None if nobody votes.
-
-    Raises:
-        ValueError: The lengths differ.
-
-    Examples:
-        >>> majority_vote(["4", "5", "5", None]), majority_vote(["4", "5", "5"], [0.9, 0.2, 0.3])
-        ('5', '4')
-    """
-    if weights is not None and len(weights) != len(answers):
-        raise ValueError(f"{len(weights)} weights for {len(answers)} answers")
-    votes: dict[HashableT, list[float]] = {}
-    for answer, weight in zip(answers, weights if weights is not None else [1.0] * len(answers), strict=True):
-        if answer is not None:
-            votes.setdefault(answer, []).append(weight)
-    # fsum: the winner must not depend on the order of the votes.
-    return max(votes, key=lambda answer: math.fsum(votes[answer]), default=None)
-
-
 def vote_accuracy(
     answers: Sequence[Hashable | None],
     correct: Sequence[bool],
@@ -124,8 +94,8 @@ def vote_accuracy(
     """The expected accuracy of the vote of n solutions (self-consistency; Wang et al. 2022, arXiv 2203.11171).
 
     The mean over all subsets of size n of a pool, or over `max_subsets` drawn ones where there are more: without bias
-    in either case. Answers that are tied win in proportion to their votes, which is how often each comes first and
-    wins `majority_vote` if the order of the solutions is random; without weights, tied answers win with equal chance.
+    in either case. Answers that are tied win in proportion to their votes: in a random order of the solutions, that is
+    how often each of them comes first. Without weights, tied answers win with equal chance.
 
     Args:
         answers: The answer of each solution of one problem's pool; equivalent answers must be equal. None does not

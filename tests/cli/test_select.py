@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,17 @@ def test_majority_needs_no_verdicts(tmp_path, capsys):
     assert "| majority vote |" in out
     assert "best" not in json.loads(output.with_suffix(".json").read_text())["accuracy"]
     assert all(row["candidates"][0]["score"] is None for row in read(output))
+
+
+def test_without_matplotlib_there_is_no_plot(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    output = tmp_path / "m.jsonl"
+    assert main(["select", str(GSM8K), "--rule", "majority", "--limit", "6", "--output", str(output)]) == 0
+    printed = capsys.readouterr()
+    assert f"table              {tmp_path / 'm.md'}\n" in printed.out
+    assert printed.err.count("pip install 'genprm-trl[plots]'") == 1
+    assert output.with_suffix(".json").exists()
+    assert not output.with_suffix(".png").exists()
 
 
 def test_a_verifier_judges_each_candidate_once(model_dir, tmp_path, capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -98,6 +99,17 @@ def test_the_card_counts_what_is_there(directory):
     for picture in ("first_error.png", "estimates.png", "left_out.png"):
         assert f"]({picture})" in text
         assert (directory / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_matplotlib_the_card_has_no_pictures(tmp_path, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    stages = [StageReport("consensus", None, {}, StageSummary(40, len(RECORDS), COUNTS.dropped))]
+    statistics = Statistics.of(RECORDS, [Solution("s", "p", ["a"], extra={"mc": [0.5]})])
+    text = write_data_card(tmp_path, "A test", statistics, stages).read_text()
+    assert "![" not in text
+    assert "The consensus filter left out" in text
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+    assert caplog.text.count("genprm-trl[plots]") == 1
 
 
 @pytest.mark.parametrize(("stopping", "said"), [("none", False), ("exact", True), ("sequential", True)])

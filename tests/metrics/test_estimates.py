@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import pytest
 
-from genprm_trl.metrics.estimates import processbench_by_votes
+from genprm_trl.metrics.estimates import mean_estimate, processbench_by_votes, processbench_estimates
 from genprm_trl.metrics.processbench import prediction_from_rewards, processbench_scores
 
 
@@ -48,6 +49,31 @@ def test_intervals_repeat_with_the_seed():
     labels, rewards = random_chains(0)
     assert processbench_by_votes(labels, rewards, 4) == processbench_by_votes(labels, rewards, 4)
     assert processbench_by_votes(labels, rewards, 4, seed=1) != processbench_by_votes(labels, rewards, 4)
+
+
+def test_the_interval_of_a_mean_is_the_normal_one():
+    values = [0.0, 1.0] * 200
+    estimate = mean_estimate(values, resamples=4000)
+    stderr = 100 * 0.5 / math.sqrt(len(values))
+    assert estimate.value == 50
+    assert estimate.stderr == pytest.approx(stderr, rel=0.05)
+    assert estimate.low == pytest.approx(50 - 1.96 * stderr, abs=0.5)
+    assert estimate.high == pytest.approx(50 + 1.96 * stderr, abs=0.5)
+    assert mean_estimate(values, seed=1) == mean_estimate(values, seed=1) != mean_estimate(values, seed=2)
+    with pytest.raises(ValueError, match="no values"):
+        mean_estimate([])
+
+
+def test_resamples_without_a_class_are_left_out():
+    # Some resamples lack the one error; in none is a label paired with another solution's prediction.
+    estimates = processbench_estimates([0, -1, -1], [[0], [-1], [-1]])
+    assert {name: (e.value, e.low, e.high, e.stderr) for name, e in estimates.items()} == dict.fromkeys(
+        ("error_acc", "correct_acc", "f1"), (100, 100, 100, 0)
+    )
+    estimates = processbench_estimates([-1, -1], [[-1], [None]])
+    assert estimates["correct_acc"].value == 50
+    assert math.isnan(estimates["error_acc"].value)
+    assert math.isnan(estimates["f1"].low)
 
 
 @pytest.mark.parametrize(

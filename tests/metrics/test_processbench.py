@@ -9,10 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genprm_trl.metrics.processbench import (
-    average_scores,
     best_step_accuracy,
     best_threshold,
-    bootstrap_interval,
     calibration_error,
     prediction_from_rewards,
     processbench_scores,
@@ -63,16 +61,6 @@ def test_different_lengths_are_refused():
         processbench_scores([0, 1], [0])
 
 
-def test_average_is_the_plain_mean_of_splits():
-    splits = [{"f1": 78.7}, {"f1": 80.3}, {"f1": 72.2}, {"f1": 69.8}]  # GenPRM-7B, Pass@1: 75.2 in the paper
-    assert average_scores(splits)["f1"] == pytest.approx(75.25)
-    assert average_scores([{"f1": None, "a": 1.0}, {"f1": 2.0, "a": 2.0}]) == {"f1": None, "a": 1.5}
-    with pytest.raises(ValueError, match="no splits"):
-        average_scores([])
-    with pytest.raises(ValueError, match="different scores"):
-        average_scores([{"f1": 1.0}, {"a": 1.0}])
-
-
 @pytest.mark.parametrize(
     ("rewards", "threshold", "prediction"),
     [([0.9, 0.4, 0.1], 0.5, 1), ([0.5, 0.5], 0.5, -1), ([], 0.5, -1), ([0.4], 0.3, -1), ([0.2, 0.9], 0.3, 0)],
@@ -112,37 +100,6 @@ def test_best_threshold_needs_both_classes():
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Intervals
-
-
-def test_bootstrap_interval_of_a_mean_is_the_normal_one():
-    sample = [0, 1] * 200
-    low, high = bootstrap_interval(np.mean, sample, resamples=4000)
-    half = 1.96 * 0.5 / math.sqrt(len(sample))
-    assert low == pytest.approx(0.5 - half, abs=0.005)
-    assert high == pytest.approx(0.5 + half, abs=0.005)
-    assert bootstrap_interval(np.mean, sample, resamples=50, seed=1) == bootstrap_interval(
-        np.mean, sample, resamples=50, seed=1
-    )
-    assert bootstrap_interval(np.mean, sample, resamples=50, seed=1) != bootstrap_interval(
-        np.mean, sample, resamples=50, seed=2
-    )
-
-
-def test_bootstrap_keeps_pairs_together_and_leaves_undefined_resamples_out():
-    labels = [0, -1, -1]
-    interval = bootstrap_interval(lambda a, b: processbench_scores(a, b)["f1"], labels, labels)
-    assert interval == (
-        100.0,
-        100.0,
-    )  # some resamples lack the one error; none pairs a label with another's prediction
-    assert bootstrap_interval(lambda a: None, [1, 2]) is None
-    assert bootstrap_interval(np.mean, []) is None
-    with pytest.raises(ValueError, match="one length"):
-        bootstrap_interval(np.mean, [1], [1, 2])
-
-
-# ---------------------------------------------------------------------------------------------------------------------
 # Step rewards as probabilities
 
 
@@ -157,6 +114,19 @@ def test_auroc_is_the_share_of_pairs_in_order(steps):
     else:
         pairs = [1.0 if r > w else 0.5 if r == w else 0.0 for r in right for w in wrong]
         assert auroc == pytest.approx(sum(pairs) / len(pairs))
+
+
+def test_auroc_by_hand():
+    # Right: 0.8, 0.5, 0.5. Wrong: 0.5, 0.2. Of six pairs four are in order and two are tied: 5 / 6.
+    assert step_auroc([True, False, True, True, False], [0.8, 0.5, 0.5, 0.5, 0.2]) == pytest.approx(5 / 6)
+    assert step_auroc([True, False], [0.3, 0.3]) == 0.5
+    assert step_auroc([False, True], [0.9, 0.1]) == 0
+    assert step_auroc([1, 0, 1], [1, 0, 1]) == 1
+    assert step_auroc([True], [0.5]) is None
+    with pytest.raises(ValueError, match="NaN"):
+        step_auroc([True, False], [math.nan, 0.5])
+    with pytest.raises(ValueError, match="1 labels for 2 rewards"):
+        step_auroc([True], [0.5, 0.5])
 
 
 def test_calibration_error_by_hand():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
@@ -13,13 +14,14 @@ from genprm_trl.labeling.critiques import SampledSolution
 from genprm_trl.labeling.rationales import Reasoner
 from genprm_trl.miniature.families import FAMILIES
 from genprm_trl.miniature.planted_errors import ARITHMETIC, STRUCTURAL
-from genprm_trl.miniature.reasoner import REASONER_MODES, judge, judge_in_session, rationale_records
+from genprm_trl.miniature.reasoner import REASONER_MODES, judge, rationale_records
 from genprm_trl.miniature.reasoner_generator import ScriptedReasoner
 from genprm_trl.miniature.word_problems import Problem, read_equation
 from genprm_trl.miniature.world import as_solution, make_problems, make_solutions
-from genprm_trl.protocol import GenPRMProtocol, Mode, parse_rationale
+from genprm_trl.protocol import GenPRMProtocol, Mode, Rationale, parse_rationale
 from genprm_trl.records import Solution
 from genprm_trl.sandbox import LocalSandbox
+from genprm_trl.sandbox.base import Session
 from tests.helpers.tiny_models import tiny_tokenizer
 
 SOLUTIONS = make_solutions(300, seed=21, error_share=0.8)
@@ -78,13 +80,21 @@ def test_rationales_have_the_parts_of_their_mode(mode: str) -> None:
             assert "".join(segment.text for segment in GenPRMProtocol(mode).segments(text)) == text
 
 
+async def outputs_in(session: Session, rationales: Sequence[Rationale]) -> list[str]:
+    """What the code blocks of rationales print, run in order in a sandbox session."""
+    blocks = [block for rationale in rationales for block in rationale.blocks]
+    return [(await session.run(block.code)).output for block in blocks]
+
+
 @pytest.mark.parametrize("mode", ["full", "code_execution"])
 async def test_the_sandbox_prints_what_the_reasoner_was_shown(mode: str) -> None:
     async with LocalSandbox() as sandbox:
         for solution in SOLUTIONS[:12]:
+            rationales = judge(solution, mode, seed=5, mistake_rate=0.3)
+            shown = [block.output for rationale in rationales for block in rationale.blocks]
+            assert shown
             async with sandbox.session() as session:
-                run = await judge_in_session(solution, mode, session, seed=5, mistake_rate=0.3)
-            assert run == judge(solution, mode, seed=5, mistake_rate=0.3)
+                assert await outputs_in(session, rationales) == shown
 
 
 async def test_errors_of_the_code_read_as_in_the_sandbox() -> None:
@@ -92,7 +102,7 @@ async def test_errors_of_the_code_read_as_in_the_sandbox() -> None:
     solution = as_solution(problem, ["Step 1: 3 / 0 = 5"], "zero", "test")
     here = judge(solution, "code_execution")
     async with LocalSandbox() as sandbox, sandbox.session() as session:
-        assert await judge_in_session(solution, "code_execution", session) == here
+        assert await outputs_in(session, here) == [here[0].blocks[0].output]
     assert "ZeroDivisionError" in here[0].blocks[0].output
     assert here[0].judgement is False
 
