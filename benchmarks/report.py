@@ -28,9 +28,8 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, expect, sync_playwright
 
-from genprm_trl.metrics.processbench import prediction_from_rewards
 from genprm_trl.protocol import CodeBlock, Rationale
-from genprm_trl.records import CodeRound, Solution, StepJudgement, Verdict
+from genprm_trl.records import CodeRound, Solution, StepJudgement, Verdict, prediction_from_rewards
 from genprm_trl.rows.jsonl import write_jsonl
 from genprm_trl.verdict_report import write_report
 

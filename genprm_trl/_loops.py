@@ -1,4 +1,10 @@
-"""An asynchronous stream as an ordinary iterator, for scripts and notebooks."""
+"""Asyncio across threads.
+
+The package is asynchronous inside; scripts, notebooks and trainers call it from ordinary code, in any thread. This
+module joins the two: `run` and `iterate_in_thread` run coroutines and streams from ordinary code, `LoopThread` is an
+event loop that serves any thread, and `FairGate` bounds what runs over all loops. `Closable` is the base class of
+whatever is closed at the end of an `async with`.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +12,34 @@ import asyncio
 import contextlib
 import queue
 import threading
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
-Item = TypeVar("Item")
+T = TypeVar("T")
 
 
-def iterate_in_thread(stream: Callable[[], AsyncGenerator[Item, None]], prefetch: int = 256) -> Iterator[Item]:
-    """Runs an asynchronous generator in a thread with an event loop of its own and yields what it yields.
+def run(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Runs a coroutine to its end in an event loop of its own, and returns what it returns.
 
-    Works whether or not an event loop runs in the calling thread. When the iterator is closed or an exception passes
-    through it (Ctrl-C included), the stream is cancelled and has finished before this returns.
+    Unlike `asyncio.run` it works where an event loop runs already, as in a notebook. Ctrl-C cancels the coroutine.
+
+    Raises:
+        Whatever the coroutine raises.
+    """
+    thread = LoopThread("genprm-run")
+    try:
+        return thread.run(coroutine)
+    finally:
+        thread.close()
+
+
+def iterate_in_thread(stream: Callable[[], AsyncGenerator[T, None]], prefetch: int = 256) -> Iterator[T]:
+    """Runs an asynchronous generator in an event loop of its own and yields what it yields.
+
+    Works where an event loop runs already. When the iterator is closed or an exception passes through it (Ctrl-C
+    included), the stream is cancelled and has finished before this returns.
 
     Args:
         stream: Makes the asynchronous generator.
@@ -26,45 +48,81 @@ def iterate_in_thread(stream: Callable[[], AsyncGenerator[Item, None]], prefetch
     Raises:
         Whatever the stream raises.
     """
-    loop = asyncio.new_event_loop()
-    items: queue.SimpleQueue[tuple[Item] | BaseException | None] = queue.SimpleQueue()
+    items: queue.SimpleQueue[tuple[T] | BaseException | None] = queue.SimpleQueue()
     free = asyncio.Semaphore(prefetch)
 
     async def produce() -> None:
-        async with contextlib.aclosing(stream()) as produced:
-            async for item in produced:
-                await free.acquire()
-                items.put((item,))
-
-    task = loop.create_task(produce())
-
-    def run() -> None:
         try:
-            loop.run_until_complete(task)
+            async with contextlib.aclosing(stream()) as produced:
+                async for item in produced:
+                    await free.acquire()
+                    items.put((item,))
             items.put(None)
         except BaseException as error:
             items.put(error)
-        finally:
-            loop.run_until_complete(loop.shutdown_asyncgens())
-            loop.close()
 
-    thread = threading.Thread(target=run, name="genprm-stream", daemon=True)
-    thread.start()
+    thread = LoopThread("genprm-stream")
     try:
+        asyncio.run_coroutine_threadsafe(produce(), thread.loop)
         while (entry := items.get()) is not None:
             if isinstance(entry, BaseException):
                 raise entry
-            _in_loop(loop, free.release)
+            thread.loop.call_soon_threadsafe(free.release)
             yield entry[0]
     finally:
-        _in_loop(loop, task.cancel)
-        thread.join()
+        thread.close()
 
 
-def _in_loop(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:
-    # The loop may have finished and closed in the meantime; then there is nothing left to tell it.
-    with contextlib.suppress(RuntimeError):
-        loop.call_soon_threadsafe(call)
+class LoopThread:
+    """Runs coroutines in the event loop of a background thread, on behalf of any thread and loop.
+
+    HTTP connections and vLLM's engine belong to the loop that they were made in, while generators serve callers in
+    several loops one after the other, and at the same time.
+
+    Args:
+        name: The thread's name.
+    """
+
+    def __init__(self, name: str):
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_forever()
+
+    async def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Awaits a coroutine that runs in the thread. Cancelling the caller cancels it."""
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self.loop))
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Blocks until a coroutine that runs in the thread is done. Not to be called from the thread itself."""
+        future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()  # after Ctrl-C; of no effect if it was the coroutine that failed
+            raise
+
+    def close(self) -> None:
+        """Cancels what still runs, waits for it, and ends the thread. May be called again."""
+        if self.loop.is_closed():
+            return
+        if threading.current_thread() is self._thread:  # the garbage collector ends an iterator where it pleases
+            self.loop.create_task(self._cancel_all()).add_done_callback(lambda _: self.loop.stop())
+            return
+        self.run(self._cancel_all())
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+        self.loop.close()
+
+    async def _cancel_all(self) -> None:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.loop.shutdown_asyncgens()
 
 
 class FairGate:
@@ -119,53 +177,15 @@ def _wake(turn: asyncio.Future[None]) -> None:
         turn.set_result(None)
 
 
-T = TypeVar("T")
+class Closable(ABC):
+    """What holds something that has to be freed: `async with` closes it at the end of the block."""
 
+    @abstractmethod
+    async def close(self) -> None:
+        """Frees what it holds. May be called again."""
 
-class LoopThread:
-    """Runs coroutines in the event loop of a background thread, on behalf of any thread and loop.
+    async def __aenter__(self) -> Self:
+        return self
 
-    HTTP connections and vLLM's engine belong to the loop that they were made in, while generators serve callers in
-    several loops one after the other, and at the same time.
-
-    Args:
-        name: Of the thread.
-    """
-
-    def __init__(self, name: str):
-        self.loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        asyncio.set_event_loop(self.loop)
-        self.loop.run_forever()
-
-    async def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Awaits a coroutine that runs in the thread. Cancelling the caller cancels it."""
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self.loop))
-
-    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Blocks until a coroutine that runs in the thread is done. Not to be called from the thread itself."""
-        future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
-        try:
-            return future.result()
-        except BaseException:
-            future.cancel()  # after Ctrl-C; of no effect if it was the coroutine that failed
-            raise
-
-    def close(self) -> None:
-        """Cancels what still runs, waits for it, and ends the thread. May be called again."""
-        if self.loop.is_closed():
-            return
-        self.run(self._cancel_all())
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join()
-        self.loop.close()
-
-    async def _cancel_all(self) -> None:
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await self.loop.shutdown_asyncgens()
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self, get_args
 
@@ -256,6 +257,20 @@ class Verdict:
             solution_digest=as_text(row.get("solution_digest", ""), "solution_digest"),
             n=as_integer(row.get("n", 0), "n", low=0),
         )
+
+
+def prediction_from_rewards(rewards: Sequence[float], threshold: float = 0.5) -> int:
+    """Index from 0 of the first step whose reward is below the threshold, -1 for none.
+
+    Raises:
+        ValueError: A reward is NaN, which is neither below a threshold nor above it.
+    """
+    for index, reward in enumerate(rewards):
+        if math.isnan(reward):
+            raise ValueError(f"the reward of step {index} is NaN")
+        if reward < threshold:
+            return index
+    return -1
 
 
 @dataclass(slots=True)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from genprm_trl._loops import iterate_in_thread
+from genprm_trl._loops import run
 from genprm_trl.errors import ConfigError
 from genprm_trl.options.parser import OptionParser
 from genprm_trl.options.verifier import VerifierOptions, load_verifier
 
 if TYPE_CHECKING:
-    from genprm_trl.verifier.client import VerifierClient
-    from genprm_trl.verifier.genprm import GenPRM
+    from genprm_trl.verifier.base import Verifier
 
 # What a request to a server may ask for; the rest is the server's own.
 _OF_REQUESTS = ("n", "mode", "stop", "adaptive", "threshold", "seed")
@@ -108,25 +106,15 @@ class Judge:
             return
         from genprm_trl.verifier.client import VerifierClient
 
-        client = VerifierClient(list(self.servers))
+        run(VerifierClient(list(self.servers)).wait_until_ready(seconds))
 
-        async def ready() -> AsyncGenerator[None, None]:
-            await client.wait_until_ready(seconds)
-            yield
-
-        for _ in iterate_in_thread(ready):  # not `asyncio.run`, which notebooks refuse
-            pass
-
-    @contextlib.contextmanager
-    def open(self) -> Iterator[GenPRM | VerifierClient]:
-        """The verifier, at work until the block ends."""
+    def open(self) -> Verifier:
+        """The verifier, ready to judge; its caller closes it."""
         if self.options is not None:
-            with load_verifier(self.options) as prm:
-                yield prm
-        else:
-            from genprm_trl.verifier.client import VerifierClient
+            return load_verifier(self.options)
+        from genprm_trl.verifier.client import VerifierClient
 
-            yield VerifierClient(list(self.servers), **self.requested)
+        return VerifierClient(list(self.servers), **self.requested)
 
 
 def _checked(arguments: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -5,10 +5,10 @@ from genprm_trl.metrics.processbench import (
     best_step_accuracy,
     best_threshold,
     calibration_error,
-    prediction_from_rewards,
     processbench_scores,
     step_auroc,
 )
+from genprm_trl.records import prediction_from_rewards
 
 __all__ = [
     "ScoreEstimate",

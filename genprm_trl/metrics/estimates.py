@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from genprm_trl.metrics.processbench import SCORES, compare, prediction_from_rewards, scores_of_hits
+from genprm_trl.metrics.processbench import SCORES, compare, scores_of_hits
+from genprm_trl.records import prediction_from_rewards
 
 
 @dataclass(frozen=True, slots=True)

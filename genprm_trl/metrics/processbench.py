@@ -77,20 +77,6 @@ def scores_of_hits(wrong: np.ndarray, hits: np.ndarray) -> np.ndarray:
     return np.stack([error_acc, correct_acc, f1])
 
 
-def prediction_from_rewards(rewards: Sequence[float], threshold: float = 0.5) -> int:
-    """Index from 0 of the first step whose reward is below the threshold, -1 for none.
-
-    Raises:
-        ValueError: A reward is NaN, which is neither below a threshold nor above it.
-    """
-    for index, reward in enumerate(rewards):
-        if math.isnan(reward):
-            raise ValueError(f"the reward of step {index} is NaN")
-        if reward < threshold:
-            return index
-    return -1
-
-
 def best_threshold(labels: Sequence[int], rewards: Sequence[Sequence[float]]) -> tuple[float, float]:
     """The threshold with the highest ProcessBench F1, for choosing it on other data than it is then measured on.
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from trl.trainer.utils import get_callable_name
 
-from genprm_trl._loops import iterate_in_thread
+from genprm_trl._loops import run
 
 Rewards = list[float | None]
 
@@ -38,13 +38,9 @@ class BlockingReward:
         ```
     """
 
-    def __init__(self, func: Callable[..., Awaitable[Rewards]]):
+    def __init__(self, func: Callable[..., Coroutine[Any, Any, Rewards]]):
         self._func = func
         self.__name__ = get_callable_name(func)  # what trainers log it as
 
     def __call__(self, *args: Any, **kwargs: Any) -> Rewards:
-        async def rewards() -> AsyncGenerator[Rewards, None]:
-            yield await self._func(*args, **kwargs)
-
-        [result] = iterate_in_thread(rewards)
-        return result
+        return run(self._func(*args, **kwargs))

@@ -8,9 +8,9 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Protocol, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from genprm_trl.data.steps import StepStyle, split_steps
 from genprm_trl.errors import ConfigError, GenPRMError
@@ -18,13 +18,10 @@ from genprm_trl.records import Solution, StepStatus, Verdict
 from genprm_trl.rewards.texts import completion_text, problem_text
 from genprm_trl.selection.aggregates import Aggregate, aggregate
 
+if TYPE_CHECKING:
+    from genprm_trl.verifier.base import Verifier
+
 logger = logging.getLogger(__name__)
-
-
-class Verifier(Protocol):
-    """What rewards come from: a `GenPRM`, or a `VerifierClient`."""
-
-    def verify_stream(self, solutions: Iterable[Solution]) -> AsyncGenerator[Verdict, None]: ...
 
 
 class GenPRMReward:
@@ -41,7 +38,8 @@ class GenPRMReward:
     the verdicts: a policy must not get rid of a bad step by making it hard to judge.
 
     Args:
-        verifier: A `GenPRM`, or a name or directory of one, which is then loaded with the other arguments.
+        verifier: A `GenPRM` or another verifier; or the name or directory of a GenPRM, which is then loaded with the
+            other arguments.
         server: URL of a `genprm serve`, or several, in place of a verifier in this process. With several processes
             that is the way to share one verifier.
         aggregate: Rule from step rewards to the completion's: `min`, `mean`, `last` or `product`.

@@ -105,7 +105,7 @@ class VerifierService:
             prm = self._prm.with_options(**work.request.changes())
         except ConfigError as error:
             raise ServiceRefusal(422, "invalid_request", str(error)) from None
-        return self._scheduler.submit(prm, work.solutions)
+        return self._scheduler.submit(prm, work.solutions, n=prm.n, chains=prm.fewest_chains)
 
     def drop(self, batch: Batch) -> None:
         """Forgets a batch, and cancels what it has not finished."""

@@ -39,7 +39,7 @@ class VerdictResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         notes = scope["state"]["notes"]
-        notes |= {"solutions": len(self._batch.solutions), "n": self._batch.prm.n, "verdicts": 0, "errors": 0}
+        notes |= {"solutions": len(self._batch.solutions), "n": self._batch.n, "verdicts": 0, "errors": 0}
         answer = self._send_lines(send, notes) if self._stream else self._send_object(send, notes)
         try:
             await _unless_disconnected(receive, answer)

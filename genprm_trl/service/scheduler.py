@@ -21,7 +21,7 @@ from typing import Literal
 from genprm_trl.errors import GenPRMError
 from genprm_trl.records import Solution, Verdict
 from genprm_trl.service.metrics import Metrics
-from genprm_trl.verifier.genprm import GenPRM
+from genprm_trl.verifier.base import Verifier
 
 logger = logging.getLogger(__name__)
 
@@ -48,14 +48,14 @@ class Batch:
     """The solutions of one request and what has become of them. Made by `Scheduler.submit`.
 
     Attributes:
-        prm: The verifier with the request's options.
+        verifier: The verifier with the request's options.
         solutions: All of them.
+        n: Chains that were asked for, a solution.
         chains: Chains that each of them takes, at least.
     """
 
-    def __init__(self, prm: GenPRM, solutions: Sequence[Solution]):
-        self.prm, self.solutions = prm, solutions
-        self.chains = prm.fewest_chains
+    def __init__(self, verifier: Verifier, solutions: Sequence[Solution], n: int, chains: int):
+        self.verifier, self.solutions, self.n, self.chains = verifier, solutions, n, chains
         self.waiting: deque[int] = deque(range(len(solutions)))
         self.running: dict[asyncio.Task[None], int] = {}
         self.submitted = time.monotonic()
@@ -121,9 +121,9 @@ class Scheduler:
         # Half the queue: coming back for a single free place would meet everybody else who does.
         return min(max(self.max_queue / 2 / rate, 1.0), 60.0)
 
-    def submit(self, prm: GenPRM, solutions: Sequence[Solution]) -> Batch:
-        """Takes a request's solutions. Whoever submits a batch must `drop` it in the end."""
-        batch = Batch(prm, solutions)
+    def submit(self, verifier: Verifier, solutions: Sequence[Solution], *, n: int, chains: int) -> Batch:
+        """Takes a request's solutions; arguments as in `Batch`. Whoever submits a batch must `drop` it in the end."""
+        batch = Batch(verifier, solutions, n, chains)
         self._open.add(batch)
         self.idle.clear()
         self._turns.append(batch)
@@ -186,7 +186,7 @@ class Scheduler:
         started = time.monotonic()
         outcome: Outcome
         try:
-            outcome = await batch.prm.verify(batch.solutions[index])
+            outcome = await batch.verifier.verify(batch.solutions[index])
         except GenPRMError as error:
             outcome = Failure("engine", str(error))
             logger.warning("no verdict: %s", error)

@@ -14,7 +14,7 @@ from genprm_trl.records import Solution, Verdict
 from genprm_trl.selection.aggregates import Aggregate, aggregate
 from genprm_trl.solving.solver import Solver
 from genprm_trl.stages.run import ItemFailed
-from genprm_trl.verifier.genprm import GenPRM
+from genprm_trl.verifier.base import Verifier
 
 # `stop`: the policy ended it. The others are cut off: by the bound on a request's tokens, by the policy's context, by
 # the bound on steps.
@@ -71,7 +71,7 @@ class Grower:
     """
 
     policy: Solver
-    verifier: GenPRM
+    verifier: Verifier
     problem: Problem
     max_steps: int = 40
     seed: int = 0

@@ -26,7 +26,7 @@ from genprm_trl.solving.solver import Solver
 from genprm_trl.stages.file import Outcome
 from genprm_trl.stages.partial import Partial
 from genprm_trl.stages.run import ItemFailed
-from genprm_trl.verifier.genprm import GenPRM
+from genprm_trl.verifier.base import Verifier
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class RefinementConfig:
 
 
 async def refine(
-    models: tuple[Solver, GenPRM],
+    models: tuple[Solver, Verifier],
     problem: Problem,
     partial: Partial,
     *,

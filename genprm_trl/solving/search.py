@@ -22,7 +22,7 @@ from genprm_trl.solving.paths import Grower, Path
 from genprm_trl.solving.solver import Solver
 from genprm_trl.stages.file import Outcome
 from genprm_trl.stages.partial import Partial
-from genprm_trl.verifier.genprm import GenPRM
+from genprm_trl.verifier.base import Verifier
 
 Method = Literal["beam", "particles", "best_of_n"]
 
@@ -64,7 +64,7 @@ class SearchConfig:
 
 
 async def search(
-    models: tuple[Solver, GenPRM],
+    models: tuple[Solver, Verifier],
     problem: Problem,
     partial: Partial,
     *,

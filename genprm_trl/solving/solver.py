@@ -13,7 +13,7 @@ from genprm_trl.conversation.template import ChatFormat
 from genprm_trl.errors import ConfigError, GenPRMError
 from genprm_trl.generation.base import GenerationResult, Generator, SamplingParams
 from genprm_trl.stages.run import ItemFailed
-from genprm_trl.verifier.genprm import GenPRM
+from genprm_trl.verifier.base import Verifier
 
 logger = logging.getLogger(__name__)
 
@@ -131,8 +131,8 @@ async def open_solver(open_generator: Callable[[], Generator], settings: SolverS
 
 @contextlib.asynccontextmanager
 async def open_solver_and_verifier(
-    open_generator: Callable[[], Generator], settings: SolverSettings, open_verifier: Callable[[], GenPRM]
-) -> AsyncIterator[tuple[Solver, GenPRM]]:
+    open_generator: Callable[[], Generator], settings: SolverSettings, open_verifier: Callable[[], Verifier]
+) -> AsyncIterator[tuple[Solver, Verifier]]:
     """Opens a policy and the verifier that judges it, for a stage's worker."""
     async with open_solver(open_generator, settings) as policy, open_verifier() as verifier:
         yield policy, verifier

@@ -12,8 +12,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from genprm_trl.metrics.processbench import prediction_from_rewards
-from genprm_trl.records import CodeRound, Solution, StepJudgement, Verdict
+from genprm_trl.records import CodeRound, Solution, StepJudgement, Verdict, prediction_from_rewards
 from genprm_trl.verdict_report.passages import read_rationale
 
 _SNIPPET = 240  # characters of a problem that the list can show

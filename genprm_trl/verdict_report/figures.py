@@ -12,11 +12,10 @@ from genprm_trl.metrics.estimates import ScoreEstimate, processbench_by_votes
 from genprm_trl.metrics.processbench import (
     best_threshold,
     calibration_error,
-    prediction_from_rewards,
     processbench_scores,
     step_auroc,
 )
-from genprm_trl.records import Verdict
+from genprm_trl.records import Verdict, prediction_from_rewards
 
 HISTOGRAM_BINS = 20
 RELIABILITY_BINS = 10

@@ -1,23 +1,105 @@
-"""Whatever judges many solutions: in this process (`GenPRM`) or on servers (`VerifierClient`)."""
+"""The interface of every verifier: solutions in, verdicts out.
+
+`GenPRM` judges in this process, `VerifierClient` on servers. Rewards, search, refinement and the commands ask for no
+more than this. Another kind of verifier is another file with a subclass that has `verify`, and whatever else it can do
+better than the base class.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from types import TracebackType
+from typing import Self
 
 from tqdm.auto import tqdm
 
-from genprm_trl._loops import iterate_in_thread
+from genprm_trl._loops import Closable, iterate_in_thread, run
 from genprm_trl.records import Solution, Verdict
 
 
-class Verifier(ABC):
-    """A verifier that takes solutions and hands out verdicts as they are ready."""
+class Verifier(Closable):
+    """Judges solutions step by step: one, many, or further steps of one.
+
+    `with` and `async with` close it at the end of the block.
+    """
 
     @abstractmethod
-    def verify_stream(self, solutions: Iterable[Solution]) -> AsyncGenerator[Verdict, None]:
-        """Judges many solutions and yields each verdict as it is ready."""
+    async def verify(self, solution: Solution) -> Verdict:
+        """Judges one solution. Any number of calls may run at once.
+
+        Raises:
+            ConfigError: The solution has no steps.
+            GenPRMError: The verifier is closed, or nothing can be expected of it any more.
+        """
+
+    async def verify_further(
+        self, solution: Solution, verdict: Verdict | None = None, *, affinity: str | None = None
+    ) -> Verdict:
+        """Judges the steps that a solution has gained since a verdict. All steps are judged, none is left out.
+
+        By default the whole solution is judged anew.
+
+        Args:
+            solution: The solution as it is now.
+            verdict: The verdict on its first steps, from this method; None if there is none.
+            affinity: A hint: calls about solutions that begin alike give the same string.
+
+        Raises:
+            ConfigError: The verifier cannot do so, or the verdict is not one of its own.
+            GenPRMError: The verifier is closed, or nothing can be expected of it any more.
+        """
+        return await self.verify(solution)
+
+    @property
+    def concurrency(self) -> int:
+        """Solutions that keep it busy when they are judged at once."""
+        return 1
+
+    async def verify_stream(self, solutions: Iterable[Solution]) -> AsyncGenerator[Verdict, None]:
+        """Judges many solutions and yields each verdict as it is ready.
+
+        Solutions are taken from the iterable only as there is room for them, so it may be longer than memory. Of a
+        sequence, those with the most steps are taken first: started last, they would keep the verifier waiting at the
+        end.
+        """
+        if isinstance(solutions, Sequence):
+            solutions = sorted(solutions, key=lambda solution: len(solution.steps), reverse=True)
+        remaining = iter(solutions)
+        tasks: set[asyncio.Task[Verdict]] = set()
+        finished: asyncio.Queue[asyncio.Task[Verdict]] = asyncio.Queue()
+        failure: BaseException | None = None
+
+        def fill() -> None:
+            # One solution more than it works on is ready to start, so that it never waits for the next one.
+            while len(tasks) <= self.concurrency and (solution := next(remaining, None)) is not None:
+                task = asyncio.create_task(self.verify(solution))
+                tasks.add(task)
+                task.add_done_callback(finished.put_nowait)
+
+        try:
+            fill()
+            # After a failure, what was finished beside it is still handed out.
+            while tasks if failure is None else not finished.empty():
+                task = await finished.get()
+                tasks.discard(task)
+                if (error := task.exception()) is not None:
+                    failure = failure or error
+                    continue
+                if failure is None:
+                    try:
+                        fill()
+                    except Exception as refusal:  # of the caller's iterable
+                        failure = refusal
+                yield task.result()
+            if failure is not None:
+                raise failure
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     def verify_all(
         self,
@@ -47,3 +129,14 @@ class Verifier(ABC):
             for verdict in verdicts:
                 bar.update()
                 yield verdict
+
+    async def close(self) -> None:
+        """Frees what it holds; a verifier that holds nothing has nothing to do."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        run(self.close())

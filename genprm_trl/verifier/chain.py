@@ -1,22 +1,24 @@
 """Carrying out a script of actions with a generator and a sandbox: one chain of text and code.
 
-A chain is a coroutine: generate until a stop, run the code, go on. Chains are independent; the generator batches
-whatever is in flight, and code runs while others generate.
+A protocol (`protocol.base`) yields actions and receives what came of them. A chain carries them out one after the
+other: it generates until a stop, runs the code, and goes on. Chains are independent; the generator batches whatever is
+in flight, and code runs while others generate.
 """
 
 from __future__ import annotations
 
 import collections.abc
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, overload
 
 from genprm_trl.conversation.conversation import Conversation, TokenKind
 from genprm_trl.conversation.template import ChatFormat
 from genprm_trl.errors import GenPRMError
 from genprm_trl.generation.base import GenerationResult, Generator, SamplingParams
 from genprm_trl.generation.seeding import derive_seed
+from genprm_trl.generation.tokens import Detokenizer
 from genprm_trl.protocol.base import (
     Action,
     Append,
@@ -35,6 +37,8 @@ from genprm_trl.sandbox.base import Sandbox, Session
 logger = logging.getLogger(__name__)
 
 EndT = TypeVar("EndT")
+ItemT = TypeVar("ItemT")
+ViewT = TypeVar("ViewT")
 
 
 @dataclass(slots=True)
@@ -82,7 +86,7 @@ class ChainDriver:
     ):
         self.generator, self.sandbox, self.chat = generator, sandbox, chat
         self.sampling, self.seed = sampling, seed
-        self.token_texts = TokenTexts(generator.tokenizer)
+        self.detokenizer = Detokenizer(generator.tokenizer)
 
     def open(
         self, script: collections.abc.Generator[Action, Any, EndT], name: str, *, affinity: str | None = None
@@ -114,7 +118,10 @@ class ChainDriver:
 
 
 class Chain(Generic[EndT]):
-    """A script that is being carried out, with a conversation and a sandbox session of its own. See `ChainDriver`."""
+    """A script that is being carried out, with a conversation and a sandbox session of its own. Made by `ChainDriver`.
+
+    `advance` serves any script. `judge_step` is the same for the scripts of verification protocols, one step a call.
+    """
 
     def __init__(
         self,
@@ -128,6 +135,7 @@ class Chain(Generic[EndT]):
         self._session: Session | None = None
         self._requests = 0  # sampled ones: each has a seed of its own
         self._last: GenerationResult | None = None
+        self._is_full = False
 
     async def advance(self) -> tuple[Judge, Passage] | ChainEnd[EndT]:
         """Goes on to the next judgement, which comes with what was done for it, or to the end.
@@ -169,6 +177,23 @@ class Chain(Generic[EndT]):
                 case Judge():
                     passage.text = conversation.turn_text
                     return action, passage
+
+    async def judge_step(self) -> StepJudgement:
+        """Judges the next step of a solution, as the script of a verification protocol does.
+
+        Whatever the model writes or does not write ends in a judgement with a status.
+
+        Raises:
+            GenPRMError: The generator is closed, or nothing can be expected of it any more.
+        """
+        if self._is_full:
+            # The model's context: the history only grows, so nothing that follows can fit either.
+            return StepJudgement("", 0.5, "truncated")
+        judged = await self.advance()
+        assert not isinstance(judged, ChainEnd), "a protocol judges every step"
+        verdict, passage = judged
+        self._is_full = verdict.status == "truncated"
+        return StepJudgement(passage.text, verdict.reward, verdict.status, passage.code_rounds, passage.num_tokens)
 
     def tokens(self) -> tuple[list[int], list[TokenKind]]:
         """The conversation so far as training sees it: see `Conversation.finished`."""
@@ -215,8 +240,8 @@ class Chain(Generic[EndT]):
         return Written(
             result.text,
             result.finish_reason,
-            tokens=_TokenTexts(result.token_ids, driver.token_texts),
-            top_logprobs=_TextLogprobs(result.top_logprobs, driver.token_texts),
+            tokens=_View(result.token_ids, driver.detokenizer.token_text),
+            top_logprobs=_View(result.top_logprobs, self._by_text),
         )
 
     async def _request(self, prompt: list[int], params: SamplingParams) -> GenerationResult:
@@ -231,16 +256,20 @@ class Chain(Generic[EndT]):
         return result
 
     def _written(self, result: GenerationResult) -> Written:
-        conversation, texts = self._conversation, self._driver.token_texts
+        conversation = self._conversation
         return Written(
             text=result.text,
             finish_reason=result.finish_reason,
             turn_tokens=conversation.turn_tokens,
             turn_segments=conversation.turn_segments,
-            tokens=_TokenTexts(result.token_ids, texts),
-            top_logprobs=_TextLogprobs(result.top_logprobs, texts),
+            tokens=_View(result.token_ids, self._driver.detokenizer.token_text),
+            top_logprobs=_View(result.top_logprobs, self._by_text),
             message=result.message,
         )
+
+    def _by_text(self, logprobs: dict[int, float]) -> Sequence[tuple[str, float]]:
+        text_of = self._driver.detokenizer.token_text
+        return [(text_of(token), logprob) for token, logprob in logprobs.items()]
 
     async def _execute(self, code: str) -> CodeRound:
         outcome = await self._open_session().run(code)
@@ -254,76 +283,22 @@ class Chain(Generic[EndT]):
         return self._session
 
 
-class TokenTexts:
-    """The text of single tokens, decoded once each."""
+class _View(Sequence[ViewT], Generic[ItemT, ViewT]):
+    """What a function makes of items, made only where it is looked at: tokens are decoded near the verdict alone."""
 
-    def __init__(self, tokenizer: Any):
-        self._tokenizer = tokenizer
-        self._texts: dict[int, str] = {}
-
-    def __getitem__(self, token: int) -> str:
-        text = self._texts.get(token)
-        if text is None:
-            text = self._texts[token] = self._tokenizer.decode([token], skip_special_tokens=True)
-        return text
-
-
-class _TokenTexts(Sequence[str]):
-    """The texts of tokens, decoded only where they are looked at: near the verdict."""
-
-    def __init__(self, tokens: Sequence[int], texts: TokenTexts):
-        self._tokens, self._texts = tokens, texts
+    def __init__(self, items: Sequence[ItemT], make: Callable[[ItemT], ViewT]):
+        self._items, self._make = items, make
 
     def __len__(self) -> int:
-        return len(self._tokens)
+        return len(self._items)
 
-    def __getitem__(self, index: Any) -> Any:
+    @overload
+    def __getitem__(self, index: int) -> ViewT: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[ViewT]: ...
+
+    def __getitem__(self, index: int | slice) -> ViewT | Sequence[ViewT]:
         if isinstance(index, slice):
-            return [self._texts[token] for token in self._tokens[index]]
-        return self._texts[self._tokens[index]]
-
-
-class _TextLogprobs(Sequence[Sequence[tuple[str, float]]]):
-    """Reported log-probabilities by token text, decoded only where they are looked at."""
-
-    def __init__(self, logprobs: Sequence[dict[int, float]], texts: TokenTexts):
-        self._logprobs, self._texts = logprobs, texts
-
-    def __len__(self) -> int:
-        return len(self._logprobs)
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return [self[place] for place in range(*index.indices(len(self)))]
-        return [(self._texts[token], logprob) for token, logprob in self._logprobs[index].items()]
-
-
-class ChainJudge:
-    """Judges the steps of a solution in order.
-
-    Args:
-        chain: Of the script of a verification protocol.
-    """
-
-    def __init__(self, chain: Chain[None]):
-        self._chain = chain
-        self._is_full = False
-
-    async def judge_step(self) -> StepJudgement:
-        """Judges the next step. Whatever the model writes or does not write ends in a judgement with a status.
-
-        Raises:
-            GenPRMError: The generator is closed, or nothing can be expected of it any more.
-        """
-        if self._is_full:
-            # The model's context: the history only grows, so nothing that follows can fit either.
-            return StepJudgement("", 0.5, "truncated")
-        judged = await self._chain.advance()
-        assert not isinstance(judged, ChainEnd), "a protocol judges every step"
-        verdict, passage = judged
-        self._is_full = verdict.status == "truncated"
-        return StepJudgement(passage.text, verdict.reward, verdict.status, passage.code_rounds, passage.num_tokens)
-
-    async def close(self) -> None:
-        """Ends the chain."""
-        await self._chain.close()
+            return [self._make(item) for item in self._items[index]]
+        return self._make(self._items[index])

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import json
 import logging
 import os
@@ -67,7 +68,7 @@ class _Unavailable(Exception):
 
 
 class VerifierClient(Verifier):
-    """Judges solutions on one or several servers. `verify`, `verify_stream` and `verify_all` are those of `GenPRM`.
+    """A verifier whose solutions are judged on one or several servers.
 
     Solutions go out in batches, and verdicts come back as they finish. When a server is busy, unreachable, or breaks
     off in the middle, what is missing is sent again, to another one if there is one; what has come is kept. Equal
@@ -129,6 +130,18 @@ class VerifierClient(Verifier):
         """
         async with contextlib.aclosing(self.verify_stream([solution])) as verdicts:
             return await anext(verdicts)
+
+    async def verify_further(
+        self, solution: Solution, verdict: Verdict | None = None, *, affinity: str | None = None
+    ) -> Verdict:
+        """Judges all steps of a solution anew: servers keep no chains.
+
+        Raises:
+            ServiceError: It was refused, or the service stays away.
+        """
+        whole = copy.copy(self)
+        whole._options = {**self._options, "stop": "never", "adaptive": "off"}
+        return await whole.verify(solution)
 
     async def verify_stream(self, solutions: Iterable[Solution]) -> AsyncGenerator[Verdict, None]:
         """Judges many solutions and yields each verdict as it comes.

@@ -1,33 +1,29 @@
 """The GenPRM at work: chains of rationale and code over many solutions at once, and the verdicts they give.
 
-A chain judges one solution once (`chain`). Chains are independent; the generator batches whatever is in
-flight, and code runs while others generate.
+A chain (`verifier.chain`) judges one solution once. N of them run for each solution (`verifier.run`), and what they
+said so far decides which of them go on (`verifier.tally`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import threading
-from collections.abc import AsyncGenerator, Coroutine, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, Self
 
-from genprm_trl._loops import FairGate
+from genprm_trl._loops import FairGate, run
 from genprm_trl.conversation.settings import ModelSettings, load_settings
 from genprm_trl.conversation.template import ChatFormat, TurnOpening
 from genprm_trl.errors import ConfigError
 from genprm_trl.generation.backends import Backend, open_generator
 from genprm_trl.generation.base import Generator, SamplingParams
-from genprm_trl.metrics.processbench import prediction_from_rewards
 from genprm_trl.protocol.base import ResumableProtocol, VerificationProtocol
 from genprm_trl.protocol.genprm import FirstTurn, GenPRMProtocol, Mode
-from genprm_trl.records import Solution, StepJudgement, Verdict
+from genprm_trl.records import Solution, StepJudgement, Verdict, prediction_from_rewards
 from genprm_trl.sandbox.base import Sandbox
 from genprm_trl.verifier.base import Verifier
-from genprm_trl.verifier.chain import ChainDriver, ChainJudge
+from genprm_trl.verifier.chain import Chain, ChainDriver
 from genprm_trl.verifier.decision import average, fewest_more
 from genprm_trl.verifier.run import run_chains
 from genprm_trl.verifier.tally import StopRule, Tally
@@ -171,8 +167,13 @@ class GenPRM(Verifier):
                 sandbox = LocalSandbox()
             return cls(generator, sandbox, protocol, chat=chat, **kwargs)
         except BaseException:
-            _run_in_thread(generator.close())  # an engine's processes must not outlive what failed
+            run(generator.close())  # an engine's processes must not outlive what failed
             raise
+
+    @property
+    def concurrency(self) -> int:
+        """Solutions whose chains fill the bound on chains in flight."""
+        return -(-self.max_chains // self.fewest_chains)
 
     @property
     def fewest_chains(self) -> int:
@@ -219,62 +220,15 @@ class GenPRM(Verifier):
             ConfigError: The solution has no steps.
             GenPRMError: The generator is closed, or nothing can be expected of it any more.
         """
-        return await self._verify(solution)
-
-    async def verify_stream(self, solutions: Iterable[Solution]) -> AsyncGenerator[Verdict, None]:
-        """Judges many solutions and yields each verdict as it is ready.
-
-        Solutions are taken from the iterable only as chains become free, so it may be longer than memory. Of a
-        sequence, those with the most steps are taken first: started last, they would keep the engine waiting at the
-        end.
-        """
-        if isinstance(solutions, Sequence):
-            solutions = sorted(solutions, key=lambda solution: len(solution.steps), reverse=True)
-        remaining = iter(solutions)
-        tasks: set[asyncio.Task[Verdict]] = set()
-        finished: asyncio.Queue[asyncio.Task[Verdict]] = asyncio.Queue()
-        failure: BaseException | None = None
-        # One solution more than fills the chains is ready to start, so that no chain waits for the next solution.
-        window = -(-self.max_chains // self.fewest_chains) + 1
-
-        def fill() -> None:
-            while len(tasks) < window and (solution := next(remaining, None)) is not None:
-                task = asyncio.create_task(self._verify(solution))
-                tasks.add(task)
-                task.add_done_callback(finished.put_nowait)
-
-        try:
-            fill()
-            # After a failure, what was finished beside it is still handed out.
-            while tasks if failure is None else not finished.empty():
-                task = await finished.get()
-                tasks.discard(task)
-                if (error := task.exception()) is not None:
-                    failure = failure or error
-                    continue
-                if failure is None:
-                    try:
-                        fill()
-                    except Exception as refusal:  # of the caller's iterable
-                        failure = refusal
-                yield task.result()
-            if failure is not None:
-                raise failure
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _verify(self, solution: Solution) -> Verdict:
         if not solution.steps:
             raise ConfigError(f"solution '{solution.id}' has no steps")
         tally = Tally(self.n, len(solution.steps), self.threshold, self.stop, self.adaptive == "exact")
 
-        def open_judge(index: int) -> ChainJudge:
+        def open_chain(index: int) -> Chain[None]:
             script = self.protocol.chain(solution.problem, solution.steps)
-            return ChainJudge(self._driver.open(script, f"{solution.id}/{index}", affinity=solution.id))
+            return self._driver.open(script, f"{solution.id}/{index}", affinity=solution.id)
 
-        await run_chains(tally, open_judge, self._slots)
+        await run_chains(tally, open_chain, self._slots)
         return self._verdict(solution, tally.averages(), tally.judged())
 
     async def verify_further(
@@ -304,12 +258,11 @@ class GenPRM(Verifier):
             judged = chains[index]
             script = protocol.resumed_chain(solution.problem, solution.steps, judged)
             chain = self._driver.open(script, f"{solution.id}/{index}", affinity=affinity or solution.id)
-            judge = ChainJudge(chain)
             try:
                 async with self._slots:
-                    steps = [await judge.judge_step() for _ in solution.steps]
+                    steps = [await chain.judge_step() for _ in solution.steps]
             finally:
-                await judge.close()
+                await chain.close()
             return [*judged, *steps[len(judged) :]]
 
         try:
@@ -338,29 +291,6 @@ class GenPRM(Verifier):
         await self.generator.close()
         if self.sandbox is not None:
             await self.sandbox.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        _run_in_thread(self.close())
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-
-def _run_in_thread(coroutine: Coroutine[Any, Any, None]) -> None:
-    """Runs a coroutine to its end, in a thread: a notebook's own event loop may be running in this one."""
-    thread = threading.Thread(target=lambda: asyncio.run(coroutine))
-    thread.start()
-    thread.join()
 
 
 def _check_options(

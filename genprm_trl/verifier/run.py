@@ -5,22 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
 
-from genprm_trl.records import StepJudgement
+from genprm_trl.verifier.chain import Chain
 from genprm_trl.verifier.tally import Tally
 
 
-class Judge(Protocol):
-    """Judges the steps of a solution one after the other: `chain.Chain`."""
-
-    async def judge_step(self) -> StepJudgement: ...
-
-    async def close(self) -> None: ...
-
-
 async def run_chains(
-    tally: Tally, open_chain: Callable[[int], Judge], slots: AbstractAsyncContextManager[None, None]
+    tally: Tally, open_chain: Callable[[int], Chain[None]], slots: AbstractAsyncContextManager[None, None]
 ) -> None:
     """Runs chains until the tally needs none of them.
 
@@ -38,7 +29,7 @@ async def run_chains(
         await _run_beside_each_other(tally, open_chain, slots)
 
 
-async def _run_alone(tally: Tally, chain: Judge, slots: AbstractAsyncContextManager[None, None]) -> None:
+async def _run_alone(tally: Tally, chain: Chain[None], slots: AbstractAsyncContextManager[None, None]) -> None:
     """The only chain of a solution, which nothing can hold back or end: it needs no task of its own."""
     try:
         async with slots:
@@ -49,7 +40,7 @@ async def _run_alone(tally: Tally, chain: Judge, slots: AbstractAsyncContextMana
 
 
 async def _run_beside_each_other(
-    tally: Tally, open_chain: Callable[[int], Judge], slots: AbstractAsyncContextManager[None, None]
+    tally: Tally, open_chain: Callable[[int], Chain[None]], slots: AbstractAsyncContextManager[None, None]
 ) -> None:
     tasks: list[asyncio.Task[None]] = []
     ending: set[int] = set()  # chains that are ending already, by themselves or by `react`

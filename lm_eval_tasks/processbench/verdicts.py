@@ -8,9 +8,9 @@ from genprm_trl.metrics.processbench import (
     best_step_accuracy,
     best_threshold,
     calibration_error,
-    prediction_from_rewards,
     step_auroc,
 )
+from genprm_trl.records import prediction_from_rewards
 
 
 def doc_to_text(doc):

@@ -11,9 +11,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-from genprm_trl.metrics.processbench import prediction_from_rewards
 from genprm_trl.protocol import CodeBlock, Rationale
-from genprm_trl.records import CodeRound, Solution, StepJudgement, StepStatus, Verdict
+from genprm_trl.records import CodeRound, Solution, StepJudgement, StepStatus, Verdict, prediction_from_rewards
 from genprm_trl.rows.jsonl import write_jsonl
 from genprm_trl.verdict_report import write_report
 

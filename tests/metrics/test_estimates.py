@@ -8,7 +8,8 @@ import random
 import pytest
 
 from genprm_trl.metrics.estimates import mean_estimate, processbench_by_votes, processbench_estimates
-from genprm_trl.metrics.processbench import prediction_from_rewards, processbench_scores
+from genprm_trl.metrics.processbench import processbench_scores
+from genprm_trl.records import prediction_from_rewards
 
 
 def random_chains(seed: int, solutions: int = 30, chains: int = 8):

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from genprm_trl._loops import iterate_in_thread
+from genprm_trl._loops import iterate_in_thread, run
 
 
 async def numbers(count: int, seen: list[int] | None = None):
@@ -62,3 +62,20 @@ def test_errors_reach_the_caller_after_what_came_before():
     assert next(stream) == 1
     with pytest.raises(ValueError, match="the stream broke"):
         next(stream)
+
+
+async def test_a_coroutine_runs_to_its_end_where_an_event_loop_runs():
+    async def add(a: int, b: int) -> int:
+        await asyncio.sleep(0)
+        return a + b
+
+    assert run(add(1, 2)) == 3
+    assert not any(thread.name == "genprm-run" for thread in threading.enumerate())
+
+
+def test_what_a_coroutine_raises_reaches_the_caller():
+    async def fail() -> None:
+        raise ValueError("it broke")
+
+    with pytest.raises(ValueError, match="it broke"):
+        run(fail())

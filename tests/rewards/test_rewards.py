@@ -23,7 +23,7 @@ from genprm_trl.rewards import (
 )
 from genprm_trl.selection.aggregates import aggregate
 from genprm_trl.training.step_grpo.trainer import StepGRPOConfig, StepGRPOTrainer
-from genprm_trl.verifier.genprm import GenPRM
+from genprm_trl.verifier import GenPRM, Verifier
 from tests.helpers.scripted_generator import Reply, ScriptedGenerator
 from tests.helpers.tiny_models import tiny_model, tiny_tokenizer
 
@@ -128,8 +128,11 @@ async def test_what_the_verifier_failed_at_is_none_and_what_it_could_not_judge_i
     assert totals[1] is None
 
 
-class Dying:
-    """A verifier that goes away after its first verdict."""
+class Dying(Verifier):
+    """Goes away after its first verdict."""
+
+    async def verify(self, solution):
+        raise NotImplementedError
 
     async def verify_stream(self, solutions):
         async for verdict in verifier().verify_stream(solutions[:1]):

@@ -43,7 +43,9 @@ def test_verdicts_are_those_of_the_verifier():
         assert found == expected
         one = asyncio.run(client.verify(solutions(1, steps=2)[0]))
         assert one.to_dict() == expected[0]
-        assert service.metrics()["genprm_http_requests_total 200 /verify"] == 8
+        further = asyncio.run(client.verify_further(solutions(1, steps=2)[0], one))
+        assert further.to_dict() == expected[0]
+        assert service.metrics()["genprm_http_requests_total 200 /verify"] == 9
 
 
 def test_options_and_token_reach_the_server(monkeypatch):

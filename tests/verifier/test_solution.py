@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from genprm_trl._loops import FairGate
 from genprm_trl.errors import GenPRMError
-from genprm_trl.metrics.processbench import prediction_from_rewards
-from genprm_trl.records import StepJudgement
+from genprm_trl.records import StepJudgement, prediction_from_rewards
 from genprm_trl.verifier.decision import average
 from genprm_trl.verifier.run import run_chains
 from genprm_trl.verifier.tally import Tally

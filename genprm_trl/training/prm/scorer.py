@@ -10,8 +10,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from genprm_trl.errors import ConfigError, DataError
-from genprm_trl.metrics.processbench import prediction_from_rewards
-from genprm_trl.records import Solution, StepJudgement, Verdict
+from genprm_trl.records import Solution, StepJudgement, Verdict, prediction_from_rewards
 from genprm_trl.training.prm.data import StepCollator
 from genprm_trl.training.prm.loading import load_step_tokenizer, load_trained_classifier
 from genprm_trl.training.prm.tokens import DEFAULT_STEP_SEPARATOR, StepTokens, tokenize_steps

@@ -15,14 +15,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trl.models import unwrap_model_for_generation
 
-from genprm_trl._loops import iterate_in_thread
+from genprm_trl._loops import run
 from genprm_trl.conversation.settings import ModelSettings
 from genprm_trl.conversation.template import ChatFormat
 from genprm_trl.errors import ConfigError, DataError
@@ -32,7 +32,7 @@ from genprm_trl.protocol.genprm import GenPRMProtocol, Mode
 from genprm_trl.records import Solution, StepJudgement
 from genprm_trl.sandbox.base import Sandbox
 from genprm_trl.training.verifier_rl.recorded import RecordedGenerator
-from genprm_trl.verifier.chain import ChainDriver, ChainJudge
+from genprm_trl.verifier.chain import ChainDriver
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -250,16 +250,15 @@ class VerifierRollout:
             chain = driver.open(
                 self.protocol.chain(solution.problem, solution.steps), f"{name}/{index}", affinity=solution.digest
             )
-            judge = ChainJudge(chain)
             judgements: list[StepJudgement] = []
             try:
                 while len(judgements) < len(solution.steps):
-                    judgements.append(await judge.judge_step())
+                    judgements.append(await chain.judge_step())
                     if _verdict(judgements[-1]) is not True:
                         break
                 ids, kinds = chain.tokens()
             finally:
-                await judge.close()
+                await chain.close()
             written = [
                 sampled and kind == "written" for sampled, kind in zip(recorded.sampled(ids), kinds, strict=True)
             ]
@@ -269,17 +268,16 @@ class VerifierRollout:
             start = min(kinds.index("written") if "written" in kinds else end, end - 1)
             return JudgedSolution(ids[:start], ids[start:end], [int(w) for w in written[start:end]], judgements)
 
-        async def judge_all() -> AsyncGenerator[list[JudgedSolution], None]:
+        async def judge_all() -> list[JudgedSolution]:
             try:
                 async with asyncio.TaskGroup() as group:
                     tasks = [group.create_task(judge_one(index, s)) for index, s in enumerate(solutions)]
-                yield [task.result() for task in tasks]
+                return [task.result() for task in tasks]
             finally:
                 if close:
                     await generator.close()
 
-        (judged,) = iterate_in_thread(judge_all)
-        return judged
+        return run(judge_all())
 
     def _name(self, trainer: GRPOTrainer) -> str:
         """Different for each batch of each process; the same when training is resumed."""
