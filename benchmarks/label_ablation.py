@@ -36,8 +36,7 @@ import torch
 
 from genprm_trl import GenPRM, GenPRMConfig, GenPRMTrainer
 from genprm_trl.cards.tables import markdown_table
-from genprm_trl.data.groups import SolutionGroups
-from genprm_trl.data.problems import ProblemStream
+from genprm_trl.data.problems import read_groups, read_problems
 from genprm_trl.data.solutions import iter_records, load_solutions
 from genprm_trl.generation.backends import open_generator
 from genprm_trl.labeling.consensus import ConsensusCounts, decide
@@ -82,7 +81,7 @@ def stage_solutions(output: Path, policy: Path, max_samples: int) -> list[Soluti
     path = output / "rollouts.jsonl"
     config = RolloutConfig(max_samples=max_samples, first_round=8, give_up=16, keep=4)
     worker = Worker(open_policy(policy), functools.partial(roll_out, config=config, source={}))
-    problems = ProblemStream(str(output / "problems.jsonl"))
+    problems = read_problems(str(output / "problems.jsonl"))
     run_stage(worker, problems, path, {"max_samples": max_samples}, desc="Roll-outs", unit="problem")
     solutions = []
     for solution in iter_records(path, Solution):
@@ -106,9 +105,7 @@ def stage_estimates(output: Path, policy: Path, k: int) -> dict[str, Solution]:
     path = output / "estimates.jsonl"
     config = LabelingConfig(stopping=NoStopping(), scope="all", schedule=RolloutSchedule(k, k, k))
     worker = Worker(open_policy(policy), functools.partial(label, config=config, source={}))
-    run_stage(
-        worker, SolutionGroups(str(output / "rollouts.jsonl")), path, {"k": k}, desc="Monte Carlo", unit="problem"
-    )
+    run_stage(worker, read_groups(str(output / "rollouts.jsonl")), path, {"k": k}, desc="Monte Carlo", unit="problem")
     return {solution.id: solution for solution in iter_records(path, Solution)}
 
 

@@ -35,8 +35,7 @@ import torch
 
 from genprm_trl.cards.plots import Curve, plot_score_by_n
 from genprm_trl.cards.tables import markdown_table
-from genprm_trl.data.groups import SolutionGroup, SolutionGroups
-from genprm_trl.data.problems import ProblemStream
+from genprm_trl.data.problems import SolutionGroup, read_groups, read_problems
 from genprm_trl.generation.backends import open_generator
 from genprm_trl.generation.base import GenerationResult, Generator, SamplingParams
 from genprm_trl.labeling.early_stopping import ExactStopping, NoStopping, SequentialTest
@@ -262,13 +261,13 @@ def main() -> None:
             functools.partial(open_solver, opener, SOLVER),
             functools.partial(roll_out, config=config, source={"policy": "miniature-policy"}),
         ),
-        ProblemStream(str(output / "problems.jsonl")),
+        read_problems(str(output / "problems.jsonl")),
         output / "rollouts.jsonl",
         {"keep": config.keep, "problems": arguments.problems},
         desc="Roll-outs",
         unit="problem",
     )
-    groups = list(SolutionGroups(str(output / "rollouts.jsonl")))
+    groups = list(read_groups(str(output / "rollouts.jsonl")))
     truth = {solution.id: true_label(solution) for group in groups for solution in group.solutions}
     print(f"{summary.items} problems, {len(groups)} of them with right and wrong solutions; {len(truth)} solutions")
 

@@ -33,7 +33,7 @@ from _setup import MINIATURE_STEP_TOKENS, describe_machine
 
 from genprm_trl import GenPRM
 from genprm_trl.cards.tables import markdown_table
-from genprm_trl.data.problems import ProblemStream
+from genprm_trl.data.problems import read_problems
 from genprm_trl.generation.backends import open_generator
 from genprm_trl.metrics.estimates import ScoreEstimate, mean_estimate
 from genprm_trl.miniature.policy import MAX_NEW_TOKENS
@@ -103,7 +103,7 @@ def rows_of(options: argparse.Namespace, config: SearchConfig) -> list[dict[str,
     }
     run_stage(
         worker,
-        ProblemStream(str(options.output_dir / "problems.jsonl")),
+        read_problems(str(options.output_dir / "problems.jsonl")),
         path,
         settings,
         execute=in_this_process(16),

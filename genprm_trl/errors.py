@@ -1,5 +1,7 @@
 """The errors that a person can act on: each says what is wrong, where, and what to do about it."""
 
+from __future__ import annotations
+
 
 class GenPRMError(Exception):
     """Base of the errors this package raises on purpose. The command line prints them without a traceback."""
@@ -23,6 +25,19 @@ class DataError(GenPRMError):
         if field is not None:
             where.append(f"field '{field}'")
         super().__init__(f"{', '.join(where)}: {message}" if where else message)
+
+    def at(self, *, file: str | None = None, row: int | None = None, within: str | None = None) -> DataError:
+        """The same error with its place, for a reader that knows more of it than the check that failed.
+
+        Args:
+            file: The file, where the error names none.
+            row: The row, where the error names none.
+            within: The field that holds the object in which the error's field stands.
+        """
+        field = self.field
+        if within is not None:
+            field = within if field is None else f"{within}.{field}"
+        return DataError(self.message, file=self.file or file, row=row if self.row is None else self.row, field=field)
 
 
 class ConfigError(GenPRMError):

@@ -1,8 +1,8 @@
 """The records that flow between the stages: solutions, verdicts, and rationale data.
 
 Each converts to a JSON object and back without loss (`to_dict`, `from_dict`); `from_dict` checks what it reads and
-raises `DataError` naming the field. Reading files of them is in `loading`, writing in `jsonl`, other data sets' row
-formats in `formats`.
+raises `DataError` naming the field. Reading files of them is in `loading`, writing in `rows.jsonl`, other datasets'
+row formats in `data.formats`.
 """
 
 from __future__ import annotations
@@ -12,23 +12,25 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self, cast, get_args
 
 from genprm_trl.errors import DataError
 from genprm_trl.rows.fields import (
     as_answer,
     as_bool,
+    as_choice,
     as_filled_text,
+    as_identifier,
     as_integer,
     as_list,
     as_number,
     as_object,
+    as_objects,
     as_optional_bool,
     as_optional_text,
     as_steps,
     as_text,
     json_safe,
-    kind,
     require,
 )
 
@@ -39,7 +41,6 @@ StepStatus = Literal[
     "truncated",  # the conversation would not fit the model's context; the reward is 0.5
     "error",  # the generator or the sandbox failed on this step; the reward is 0.5
 ]
-_STEP_STATUSES: tuple[str, ...] = get_args(StepStatus)
 
 
 @dataclass(slots=True)
@@ -107,7 +108,7 @@ class Solution:
         extra |= {key: value for key, value in row.items() if key not in known and value is not None}
         label = row.get("label")
         return cls(
-            id=_identifier(row, default_id),
+            id=as_identifier(row, default_id),
             problem=as_filled_text(require(row, "problem"), "problem"),
             steps=steps,
             answer=as_answer(row.get("answer"), "answer"),
@@ -131,15 +132,14 @@ class CodeRound:
         return {"code": self.code, "output": self.output, "status": self.status, "seconds": float(self.seconds)}
 
     @classmethod
-    def from_dict(cls, row: Mapping[str, Any], *, path: str = "") -> Self:
-        """`path` is where the round stands in its record, for error messages."""
-        row = as_object(row, path.rstrip("."))
-        return cls(
-            code=as_text(row.get("code"), f"{path}code"),
-            output=as_text(row.get("output"), f"{path}output"),
-            status=as_text(row.get("status"), f"{path}status"),
-            seconds=as_number(row.get("seconds"), f"{path}seconds"),
-        )
+    def from_dict(cls, row: Mapping[str, Any]) -> Self:
+        """Checks an object and makes the round of it.
+
+        Raises:
+            DataError: A field is missing or of the wrong type.
+        """
+        code, output, status = (as_text(row.get(name), name) for name in ("code", "output", "status"))
+        return cls(code, output, status, seconds=as_number(row.get("seconds"), "seconds"))
 
 
 @dataclass(slots=True)
@@ -170,21 +170,18 @@ class StepJudgement:
         }
 
     @classmethod
-    def from_dict(cls, row: Mapping[str, Any], *, path: str = "") -> Self:
-        """`path` is where the judgement stands in its record, for error messages."""
-        row = as_object(row, path.rstrip("."))
-        status = as_text(row.get("status"), f"{path}status")
-        if status not in _STEP_STATUSES:
-            raise DataError(f"must be one of {', '.join(_STEP_STATUSES)}, but is {status!r}", field=f"{path}status")
-        rounds = as_list(row.get("code_rounds") or [], f"{path}code_rounds")
+    def from_dict(cls, row: Mapping[str, Any]) -> Self:
+        """Checks an object and makes the judgement of it.
+
+        Raises:
+            DataError: A field is missing, of the wrong type or out of range.
+        """
         return cls(
-            rationale=as_text(row.get("rationale"), f"{path}rationale"),
-            reward=as_number(row.get("reward"), f"{path}reward", low=0, high=1),
-            status=status,  # type: ignore[arg-type]  # checked against the literal's values above
-            code_rounds=[
-                CodeRound.from_dict(item, path=f"{path}code_rounds[{index}].") for index, item in enumerate(rounds)
-            ],
-            num_tokens=as_integer(row.get("num_tokens", 0), f"{path}num_tokens", low=0),
+            rationale=as_text(row.get("rationale"), "rationale"),
+            reward=as_number(row.get("reward"), "reward", low=0, high=1),
+            status=cast(StepStatus, as_choice(row.get("status"), "status", get_args(StepStatus))),
+            code_rounds=as_objects(row.get("code_rounds") or [], "code_rounds", CodeRound.from_dict),
+            num_tokens=as_integer(row.get("num_tokens", 0), "num_tokens", low=0),
         )
 
 
@@ -242,16 +239,13 @@ class Verdict:
         """
         row = as_object(row, None)
         rewards = as_list(require(row, "rewards"), "rewards")
-        chains = [as_list(chain, f"chains[{n}]") for n, chain in enumerate(as_list(row.get("chains") or [], "chains"))]
+        chains = as_list(row.get("chains") or [], "chains")
         label = row.get("label")
         return cls(
-            id=_identifier(row, None),
+            id=as_identifier(row, None),
             rewards=[as_number(reward, f"rewards[{t}]", low=0, high=1) for t, reward in enumerate(rewards)],
             prediction=as_integer(require(row, "prediction"), "prediction", low=-1, high=len(rewards) - 1),
-            chains=[
-                [StepJudgement.from_dict(item, path=f"chains[{n}][{t}].") for t, item in enumerate(chain)]
-                for n, chain in enumerate(chains)
-            ],
+            chains=[as_objects(chain, f"chains[{n}]", StepJudgement.from_dict) for n, chain in enumerate(chains)],
             label=None if label is None else as_integer(label, "label", low=-1),
             threshold=as_number(row.get("threshold", 0.5), "threshold"),
             solution_digest=as_text(row.get("solution_digest", ""), "solution_digest"),
@@ -292,15 +286,8 @@ class RationaleRecord:
 
     def to_dict(self) -> dict[str, Any]:
         """The row of this record. `id` repeats the solution's, so that files of every kind resume alike."""
-        row: dict[str, Any] = {
-            "id": self.solution.id,
-            "solution": self.solution.to_dict(),
-            "rationales": list(self.rationales),
-            "labels": [bool(label) for label in self.labels],
-        }
-        if self.source:  # an empty object has no type in Arrow
-            row["source"] = dict(self.source)
-        return row
+        labels = [bool(label) for label in self.labels]
+        return row_about(self.solution, self.source, rationales=list(self.rationales), labels=labels)
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> Self:
@@ -309,12 +296,7 @@ class RationaleRecord:
         Raises:
             DataError: A field is missing, of the wrong type, or the numbers of rationales, labels and steps disagree.
         """
-        row = as_object(row, None)
-        inner = as_object(require(row, "solution"), "solution")
-        try:
-            solution = Solution.from_dict(inner, default_id=row.get("id"))
-        except DataError as error:
-            raise DataError(error.message, field=f"solution.{error.field}") from None
+        solution, source = read_about(row)
         rationales = as_list(require(row, "rationales"), "rationales")
         labels = as_list(require(row, "labels"), "labels")
         if not 1 <= len(rationales) <= len(solution.steps):
@@ -328,18 +310,33 @@ class RationaleRecord:
             solution=solution,
             rationales=[as_filled_text(item, f"rationales[{index}]") for index, item in enumerate(rationales)],
             labels=[as_bool(item, f"labels[{index}]") for index, item in enumerate(labels)],
-            source=json_safe(as_object(row.get("source") or {}, "source")),
+            source=source,
         )
 
 
-def _identifier(row: Mapping[str, Any], default: str | None) -> str:
-    value = row.get("id")
-    if value is None:
-        value = default
-    if value is None:
-        raise DataError("is missing", field="id")
-    if isinstance(value, int) and not isinstance(value, bool):
-        value = str(value)
-    if not isinstance(value, str):
-        raise DataError(f"must be a string or an integer, but is {kind(value)}", field="id")
-    return as_filled_text(value, "id")
+def row_about(solution: Solution, source: Mapping[str, Any], **fields: Any) -> dict[str, Any]:
+    """A row about a solution. `id` repeats the solution's.
+
+    Args:
+        solution: The solution.
+        source: What made the fields, for audit.
+        **fields: The row's own fields.
+    """
+    row = {"id": solution.id, "solution": solution.to_dict(), **fields}
+    if source:  # an empty object has no type in Arrow
+        row["source"] = dict(source)
+    return row
+
+
+def read_about(row: Mapping[str, Any]) -> tuple[Solution, dict[str, Any]]:
+    """The solution and the source of a row that `row_about` made.
+
+    Raises:
+        DataError: The solution is missing, or a field of it is bad.
+    """
+    inner = as_object(require(as_object(row, None), "solution"), "solution")
+    try:
+        solution = Solution.from_dict(inner, default_id=row.get("id"))
+    except DataError as error:
+        raise error.at(within="solution") from None
+    return solution, json_safe(as_object(row.get("source") or {}, "source"))

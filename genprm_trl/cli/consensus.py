@@ -37,26 +37,20 @@ class ConsensusOptions:
 
 
 def run(options: ConsensusOptions, stage: StageOptions) -> int:
-    from genprm_trl.data.solutions import iter_records, iter_solutions
+    from genprm_trl.data.solutions import Records, iter_solutions, record_reader
     from genprm_trl.labeling.consensus import ConsensusCounts, filter_solution, relabelled
     from genprm_trl.labeling.critiques import SampledSolution
     from genprm_trl.stages.run import Worker
 
-    class Items:
-        """The critiques with the labels that count, read anew each time."""
-
-        def __iter__(self) -> Iterator[SampledSolution]:
-            critiques = iter_records(options.file, SampledSolution)
-            if options.labels is None:
-                return critiques
-            return relabelled(critiques, iter_solutions(options.labels))
+    def with_labels(critiques: Iterator[SampledSolution]) -> Iterator[SampledSolution]:
+        return critiques if options.labels is None else relabelled(critiques, iter_solutions(options.labels))
 
     work = functools.partial(
         filter_solution, min_agreement=options.min_agreement, require_agreement=options.require_agreement
     )
     summary = stage.run(
         Worker(contextlib.nullcontext, work),
-        Items(),
+        Records(options.file, record_reader(SampledSolution), then=with_labels),
         {"min_agreement": options.min_agreement, "require_agreement": options.require_agreement},
         reads=[options.file, options.labels],
         desc="Comparing",

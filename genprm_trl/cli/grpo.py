@@ -100,7 +100,7 @@ def run(options: GRPOOptions, args: StepGRPOConfig, model_options: ModelOptions)
 def _prompts(options: GRPOOptions) -> Dataset:
     from datasets import Dataset
 
-    from genprm_trl.data.problems import ProblemStream
+    from genprm_trl.data.problems import read_problems
 
     system = [{"role": "system", "content": options.system_prompt}] if options.system_prompt else []
     return Dataset.from_list(
@@ -110,7 +110,7 @@ def _prompts(options: GRPOOptions) -> Dataset:
                 "problem": problem.text,
                 "answer": problem.answer,
             }
-            for problem in ProblemStream(
+            for problem in read_problems(
                 options.data, split=options.split, limit=options.limit, skip_bad_rows=options.skip_bad_rows
             )
         ]

@@ -76,7 +76,7 @@ class LabelOptions:
 
 
 def run(options: LabelOptions, generator: GeneratorOptions, solver: SolverOptions, stage: StageOptions) -> int:
-    from genprm_trl.data.groups import SolutionGroups
+    from genprm_trl.data.problems import read_groups
     from genprm_trl.labeling.earlier_rollouts import EarlierRollouts
     from genprm_trl.labeling.early_stopping import make_stopping
     from genprm_trl.labeling.monte_carlo import LabelingConfig, RolloutSchedule, label
@@ -109,7 +109,7 @@ def run(options: LabelOptions, generator: GeneratorOptions, solver: SolverOption
         "seed": solver.seed,
         "settings": settings_digest(settings),
     }
-    groups = SolutionGroups(
+    groups = read_groups(
         options.file,
         split=options.split,
         format=options.format,

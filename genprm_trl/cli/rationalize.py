@@ -44,19 +44,20 @@ class RationalizeOptions:
 
 
 def run(options: RationalizeOptions, generator: GeneratorOptions, stage: StageOptions) -> int:
-    from genprm_trl.data.solutions import SolutionStream
+    from genprm_trl.data.solutions import Records, solution_reader
     from genprm_trl.labeling.critiques import SAMPLE_STATUSES
     from genprm_trl.labeling.rationales import RationaleSettings, open_reasoner, rationalize
+    from genprm_trl.records import Solution
     from genprm_trl.sandbox import LocalSandbox
     from genprm_trl.stages.run import Worker
     from genprm_trl.stages.settings import settings_digest
 
     values = asdict(options)
     settings = RationaleSettings(**{name: values[name] for name in RationalizeOptions._SETTINGS})
-    solutions = SolutionStream(
+    solutions = Records[Solution](
         options.file,
+        solution_reader(options.format),
         split=options.split,
-        format=options.format,
         limit=options.limit,
         skip_bad_rows=options.skip_bad_rows,
     )

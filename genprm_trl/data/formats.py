@@ -1,25 +1,26 @@
-"""Row formats of step-labelled data sets: what each looks like, and its conversion to `Solution` and back.
+"""Row formats of step-labelled datasets: what each looks like, and its conversion to `Solution`.
 
 | format | fields | becomes |
 | --- | --- | --- |
+| `candidates` | problem (or question), answer, candidates (texts, or objects with `steps` or `text`) | one each |
 | `processbench` | id, generator, problem, steps, final_answer_correct, label | one solution |
-| `stepwise` | prompt, completions, labels (TRL's stepwise supervision) | one solution; label is the first false step |
-| `prm800k` | question {problem, ground_truth_answer}, label {steps, finish_reason} | one solution a leaf |
+| `prm800k` | question {problem, ground_truth_answer}, label {steps, finish_reason} | one for each leaf |
 | `math_shepherd` | input (steps end with the tag `ки`), label (`+` / `-` for each tag), task | one solution |
+| `stepwise` | prompt, completions, labels (TRL's stepwise supervision) | one solution; label is the first false step |
+| `gsm8k_solutions` | question, ground_truth, {name}: {is_correct, solution} | one for each named model |
 | `gsm8k` | question, answer (with `<<48/2=24>>` and `#### 24`) | the reference solution, label -1 |
-| `gsm8k_solutions` | question, ground_truth, {name}: {is_correct, solution} | one solution for each named model |
 | `math` | problem, solution, answer (MATH, MATH-500) | the reference solution, label -1 |
 
 A row without an id gets one from its place. Fields that have no place in a `Solution` go to `extra`.
 
 `Solution.label` says where the first error is and nothing about later steps. Where a format labels every step and a
-step after the first error is labelled right, the labels are kept in `extra["labels"]`, and `to_stepwise` gives them
-back.
+step after the first error is labelled right, the labels are kept in `extra["labels"]`.
+
+Errors name the field. Whoever read the row adds file and row (`errors.DataError.at`).
 """
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,18 +34,17 @@ from genprm_trl.rows.fields import (
     as_answer,
     as_bool,
     as_filled_text,
+    as_identifier,
     as_integer,
     as_list,
     as_object,
+    as_optional_bool,
     as_optional_text,
     as_steps,
     as_text,
     json_safe,
-    kind,
     require,
 )
-
-logger = logging.getLogger(__name__)
 
 Row = Mapping[str, Any]
 
@@ -58,12 +58,11 @@ class RowFormat:
     """A row format.
 
     Attributes:
-        name: What `format=` takes.
         matches: Whether a row looks like one of this format. Fields that are null do not count as present.
-        convert: Makes solutions of a row; the second argument is the id of a row that has none.
+        convert: Makes solutions of a row. The second argument is the id of a row that has none; a format that makes
+            several solutions of a row appends to it.
     """
 
-    name: str
     matches: Callable[[Row], bool]
     convert: Callable[[Row, str], list[Solution]]
 
@@ -75,9 +74,9 @@ def detect_format(row: Row) -> str:
         DataError: It is in none.
     """
     present = {key: value for key, value in row.items() if value is not None}
-    for known in FORMATS.values():
-        if known.matches(present):
-            return known.name
+    for name, format in FORMATS.items():
+        if format.matches(present):
+            return name
     fields = ", ".join(str(key) for key in list(row)[:12]) or "none"
     raise DataError(
         f"is {'null' if 'steps' in row else 'missing'}, and the row has no other known format "
@@ -86,24 +85,67 @@ def detect_format(row: Row) -> str:
     )
 
 
-def convert_row(row: Row, format: str, *, default_id: str) -> list[Solution]:
+def to_solutions(row: Row, default_id: str, format: str | None = None) -> list[Solution]:
     """Makes solutions of a row.
 
     Args:
         row: The row.
-        format: A name in `FORMATS`, or `auto`.
-        default_id: The id where the row has none. Formats that make several solutions of a row append to it.
+        default_id: The id of a row that has none.
+        format: A name in `FORMATS`; None is what `detect_format` says.
 
     Raises:
         DataError: A field is missing, of the wrong type or out of range.
         KeyError: The format is unknown.
     """
-    name = detect_format(row) if format == "auto" else format
-    return FORMATS[name].convert(row, default_id)
+    return FORMATS[format or detect_format(row)].convert(row, default_id)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Reading
+def to_processbench(solution: Solution) -> dict[str, Any]:
+    """A row of ProcessBench's schema. Lost: the reference answer and `extra`."""
+    row = solution.to_dict()
+    return {name: value for name, value in row.items() if name not in ("answer", "extra")}
+
+
+def read_stepwise(row: Row) -> tuple[str, list[str], list[bool]]:
+    """Prompt, completions and labels of a row of TRL's stepwise supervision. Texts may be blank.
+
+    Raises:
+        DataError: A field is missing or of the wrong type, or there are not as many labels as completions.
+    """
+    prompt = as_text(require(row, "prompt"), "prompt")
+    completions = as_steps(require(row, "completions"), "completions", blank=True)
+    labels = [
+        _step_label(label, f"labels[{index}]") for index, label in enumerate(as_list(require(row, "labels"), "labels"))
+    ]
+    if len(labels) != len(completions):
+        raise DataError(f"must be as many as the completions: {len(labels)} for {len(completions)}", field="labels")
+    return prompt, completions, labels
+
+
+def _from_candidates(row: Row, default_id: str) -> list[Solution]:
+    field = "question" if row.get("problem") is None else "problem"
+    problem = as_filled_text(row.get(field), field)
+    answer = as_answer(row.get("answer"), "answer")
+    problem_id = as_identifier(row, default_id)
+    candidates = as_list(require(row, "candidates"), "candidates")
+    if not candidates:
+        raise DataError("must hold at least one", field="candidates")
+    solutions = []
+    for index, candidate in enumerate(candidates):
+        place = f"candidates[{index}]"
+        correct = None
+        if isinstance(candidate, Mapping):
+            correct = as_optional_bool(candidate.get("final_answer_correct"), f"{place}.final_answer_correct")
+            if candidate.get("steps") is not None:
+                steps = as_steps(candidate["steps"], f"{place}.steps")
+            else:
+                steps = split_steps(as_filled_text(candidate.get("text"), f"{place}.text")).steps
+        else:
+            steps = split_steps(as_filled_text(candidate, place)).steps
+        solutions.append(
+            Solution(f"{problem_id}-{index}", problem, steps, answer, correct, extra={"problem_id": problem_id})
+        )
+    return solutions
 
 
 def _from_processbench(row: Row, default_id: str) -> list[Solution]:
@@ -111,21 +153,17 @@ def _from_processbench(row: Row, default_id: str) -> list[Solution]:
 
 
 def _from_stepwise(row: Row, default_id: str) -> list[Solution]:
-    steps = as_steps(require(row, "completions"), "completions")
-    labels = [
-        _step_label(label, f"labels[{index}]") for index, label in enumerate(as_list(require(row, "labels"), "labels"))
-    ]
-    if len(labels) != len(steps):
-        raise DataError(f"must be as many as the completions: {len(labels)} for {len(steps)}", field="labels")
-    # Everything but the steps is read as in a ProcessBench row, so that `to_stepwise` can keep those fields.
+    prompt, completions, labels = read_stepwise(row)
+    as_filled_text(prompt, "prompt")
+    as_steps(completions, "completions")
+    # Everything but the steps is read as in a ProcessBench row.
     rest = {key: value for key, value in row.items() if key not in ("prompt", "completions", "labels", "label")}
-    problem = as_filled_text(require(row, "prompt"), "prompt")
-    solution = Solution.from_dict({**rest, "problem": problem, "steps": steps}, default_id=default_id)
+    solution = Solution.from_dict({**rest, "problem": prompt, "steps": completions}, default_id=default_id)
     return [_with_labels(solution, labels)]
 
 
 def _step_label(value: Any, field: str) -> bool:
-    """TRL's labels are booleans; some data sets write them as 0 and 1."""
+    """TRL's labels are booleans; some datasets write them as 0 and 1."""
     if isinstance(value, int) and not isinstance(value, bool) and value in (0, 1):
         return bool(value)
     return as_bool(value, field)
@@ -145,7 +183,7 @@ def _from_gsm8k(row: Row, default_id: str) -> list[Solution]:
         raise DataError("must end with '#### ' and the final answer", field="answer")
     return [
         Solution(
-            id=_id(row, "id", default_id),
+            id=as_identifier(row, default_id),
             problem=as_filled_text(require(row, "question"), "question"),
             steps=_lines(body, "answer"),
             answer=answer.strip(),
@@ -165,7 +203,7 @@ def _from_gsm8k_solutions(row: Row, default_id: str) -> list[Solution]:
     problem = as_filled_text(require(row, "question"), "question")
     truth = as_filled_text(require(row, "ground_truth"), "ground_truth")
     answer = truth.rpartition("\n")[2].strip().removeprefix("A:").strip()
-    problem_id = _id(row, "id", default_id)
+    problem_id = as_identifier(row, default_id)
     solutions = []
     for name, sampled in row.items():
         if not _is_sampled(sampled):
@@ -199,7 +237,7 @@ def _from_math(row: Row, default_id: str) -> list[Solution]:
     answer = as_answer(row.get("answer"), "answer")
     return [
         Solution(
-            id=_id(row, "unique_id" if row.get("unique_id") is not None else "id", default_id),
+            id=as_identifier(row, default_id, "unique_id" if row.get("unique_id") is not None else "id"),
             problem=as_filled_text(require(row, "problem"), "problem"),
             # Not single lines: reference solutions break lines inside formulas.
             steps=split_steps(text, "blank_line").steps,
@@ -225,12 +263,12 @@ def _from_math_shepherd(row: Row, default_id: str) -> list[Solution]:
         if not step.strip():
             raise DataError(f"has an empty step before tag {index}", field="input")
     solution = Solution(
-        id=_id(row, "id", default_id),
+        id=as_identifier(row, default_id),
         problem=as_filled_text(problem.strip(), "input"),
         steps=[step.strip() for step in steps],
         extra=_rest(row, "id", "input", "label"),
     )
-    # Tags that stand in the problem are annotation errors of the data set; their marks judge no step.
+    # Tags that stand in the problem are annotation errors of the dataset; their marks judge no step.
     return [_with_labels(solution, marks[len(marks) - len(steps) :])]
 
 
@@ -280,7 +318,7 @@ def _from_prm800k(row: Row, default_id: str) -> list[Solution]:
     labelled = as_object(require(row, "label"), "label")
     reason = as_optional_text(labelled.get("finish_reason"), "label.finish_reason")
     steps = as_list(labelled.get("steps"), "label.steps")
-    row_id = _id(row, "id", default_id)
+    row_id = as_identifier(row, default_id)
     carried = _rest(row, "id", "question", "label")
 
     def leaf(suffix: str, path: list[tuple[str, int | None]], finished: bool) -> Solution:
@@ -340,17 +378,6 @@ def _prm800k_completion(value: Any, place: str) -> tuple[str, int | None]:
     )
 
 
-def _id(row: Row, field: str, default: str) -> str:
-    value = row.get(field)
-    if value is None:
-        return default
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    if not isinstance(value, str):
-        raise DataError(f"must be a string or an integer, but is {kind(value)}", field=field)
-    return as_filled_text(value, field)
-
-
 def _rest(row: Row, *used: str) -> dict[str, Any]:
     return json_safe({key: value for key, value in row.items() if key not in used and value is not None})
 
@@ -359,119 +386,22 @@ def _has(*fields: str) -> Callable[[Row], bool]:
     return lambda row: all(field in row for field in fields)
 
 
+def _is_prm800k(row: Row) -> bool:
+    return isinstance(row.get("question"), Mapping) and isinstance(row.get("label"), Mapping)
+
+
+def _is_gsm8k_solutions(row: Row) -> bool:
+    return "question" in row and "ground_truth" in row and any(map(_is_sampled, row.values()))
+
+
 # The first that matches is taken, so the more telling fields come first.
 FORMATS: dict[str, RowFormat] = {
-    known.name: known
-    for known in (
-        RowFormat("processbench", _has("steps"), _from_processbench),
-        RowFormat(
-            "prm800k",
-            lambda row: isinstance(row.get("question"), Mapping) and isinstance(row.get("label"), Mapping),
-            _from_prm800k,
-        ),
-        RowFormat("math_shepherd", _has("input", "label"), _from_math_shepherd),
-        RowFormat("stepwise", _has("prompt", "completions"), _from_stepwise),
-        RowFormat(
-            "gsm8k_solutions",
-            lambda row: "question" in row and "ground_truth" in row and any(map(_is_sampled, row.values())),
-            _from_gsm8k_solutions,
-        ),
-        RowFormat("gsm8k", _has("question", "answer"), _from_gsm8k),
-        RowFormat("math", _has("problem", "solution"), _from_math),
-    )
+    "candidates": RowFormat(_has("candidates"), _from_candidates),
+    "processbench": RowFormat(_has("steps"), _from_processbench),
+    "prm800k": RowFormat(_is_prm800k, _from_prm800k),
+    "math_shepherd": RowFormat(_has("input", "label"), _from_math_shepherd),
+    "stepwise": RowFormat(_has("prompt", "completions"), _from_stepwise),
+    "gsm8k_solutions": RowFormat(_is_gsm8k_solutions, _from_gsm8k_solutions),
+    "gsm8k": RowFormat(_has("question", "answer"), _from_gsm8k),
+    "math": RowFormat(_has("problem", "solution"), _from_math),
 }
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Writing
-
-
-def to_processbench(solution: Solution) -> dict[str, Any]:
-    """A row of ProcessBench's schema. Lost: the reference answer and `extra`."""
-    return {
-        "id": solution.id,
-        "generator": solution.generator,
-        "problem": solution.problem,
-        "steps": list(solution.steps),
-        "final_answer_correct": solution.final_answer_correct,
-        "label": solution.label,
-    }
-
-
-def to_stepwise(solution: Solution, *, keep_after_error: bool = False) -> dict[str, Any]:
-    """A row of TRL's stepwise supervision: `prompt`, `completions` and `labels`.
-
-    `Solution.label` knows nothing of the steps after the first error, so they are left out by default. Lost: those
-    steps, and every field but the problem, the steps and their labels.
-
-    Args:
-        solution: A labelled solution.
-        keep_after_error: Keep all steps. Those after the first error are labelled as in `extra["labels"]` where the
-            source labelled each step, and false otherwise.
-
-    Raises:
-        DataError: The solution has no label.
-    """
-    label = _known_label(solution)
-    if label < 0:
-        labels = [True] * len(solution.steps)
-    else:
-        labels = [True] * label + [False] * (len(solution.steps) - label)
-        kept = solution.extra.get("labels")
-        if isinstance(kept, list) and len(kept) == len(labels):
-            labels = [bool(item) for item in kept]
-        if not keep_after_error:
-            labels = labels[: label + 1]
-    return {"prompt": solution.problem, "completions": solution.steps[: len(labels)], "labels": labels}
-
-
-def to_gsm8k(solution: Solution) -> dict[str, Any]:
-    """A row of GSM8K: `question`, and `answer` with a step a line and `#### ` before the reference answer.
-
-    Lost: id, label, generator and `extra`, calculator annotations (they are taken out on reading), and line breaks
-    within a step, which become spaces.
-
-    Raises:
-        DataError: The reference answer is unknown.
-    """
-    if solution.answer is None:
-        raise DataError(f"solution {solution.id!r} has no reference answer", field="answer")
-    lines = [" ".join(step.split("\n")) for step in solution.steps]
-    return {"question": solution.problem, "answer": "\n".join([*lines, f"#### {solution.answer}"])}
-
-
-def to_prm800k(solution: Solution) -> dict[str, Any]:
-    """A row of PRM800K with one completion a step, ending at the first error as its second phase does.
-
-    Lost: the steps after the first error, and every field but the problem, the reference answer, the steps, their
-    ratings and the reason to finish.
-
-    Raises:
-        DataError: The solution has no label.
-    """
-    label = _known_label(solution)
-    steps = solution.steps if label < 0 else solution.steps[: label + 1]
-    ratings = solution.extra.get("ratings")
-    if not isinstance(ratings, list) or len(ratings) < len(steps):
-        ratings = [-1 if index == label else 1 for index in range(len(steps))]
-    reached = "solution" if solution.final_answer_correct else "give_up"
-    return {
-        "question": {"problem": solution.problem, "ground_truth_answer": solution.answer},
-        "label": {
-            "steps": [
-                {
-                    "completions": [{"text": step, "rating": rating, "flagged": None}],
-                    "human_completion": None,
-                    "chosen_completion": None if index == label else 0,
-                }
-                for index, (step, rating) in enumerate(zip(steps, ratings, strict=False))
-            ],
-            "finish_reason": "found_error" if label >= 0 else reached,
-        },
-    }
-
-
-def _known_label(solution: Solution) -> int:
-    if solution.label is None:
-        raise DataError(f"solution {solution.id!r} has no label", field="label")
-    return solution.label

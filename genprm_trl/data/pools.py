@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
 from typing import Any
 
-from genprm_trl.data.formats import convert_row
-from genprm_trl.data.sources import iter_rows
-from genprm_trl.data.steps import join_steps, split_steps
+from genprm_trl.data.solutions import Records, RowReader, solution_reader
+from genprm_trl.data.steps import join_steps
 from genprm_trl.errors import ConfigError, DataError
 from genprm_trl.grading.comparison import answers_match
 from genprm_trl.grading.extract import extract_answer
 from genprm_trl.records import Solution
-from genprm_trl.rows.fields import as_answer, as_filled_text, as_list, as_optional_bool, as_steps
 
 
 @dataclass
@@ -58,12 +56,11 @@ def read_pools(
 ) -> list[Pool]:
     """Reads pools and grades their candidates.
 
-    Rows have `problem` (or `question`), `answer` and `candidates`: a list of texts, or of objects with `steps` or
-    `text` and, if it is known, `final_answer_correct`. Rows of solutions do as well, in any format that `loading`
-    knows and with several of each problem: GSM8K's model solutions, for instance.
-
     Args:
-        source, split: As for `loading.load_solutions`.
+        source: Solutions in any format that `load_solutions` knows, with several of each problem. In the format
+            `candidates` a row holds all of a problem: `problem` (or `question`), `answer` and `candidates`, a list of
+            texts, or of objects with `steps` or `text` and, if it is known, `final_answer_correct`.
+        split: The split, where the source has several.
         limit: Take the first so many problems alone.
         need_answers: Refuse a row without the reference answer. Otherwise such candidates vote, and whether they are
             right is known only where the row says it.
@@ -77,34 +74,16 @@ def read_pools(
     """
     if limit is not None and limit < 1:
         raise ConfigError(f"limit must be at least 1, not {limit}")
-    name, rows = iter_rows(source, split=split)
     pools: dict[str, Pool] = {}
     graded: dict[str, list[bool | None]] = {}
-    row_of: dict[str, int] = {}
-    for number, row in rows:
-        try:
-            if isinstance(row, DataError):
-                raise row
-            for solution in _solutions(row, f"{Path(name).stem}-{number}"):
-                if solution.answer is None and need_answers:
-                    raise DataError("is missing: candidates are held against it", field="answer")
-                if solution.problem not in pools and len(pools) == limit:
-                    continue  # a later row may hold more candidates of a problem that is taken
-                pool = pools.setdefault(
-                    solution.problem,
-                    Pool(str(solution.extra.get("problem_id", solution.id)), solution.problem, solution.answer),
-                )
-                if pool.answer != solution.answer:
-                    raise DataError(f"is {solution.answer!r}, and an earlier row has {pool.answer!r}", field="answer")
-                if (earlier := row_of.setdefault(solution.id, number)) != number or solution.id in pool.ids:
-                    raise DataError(f"{solution.id!r} is the id of a candidate of row {earlier} already", field="id")
-                pool.ids.append(solution.id)
-                pool.steps.append(solution.steps)
-                graded.setdefault(solution.problem, []).append(solution.final_answer_correct)
-        except DataError as error:
-            raise DataError(error.message, file=name, row=error.row or number, field=error.field) from None
-    if not pools:
-        raise DataError("has no usable row", file=name)
+    for solution in Records[Solution](source, partial(_open_reader, need_answers), split=split):
+        if solution.problem not in pools and len(pools) == limit:
+            continue  # a later row may hold more candidates of a problem that is taken
+        problem_id = str(solution.extra.get("problem_id", solution.id))
+        pool = pools.setdefault(solution.problem, Pool(problem_id, solution.problem, solution.answer))
+        pool.ids.append(solution.id)
+        pool.steps.append(solution.steps)
+        graded.setdefault(solution.problem, []).append(solution.final_answer_correct)
     for problem, pool in pools.items():
         known = graded[problem]
         if pool.answer is not None:
@@ -113,6 +92,22 @@ def read_pools(
             pool.correct = [right for right in known if right is not None] if None not in known else []
             pool.votes = vote_groups([extract_answer(text) for text in pool.texts])
     return list(pools.values())
+
+
+def _open_reader(need_answers: bool, stem: str) -> RowReader:
+    read = solution_reader()(stem)
+    answers: dict[str, str | None] = {}
+
+    def read_candidates(row: Mapping[str, Any], number: int) -> Iterator[Solution]:
+        for solution in read(row, number):
+            if solution.answer is None and need_answers:
+                raise DataError("is missing: candidates are held against it", field="answer")
+            earlier = answers.setdefault(solution.problem, solution.answer)
+            if earlier != solution.answer:
+                raise DataError(f"is {solution.answer!r}, and an earlier row has {earlier!r}", field="answer")
+            yield solution
+
+    return read_candidates
 
 
 def vote_groups(answers: Sequence[str | None]) -> list[int | None]:
@@ -157,28 +152,3 @@ def grade_pool(
     correct = [answers_match(t, answer) if k is None else k for t, k in zip(texts, known, strict=True)]
     wrong = vote_groups([None if right else extract_answer(t) for t, right in zip(texts, correct, strict=True)])
     return correct, [0 if right else v if v is None else v + 1 for v, right in zip(wrong, correct, strict=True)]
-
-
-def _solutions(row: Mapping[str, Any], default_id: str) -> Iterator[Solution]:
-    if "candidates" not in row:
-        yield from convert_row(row, "auto", default_id=default_id)
-        return
-    field_name = "problem" if "problem" in row else "question"
-    problem = as_filled_text(row.get(field_name), field_name)
-    answer = as_answer(row.get("answer"), "answer")
-    identifier = str(row["id"]) if row.get("id") is not None else default_id
-    candidates = as_list(row["candidates"], "candidates")
-    if not candidates:
-        raise DataError("must hold at least one", field="candidates")
-    for index, candidate in enumerate(candidates):
-        where = f"candidates[{index}]"
-        correct = None
-        if isinstance(candidate, Mapping):
-            correct = as_optional_bool(candidate.get("final_answer_correct"), f"{where}.final_answer_correct")
-            if candidate.get("steps") is not None:
-                steps = as_steps(candidate["steps"], f"{where}.steps")
-            else:
-                steps = split_steps(as_filled_text(candidate.get("text"), f"{where}.text")).steps
-        else:
-            steps = split_steps(as_filled_text(candidate, where)).steps
-        yield Solution(f"{identifier}-{index}", problem, steps, answer, correct, extra={"problem_id": identifier})

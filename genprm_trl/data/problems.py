@@ -1,21 +1,20 @@
-"""The input of roll-outs: problems with their answers, from the rows of any data set that has them."""
+"""The input of the data stages: problems with their answers, and solutions, those of one problem together."""
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from genprm_trl.data.formats import convert_row, detect_format
-from genprm_trl.data.sources import iter_rows
-from genprm_trl.errors import ConfigError, DataError
-from genprm_trl.rows.fields import as_answer, as_filled_text
-from genprm_trl.rows.id_table import TextTable
-
-logger = logging.getLogger(__name__)
+from genprm_trl.data.formats import detect_format, to_solutions
+from genprm_trl.data.solutions import Records, RowReader, solution_reader
+from genprm_trl.errors import DataError
+from genprm_trl.records import Solution
+from genprm_trl.rows.fields import as_answer, as_filled_text, as_identifier
+from genprm_trl.rows.id_table import text_hash
 
 _NO_ANSWER = "must hold the reference answer, which solutions are held against"
 
@@ -36,105 +35,150 @@ class Problem:
 
     @property
     def digest(self) -> str:
+        """A short hash of text and answer."""
         return hashlib.blake2b(json.dumps([self.text, self.answer]).encode(), digest_size=8).hexdigest()
 
 
-class ProblemStream(Iterable[Problem]):
-    """The problems of a file or data set, each once, read anew each time it is iterated over.
+@dataclass(frozen=True, slots=True)
+class SolutionGroup:
+    """Solutions of one problem, at least one, all with the same reference answer."""
+
+    solutions: tuple[Solution, ...]
+
+    @property
+    def id(self) -> str:
+        """The first solution's id, which no other group has."""
+        return self.solutions[0].id
+
+    @property
+    def problem(self) -> str:
+        """The problem's text."""
+        return self.solutions[0].problem
+
+    @property
+    def answer(self) -> str:
+        """The reference answer."""
+        assert self.solutions[0].answer is not None  # see `read_groups`
+        return self.solutions[0].answer
+
+    @property
+    def digest(self) -> str:
+        """A short hash of everything that labels are made from."""
+        content = [self.answer, *([s.id, s.digest, s.final_answer_correct] for s in self.solutions)]
+        return hashlib.blake2b(json.dumps(content).encode(), digest_size=8).hexdigest()
+
+
+def read_problems(
+    source: Any,
+    *,
+    split: str | None = None,
+    limit: int | None = None,
+    skip_bad_rows: bool = False,
+    need_answers: bool = True,
+) -> Records[Problem]:
+    """The problems of a file or dataset, each once.
 
     Rows are of any format in `formats` (GSM8K, MATH, ProcessBench, ...), of which the solution is left aside, or have
     `problem` (or `question`) and `answer` alone. A problem that a row before had already is left out: many files have
     several solutions of one.
 
     Args:
-        source, split: As for `loading.load_solutions`.
+        source: As for `load_solutions`.
+        split: The split, where the source has several.
         limit: Take the first so many problems alone.
         skip_bad_rows: Leave bad rows out, with a warning, instead of raising for the first.
         need_answers: A row without the reference answer is a bad one. Otherwise its problem has an empty answer.
-
-    Attributes:
-        bad_rows: Rows that were left out when it was last iterated over.
 
     Raises:
         ConfigError: `limit` is below 1.
     """
 
-    def __init__(
-        self,
-        source: Any,
-        *,
-        split: str | None = None,
-        limit: int | None = None,
-        skip_bad_rows: bool = False,
-        need_answers: bool = True,
-    ):
-        if limit is not None and limit < 1:
-            raise ConfigError(f"limit must be at least 1, not {limit}")
-        self._source, self._split, self._limit, self._skip_bad_rows = source, split, limit, skip_bad_rows
-        self._need_answers = need_answers
-        self.bad_rows = 0
+    def open_reader(stem: str) -> RowReader:
+        seen: dict[int, tuple[int, int]] = {}  # the row and the hash of the answer, by the hash of the text
 
-    def __iter__(self) -> Iterator[Problem]:
-        self.bad_rows = 0
-        name, rows = iter_rows(self._source, split=self._split)
-        # Row numbers, by what has been seen.
-        texts, with_answers, ids = TextTable(), TextTable(), TextTable()
-        for number, row in rows:
-            try:
-                if isinstance(row, DataError):
-                    raise row
-                problem = _problem(row, f"problem-{number}", self._need_answers)
-                with_answer = json.dumps([problem.text, problem.answer])
-                if with_answer in with_answers:
-                    continue
-                if (earlier := texts.get(problem.text)) is not None:
-                    raise DataError(
-                        f"row {earlier} has the same problem with another answer than {problem.answer!r}",
-                        field="answer",
-                    )
-                if problem.id in ids:
-                    raise DataError(f"{problem.id!r} is the id of another problem already", field="id")
-            except DataError as error:
-                located = DataError(error.message, file=name, row=error.row or number, field=error.field)
-                if not self._skip_bad_rows:
-                    raise located from None
-                logger.warning("Skipped a bad row. %s", located)
-                self.bad_rows += 1
-                continue
-            texts[problem.text] = with_answers[with_answer] = ids[problem.id] = number
-            yield problem
-            if len(ids) == self._limit:
-                return
-        if not len(ids):
-            raise DataError("has no usable row", file=name)
+        def read(row: Mapping[str, Any], number: int) -> Iterator[Problem]:
+            problem = _problem(row, f"problem-{number}", need_answers)
+            key, answer = text_hash(problem.text), text_hash(problem.answer)
+            if key not in seen:
+                yield problem
+                seen[key] = number, answer  # not before its id is known to be new
+            elif seen[key][1] != answer:
+                raise DataError(
+                    f"row {seen[key][0]} has the same problem with another answer than {problem.answer!r}",
+                    field="answer",
+                )
+
+        return read
+
+    return Records(source, open_reader, split=split, limit=limit, skip_bad_rows=skip_bad_rows)
 
 
 def _problem(row: Mapping[str, Any], default_id: str, need_answer: bool) -> Problem:
-    for field in ("problem", "question"):
-        # A row without a solution: no format of solutions knows it.
-        if row.get(field) is not None and not _has_solution(row):
-            answer = as_answer(row.get("answer"), "answer")
-            if need_answer and answer is None:
-                raise DataError(_NO_ANSWER, field="answer")
-            identifier = row.get("id", row.get("unique_id"))
-            return Problem(
-                as_filled_text(str(identifier) if identifier is not None else default_id, "id"),
-                as_filled_text(row[field], field),
-                as_filled_text(answer, "answer") if need_answer else answer or "",
-            )
-    solutions = convert_row(row, "auto", default_id=default_id)
-    if not solutions:
-        raise DataError("holds no solution, and no answer to its problem")
-    solution = solutions[0]
-    if need_answer and (solution.answer is None or not solution.answer.strip()):
+    field = next((name for name in ("problem", "question") if row.get(name) is not None), None)
+    if field is None or _holds_solution(row):
+        solutions = to_solutions(row, default_id)
+        if not solutions:
+            raise DataError("holds no solution, and no answer to its problem")
+        id, text, answer = solutions[0].id, solutions[0].problem, solutions[0].answer
+    else:
+        answer = as_answer(row.get("answer"), "answer")
+        id = as_identifier(row, default_id, "unique_id" if row.get("id") is None else "id")
+        text = as_filled_text(row[field], field)
+    if need_answer and (answer is None or not answer.strip()):
         raise DataError(_NO_ANSWER, field="answer")
-    return Problem(solution.id, solution.problem, solution.answer or "")
+    return Problem(id, text, answer or "")
 
 
-def _has_solution(row: Mapping[str, Any]) -> bool:
+def _holds_solution(row: Mapping[str, Any]) -> bool:
     try:
         name = detect_format(row)
     except DataError:
         return False
     # GSM8K's answers hold a solution, with the answer behind a mark; other rows of two fields hold the answer alone.
-    return name != "gsm8k" or "####" in str(row["answer"])
+    return name != "candidates" and (name != "gsm8k" or "####" in str(row["answer"]))
+
+
+def read_groups(
+    source: Any,
+    *,
+    split: str | None = None,
+    format: str = "auto",
+    limit: int | None = None,
+    skip_bad_rows: bool = False,
+) -> Records[SolutionGroup]:
+    """The solutions of a file or dataset, those of one problem together.
+
+    Solutions of one problem that stand together, as `genprm rollout` writes them, make a group.
+
+    Args:
+        source: As for `load_solutions`. A solution needs its reference answer.
+        split: The split, where the source has several.
+        format: As for `load_solutions`.
+        limit: Take the first so many problems alone.
+        skip_bad_rows: Leave bad rows out, with a warning, instead of raising for the first.
+
+    Raises:
+        ConfigError: `limit` is below 1, or the format is unknown.
+    """
+    open_solutions = solution_reader(format)
+
+    def open_reader(stem: str) -> RowReader:
+        read = open_solutions(stem)
+
+        def read_answered(row: Mapping[str, Any], number: int) -> Iterator[Solution]:
+            for solution in read(row, number):
+                if solution.answer is None:
+                    raise DataError(
+                        f"solution '{solution.id}' has no reference answer, which its rollouts are held against",
+                        field="answer",
+                    )
+                yield solution
+
+        return read_answered
+
+    return Records(source, open_reader, split=split, limit=limit, skip_bad_rows=skip_bad_rows, then=_grouped)
+
+
+def _grouped(solutions: Iterator[Solution]) -> Iterator[SolutionGroup]:
+    for _, group in itertools.groupby(solutions, key=lambda solution: (solution.problem, solution.answer)):
+        yield SolutionGroup(tuple(group))

@@ -5,17 +5,144 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol, Self, TypeVar
 
-from genprm_trl.data.formats import FORMATS, convert_row, detect_format
-from genprm_trl.data.sources import open_rows
+from genprm_trl.data.formats import FORMATS, detect_format, to_solutions
+from genprm_trl.data.sources import open_source
 from genprm_trl.errors import ConfigError, DataError
 from genprm_trl.records import RationaleRecord, Solution, Verdict
-from genprm_trl.rows.id_table import TextTable
+from genprm_trl.rows.id_table import IdTable
 from genprm_trl.rows.jsonl import iter_written_rows
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+# Makes records of a row and its number. Its errors need not name file and row.
+RowReader = Callable[[Mapping[str, Any], int], Iterable[Any]]
+# Makes a reader that has seen no row, of the stem of default ids.
+OpenReader = Callable[[str], RowReader]
+
+
+class Records(Iterable[T]):
+    """The records of a source, read anew each time they are iterated over.
+
+    Args:
+        source: As for `load_solutions`.
+        open_reader: Called each time reading begins, with the stem of default ids, for the function that makes
+            records of a row. Each record has an `id`, which no other record of the source may have.
+        split: The split, where the source has several.
+        limit: Take the first so many records alone. What follows is not checked.
+        skip_bad_rows: Leave bad rows out, with a warning for each, instead of raising for the first.
+        on_bad_row: Called with each left-out row's error.
+        then: Makes other records of all those that were read, such as groups. `limit` counts what it gives.
+
+    Attributes:
+        bad_rows: Rows that were left out when it was last iterated over.
+
+    Raises:
+        ConfigError: `limit` is below 1.
+    """
+
+    def __init__(
+        self,
+        source: Any,
+        open_reader: OpenReader,
+        *,
+        split: str | None = None,
+        limit: int | None = None,
+        skip_bad_rows: bool = False,
+        on_bad_row: Callable[[DataError], None] | None = None,
+        then: Callable[[Iterator[Any]], Iterator[T]] | None = None,
+    ):
+        if limit is not None and limit < 1:
+            raise ConfigError(f"limit must be at least 1, not {limit}")
+        self._source, self._split, self._limit = source, split, limit
+        self._open_reader, self._then = open_reader, then
+        self._skip_bad_rows, self._on_bad_row = skip_bad_rows, on_bad_row
+        self.bad_rows = 0
+
+    def __iter__(self) -> Iterator[T]:
+        records = self._read()
+        return itertools.islice(records if self._then is None else self._then(records), self._limit)
+
+    def _read(self) -> Iterator[Any]:
+        self.bad_rows = 0
+        name, stem, rows = open_source(self._source, self._split)
+        read, ids, is_empty = self._open_reader(stem), IdTable(), True
+        for number, row in rows:
+            is_empty = False
+            records = []
+            try:
+                if isinstance(row, DataError):
+                    raise row
+                for record in read(row, number):
+                    ids.add(record.id, number)
+                    records.append(record)
+            except DataError as error:
+                located = error.at(file=name, row=number)
+                if not self._skip_bad_rows:
+                    raise located from None
+                logger.warning("Skipped a bad row. %s", located)
+                self.bad_rows += 1
+                if self._on_bad_row is not None:
+                    self._on_bad_row(located)
+            else:
+                yield from records
+        if not len(ids):
+            raise DataError("is empty" if is_empty else "has no usable row", file=name)
+
+
+def solution_reader(format: str = "auto") -> OpenReader:
+    """Reads solutions.
+
+    Args:
+        format: A name in `formats.FORMATS`. `auto` is the one that the first row with the fields of a known one has,
+            so a later row that lacks a field is told so, and not taken for another format.
+
+    Raises:
+        ConfigError: The format is unknown.
+    """
+    if format != "auto" and format not in FORMATS:
+        raise ConfigError(f"unknown row format {format!r}; choose auto or one of {', '.join(FORMATS)}")
+
+    def open_reader(stem: str) -> RowReader:
+        chosen = None if format == "auto" else format
+
+        def read(row: Mapping[str, Any], number: int) -> list[Solution]:
+            nonlocal chosen
+            chosen = chosen or detect_format(row)
+            return to_solutions(row, f"{stem}-{number}", chosen)
+
+        return read
+
+    return open_reader
+
+
+def iter_solutions(
+    source: Any,
+    *,
+    split: str | None = None,
+    format: str = "auto",
+    limit: int | None = None,
+    skip_bad_rows: bool = False,
+    on_bad_row: Callable[[DataError], None] | None = None,
+) -> Iterator[Solution]:
+    """As `load_solutions`, one solution at a time, for sources that do not fit into memory.
+
+    A bad row raises only when it is reached. Ids are remembered, as hashes, to find duplicates.
+    """
+    return iter(
+        Records(
+            source,
+            solution_reader(format),
+            split=split,
+            limit=limit,
+            skip_bad_rows=skip_bad_rows,
+            on_bad_row=on_bad_row,
+        )
+    )
 
 
 def load_solutions(
@@ -27,7 +154,7 @@ def load_solutions(
     skip_bad_rows: bool = False,
     on_bad_row: Callable[[DataError], None] | None = None,
 ) -> list[Solution]:
-    """Reads and checks a whole file or data set of solutions, so that bad input shows before any work starts.
+    """Reads and checks a whole file or dataset of solutions, so that bad input shows before any work starts.
 
     Args:
         source: One of
@@ -35,9 +162,9 @@ def load_solutions(
             - a file: JSON Lines (`.jsonl`, `.ndjson`), JSON (`.json`: a list of rows, or one row a line), either of
               them gzipped (`.gz`), or parquet. A row without `id` gets `{file name}-{row}`.
             - a directory: made by `save_to_disk` of `datasets`, or with files of the kinds above, one for each split
-              and named after it (`gsm8k.json`), or a copy of a data set's repository.
-            - a `datasets.Dataset`, `DatasetDict` or streaming data set, or any iterable of mappings.
-            - the name of a data set on the Hub (`Qwen/ProcessBench`), as `owner/name`.
+              and named after it (`gsm8k.json`), or a copy of a dataset's repository.
+            - a `datasets.Dataset`, `DatasetDict` or streaming dataset, or any iterable of mappings.
+            - the name of a dataset on the Hub (`Qwen/ProcessBench`), as `owner/name`.
         split: The split, where the source has several. A single file has none but the one it is named after.
         format: The rows' format, a name in `formats.FORMATS`. `auto` takes it from the fields of the first row that
             has those of a known one.
@@ -60,98 +187,21 @@ def load_solutions(
     )
 
 
-def iter_solutions(
-    source: Any,
-    *,
-    split: str | None = None,
-    format: str = "auto",
-    limit: int | None = None,
-    skip_bad_rows: bool = False,
-    on_bad_row: Callable[[DataError], None] | None = None,
-) -> Iterator[Solution]:
-    """As `load_solutions`, one solution at a time, for sources that do not fit into memory.
-
-    A bad row raises only when it is reached. Ids are remembered, as hashes, to find duplicates.
-    """
-    if limit is not None and limit < 1:
-        raise ConfigError(f"limit must be at least 1, not {limit}")
-    if format != "auto" and format not in FORMATS:
-        raise ConfigError(f"unknown row format {format!r}; choose auto or one of {', '.join(FORMATS)}")
-    solutions = _iter_checked(source, split, format, skip_bad_rows, on_bad_row)
-    return solutions if limit is None else itertools.islice(solutions, limit)
-
-
-class SolutionStream:
-    """The solutions of a source, read anew each time it is iterated over; arguments as for `load_solutions`.
-
-    Attributes:
-        bad_rows: Rows that were left out when it was last iterated over.
-    """
-
-    def __init__(
-        self,
-        source: Any,
-        *,
-        split: str | None = None,
-        format: str = "auto",
-        limit: int | None = None,
-        skip_bad_rows: bool = False,
-    ):
-        self._arguments = {
-            "source": source, "split": split, "format": format, "limit": limit, "skip_bad_rows": skip_bad_rows
-        }  # fmt: skip
-        self.bad_rows = 0
-
-    def __iter__(self) -> Iterator[Solution]:
-        self.bad_rows = 0
-        return iter_solutions(**self._arguments, on_bad_row=self._count)
-
-    def _count(self, error: DataError) -> None:
-        self.bad_rows += 1
-
-
-def _iter_checked(
-    source: Any,
-    split: str | None,
-    format: str,
-    skip_bad_rows: bool,
-    on_bad_row: Callable[[DataError], None] | None,
-) -> Iterator[Solution]:
-    name, stem, rows = open_rows(source, split)
-    first_row_of = TextTable()
-    seen = False
-    for number, row in rows:
-        seen = True
-        try:
-            if isinstance(row, DataError):
-                raise row
-            if format == "auto":
-                format = detect_format(row)
-            solutions = convert_row(row, format, default_id=f"{stem}-{number}")
-            for solution in solutions:
-                if (earlier := first_row_of.get(solution.id)) is not None:
-                    raise DataError(f"{solution.id!r} is the id of row {earlier} already", field="id")
-            for solution in solutions:
-                first_row_of[solution.id] = number
-        except DataError as error:
-            located = DataError(error.message, file=name, row=error.row or number, field=error.field)
-            if not skip_bad_rows:
-                raise located from None
-            logger.warning("Skipped a bad row. %s", located)
-            if on_bad_row is not None:
-                on_bad_row(located)
-        else:
-            yield from solutions
-    if not first_row_of:
-        raise DataError("has no usable row" if seen else "is empty", file=name)
-
-
 class _Readable(Protocol):
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> Self: ...
 
 
 RecordT = TypeVar("RecordT", bound=_Readable)
+
+
+def record_reader(record_type: type[_Readable]) -> OpenReader:
+    """Reads one record of this package from each row.
+
+    Args:
+        record_type: Such as `SampledSolution`.
+    """
+    return lambda stem: lambda row, number: [record_type.from_dict(row)]
 
 
 def iter_records(path: str | os.PathLike[str], record_type: type[RecordT]) -> Iterator[RecordT]:
@@ -168,7 +218,7 @@ def iter_records(path: str | os.PathLike[str], record_type: type[RecordT]) -> It
         try:
             record = record_type.from_dict(row)
         except DataError as error:
-            raise DataError(error.message, file=str(path), row=number, field=error.field) from None
+            raise error.at(file=str(path), row=number) from None
         yield record
 
 
@@ -180,11 +230,3 @@ def iter_verdicts(path: str | os.PathLike[str]) -> Iterator[Verdict]:
 def iter_rationales(path: str | os.PathLike[str]) -> Iterator[RationaleRecord]:
     """`iter_records` for a file of rationale records."""
     return iter_records(path, RationaleRecord)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Sources
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Files

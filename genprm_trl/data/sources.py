@@ -1,59 +1,57 @@
-"""Rows of files, directories and datasets on the Hub, each with its number."""
+"""Rows of files, directories, datasets in memory and datasets on the Hub, each with its number."""
 
 from __future__ import annotations
 
-import gzip
 import os
 import re
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from genprm_trl.errors import DataError
-from genprm_trl.rows.jsonl import as_row, decode_line, parse_json
+from genprm_trl.rows.jsonl import as_row, decode_line, open_bytes, parse_json
 
 _LINES = (".jsonl", ".ndjson")
-
-
 _DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".jsonl.gz", ".ndjson.gz", ".json.gz", ".parquet")
-
-
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
-
-
 _SHARD = re.compile(r"-\d{5}-of-\d{5}")
 
+# Rows with their numbers from 1. A row that cannot be read is the error that says why, so that others can follow it.
+NumberedRows = Iterator[tuple[int, dict[str, Any] | DataError]]
 
-# A row with its number from 1, or why it is not one.
-_Rows = Iterator[tuple[int, dict[str, Any] | DataError]]
+
+class Source(NamedTuple):
+    """An opened source of rows.
+
+    Attributes:
+        name: What messages call it.
+        stem: What the ids of rows without one begin with.
+        rows: The rows, to be read once.
+    """
+
+    name: str
+    stem: str
+    rows: NumberedRows
 
 
-def iter_rows(
-    source: Any, *, split: str | None = None
-) -> tuple[str, Iterator[tuple[int, dict[str, Any] | DataError]]]:
-    """Reads the rows of any source that `load_solutions` takes as they are, for readers of other kinds of rows.
+def open_source(source: Any, split: str | None = None) -> Source:
+    """Opens anything that `load_solutions` takes.
 
-    Returns:
-        The source's name for messages, and its rows with their numbers from 1; in the place of a row that cannot be
-        read, the error that says why.
+    Args:
+        source: A path, the name of a dataset on the Hub, a dataset, or any iterable of mappings.
+        split: The split, where the source has several.
 
     Raises:
-        DataError: The source is missing, unreadable or not of a known kind.
+        DataError: The source is missing, of an unknown kind or has no such split. A file's content is only read, and
+            may raise, with its rows.
     """
-    name, _, rows = open_rows(source, split)
-    return name, rows
-
-
-def open_rows(source: Any, split: str | None) -> tuple[str, str, _Rows]:
-    """The source's name for messages, the stem of its rows' default ids, and its rows."""
     if not isinstance(source, str | os.PathLike):
-        return _source_rows(source, split)
+        return _open_in_memory(source, split)
     path = Path(source)
     if path.is_file():
         if split not in (None, _stem(path)):
             raise DataError(f"is a single file, so there is no split {split!r} in it", file=str(path))
-        return str(path), _stem(path), _file_rows(path)
+        return _open_file(path)
     if path.is_dir():
         return _open_directory(path, split)
     if (
@@ -62,7 +60,7 @@ def open_rows(source: Any, split: str | None) -> tuple[str, str, _Rows]:
         and not source.startswith(".")
         and not source.lower().endswith(_DATA_SUFFIXES)
     ):
-        failure = "there is no such file, and loading it from the Hub as a data set failed"
+        failure = "there is no such file, and loading it from the Hub as a dataset failed"
         return _load_dataset(source, source.rpartition("/")[2], split, failure)
     # `exists` would hide what is wrong with a path below a file or in a closed directory.
     try:
@@ -80,30 +78,26 @@ def _stem(path: Path) -> str:
     return path.stem or "row"
 
 
-def _source_rows(source: Any, split: str | None) -> tuple[str, str, _Rows]:
-    """Rows in memory, and the data sets of `datasets`."""
+def _open_in_memory(source: Any, split: str | None) -> Source:
+    """Rows in memory, and the datasets of `datasets`."""
     if isinstance(source, Mapping):  # a DatasetDict, or splits by name
-        chosen = _choose_split(list(source), split, "data set")
-        _, _, rows = _source_rows(source[chosen], None)
-        return f"split {chosen!r} of a data set", str(chosen), rows
+        chosen = _choose_split(list(source), split, "dataset")
+        return Source(f"split {chosen!r} of a dataset", str(chosen), _open_in_memory(source[chosen], None).rows)
     if not isinstance(source, Iterable) or isinstance(source, bytes):
-        raise DataError(f"solutions cannot be read from a {type(source).__name__}: expected a path or a data set")
+        raise DataError(f"solutions cannot be read from a {type(source).__name__}: expected a path or a dataset")
     if hasattr(source, "with_format"):
         source = source.with_format(None)  # plain Python values, whatever the caller's format
     info = getattr(source, "info", None)
-    name = getattr(info, "dataset_name", None) or "data set"
-    return name, name.replace(" ", "-"), _number(source, name)
+    name = getattr(info, "dataset_name", None) or "dataset"
+    return Source(name, name.replace(" ", "-"), _number(source, name))
 
 
-def _number(rows: Iterable[Any], name: str) -> _Rows:
+def _number(rows: Iterable[Any], name: str) -> NumberedRows:
     for number, row in enumerate(rows, start=1):
-        if isinstance(row, Mapping):
-            yield number, dict(row)
-        else:
-            try:
-                yield number, as_row(row, file=name, row=number)
-            except DataError as error:
-                yield number, error
+        try:
+            yield number, dict(row) if isinstance(row, Mapping) else as_row(row, file=name, row=number)
+        except DataError as error:
+            yield number, error
 
 
 def _choose_split(splits: list[str], split: str | None, what: str, file: str | None = None) -> str:
@@ -117,97 +111,86 @@ def _choose_split(splits: list[str], split: str | None, what: str, file: str | N
     return splits[0]
 
 
-def _open_directory(path: Path, split: str | None) -> tuple[str, str, _Rows]:
+def _open_directory(path: Path, split: str | None) -> Source:
     if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
         import datasets
 
         try:
             loaded = datasets.load_from_disk(str(path))
         except Exception as error:  # whatever a broken directory makes of Arrow, it is the input's fault
-            raise DataError(f"cannot be read as a saved data set: {error}", file=str(path)) from None
+            raise DataError(f"cannot be read as a saved dataset: {error}", file=str(path)) from None
         if isinstance(loaded, Mapping):
-            chosen = _choose_split(list(loaded), split, "data set", str(path))
-            return f"{path} ({chosen})", f"{path.name}-{chosen}", _number(loaded[chosen].with_format(None), str(path))
-        return str(path), path.name, _number(loaded.with_format(None), str(path))
+            chosen = _choose_split(list(loaded), split, "dataset", str(path))
+            rows = _number(loaded[chosen].with_format(None), str(path))
+            return Source(f"{path} ({chosen})", f"{path.name}-{chosen}", rows)
+        return Source(str(path), path.name, _number(loaded.with_format(None), str(path)))
     try:
         files = sorted(item for item in path.rglob("*") if item.name.lower().endswith(_DATA_SUFFIXES))
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror or error}", file=str(path)) from None
     if not files:
         raise DataError(
-            "the directory is not a data set: neither saved by `datasets` nor holding data files "
+            "the directory is not a dataset: neither saved by `datasets` nor holding data files "
             f"({', '.join(_DATA_SUFFIXES)})",
             file=str(path),
         )
     top = [file for file in files if file.parent == path]
     # A repository's layout, which `datasets` knows: there may be other files beside the data, as `genprm recipe` has.
     if not top or any(_SHARD.search(_stem(file)) for file in files):
-        return _load_dataset(str(path), path.name, split, "cannot be read as a data set")
+        return _load_dataset(str(path), path.name, split, "cannot be read as a dataset")
     by_split: dict[str, Path] = {}
     for file in top:
         other = by_split.setdefault(_stem(file), file)
         if other is not file:
             raise DataError(f"both {other.name} and {file.name} are split {_stem(file)!r}", file=str(path))
-    chosen_file = by_split[_choose_split(list(by_split), split, "directory", str(path))]
-    return str(chosen_file), _stem(chosen_file), _file_rows(chosen_file)
+    return _open_file(by_split[_choose_split(list(by_split), split, "directory", str(path))])
 
 
-def _load_dataset(name: str, stem: str, split: str | None, failure: str) -> tuple[str, str, _Rows]:
+def _load_dataset(name: str, stem: str, split: str | None, failure: str) -> Source:
     import datasets
 
     try:
         loaded = datasets.load_dataset(name, split=split)
-    except Exception as error:  # no network, no such data set, no access, no such split: all end here
+    except Exception as error:  # no network, no such dataset, no access, no such split: all end here
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise DataError(f"{failure}: {reason[0]}", file=name) from None
     if isinstance(loaded, Mapping):
-        split = _choose_split(list(loaded), split, "data set", name)
+        split = _choose_split(list(loaded), split, "dataset", name)
         loaded = loaded[split]
     label = f"{name} ({split})" if split else name
-    return label, f"{stem}-{split}" if split else stem, _number(loaded.with_format(None), label)
+    return Source(label, f"{stem}-{split}" if split else stem, _number(loaded.with_format(None), label))
 
 
-def _file_rows(path: Path) -> _Rows:
+def _open_file(path: Path) -> Source:
     name = path.name.lower()
-    try:
-        if name.endswith(".parquet"):
-            yield from _parquet_rows(path)
-        elif name.removesuffix(".gz").endswith(_LINES) or not _is_json_list(path):
-            yield from _line_rows(path)
-        else:
-            yield from _list_rows(path)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(f"cannot be unpacked: {error}", file=str(path)) from None
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror or error}", file=str(path)) from None
-
-
-def _open_bytes(path: Path) -> Any:
-    return gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb")
+    if name.endswith(".parquet"):
+        rows = _parquet_rows(path)
+    elif name.removesuffix(".gz").endswith(_LINES) or not _is_json_list(path):
+        rows = _line_rows(path)
+    else:
+        rows = _list_rows(path)
+    return Source(str(path), _stem(path), rows)
 
 
 def _is_json_list(path: Path) -> bool:
-    with _open_bytes(path) as file:
-        head: bytes = file.read(4096)
-    return head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
+    with open_bytes(path) as file:
+        return file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
 
 
-def _line_rows(path: Path) -> _Rows:
-    with _open_bytes(path) as lines:
+def _line_rows(path: Path) -> NumberedRows:
+    with open_bytes(path) as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
             try:
-                row = decode_line(line, file=str(path), row=number)
+                yield number, decode_line(line, file=str(path), row=number)
             except DataError as error:
                 yield number, error
-            else:
-                yield number, row
 
 
-def _list_rows(path: Path) -> _Rows:
-    with _open_bytes(path) as file:
-        content: bytes = file.read()
+def _list_rows(path: Path) -> NumberedRows:
+    with open_bytes(path) as file:
+        content = file.read()
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -216,7 +199,7 @@ def _list_rows(path: Path) -> _Rows:
     yield from _number(parse_json(text, file=str(path)), str(path))
 
 
-def _parquet_rows(path: Path) -> _Rows:
+def _parquet_rows(path: Path) -> NumberedRows:
     import pyarrow
     import pyarrow.parquet
 
@@ -229,3 +212,5 @@ def _parquet_rows(path: Path) -> _Rows:
                     yield number, row
     except pyarrow.ArrowException as error:
         raise DataError(f"is not a readable parquet file: {error}", file=str(path)) from None
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror or error}", file=str(path)) from None

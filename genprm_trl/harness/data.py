@@ -10,6 +10,7 @@ from genprm_trl.data.formats import to_processbench
 from genprm_trl.data.solutions import load_solutions
 from genprm_trl.errors import ConfigError, DataError
 from genprm_trl.records import Solution, Verdict
+from genprm_trl.rows.jsonl import parse_json
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -62,7 +63,7 @@ def named_path(value: Any, name: str) -> Path:
 
 
 def as_test_split(rows: Any) -> dict[str, Dataset]:
-    """Rows as the harness's data set with the split `test` alone."""
+    """Rows as the harness's dataset with the split `test` alone."""
     from datasets import Dataset
 
     return {"test": Dataset.from_list(list(rows))}
@@ -80,8 +81,8 @@ def read_verdict(text: str) -> Verdict:
         ConfigError: The text is something else: another model has answered.
     """
     try:
-        return Verdict.from_dict(json.loads(text))
-    except (ValueError, RecursionError, DataError):
+        return Verdict.from_dict(parse_json(text))
+    except DataError:
         raise ConfigError(
             "this task is for verifiers: run it with --model genprm (the model answered something else than a verdict)"
         ) from None
@@ -90,9 +91,7 @@ def read_verdict(text: str) -> Verdict:
 def decode_solution(text: str) -> Solution | None:
     """The solution in a request's text, None if it is any other text."""
     try:
-        row = json.loads(text)
-        if isinstance(row, dict) and row.keys() == {"id", "problem", "steps"}:
-            return Solution.from_dict(row)
-    except (ValueError, RecursionError, DataError):
-        pass
-    return None
+        row = parse_json(text)
+        return Solution.from_dict(row) if isinstance(row, dict) and row.keys() == {"id", "problem", "steps"} else None
+    except DataError:
+        return None

@@ -10,7 +10,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask
 
 from genprm_trl.data.pools import grade_pool
-from genprm_trl.data.problems import ProblemStream
+from genprm_trl.data.problems import read_problems
 from genprm_trl.data.steps import split_steps
 from genprm_trl.errors import ConfigError, DataError
 from genprm_trl.harness.best_of_n import BestOfN
@@ -56,7 +56,7 @@ def problems_dataset(name: str, problems: Any = None, **_: Any) -> dict[str, Dat
     else:
         raise DataError(f"needs problems: {how}", file=f"policy_best_of_n_{name}")
     return as_test_split(
-        {"id": problem.id, "problem": problem.text, "answer": problem.answer} for problem in ProblemStream(rows)
+        {"id": problem.id, "problem": problem.text, "answer": problem.answer} for problem in read_problems(rows)
     )
 
 

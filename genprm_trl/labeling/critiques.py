@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal, Self, get_args
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Self, cast, get_args
 
 from genprm_trl.errors import DataError
-from genprm_trl.records import Solution
-from genprm_trl.rows.fields import as_integer, as_list, as_object, as_optional_text, as_text, json_safe, require
+from genprm_trl.records import Solution, read_about, row_about
+from genprm_trl.rows.fields import as_choice, as_integer, as_objects, as_optional_text, as_text, require
 
 # Those of `protocol.synthesis_chain.CritiqueStatus` that the model has to answer for. A generator or a sandbox that
 # failed makes no sample: such a solution is tried again.
@@ -29,14 +29,14 @@ class SampledCode:
     output: str
     status: str
 
-    def to_dict(self) -> dict[str, Any]:
-        return {"code": self.code, "output": self.output, "status": self.status}
-
     @classmethod
-    def from_dict(cls, row: Mapping[str, Any], *, path: str = "") -> Self:
-        """`path` is where the block stands in its record, for error messages."""
-        row = as_object(row, path.rstrip("."))
-        return cls(*(as_text(row.get(name), f"{path}{name}") for name in ("code", "output", "status")))
+    def from_dict(cls, row: Mapping[str, Any]) -> Self:
+        """Checks an object and makes the block of it.
+
+        Raises:
+            DataError: A field is missing or of the wrong type.
+        """
+        return cls(*(as_text(row.get(name), name) for name in ("code", "output", "status")))
 
 
 @dataclass(slots=True)
@@ -57,31 +57,19 @@ class RationaleSample:
     num_tokens: int = 0
     thinking: str | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "status": self.status,
-            "answer": self.answer,
-            "code_rounds": [code_round.to_dict() for code_round in self.code_rounds],
-            "num_tokens": int(self.num_tokens),
-            "thinking": self.thinking,
-        }
-
     @classmethod
-    def from_dict(cls, row: Mapping[str, Any], *, path: str = "") -> Self:
-        """`path` is where the sample stands in its record, for error messages."""
-        row = as_object(row, path.rstrip("."))
-        status = as_text(row.get("status"), f"{path}status")
-        if status not in SAMPLE_STATUSES:
-            raise DataError(f"must be one of {', '.join(SAMPLE_STATUSES)}, but is {status!r}", field=f"{path}status")
-        rounds = as_list(row.get("code_rounds") or [], f"{path}code_rounds")
+    def from_dict(cls, row: Mapping[str, Any]) -> Self:
+        """Checks an object and makes the sample of it.
+
+        Raises:
+            DataError: A field is missing, of the wrong type or out of range.
+        """
         return cls(
-            status=status,  # type: ignore[arg-type]  # checked against the literal's values above
-            answer=as_text(row.get("answer"), f"{path}answer"),
-            code_rounds=[
-                SampledCode.from_dict(item, path=f"{path}code_rounds[{index}].") for index, item in enumerate(rounds)
-            ],
-            num_tokens=as_integer(row.get("num_tokens", 0), f"{path}num_tokens", low=0),
-            thinking=as_optional_text(row.get("thinking"), f"{path}thinking"),
+            status=cast(SampleStatus, as_choice(row.get("status"), "status", SAMPLE_STATUSES)),
+            answer=as_text(row.get("answer"), "answer"),
+            code_rounds=as_objects(row.get("code_rounds") or [], "code_rounds", SampledCode.from_dict),
+            num_tokens=as_integer(row.get("num_tokens", 0), "num_tokens", low=0),
+            thinking=as_optional_text(row.get("thinking"), "thinking"),
         )
 
 
@@ -111,14 +99,7 @@ class SampledSolution:
 
     def to_dict(self) -> dict[str, Any]:
         """The row of this record. `id` repeats the solution's, as in every file of the recipe."""
-        row: dict[str, Any] = {
-            "id": self.solution.id,
-            "solution": self.solution.to_dict(),
-            "samples": [sample.to_dict() for sample in self.samples],
-        }
-        if self.source:  # an empty object has no type in Arrow
-            row["source"] = dict(self.source)
-        return row
+        return row_about(self.solution, self.source, samples=[asdict(sample) for sample in self.samples])
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> Self:
@@ -127,17 +108,8 @@ class SampledSolution:
         Raises:
             DataError: A field is missing or of the wrong type.
         """
-        row = as_object(row, None)
-        inner = as_object(require(row, "solution"), "solution")
-        try:
-            solution = Solution.from_dict(inner, default_id=row.get("id"))
-        except DataError as error:
-            raise DataError(error.message, field=f"solution.{error.field}") from None
-        samples = as_list(require(row, "samples"), "samples")
+        solution, source = read_about(row)
+        samples = as_objects(require(row, "samples"), "samples", RationaleSample.from_dict)
         if not samples:
             raise DataError("must hold at least one sample", field="samples")
-        return cls(
-            solution=solution,
-            samples=[RationaleSample.from_dict(item, path=f"samples[{n}].") for n, item in enumerate(samples)],
-            source=json_safe(as_object(row.get("source") or {}, "source")),
-        )
+        return cls(solution, samples, source)

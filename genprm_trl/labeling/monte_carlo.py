@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from genprm_trl.data.groups import SolutionGroup
+from genprm_trl.data.problems import SolutionGroup
 from genprm_trl.errors import ConfigError
 from genprm_trl.grading.comparison import grade_many
 from genprm_trl.labeling.earlier_rollouts import EarlierRollouts

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from genprm_trl.data.problems import ProblemStream
+    from genprm_trl.data.problems import Problem
+    from genprm_trl.data.solutions import Records
 
 
 @dataclass
@@ -20,18 +21,18 @@ class ProblemOptions:
         default=False, metadata={"help": "Report and skip unusable rows instead of stopping before work starts."}
     )
 
-    def read(self, *, need_answers: bool = True) -> ProblemStream:
+    def read(self, *, need_answers: bool = True) -> Records[Problem]:
         """The problems, read when they are iterated over.
 
         Args:
-            need_answers: See `ProblemStream`.
+            need_answers: See `read_problems`.
 
         Raises:
             ConfigError: The limit is below 1.
         """
-        from genprm_trl.data.problems import ProblemStream
+        from genprm_trl.data.problems import read_problems
 
-        return ProblemStream(
+        return read_problems(
             self.file,
             split=self.split,
             limit=self.limit,

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
+from numbers import Integral
+from typing import Any, TypeVar
 
 from genprm_trl.errors import DataError
+
+T = TypeVar("T")
 
 
 def kind(value: Any) -> str:
@@ -55,24 +58,57 @@ def as_filled_text(value: Any, field: str) -> str:
     return text
 
 
+def as_identifier(row: Mapping[str, Any], default: str | None, field: str = "id") -> str:
+    """The row's id as text, from a string or an integer.
+
+    Args:
+        row: The row.
+        default: The id of a row that has none; None if it must have one.
+        field: The field that holds the id.
+    """
+    value = row.get(field)
+    value = default if value is None else value
+    if value is None:
+        raise DataError("is missing", field=field)
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str):
+        raise DataError(f"must be a string or an integer, but is {kind(value)}", field=field)
+    return as_filled_text(value, field)
+
+
+def as_choice(value: Any, field: str, choices: Collection[str]) -> str:
+    """One of several texts."""
+    text = as_text(value, field)
+    if text not in choices:
+        raise DataError(f"must be one of {', '.join(choices)}, but is {text!r}", field=field)
+    return text
+
+
 def as_optional_text(value: Any, field: str) -> str | None:
+    """As `as_text`, or None."""
     return None if value is None else as_text(value, field)
 
 
 def as_bool(value: Any, field: str) -> bool:
+    """True or false. Neither 0 nor 1 counts as one."""
+    if getattr(value, "shape", None) == () and value.dtype == bool:  # NumPy's
+        value = value.item()
     if not isinstance(value, bool):
         raise DataError(f"must be true or false, but is {kind(value)}", field=field)
     return value
 
 
 def as_optional_bool(value: Any, field: str) -> bool | None:
+    """As `as_bool`, or None."""
     return None if value is None else as_bool(value, field)
 
 
 def as_integer(value: Any, field: str, *, low: int | None = None, high: int | None = None) -> int:
     """An integer within [low, high]. Neither a boolean nor a float counts as one, whatever its value."""
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, bool) or not isinstance(value, Integral):
         raise DataError(f"must be an integer, but is {kind(value)}", field=field)
+    value = int(value)
     if (low is not None and value < low) or (high is not None and value > high):
         bounds = f"from {low} to {high}" if None not in (low, high) else f"at least {low}"
         raise DataError(f"must be {bounds}, but is {value if abs(value) < 10**18 else 'too large'}", field=field)
@@ -95,23 +131,37 @@ def as_number(value: Any, field: str, *, low: float = -math.inf, high: float = m
 
 
 def as_list(value: Any, field: str) -> list[Any]:
+    """A list; a tuple counts as one."""
     if not isinstance(value, list | tuple):
         raise DataError(f"must be a list, but is {kind(value)}", field=field)
     return list(value)
 
 
 def as_object(value: Any, field: str | None) -> Mapping[str, Any]:
+    """A mapping."""
     if not isinstance(value, Mapping):
         raise DataError(f"must be an object, but is {kind(value)}", field=field)
     return value
 
 
-def as_steps(value: Any, field: str) -> list[str]:
-    """A non-empty list of steps, none of them blank."""
+def as_objects(value: Any, field: str, read: Callable[[Mapping[str, Any]], T]) -> list[T]:
+    """What `read` makes of each object of a list. The fields of its errors come to begin with the object's place."""
+    made = []
+    for index, item in enumerate(as_list(value, field)):
+        try:
+            made.append(read(as_object(item, None)))
+        except DataError as error:
+            raise error.at(within=f"{field}[{index}]") from None
+    return made
+
+
+def as_steps(value: Any, field: str, *, blank: bool = False) -> list[str]:
+    """A list of at least one step. None of them may be blank unless `blank`."""
     steps = as_list(value, field)
     if not steps:
         raise DataError("must hold at least one step, but is an empty list", field=field)
-    return [as_filled_text(step, f"{field}[{index}]") for index, step in enumerate(steps)]
+    check = as_text if blank else as_filled_text
+    return [check(step, f"{field}[{index}]") for index, step in enumerate(steps)]
 
 
 def as_answer(value: Any, field: str) -> str | None:

@@ -116,7 +116,7 @@ class JsonlWriter:
         try:
             line = encode_line(record)
         except DataError as error:
-            raise DataError(error.message, file=str(self.path), field=error.field) from None
+            raise error.at(file=str(self.path)) from None
         with self._lock:
             if self._file is None:
                 raise ValueError(f"{self.path} is closed")
@@ -198,25 +198,35 @@ def _read_exactly(file: IO[bytes], size: int) -> bytes:
     return b"".join(parts)
 
 
+@contextlib.contextmanager
+def open_bytes(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    """Opens a file to read, unpacked if its name ends in `.gz`.
+
+    Raises:
+        DataError: The file cannot be opened, read or unpacked, also later within the block.
+    """
+    try:
+        with gzip.open(path, "rb") if str(path).lower().endswith(".gz") else Path(path).open("rb") as file:
+            yield file  # type: ignore[misc]
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"cannot be unpacked: {error}", file=str(path)) from None
+    except OSError as error:
+        raise DataError(f"cannot be read: {_reason(error)}", file=str(path)) from None
+
+
 def iter_written_rows(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, Any]]]:
     """The rows of a file that this module wrote, with their line numbers from 1. A torn last line is left out.
 
     Raises:
         DataError: The file cannot be read, or a line before the last is not a JSON object.
     """
-    file = str(path)
-    try:
-        with gzip.open(path, "rb") if file.endswith(".gz") else Path(path).open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
-                if not line.endswith(b"\n") and is_torn(line):
-                    logger.warning("%s: ignored a torn last line (row %d)", file, number)
-                    return
-                if line.strip():
-                    yield number, decode_line(line, file=file, row=number)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(f"cannot be unpacked: {error}", file=file) from None
-    except OSError as error:
-        raise DataError(f"cannot be read: {_reason(error)}", file=file) from None
+    with open_bytes(path) as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.endswith(b"\n") and is_torn(line):
+                logger.warning("%s: ignored a torn last line (row %d)", path, number)
+                return
+            if line.strip():
+                yield number, decode_line(line, file=str(path), row=number)
 
 
 def decode_line(line: bytes, *, file: str, row: int) -> dict[str, Any]:
@@ -232,7 +242,7 @@ def decode_line(line: bytes, *, file: str, row: int) -> dict[str, Any]:
     return as_row(parse_json(text, file=file, row=row), file=file, row=row)
 
 
-def parse_json(text: str, *, file: str, row: int | None = None) -> Any:
+def parse_json(text: str, *, file: str | None = None, row: int | None = None) -> Any:
     """Parses JSON text. NaN and Infinity come through as floats, for the fields' own checks to name them.
 
     Raises:
@@ -250,25 +260,14 @@ def parse_json(text: str, *, file: str, row: int | None = None) -> Any:
 
 
 def as_row(value: Any, *, file: str, row: int) -> dict[str, Any]:
+    """The value, which must be a JSON object.
+
+    Raises:
+        DataError: It is something else.
+    """
     if not isinstance(value, dict):
         raise DataError(f"must be a JSON object, but is {kind(value)}", file=file, row=row)
     return value
-
-
-def completed_ids(path: str | os.PathLike[str]) -> set[str]:
-    """The ids that a file already holds, for a stage that takes up where it was killed. Empty if there is no file.
-
-    Raises:
-        DataError: The file cannot be read, or a complete row is broken or has no id.
-    """
-    if not Path(path).exists():
-        return set()
-    ids = set()
-    for number, row in iter_written_rows(path):
-        if not isinstance(row.get("id"), str):
-            raise DataError("must be a string", file=str(path), row=number, field="id")
-        ids.add(row["id"])
-    return ids
 
 
 @contextlib.contextmanager
@@ -310,7 +309,7 @@ def write_jsonl(path: str | os.PathLike[str], records: Iterable[Record | Mapping
                 try:
                     out.write(encode_line(record))
                 except DataError as error:
-                    raise DataError(error.message, file=str(path), row=count, field=error.field) from None
+                    raise error.at(file=str(path), row=count) from None
     except OSError as error:
         raise DataError(f"cannot be written: {_reason(error)}", file=str(path)) from None
     return count

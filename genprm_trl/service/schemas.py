@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from genprm_trl.data.solutions import Records
 from genprm_trl.errors import DataError
 from genprm_trl.protocol.genprm import MODES
 from genprm_trl.records import Solution
-from genprm_trl.rows.fields import as_object
 from genprm_trl.rows.jsonl import parse_json
 from genprm_trl.service.errors import ServiceRefusal
 from genprm_trl.service.limits import ServiceLimits
 
-# The fields of a row that matter here. Whatever else a data set's rows carry is not sent back, so it is not kept.
+# The fields of a row that matter here. Whatever else a dataset's rows carry is not sent back, so it is not kept.
 _SOLUTION_FIELDS = ("id", "problem", "steps", "answer", "final_answer_correct", "label", "generator")
 
 
@@ -78,7 +79,7 @@ def parse_work(body: bytes, limits: ServiceLimits) -> Work:
         ServiceRefusal: 400 for what is not JSON, 422 for what cannot be judged.
     """
     try:
-        content = parse_json(body.decode("utf-8"), file="the body")
+        content = parse_json(body.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise ServiceRefusal(400, "invalid_json", f"the body is not UTF-8 text (byte {error.start})") from None
     except DataError as error:
@@ -100,25 +101,21 @@ def parse_work(body: bytes, limits: ServiceLimits) -> Work:
 
 
 def _solutions(rows: list[Any], limits: ServiceLimits) -> list[Solution]:
-    solutions = []
-    row_of: dict[str, int] = {}
-    for number, row in enumerate(rows, start=1):
-        try:
-            known = {key: value for key, value in as_object(row, None).items() if key in _SOLUTION_FIELDS}
-            solution = Solution.from_dict(known, default_id=f"row-{number}")
-            first = row_of.setdefault(solution.id, number)
-            if first != number:
-                raise DataError(f"is the id of row {first} already", field="id")
-            if len(solution.steps) > limits.max_steps:
-                raise DataError(f"{len(solution.steps)} steps; at most {limits.max_steps}", field="steps")
-            characters = len(solution.problem) + sum(map(len, solution.steps))
-            if characters > limits.max_characters:
-                raise DataError(f"{characters} characters with its problem; at most {limits.max_characters}")
-        except DataError as error:
-            where = DataError(error.message, row=number, field=error.field)
-            raise ServiceRefusal(422, "invalid_request", str(where), row=number, field=error.field) from None
-        solutions.append(solution)
-    return solutions
+    def read(row: Mapping[str, Any], number: int) -> list[Solution]:
+        known = {key: value for key, value in row.items() if key in _SOLUTION_FIELDS}
+        solution = Solution.from_dict(known, default_id=f"row-{number}")
+        if len(solution.steps) > limits.max_steps:
+            raise DataError(f"{len(solution.steps)} steps; at most {limits.max_steps}", field="steps")
+        characters = len(solution.problem) + sum(map(len, solution.steps))
+        if characters > limits.max_characters:
+            raise DataError(f"{characters} characters with its problem; at most {limits.max_characters}")
+        return [solution]
+
+    try:
+        return list(Records[Solution](rows, lambda stem: read))
+    except DataError as error:
+        where = DataError(error.message, row=error.row, field=error.field)
+        raise ServiceRefusal(422, "invalid_request", str(where), row=error.row, field=error.field) from None
 
 
 def _refusal(error: ValidationError) -> ServiceRefusal:

@@ -24,7 +24,7 @@ from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 from genprm_trl.errors import ConfigError, DataError, GenPRMError
-from genprm_trl.rows.id_table import TextTable, text_hash
+from genprm_trl.rows.id_table import IdTable, text_hash
 from genprm_trl.rows.jsonl import JsonlWriter, decode_line, replacing, write_jsonl
 from genprm_trl.stages.settings import START_ANEW, check_settings
 
@@ -181,13 +181,13 @@ class StageFile(Generic[ItemT]):
             raise ConfigError(f"{self.path} exists, and there is no {self.journal_path} to go on from; {START_ANEW}")
 
     @staticmethod
-    def _read_input(items: Iterable[ItemT]) -> tuple[TextTable, array[int]]:
+    def _read_input(items: Iterable[ItemT]) -> tuple[IdTable, array[int]]:
         """The number of each item by its id, and hashes of the digests by number."""
-        numbers, digests = TextTable(), array("Q")
+        numbers, digests = IdTable(), array("Q")
         for number, item in enumerate(items):
-            if item.id in numbers:
+            if numbers.get(item.id) is not None:
                 raise DataError(f"the input has the id '{item.id}' twice", field="id")
-            numbers[item.id] = number
+            numbers.add(item.id, number)
             digests.append(text_hash(item.digest))
         return numbers, digests
 

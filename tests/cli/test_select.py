@@ -1,4 +1,4 @@
-"""`genprm select` as a user runs it: verdicts at hand, a real (tiny, random) model, real candidates, bad input."""
+"""`genprm select` as a user runs it: verdicts at hand, a real (tiny, random) model, sampled candidates, bad input."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from genprm_trl.rows.jsonl import write_jsonl
 from tests.helpers.paths import ROOT, SAMPLES
 from tests.helpers.tiny_models import tiny_model, tiny_tokenizer
 
-GSM8K = SAMPLES / "gsm8k_model_solutions.jsonl"
+GSM8K = SAMPLES / "gsm8k_solutions_sample.jsonl"
 SHORT = ["--max_step_tokens", "24"]
 
 
@@ -127,7 +127,7 @@ def test_rules_share_verdicts_by_default(model_dir, tmp_path, monkeypatch):
     for rule in ("best", "weighted"):
         assert main([*command, "--rule", rule]) == 0
     names = sorted(path.name for path in Path("outputs", "select").glob("*.jsonl"))
-    stem = "gsm8k_model_solutions"
+    stem = "gsm8k_solutions_sample"
     assert names == [f"{stem}-best.jsonl", f"{stem}-tiny-genprm.verdicts.jsonl", f"{stem}-weighted.jsonl"]
 
 

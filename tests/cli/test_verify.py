@@ -20,7 +20,7 @@ from genprm_trl.rows.jsonl import JsonlWriter
 from tests.helpers.paths import SAMPLES
 from tests.helpers.tiny_models import tiny_model, tiny_tokenizer
 
-GSM8K = SAMPLES / "gsm8k_model_solutions.jsonl"
+GSM8K = SAMPLES / "gsm8k_solutions_sample.jsonl"
 PROCESSBENCH = SAMPLES / "processbench_sample.jsonl"
 SHORT = ["--max_step_tokens", "24", "--temperature", "0"]
 
@@ -44,7 +44,7 @@ def row(number: int, **fields: object) -> dict[str, object]:
     return {"id": f"s{number}", "problem": "What is 1 + 1?", "steps": [f"{number} + 1 = {number + 1}."], **fields}
 
 
-def test_judges_real_solutions_and_goes_on_with_more(model_dir, tmp_path, capsys):
+def test_judges_sampled_solutions_and_goes_on_with_more(model_dir, tmp_path, capsys):
     output = tmp_path / "deep" / "verdicts.jsonl"
     command = ["verify", str(GSM8K), "--model", str(model_dir), "--output", str(output), *SHORT]
     assert main([*command, "--limit", "2"]) == 0

@@ -1,4 +1,4 @@
-"""Row formats of other data sets: read by hand-checked example, and there and back."""
+"""Row formats of other datasets, read by hand-checked example."""
 
 import json
 
@@ -6,24 +6,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genprm_trl.data.formats import (
-    FORMATS,
-    convert_row,
-    detect_format,
-    to_gsm8k,
-    to_prm800k,
-    to_processbench,
-    to_stepwise,
-)
+from genprm_trl.data.formats import FORMATS, detect_format, read_stepwise, to_processbench, to_solutions
 from genprm_trl.data.solutions import load_solutions
 from genprm_trl.errors import DataError
 from genprm_trl.records import Solution
-from tests.helpers.paths import SAMPLES
+from tests.helpers.paths import SAMPLES, shared_data
 
 DATA = SAMPLES
 FIELDS = [
     *("id", "problem", "steps", "label", "question", "answer", "ground_truth", "m", "solution", "input", "prompt"),
-    *("completions", "labels", "is_correct"),
+    *("completions", "labels", "is_correct", "candidates"),
 ]
 
 
@@ -31,8 +23,8 @@ def rows(name):
     return [json.loads(line) for line in (DATA / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-def convert(row, format="auto"):
-    return convert_row(row, format, default_id="row")
+def convert(row, format=None):
+    return to_solutions(row, "row", format)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +34,7 @@ def convert(row, format="auto"):
         ("prm800k_sample", "prm800k"),
         ("math_shepherd_sample", "math_shepherd"),
         ("stepwise_sample", "stepwise"),
-        ("gsm8k_model_solutions", "gsm8k_solutions"),
+        ("gsm8k_solutions_sample", "gsm8k_solutions"),
         ("gsm8k_sample", "gsm8k"),
         ("math_sample", "math"),
     ],
@@ -54,12 +46,11 @@ def test_each_format_is_detected(file, format):
         columns = [*FIELDS, "unheard_of"]
         assert detect_format(dict.fromkeys(columns) | row) == format
         assert convert(dict.fromkeys(columns) | row) == convert(row, format)
-    assert len(FORMATS) == 7
 
 
 def test_unknown_rows_are_refused_and_say_what_is_known():
     with pytest.raises(
-        DataError, match=r"field 'steps': is missing.*processbench, prm800k.*its fields are: id, problem"
+        DataError, match=r"field 'steps': is missing.*candidates, processbench, prm800k.*its fields are: id, problem"
     ):
         detect_format({"id": "a", "problem": "p"})
     with pytest.raises(DataError, match="its fields are: none"):
@@ -89,13 +80,6 @@ def test_stepwise():
     assert right.problem == "What is 2 + 3 + 4?"
     assert right.steps == ["2 + 3 = 5.", "5 + 4 = 9."]
     assert mixed.extra == {"labels": [True, False, True]}
-    assert to_stepwise(mixed) == {
-        "prompt": "What is 2 * 3 * 4?",
-        "completions": ["2 * 3 = 6.", "6 * 4 = 26."],
-        "labels": [True, False],
-    }
-    for row, solution in zip(rows("stepwise_sample"), (right, wrong, mixed), strict=True):
-        assert to_stepwise(solution, keep_after_error=True) == row
 
 
 steps = st.lists(st.text(min_size=1).filter(lambda text: not text.isspace()), min_size=1, max_size=5)
@@ -103,16 +87,17 @@ steps = st.lists(st.text(min_size=1).filter(lambda text: not text.isspace()), mi
 
 @settings(deadline=None)
 @given(steps, st.data())
-def test_stepwise_rows_survive_the_way_there_and_back(completions, data):
+def test_no_label_of_a_stepwise_row_is_lost(completions, data):
     labels = data.draw(st.lists(st.booleans(), min_size=len(completions), max_size=len(completions)))
     row = {"prompt": "p", "completions": completions, "labels": labels}
+    assert read_stepwise(row) == ("p", completions, labels)
     (solution,) = convert(row)
-    assert to_stepwise(solution, keep_after_error=True) == row
-    shorter = to_stepwise(solution)
-    assert shorter["completions"] == completions[: len(shorter["labels"])]
-    assert False not in shorter["labels"][:-1]
     # And through a file row of our own.
-    assert to_stepwise(Solution.from_dict(json.loads(json.dumps(solution.to_dict()))), keep_after_error=True) == row
+    again = Solution.from_dict(json.loads(json.dumps(solution.to_dict())))
+    first = solution.label if solution.label >= 0 else len(labels)
+    rest = [True] * first + [False] * (len(labels) - first)
+    assert (again.problem, again.steps) == ("p", completions)
+    assert again.extra.get("labels", rest) == labels
 
 
 def test_stepwise_takes_zeros_and_ones_and_other_fields():
@@ -122,14 +107,11 @@ def test_stepwise_takes_zeros_and_ones_and_other_fields():
     assert (solution.id, solution.label, solution.answer, solution.extra) == ("5", 1, "4", {"level": 2})
 
 
-def test_trainer_of_trl_format_checks_accept_the_rows():
-    from datasets import Dataset
-
-    dataset = Dataset.from_list(
-        [to_stepwise(solution) for solution in load_solutions(DATA / "processbench_sample.jsonl")]
-    )
-    assert dataset.column_names == ["prompt", "completions", "labels"]
-    assert dataset.features["labels"].feature.dtype == "bool"
+def test_blank_steps_are_read_as_trl_has_them_but_make_no_solution():
+    row = {"prompt": "", "completions": ["a", " "], "labels": [True, False]}
+    assert read_stepwise(row) == ("", ["a", " "], [True, False])
+    with pytest.raises(DataError, match=r"field 'prompt': must not be empty"):
+        convert(row)
 
 
 @pytest.mark.parametrize(
@@ -167,18 +149,6 @@ def test_gsm8k_reference_solutions():
     assert second.answer == "1,500"
 
 
-def test_gsm8k_there_and_back_loses_the_annotations_only():
-    for row in rows("gsm8k_sample"):
-        (solution,) = convert(row)
-        back = to_gsm8k(solution)
-        assert "<<" not in back["answer"]
-        assert convert(back) == [solution]
-        assert back["question"] == row["question"]
-        assert back["answer"].splitlines()[-1] == row["answer"].splitlines()[-1]
-    with pytest.raises(DataError, match="no reference answer"):
-        to_gsm8k(Solution("a", "p", ["s"]))
-
-
 @pytest.mark.parametrize(
     ("row", "field", "message"),
     [
@@ -197,34 +167,35 @@ def test_bad_gsm8k_rows(row, field, message):
 
 
 def test_gsm8k_model_solutions():
-    row = rows("gsm8k_model_solutions")[0]
+    row = rows("gsm8k_solutions_sample")[0]
     solutions = convert(row)
     assert [solution.id for solution in solutions] == [
-        "row-6b_finetuning",
-        "row-6b_verification",
-        "row-175b_finetuning",
-        "row-175b_verification",
+        "row-small",
+        "row-small_checked",
+        "row-large",
+        "row-large_checked",
     ]
     assert [solution.final_answer_correct for solution in solutions] == [False, False, False, True]
-    assert {solution.answer for solution in solutions} == {"18"}
+    assert {solution.answer for solution in solutions} == {"12"}
     assert {solution.label for solution in solutions} == {None}
     assert {solution.extra["problem_id"] for solution in solutions} == {"row"}
-    assert solutions[0].generator == "6b_finetuning"
-    assert solutions[0].steps == [
-        "Janet eats 3 ducks eggs for breakfast every morning and she sells the rest "
-        "so she has 16 - 3 = 13 ducks eggs left",
-        "She has 13 ducks eggs and she sells 2 each day so she makes 13 * 2 = $26",
-        "A: 26",
-    ]
+    assert solutions[1].generator == "small_checked"
+    assert solutions[1].steps == ["The trays hold 6*15=90 rolls", "After the sale 90-70=20 rolls are left", "A: 20"]
 
 
-def test_whole_file_of_model_solutions():
-    solutions = load_solutions(DATA / "gsm8k_model_solutions.jsonl")
-    assert len(solutions) == 160
-    assert len({solution.id for solution in solutions}) == 160
+def test_solutions_that_stop_within_an_annotation_stay_as_the_model_left_them():
+    solutions = load_solutions(DATA / "gsm8k_solutions_sample.jsonl")
+    assert len({solution.id for solution in solutions}) == len(solutions) == 48
     marked = [step for solution in solutions for step in solution.steps if "<<" in step]
-    # Three solutions stop within an annotation, at the model's limit. They stay as the model left them.
-    assert len(marked) == 3
+    assert [step[step.index("<<") :] for step in marked] == ["<<59*7", "<<22*18=396", "<<44/"]
+
+
+def test_whole_file_of_published_model_solutions():
+    solutions = load_solutions(shared_data("gsm8k/model_solutions.jsonl"))
+    assert len({solution.id for solution in solutions}) == len(solutions) == 2640
+    marked = [step for solution in solutions for step in solution.steps if "<<" in step]
+    # Four solutions stop within an annotation, at the model's limit.
+    assert len(marked) == 4
     assert not any(">>" in step for step in marked)
     assert sum(len(solution.steps) == 1 for solution in solutions) > 0
 
@@ -243,6 +214,26 @@ def test_bad_model_solutions(sampled, field):
     with pytest.raises(DataError) as caught:
         convert({"question": "q", "ground_truth": "s\nA: 5", "m": sampled})
     assert caught.value.field == field
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Candidates
+
+
+def test_candidates():
+    row = {
+        "question": "2+2?",
+        "answer": 4,
+        "candidates": [{"steps": ["a", "b"], "final_answer_correct": True}, {"text": "One.\n\n#### 3"}, "#### 5"],
+    }
+    assert detect_format(row) == "candidates"
+    solutions = convert(row)
+    assert [solution.id for solution in solutions] == ["row-0", "row-1", "row-2"]
+    assert [solution.steps for solution in solutions] == [["a", "b"], ["One.", "#### 3"], ["#### 5"]]
+    assert [solution.final_answer_correct for solution in solutions] == [True, None, None]
+    assert {(solution.problem, solution.answer) for solution in solutions} == {("2+2?", "4")}
+    assert {solution.extra["problem_id"] for solution in solutions} == {"row"}
+    assert [solution.id for solution in convert({**row, "id": 7})] == ["7-0", "7-1", "7-2"]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -304,19 +295,6 @@ def test_prm800k_bare_human_step_and_missing_completions():
     assert (solution.steps, solution.label, solution.final_answer_correct) == (["mine"], -1, None)
 
 
-def test_prm800k_there_and_back():
-    for solution in load_solutions(DATA / "processbench_sample.jsonl"):
-        again = convert(to_prm800k(solution))[0]
-        kept = solution.steps if solution.label == -1 else solution.steps[: solution.label + 1]
-        assert (again.problem, again.steps, again.label) == (solution.problem, kept, solution.label)
-        assert again.final_answer_correct == (True if solution.label == -1 else None)
-    neutral = convert(rows("prm800k_sample")[0])[0]
-    assert convert(to_prm800k(neutral))[0].extra["ratings"] == [0, 1, 1]
-    for write in (to_prm800k, to_stepwise):
-        with pytest.raises(DataError, match="solution 'a' has no label"):
-            write(Solution("a", "p", ["s"]))
-
-
 @pytest.mark.parametrize(
     ("step", "field"),
     [
@@ -351,7 +329,6 @@ def test_math_shepherd():
     assert (right.label, wrong.label, mixed.label) == (-1, 0, 1)
     assert right.extra == {"task": "GSM8K"}
     assert mixed.extra == {"task": "MATH", "labels": [True, False, True, True]}
-    assert to_stepwise(mixed, keep_after_error=True)["labels"] == [True, False, True, True]
 
 
 def test_math_shepherd_rows_with_known_faults():
@@ -401,7 +378,7 @@ values = st.recursive(
 
 
 @settings(deadline=None, max_examples=300)
-@given(st.dictionaries(st.sampled_from(FIELDS), values), st.sampled_from(["auto", *FORMATS]))
+@given(st.dictionaries(st.sampled_from(FIELDS), values), st.sampled_from([None, *FORMATS]))
 def test_any_row_gives_solutions_or_a_data_error(row, format):
     try:
         solutions = convert(row, format)
@@ -415,7 +392,7 @@ def test_any_row_gives_solutions_or_a_data_error(row, format):
 @given(st.data())
 def test_a_damaged_row_gives_solutions_or_a_data_error(data):
     """A real row with any one value in it, at any depth, replaced by something else."""
-    name = data.draw(st.sampled_from(["prm800k_sample", "math_shepherd_sample", "gsm8k_model_solutions"]))
+    name = data.draw(st.sampled_from(["prm800k_sample", "math_shepherd_sample", "gsm8k_solutions_sample"]))
     row = json.loads(json.dumps(data.draw(st.sampled_from(rows(name)))))
     place = row
     while True:
@@ -425,4 +402,4 @@ def test_a_damaged_row_gives_solutions_or_a_data_error(data):
         else:
             place[key] = data.draw(values)
             break
-    test_any_row_gives_solutions_or_a_data_error.hypothesis.inner_test(row, FORMATS[detect_format(rows(name)[0])].name)
+    test_any_row_gives_solutions_or_a_data_error.hypothesis.inner_test(row, detect_format(rows(name)[0]))

@@ -99,7 +99,7 @@ def test_datasets_in_memory_and_streaming():
 def test_rows_in_memory():
     assert load_solutions(ROWS) == EXPECTED
     assert load_solutions(iter(ROWS)) == EXPECTED
-    with pytest.raises(DataError, match="data set, row 2: must be a JSON object, but is null"):
+    with pytest.raises(DataError, match="dataset, row 2: must be a JSON object, but is null"):
         load_solutions([ROWS[0], None])
     for nonsense in (5, None, b"a.jsonl"):
         with pytest.raises(DataError, match="cannot be read from a"):
@@ -114,12 +114,12 @@ def test_directories_saved_by_datasets(tmp_path):
     assert load_solutions(tmp_path / "one") == EXPECTED
     datasets.DatasetDict(train=dataset.select([0]), test=dataset).save_to_disk(tmp_path / "two")
     assert load_solutions(tmp_path / "two", split="test") == EXPECTED
-    with pytest.raises(DataError, match="two: the data set has several splits"):
+    with pytest.raises(DataError, match="two: the dataset has several splits"):
         load_solutions(tmp_path / "two")
     (tmp_path / "one" / "dataset_info.json").unlink()
     shutil.rmtree(tmp_path / "two" / "train")
     for broken in ("one", "two"):
-        with pytest.raises(DataError, match="cannot be read as a saved data set"):
+        with pytest.raises(DataError, match="cannot be read as a saved dataset"):
             load_solutions(tmp_path / broken, split="test")
 
 
@@ -149,7 +149,7 @@ def test_directories_laid_out_as_a_repository(tmp_path):
         dataset.shard(2, shard, contiguous=True).to_parquet(path)
     assert load_solutions(tmp_path, split="test") == EXPECTED
     assert load_solutions(tmp_path) == EXPECTED
-    with pytest.raises(DataError, match="cannot be read as a data set"):
+    with pytest.raises(DataError, match="cannot be read as a dataset"):
         load_solutions(tmp_path, split="train")
 
 
@@ -217,8 +217,8 @@ def test_missing_and_unreadable_files(tmp_path):
         ("none.jsonl", "cannot be read: No such file or directory"),
         ("data/none.jsonl", "cannot be read: No such file or directory"),
         (write(tmp_path / "file.jsonl", "") / "below.jsonl", "cannot be read: Not a directory"),
-        (tmp_path / "empty", "the directory is not a data set"),
-        (tmp_path / "other", "the directory is not a data set"),
+        (tmp_path / "empty", "the directory is not a dataset"),
+        (tmp_path / "other", "the directory is not a dataset"),
     ]:
         with pytest.raises(DataError) as caught:
             load_solutions(path)
@@ -265,7 +265,7 @@ def test_a_file_of_bad_rows_only_is_an_error_all_the_same(tmp_path):
 def test_limit_counts_solutions_and_stops_reading(tmp_path):
     path = write(tmp_path / "a.jsonl", lines(row("a"), row("b"), "oops"))
     assert [solution.id for solution in load_solutions(path, limit=2)] == ["a", "b"]
-    assert len(load_solutions(DATA / "gsm8k_model_solutions.jsonl", limit=6)) == 6
+    assert len(load_solutions(DATA / "gsm8k_solutions_sample.jsonl", limit=6)) == 6
     with pytest.raises(ConfigError, match="limit must be at least 1"):
         load_solutions(path, limit=0)
 

@@ -21,11 +21,9 @@ from genprm_trl.errors import GenPRMError
 from genprm_trl.grading import pool
 from genprm_trl.grading.comparison import Grade, answers_match, grade, grade_many
 from genprm_trl.grading.extract import extract_answer, extract_boxed
-from tests.helpers.paths import SAMPLES
+from tests.helpers.paths import SAMPLES, shared_data
 
 pytestmark = pytest.mark.serial
-
-DATA = SAMPLES
 
 
 def worker_processes(pid=None):
@@ -143,9 +141,11 @@ def test_answers_match(prediction, reference, correct):
     assert answers_match(prediction, reference) is correct
 
 
-def test_agrees_with_the_marks_of_gsm8k_on_real_solutions():
+@pytest.mark.parametrize("published", [False, True])
+def test_agrees_with_the_marks_of_sampled_solutions(published):
+    path = shared_data("gsm8k/model_solutions.jsonl") if published else SAMPLES / "gsm8k_solutions_sample.jsonl"
     pairs, marks = [], []
-    for line in (DATA / "gsm8k_model_solutions.jsonl").read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
         for sampled in (value for value in row.values() if isinstance(value, dict)):
             pairs.append((sampled["solution"], row["ground_truth"]))

@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 
 from genprm_trl.cli.main import main
-from genprm_trl.data.pools import grade_pool, read_pools
+from genprm_trl.data.pools import read_pools
 from genprm_trl.errors import DataError
 from genprm_trl.selection.aggregates import aggregate
 from tests.harness.conftest import DATA, load_tasks, only
 from tests.harness.test_genprm_model import BACKEND
 from tests.helpers.judging_generator import Judging
 
-POOL = DATA / "gsm8k_model_solutions.jsonl"
+POOL = DATA / "gsm8k_solutions_sample.jsonl"
 
 pytestmark = pytest.mark.usefixtures("own_tasks_alone")
 
 
-def test_a_real_pool_through_the_harness(tiny_dir, tmp_path):
+def test_a_pool_through_the_harness(tiny_dir, tmp_path):
     command = ["lm-eval", "--model", "genprm", "--tasks", "best_of_n_gsm8k", "--limit", "12", "--log_samples"]
     command += ["--model_args", f"pretrained={tiny_dir},backend={BACKEND},mode=direct,n=2"]
     command += ["--metadata", json.dumps({"candidates": str(POOL)}), "--output_path", str(tmp_path)]
@@ -79,33 +79,11 @@ def test_candidates_of_ones_own(tmp_path):
     assert task.sizes == [1, 2]  # the smallest pool
 
 
-@pytest.mark.parametrize(
-    ("row", "message"),
-    [
-        ({"problem": "p", "answer": "1", "candidates": []}, "field 'candidates': must hold at least one"),
-        ({"problem": "p", "answer": "1", "candidates": [3]}, r"field 'candidates\[0\]'"),
-        ({"problem": "p", "answer": "1", "candidates": [{"steps": []}]}, r"field 'candidates\[0\]\.steps'"),
-        ({"problem": "p", "candidates": ["a"]}, "field 'answer': is missing"),
-        ({"answer": "1", "candidates": ["a"]}, "field 'question'"),
-    ],
-)
-def test_unusable_rows_are_named(tmp_path, row, message):
-    path = tmp_path / "pool.jsonl"
-    path.write_text(json.dumps({"problem": "q", "answer": "1", "candidates": ["#### 1"]}) + "\n" + json.dumps(row))
-    with pytest.raises(DataError, match=rf"row 2, {message}"):
-        read_pools(path)
-
-
 def test_missing_candidates_say_how_to_get_them(tmp_path):
     with pytest.raises(DataError, match=r"--metadata .*example_model_solutions"):
         load_tasks(["best_of_n_gsm8k"])
     with pytest.raises(DataError, match="--metadata"):
         load_tasks(["best_of_n"], candidates={"gsm8k": str(POOL)})
-
-
-def test_what_is_known_of_a_candidate_is_believed():
-    assert grade_pool(["#### 2", "#### 3"], "2", [False, None]) == ([False, False], [1, 2])
-    assert grade_pool(["\\boxed{\\frac12}", "\\boxed{0.5}"], "1/2") == ([True, True], [0, 0])
 
 
 def test_the_generator_is_the_one_that_was_named():

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genprm_trl.data.groups import SolutionGroup, SolutionGroups
-from genprm_trl.errors import ConfigError, DataError
+from genprm_trl.data.problems import SolutionGroup
+from genprm_trl.errors import ConfigError
 from genprm_trl.generation.seeding import derive_seed
 from genprm_trl.labeling.early_stopping import ExactStopping, NoStopping, SequentialTest
 from genprm_trl.labeling.monte_carlo import LabelingConfig, RolloutSchedule, label_group
@@ -19,7 +19,7 @@ from genprm_trl.labeling.progress import Difference, Hard, RelativeProgress, fir
 from genprm_trl.labeling.rollout_tree import RolloutTree, prefix_text, state_digest
 from genprm_trl.records import Solution
 from genprm_trl.solving.solver import Solver
-from tests.helpers.coin_generator import CoinGenerator, rows, solution
+from tests.helpers.coin_generator import CoinGenerator, solution
 
 SMALL = RolloutSchedule(hard=16, medium=8, easy=4)
 PLAIN = LabelingConfig(stopping=NoStopping(), scope="all", schedule=SMALL)
@@ -264,27 +264,3 @@ def test_a_stopped_run_goes_on_within_a_problem():
         assert again == whole
         paid_before = sum(len(record["outcomes"]) for record in records[:kept])
         assert generator.calls == whole.counts["rollouts"] - paid_before
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# The input
-
-
-def test_solutions_of_a_problem_come_together():
-    other = solution("s3", "well", True, problem="another one")
-    groups = SolutionGroups(rows(*GROUP.solutions, other))
-    for _ in range(2):  # as often as it is iterated over
-        assert [[s.id for s in group.solutions] for group in groups] == [["s0", "s1", "s2"], ["s3"]]
-    assert [group.id for group in SolutionGroups(rows(*GROUP.solutions, other), limit=1)] == ["s0"]
-    [before, _] = groups
-    [after, _] = SolutionGroups(rows(*GROUP.solutions[:2], replace(GROUP.solutions[2], steps=["x"]), other))
-    assert before.digest != after.digest
-
-
-def test_a_solution_without_a_reference_answer_is_named():
-    without = replace(GROUP.solutions[1], answer=None)
-    with pytest.raises(DataError, match="solution 's1' has no reference answer"):
-        list(SolutionGroups(rows(GROUP.solutions[0], without)))
-    groups = SolutionGroups(rows(GROUP.solutions[0], without), skip_bad_rows=True)
-    assert [len(group.solutions) for group in groups] == [1]
-    assert groups.bad_rows == 1

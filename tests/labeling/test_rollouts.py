@@ -1,4 +1,4 @@
-"""Roll-outs: rounds and when they end, what is kept and what is left out, and the problems they are made for."""
+"""Roll-outs: rounds and when they end, what is kept and what is left out."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from genprm_trl.data.problems import Problem, ProblemStream
-from genprm_trl.errors import ConfigError, DataError
+from genprm_trl.data.problems import Problem
+from genprm_trl.errors import ConfigError
 from genprm_trl.generation.base import GenerationResult
 from genprm_trl.labeling.rollouts import FIRST_STEP, RolloutConfig, normalized_steps, roll_out
 from genprm_trl.records import Solution
@@ -17,9 +17,7 @@ from genprm_trl.solving.solver import Solver, SolverSettings
 from genprm_trl.stages.partial import Partial
 from genprm_trl.stages.run import ItemFailed
 from tests.helpers.coin_generator import CoinGenerator
-from tests.helpers.paths import SAMPLES
 
-DATA = SAMPLES
 SOURCE = {"policy": "coin", "seed": 0}
 
 
@@ -171,57 +169,3 @@ def test_numbers_out_of_range(wrong):
 def test_solver_settings_out_of_range(wrong):
     with pytest.raises(ConfigError):
         SolverSettings(**wrong)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Problems
-
-
-def test_problems_of_known_data_sets():
-    gsm8k = list(ProblemStream(str(DATA / "gsm8k_sample.jsonl")))
-    assert all(problem.answer and "####" not in problem.answer for problem in gsm8k)
-    math = list(ProblemStream(str(DATA / "math_sample.jsonl")))
-    assert math[0].answer == "\\frac{5}{6}"
-    assert all(problem.text and problem.answer for problem in math)
-    # Several solutions of one problem are one problem.
-    solved = [json.loads(line) for line in (DATA / "gsm8k_model_solutions.jsonl").read_text().splitlines()]
-    assert len(list(ProblemStream(solved + solved))) == len({row["question"] for row in solved})
-
-
-def test_rows_of_a_problem_and_its_answer():
-    rows = [
-        {"id": 7, "problem": "One?", "answer": "1"},
-        {"question": "Two?", "answer": 2},
-        {"problem": "One?", "answer": "1", "id": "again"},
-    ]
-    assert list(ProblemStream(rows)) == [Problem("7", "One?", "1"), Problem("problem-2", "Two?", "2")]
-
-
-@pytest.mark.parametrize(
-    ("row", "message"),
-    [
-        ({"problem": "One?", "answer": "2"}, "row 2, field 'answer': row 1 has the same problem with another answer"),
-        ({"id": "a", "problem": "Two?", "answer": "2"}, "row 2, field 'id'.*another problem"),
-        ({"problem": "Two?", "answer": " "}, "row 2, field 'answer'"),
-        ({"problem": " ", "answer": "2"}, "row 2, field 'problem'"),
-        ({"problem": "Two?"}, "row 2, field 'answer'.*reference answer"),
-        ({"question": "Two?", "subject": "sums"}, "row 2, field 'answer'.*reference answer"),
-        ({"problem": 2, "answer": "2"}, "row 2, field 'problem'.*must be a string"),
-        ({"problem": "Two?", "steps": ["x"]}, "row 2, field 'answer'.*reference answer"),
-    ],
-)
-def test_bad_problems_are_named_or_skipped(row, message):
-    rows = [{"id": "a", "problem": "One?", "answer": "1"}, row, {"problem": "Three?", "answer": "3"}]
-    with pytest.raises(DataError, match=message):
-        list(ProblemStream(rows))
-    stream = ProblemStream(rows, skip_bad_rows=True)
-    for _ in range(2):
-        assert [problem.answer for problem in stream] == ["1", "3"]
-        assert stream.bad_rows == 1
-
-
-def test_no_problem_at_all():
-    with pytest.raises(DataError, match="no usable row"):
-        list(ProblemStream([]))
-    with pytest.raises(ConfigError, match="limit"):
-        ProblemStream([], limit=0)

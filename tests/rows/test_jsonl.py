@@ -16,7 +16,7 @@ import pytest
 from genprm_trl.data.solutions import iter_rationales, iter_records, iter_verdicts
 from genprm_trl.errors import DataError
 from genprm_trl.records import CodeRound, RationaleRecord, Solution, StepJudgement, Verdict
-from genprm_trl.rows.jsonl import JsonlWriter, completed_ids, encode_line, iter_written_rows, replacing, write_jsonl
+from genprm_trl.rows.jsonl import JsonlWriter, encode_line, iter_written_rows, replacing, write_jsonl
 
 
 def a_verdict(name, rounds=1, label=None):
@@ -28,16 +28,19 @@ def rows_of(path):
     return [row for _, row in iter_written_rows(path)]
 
 
+def ids_of(path):
+    return [row["id"] for row in rows_of(path)]
+
+
 def test_appends_complete_lines_and_resumes(tmp_path):
     path = tmp_path / "new" / "directory" / "verdicts.jsonl"
-    assert completed_ids(path) == set()
     with JsonlWriter(path) as writer:
         writer.write(a_verdict("a"))
-        assert completed_ids(path) == {"a"}  # visible at once
+        assert ids_of(path) == ["a"]  # visible at once
         writer.write(a_verdict("b", rounds=0, label=2))
     with JsonlWriter(path) as writer:
         writer.write(a_verdict("c"))
-    assert completed_ids(path) == {"a", "b", "c"}
+    assert ids_of(path) == ["a", "b", "c"]
     assert list(iter_verdicts(path)) == [a_verdict("a"), a_verdict("b", rounds=0, label=2), a_verdict("c")]
     writer.close()
     with pytest.raises(ValueError, match="is closed"):
@@ -50,12 +53,12 @@ def test_a_line_torn_at_any_byte_is_left_out_and_removed(tmp_path, cut):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(whole + last[:cut])
     complete = cut == len(last) - 1  # only the newline is missing
-    ids = {"a", "ö"} if complete else {"a"}
-    assert completed_ids(path) == ids
+    ids = ["a", "ö"] if complete else ["a"]
+    assert ids_of(path) == ids
     with JsonlWriter(path) as writer:
         writer.write({"id": "b"})
     assert path.read_bytes() == whole + (last if complete else b"") + encode_line({"id": "b"})
-    assert completed_ids(path) == {*ids, "b"}
+    assert ids_of(path) == [*ids, "b"]
 
 
 def test_a_torn_line_longer_than_the_block_is_removed(tmp_path):
@@ -73,9 +76,10 @@ def test_survives_being_killed(tmp_path):
     path = tmp_path / "rows.jsonl"
     script = textwrap.dedent(
         f"""
-        from genprm_trl.rows.jsonl import JsonlWriter, completed_ids
+        import os
+        from genprm_trl.rows.jsonl import JsonlWriter, iter_written_rows
         path = {str(path)!r}
-        start = len(completed_ids(path))
+        start = len(list(iter_written_rows(path))) if os.path.exists(path) else 0
         with JsonlWriter(path) as writer:
             for k in range(start, 10**9):
                 writer.write({{"id": str(k), "text": "\\u00e4" * 100_000}})
@@ -107,7 +111,7 @@ def test_threads_share_a_writer(tmp_path):
             thread.start()
         for thread in threads:
             thread.join()
-    assert completed_ids(path) == {f"{t}-{k}" for t in range(4) for k in range(50)}
+    assert sorted(ids_of(path)) == sorted(f"{t}-{k}" for t in range(4) for k in range(50))
 
 
 def test_a_second_writer_is_refused(tmp_path):
@@ -166,7 +170,6 @@ def test_unwritable_places_are_one_clear_error(tmp_path):
     [
         (b'{"id": "a"}\n{"id": \n{"id": "c"}\n', "row 2: is not valid JSON"),
         (b'{"id": "a"}\n[]\n', "row 2: must be a JSON object"),
-        (b'{"id": "a"}\n{"x": 1}\n', "row 2, field 'id': must be a string"),
         (b'{"id": "\xff"}\n', "row 1: is not UTF-8 text"),
     ],
 )
@@ -174,7 +177,7 @@ def test_a_broken_complete_line_is_an_error(tmp_path, content, message):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(content)
     with pytest.raises(DataError) as caught:
-        completed_ids(path)
+        ids_of(path)
     assert str(caught.value).startswith(f"{path}, {message}")
 
 

@@ -140,7 +140,7 @@ def test_pools_without_answers(tmp_path):
     path.write_text(
         '{"id": "a", "problem": "p", "candidates": ["1"]}\n{"id": "a", "problem": "q", "candidates": ["1"]}'
     )
-    with pytest.raises(DataError, match="row 2, field 'id': 'a-0' is the id of a candidate of row 1"):
+    with pytest.raises(DataError, match="row 2, field 'id': 'a-0' is the id of row 1 already"):
         read_pools(path, need_answers=False)
 
 

@@ -14,7 +14,7 @@ import pytest
 from genprm_trl.cli.main import main
 from genprm_trl.conversation.settings import ModelSettings
 from genprm_trl.conversation.template import ChatFormat
-from genprm_trl.data.problems import Problem, ProblemStream
+from genprm_trl.data.problems import Problem, read_problems
 from genprm_trl.errors import ConfigError
 from genprm_trl.protocol.genprm import REFINEMENT_PROMPT, GenPRMProtocol
 from genprm_trl.records import StepJudgement, Verdict
@@ -186,7 +186,7 @@ def test_killed_anywhere_it_ends_with_the_same_output(tmp_path):
 
 def test_problems_without_answers_are_refined_and_not_graded(tmp_path, capsys):
     data = problems(tmp_path / "p.jsonl", ["easy"], None)
-    assert [problem.answer for problem in ProblemStream(str(data), need_answers=False)] == [""]
+    assert [problem.answer for problem in read_problems(str(data), need_answers=False)] == [""]
     assert main(["refine", str(data), *WORDS, "--output", str(tmp_path / "o.jsonl")]) == 0
     assert "turn |" not in capsys.readouterr().out
     assert json.loads((tmp_path / "o.jsonl").read_text())["turns"][0]["correct"] is None

@@ -29,7 +29,7 @@ from trl import TrlParser
 
 from genprm_trl.errors import ConfigError, DataError
 from genprm_trl.records import Solution
-from genprm_trl.training.prm.data import StepCollator, labelled_steps, prepare_dataset
+from genprm_trl.training.prm.data import LabelledSteps, StepCollator, labelled_steps, prepare_dataset
 from genprm_trl.training.prm.loading import load_step_tokenizer
 from genprm_trl.training.prm.scorer import PRMScorer
 from genprm_trl.training.prm.tokens import tokenize_steps
@@ -258,41 +258,51 @@ def test_processbench_rows_stop_at_the_first_wrong_step(tmp_path):
     ("changes", "field"),
     [
         ({"labels": [True]}, "labels"),
-        ({"labels": [1, 0]}, "labels"),
-        ({"labels": [True, None]}, "labels"),
+        ({"labels": [1, 2]}, "labels[1]"),
+        ({"labels": [True, None]}, "labels[1]"),
         ({"labels": "yes"}, "labels"),
         ({"completions": []}, "completions"),
-        ({"completions": ["a", 3]}, "completions"),
+        ({"completions": ["a", 3]}, "completions[1]"),
         ({"completions": "ab"}, "completions"),
         ({"prompt": None}, "prompt"),
         ({"prompt": [{"role": "user", "content": "P"}]}, "prompt"),
     ],
 )
-def test_bad_stepwise_row_is_named(changes, field):
+def test_bad_stepwise_row_is_named(tmp_path, changes, field):
     good = {"prompt": "P", "completions": ["a", "b"], "labels": [True, False]}
     with pytest.raises(DataError) as caught:
-        labelled_steps({**good, **changes}, file="train_dataset", number=7)
-    assert (caught.value.file, caught.value.row, caught.value.field) == ("train_dataset", 7, field)
+        prepare_dataset([good, {**good, **changes}], tiny_tokenizer(), config(tmp_path), "train_dataset")
+    assert (caught.value.file, caught.value.row, caught.value.field) == ("train_dataset", 2, field)
 
 
 @pytest.mark.parametrize("label", [None, True, 2, -2, float("nan"), 1.0, "1"])
 def test_bad_processbench_label_is_named(label):
-    with pytest.raises(DataError, match=r"row 3, field 'label'"):
-        labelled_steps({"problem": "P", "steps": ["a", "b"], "label": label}, number=3)
+    with pytest.raises(DataError, match=r"field 'label': must be "):
+        labelled_steps({"problem": "P", "steps": ["a", "b"], "label": label})
 
 
 def test_missing_column_is_named():
-    with pytest.raises(DataError, match=r"field 'labels': missing.*prompt, completions"):
+    with pytest.raises(DataError, match=r"field 'labels': is missing"):
         labelled_steps({"prompt": "P", "completions": ["a"]})
-    with pytest.raises(DataError, match="field 'prompt': missing"):
+    with pytest.raises(DataError, match=r"field 'steps': is missing; .*prompt, completions.* \(this one has text\)"):
         labelled_steps({"text": "P"})
+
+
+def test_labels_may_be_numpy_values_or_zeros_and_ones():
+    row = {"prompt": "P", "completions": ["a", ""], "labels": [np.True_, 0]}
+    assert labelled_steps(row) == LabelledSteps("P", ["a", ""], [True, False])
+    row = {"problem": "P", "steps": ["a", "b"], "label": np.int64(0)}
+    assert labelled_steps(row) == LabelledSteps("P", ["a"], [False])
 
 
 @pytest.mark.parametrize("num_proc", [None, 2])
 def test_bad_row_of_a_table_is_named(tmp_path, num_proc):
     rows = toy_rows(4)
     rows[2]["completions"] = []
-    with pytest.raises(DataError, match=r"train_dataset, row 3, field 'completions': is empty"):
+    with pytest.raises(
+        DataError,
+        match=r"train_dataset, row 3, field 'completions': must hold at least one step",
+    ):
         prepare_dataset(
             Dataset.from_list(rows), tiny_tokenizer(), config(tmp_path, dataset_num_proc=num_proc), "train_dataset"
         )

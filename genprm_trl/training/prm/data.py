@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -14,6 +13,7 @@ from accelerate.logging import get_logger
 from datasets import Dataset, Features, List, Value
 from torch.nn.utils.rnn import pad_sequence
 
+from genprm_trl.data.formats import read_stepwise
 from genprm_trl.errors import DataError
 from genprm_trl.records import Solution
 from genprm_trl.training.prm.tokens import tokenize_steps
@@ -44,9 +44,7 @@ class LabelledSteps:
     labels: list[bool]
 
 
-def labelled_steps(
-    row: Solution | Mapping[str, Any], *, file: str | None = None, number: int | None = None
-) -> LabelledSteps:
+def labelled_steps(row: Solution | Mapping[str, Any]) -> LabelledSteps:
     """Reads a row of either form that `PRMTrainer` takes.
 
     The forms are TRL's stepwise-supervision rows (`prompt`, `completions`, `labels`) and ProcessBench's (`problem`,
@@ -55,61 +53,32 @@ def labelled_steps(
 
     Args:
         row: The row.
-        file: Name of the data set, for errors.
-        number: Row number counted from 1, for errors.
 
     Returns:
         The `LabelledSteps`.
 
     Raises:
-        DataError: A field is missing, empty, of the wrong type, or the lengths differ. Names row and field.
+        DataError: A field is missing, empty, of the wrong type, or the lengths differ. Names the field.
     """
-
-    def bad(field: str | None, message: str) -> DataError:
-        return DataError(message, file=file, row=number, field=field)
-
     if isinstance(row, Solution):
-        row = {"problem": row.problem, "steps": row.steps, "label": row.label}
-    processbench = "completions" not in row and "steps" in row
-    names = ("problem", "steps", "label") if processbench else ("prompt", "completions", "labels")
-    for name in names:
-        if name not in row:
-            raise bad(
-                name,
-                "missing; a row needs prompt, completions and labels, or problem, steps and label "
-                f"(this one has {', '.join(row) or 'no field'})",
-            )
-    prompt, steps, labels = (row[name] for name in names)
-    prompt_name, steps_name, labels_name = names
-
-    if not isinstance(prompt, str):
-        raise bad(prompt_name, f"must be text, got {type(prompt).__name__}")
-    if isinstance(steps, str) or not isinstance(steps, Sequence):
-        raise bad(steps_name, f"must be a list of texts, got {type(steps).__name__}")
-    if not steps:
-        raise bad(steps_name, "is empty; at least one step is needed")
-    for i, step in enumerate(steps):
-        if not isinstance(step, str):
-            raise bad(steps_name, f"step {i} (counted from 0) must be text, got {type(step).__name__}")
-
-    if processbench:
-        if isinstance(labels, bool) or not isinstance(labels, Integral):
-            raise bad(labels_name, f"must be the index of the first wrong step or -1 for none, got {labels!r}")
-        first_wrong = int(labels)
-        if not -1 <= first_wrong < len(steps):
-            raise bad(labels_name, f"is {first_wrong}, but there are {len(steps)} steps (counted from 0)")
-        if first_wrong == -1:
-            return LabelledSteps(prompt, list(steps), [True] * len(steps))
-        return LabelledSteps(prompt, list(steps[: first_wrong + 1]), [True] * first_wrong + [False])
-
-    if isinstance(labels, str) or not isinstance(labels, Sequence):
-        raise bad(labels_name, f"must be a list of true and false, got {type(labels).__name__}")
-    if len(labels) != len(steps):
-        raise bad(labels_name, f"has {len(labels)} entries for {len(steps)} completions")
-    for i, label in enumerate(labels):
-        if not isinstance(label, bool | np.bool_):
-            raise bad(labels_name, f"label {i} (counted from 0) must be true or false, got {label!r}")
-    return LabelledSteps(prompt, list(steps), [bool(label) for label in labels])
+        solution = row
+    elif "prompt" in row or "completions" in row:
+        return LabelledSteps(*read_stepwise(row))
+    elif "steps" in row:
+        known = {name: row[name] for name in ("problem", "steps", "label") if name in row}
+        solution = Solution.from_dict(known, default_id="row")
+    else:
+        raise DataError(
+            "is missing; a row needs prompt, completions and labels, or problem, steps and label "
+            f"(this one has {', '.join(row) or 'no field'})",
+            field="steps",
+        )
+    if solution.label is None:
+        raise DataError("must be the index of the first wrong step, or -1 for none, but is missing", field="label")
+    if solution.label < 0:
+        return LabelledSteps(solution.problem, list(solution.steps), [True] * len(solution.steps))
+    steps = solution.steps[: solution.label + 1]
+    return LabelledSteps(solution.problem, steps, [True] * solution.label + [False])
 
 
 def prepare_dataset(
@@ -123,7 +92,7 @@ def prepare_dataset(
     """Turns rows into `input_ids` and `labels`: 1 or 0 at the end of each labelled step, -100 everywhere else.
 
     Steps that do not fit `args.max_length` or `args.max_completion_length` are left out, and so are the rows of which
-    no labelled step is left; a warning counts both. A data set that has `input_ids` and `labels` is returned as it is.
+    no labelled step is left; a warning counts both. A dataset that has `input_ids` and `labels` is returned as it is.
 
     Args:
         rows: Rows that `labelled_steps` reads.
@@ -138,7 +107,7 @@ def prepare_dataset(
     if not isinstance(rows, Dataset):
         if isinstance(rows, str | Mapping) or not isinstance(rows, Sequence):
             raise DataError(f"must be a `datasets.Dataset` or a list of rows, got {type(rows).__name__}", file=name)
-        read = [labelled_steps(row, file=name, number=i) for i, row in enumerate(rows, start=1)]
+        read = [_read(row, name, number) for number, row in enumerate(rows, start=1)]
         columns = {"prompt": [r.prompt for r in read], "completions": [r.steps for r in read]}
         rows = Dataset.from_dict({**columns, "labels": [r.labels for r in read]})
     if len(rows) == 0:
@@ -184,6 +153,13 @@ def prepare_dataset(
     return tokenized
 
 
+def _read(row: Solution | Mapping[str, Any], name: str, number: int) -> LabelledSteps:
+    try:
+        return labelled_steps(row)
+    except DataError as error:
+        raise error.at(file=name, row=number) from None
+
+
 def _tokenize_row(
     row: dict[str, Any],
     index: int,
@@ -194,7 +170,7 @@ def _tokenize_row(
     max_length: int | None,
     max_completion_length: int | None,
 ) -> dict[str, Any]:
-    example = labelled_steps(row, file=name, number=index + 1)
+    example = _read(row, name, index + 1)
     tokens = tokenize_steps(
         tokenizer,
         example.prompt,

@@ -17,7 +17,7 @@ from datasets import Dataset, Features, IterableDataset, List, Value
 
 from genprm_trl.conversation.conversation import Conversation, TokenKind
 from genprm_trl.conversation.template import ChatFormat, TurnOpening
-from genprm_trl.data.sources import iter_rows
+from genprm_trl.data.sources import open_source
 from genprm_trl.errors import DataError
 from genprm_trl.protocol.genprm import (
     DIRECT_SYSTEM_PROMPT,
@@ -93,12 +93,12 @@ def read_row(
 
     Args:
         row: A `RationaleRecord` or its row; or a row with `messages`, whose assistant turns are rationales; or, in
-            the direct mode, any row with step labels that `prm_data.labelled_steps` reads.
+            the direct mode, any row with step labels that `labelled_steps` reads.
         mode: The mode to train in: parts that a rationale has beyond it are left out. None is the row's own mode, its
             field `mode` or `source.mode`; where it has none, the direct mode if its system prompt says so, or else
             the full one.
         first_turn: Form of the first user turn; see `protocol.GenPRMProtocol`.
-        file: Name of the data set, for errors.
+        file: Name of the dataset, for errors.
         number: Row number counted from 1, for errors.
 
     Raises:
@@ -106,28 +106,27 @@ def read_row(
             and field.
     """
     try:
-        if not isinstance(row, Mapping | RationaleRecord | Solution):
-            raise DataError(f"must be a record or a mapping, got {type(row).__name__}")
-        if isinstance(row, Mapping) and row.get("messages") is not None:
-            return _read_messages(row, mode)
-        if isinstance(row, RationaleRecord) or (isinstance(row, Mapping) and row.get("rationales") is not None):
-            record = row if isinstance(row, RationaleRecord) else None
-            if record is None:
-                assert isinstance(row, Mapping)
-                record = RationaleRecord.from_dict({"id": str(number), **_without_none(row)})
-            own = row.get("mode") if isinstance(row, Mapping) else None
-            return _read_record(
-                record, mode, _own_mode(own, "mode") or _own_mode(record.source.get("mode")), first_turn
-            )
-        own = _own_mode(row.get("mode"), "mode") if isinstance(row, Mapping) else None
-        if (mode or own) != "direct":
-            fields = (
-                f"this one has {', '.join(row) or 'no field'}" if isinstance(row, Mapping) else "this is a Solution"
-            )
-            raise DataError(f"missing; {_ROW_FORMS} ({fields})", field="rationales")
-        steps = labelled_steps(row)
+        return _read_row(row, mode, first_turn, number)
     except DataError as error:
-        raise DataError(error.message, file=file, row=number, field=error.field) from None
+        raise error.at(file=file, row=number) from None
+
+
+def _read_row(row: Row, mode: str | None, first_turn: FirstTurn, number: int) -> JudgedConversation:
+    own: str | None = None
+    if isinstance(row, Mapping):
+        if row.get("messages") is not None:
+            return _read_messages(row, mode)
+        own = _own_mode(row.get("mode"), "mode")
+        if row.get("rationales") is not None:
+            row = RationaleRecord.from_dict({"id": str(number), **_without_none(row)})
+    if isinstance(row, RationaleRecord):
+        return _read_record(row, mode, own or _own_mode(row.source.get("mode")), first_turn)
+    if not isinstance(row, Mapping | Solution):
+        raise DataError(f"must be a record or a mapping, got {type(row).__name__}")
+    if (mode or own) != "direct":
+        fields = "this is a Solution" if isinstance(row, Solution) else f"this one has {', '.join(row) or 'no field'}"
+        raise DataError(f"missing; {_ROW_FORMS} ({fields})", field="rationales")
+    steps = labelled_steps(row)
     rationales = [Rationale(index, label).render() for index, label in enumerate(steps.labels, start=1)]
     return _conversation("direct", steps.prompt, steps.steps, rationales, steps.labels, first_turn)
 
@@ -380,7 +379,7 @@ class ConversationEncoder:
 
 
 def as_dataset(rows: Any, encoder: ConversationEncoder) -> Dataset | IterableDataset:
-    """A data set as it is; a list of rows or records as a data set of conversations.
+    """A dataset as it is; a list of rows or records as a dataset of conversations.
 
     Raises:
         DataError: A row of the list is unusable (and `skip_bad_rows` is off), or there are no rows.
@@ -392,17 +391,8 @@ def as_dataset(rows: Any, encoder: ConversationEncoder) -> Dataset | IterableDat
             f"must be a `datasets.Dataset`, an `IterableDataset` or a list of rows, got {type(rows).__name__}",
             file=encoder.name,
         )
-    read, problems, total = [], [], 0
-    for total, row in enumerate(rows, start=1):
-        try:
-            conversation = read_row(row, encoder.mode, encoder.first_turn, file=encoder.name, number=total)
-        except DataError as error:
-            if not encoder.skip_bad_rows:
-                raise
-            problems.append(str(error))
-            continue
-        read.append(conversation.to_row())
-    return _to_dataset(read, problems, total, encoder.name)
+    numbered = enumerate(rows, start=1)
+    return _conversations(numbered, encoder.name, encoder.mode, encoder.first_turn, encoder.skip_bad_rows)
 
 
 def load_conversations(
@@ -416,21 +406,31 @@ def load_conversations(
     """Reads a file of rows that `GenPRMTrainer` takes; errors name the file and its row.
 
     Args:
-        source: A file or data set of any kind that `loading.load_solutions` takes.
+        source: A file or dataset of any kind that `loading.load_solutions` takes.
         split: The split, where the source has several.
-        mode, first_turn: See `read_row`.
+        mode: See `read_row`.
+        first_turn: See `read_row`.
         skip_bad_rows: Leave bad rows out, with a warning that counts them.
 
     Returns:
-        A data set with the columns `messages` and `mode`.
+        A dataset with the columns `messages` and `mode`.
 
     Raises:
         DataError: The source is unreadable or has no usable row; or, unless `skip_bad_rows`, a row is bad.
     """
-    name, rows = iter_rows(source, split=split)
-    read, problems, total = [], [], 0
+    name, _, rows = open_source(source, split)
+    return _conversations(rows, name, mode, first_turn, skip_bad_rows)
+
+
+def _conversations(
+    rows: Iterable[tuple[int, Row | DataError]],
+    name: str | None,
+    mode: str | None,
+    first_turn: FirstTurn,
+    skip_bad_rows: bool,
+) -> Dataset:
+    read, problems = [], []
     for number, row in rows:
-        total += 1
         try:
             if isinstance(row, DataError):
                 raise row
@@ -439,26 +439,22 @@ def load_conversations(
             if not skip_bad_rows:
                 raise
             problems.append(str(error))
-    return _to_dataset(read, problems, total, name)
-
-
-def _to_dataset(rows: list[dict[str, Any]], problems: Sequence[str], total: int, name: str | None) -> Dataset:
-    _report_bad(name, problems, total)
-    if not rows:
-        raise DataError("has no usable row" if total else "has no rows", file=name)
-    return Dataset.from_list(rows)
+    _report_bad(name, problems, len(read) + len(problems))
+    if not read:
+        raise DataError("has no usable row" if problems else "has no rows", file=name)
+    return Dataset.from_list(read)
 
 
 def encode_dataset(
     dataset: Dataset | IterableDataset, encoder: ConversationEncoder, num_proc: int | None = None
 ) -> Dataset | IterableDataset:
-    """Encodes a data set: columns `input_ids`, `labels`, `verdicts` (see `EncodedConversation`) and `mode`.
+    """Encodes a dataset: columns `input_ids`, `labels`, `verdicts` (see `EncodedConversation`) and `mode`.
 
     Rows of which no turn fits are dropped. Warnings count them, the turns that were cut, and the bad rows skipped; a
-    streamed data set, which is read row by row while it is trained on, is not counted.
+    streamed dataset, which is read row by row while it is trained on, is not counted.
 
     Raises:
-        DataError: A row is unusable, there are no rows, or none is left. For a streamed data set, when it is read.
+        DataError: A row is unusable, there are no rows, or none is left. For a streamed dataset, when it is read.
     """
     helpers = ["kept", "cut", "problem"]
     if isinstance(dataset, IterableDataset):
@@ -467,7 +463,7 @@ def encode_dataset(
         return streamed.filter(_has_tokens).remove_columns(helpers)
     if len(dataset) == 0:
         raise DataError("has no rows", file=encoder.name)
-    # One process encodes and the others read its cache, where the data set has one.
+    # One process encodes and the others read its cache, where the dataset has one.
     with PartialState().main_process_first():
         encoded = dataset.with_format(None).map(
             encoder,

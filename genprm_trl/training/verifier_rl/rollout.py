@@ -30,6 +30,7 @@ from genprm_trl.generation import TransformersGenerator
 from genprm_trl.generation.base import Generator, SamplingParams
 from genprm_trl.protocol.genprm import GenPRMProtocol, Mode
 from genprm_trl.records import Solution, StepJudgement
+from genprm_trl.rows.jsonl import parse_json
 from genprm_trl.sandbox.base import Sandbox
 from genprm_trl.training.verifier_rl.recorded import RecordedGenerator
 from genprm_trl.verifier.chain import ChainDriver
@@ -289,10 +290,10 @@ class VerifierRollout:
 
 def _solution(prompt: str) -> Solution:
     try:
-        return Solution.from_dict(json.loads(prompt), default_id="rollout")
-    except (TypeError, ValueError, DataError) as error:
+        return Solution.from_dict(parse_json(prompt), default_id="rollout")
+    except (TypeError, DataError) as error:
         raise DataError(
-            f"is not of the form that VerifierRollout needs ({error}); make the data set with verifier_dataset",
+            f"is not of the form that VerifierRollout needs ({error}); make the dataset with verifier_dataset",
             field="prompt",
         ) from error
 
