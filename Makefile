@@ -19,8 +19,8 @@ BENCHMARKS ?= $(sort $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py)))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install install-dev quickstart test test-alone test-vllm lint format docs bench
-.PHONY: constraints constraints-vllm clean distclean
+.PHONY: help install install-dev install-trl quickstart test test-alone test-vllm coverage lint format docs bench
+.PHONY: constraints constraints-vllm dist clean distclean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,14 @@ test-alone: $(VENV)/.installed-dev ## Run the tests that want the machine for th
 
 test-vllm: $(VLLM_VENV)/.installed ## Run the tests that need vLLM, on the CPU, in .venv-vllm (4 GB)
 	$(VLLM_VENV)/bin/python -m pytest tests/vllm --timeout 900 --durations=15 $(ARGS)
+
+coverage: $(VENV)/.installed-dev ## Run the tests and show which lines they reach (half as long again)
+	$(BIN)/coverage erase
+	$(MAKE) test ARGS="--cov --cov-append --cov-report= $(ARGS)"
+	$(BIN)/coverage report --skip-covered
+
+install-trl: $(VENV)/.installed-dev ## Put another TRL into .venv, to test against it (TRL=trl==1.14.0, or a URL)
+	$(PIP) install --upgrade "$(TRL)"
 
 lint: $(VENV)/.installed-dev ## Check style, formatting and types
 	$(BIN)/ruff check .
@@ -70,8 +78,12 @@ constraints-vllm: $(VLLM_VENV)/.installed ## Write constraints-vllm.txt anew fro
 		sed -E 's/^(torch==[0-9.]+)\+.*/\1/'; } > constraints-vllm.new
 	@mv constraints-vllm.new constraints-vllm.txt
 
+dist: $(BIN)/python ## Build the package into dist/, for a release
+	$(PIP) install build
+	$(BIN)/python -m build
+
 clean: ## Remove caches and built files; keep .venv and outputs
-	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.*
 	find . -name __pycache__ -not -path './$(VENV)/*' -not -path './$(VLLM_VENV)/*' -prune -exec rm -rf {} +
 
 distclean: clean ## Remove .venv and .venv-vllm as well
@@ -90,12 +102,12 @@ $(VENV)/.torch: constraints.txt | $(BIN)/python
 	@$(PIP) install --constraint constraints.txt $(TORCH)
 	@touch $@
 
-$(VENV)/.installed: pyproject.toml constraints.txt $(VENV)/.torch
+$(VENV)/.installed: pyproject.toml genprm_trl/version.py constraints.txt $(VENV)/.torch
 	@echo "Installing genprm-trl"
 	@$(PIP) install --constraint constraints.txt --editable '.[plots]'
 	@touch $@
 
-$(VENV)/.installed-dev: pyproject.toml constraints.txt $(VENV)/.torch
+$(VENV)/.installed-dev: pyproject.toml genprm_trl/version.py constraints.txt $(VENV)/.torch
 	@echo "Installing genprm-trl with its development tools"
 	@$(PIP) install --constraint constraints.txt --editable '.[dev]'
 	@touch $(VENV)/.installed $@

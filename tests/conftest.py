@@ -9,6 +9,8 @@ import pytest
 # OpenMP threads that spin at barriers starve each other where cores are few or shared.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+# --doctest-modules imports every file that it is not told to leave, and these are programs that break things.
+collect_ignore = ["hostile/programs"]
 
 _LEVELS = {logger: logger.level for logger in map(logging.getLogger, (None, "genprm_trl", "py.warnings"))}
 
