@@ -1,9 +1,9 @@
 """Final answers: finding them in text, and comparing them with math-verify under a limit that holds.
 
 Comparing answers means handing text that a model wrote to a computer algebra system. `9^{9^{9^9}}` keeps one busy in C
-code for ever, where neither a signal handler nor a thread can stop it, so the comparison runs in separate processes
-(`grading_worker`) that are killed when their time is up and started anew. Callers may be threads, or coroutines of any
-event loop through `asyncio.to_thread`.
+code for ever, where neither a signal handler nor a thread can stop it. The comparison therefore runs in separate
+processes (`grading.worker`), which are killed and replaced when their time is up. Callers may be threads. Coroutines
+call it through `asyncio.to_thread`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Grade:
 
     Attributes:
         correct: Whether they are equal. False whenever the status is not `ok`, unless the texts are the same.
-        status: See `GradeStatus`.
+        status: How the comparison ended.
     """
 
     correct: bool
@@ -48,8 +48,8 @@ def answers_match(prediction: str, reference: str, *, timeout: float = 5.0) -> b
     """Whether a prediction gives the reference answer. `grade` also says why not.
 
     Args:
-        prediction: A whole solution, or a bare answer. The answer is what `extract_answer` finds; without such a
-            mark, what math-verify finds in the last line.
+        prediction: A whole solution, or a bare answer. The answer is what `extract_answer` finds. If it finds
+            nothing, it is what math-verify finds in the last line.
         reference: The right answer, bare or in a text.
         timeout: Seconds the comparison may take, measured without waiting for other callers' comparisons.
 

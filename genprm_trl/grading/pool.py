@@ -39,7 +39,7 @@ class Worker:
         environment["PYTHONHASHSEED"] = "0"  # the order of terms, and so the time taken, does not vary
         self.tasks = 0
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the process that writes it)
-        # A program of its own rather than `multiprocessing`: that would run the caller's main module again, or fork
+        # A separate program instead of `multiprocessing`, which would run the caller's main module again, or fork
         # a process full of threads and CUDA state. -P keeps our modules' names off the top level.
         self._process = subprocess.Popen(
             [sys.executable, "-P", str(Path(__file__).with_name("worker.py"))],
