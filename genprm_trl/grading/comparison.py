@@ -1,9 +1,6 @@
-"""Final answers: finding them in text, and comparing them with math-verify under a limit that holds.
+"""Comparing final answers: as texts and numbers here, and else with math-verify in the processes of `grading.pool`.
 
-Comparing answers means handing text that a model wrote to a computer algebra system. `9^{9^{9^9}}` keeps one busy in C
-code for ever, where neither a signal handler nor a thread can stop it. The comparison therefore runs in separate
-processes (`grading.worker`), which are killed and replaced when their time is up. Callers may be threads. Coroutines
-call it through `asyncio.to_thread`.
+Callers may be threads. Coroutines call it through `asyncio.to_thread`.
 """
 
 from __future__ import annotations
@@ -45,7 +42,7 @@ class Grade:
 
 
 def answers_match(prediction: str, reference: str, *, timeout: float = 5.0) -> bool:
-    """Whether a prediction gives the reference answer. `grade` also says why not.
+    r"""Whether a prediction gives the reference answer. `grade` also says why not.
 
     Args:
         prediction: A whole solution, or a bare answer. The answer is what `extract_answer` finds. If it finds
@@ -54,7 +51,7 @@ def answers_match(prediction: str, reference: str, *, timeout: float = 5.0) -> b
         timeout: Seconds the comparison may take, measured without waiting for other callers' comparisons.
 
     Examples:
-        >>> answers_match("Half of it, so the answer is $\\\\frac{1}{2}$.", "0.5")
+        >>> answers_match(r"Half of it, so the answer is $\frac{1}{2}$.", "0.5")
         True
     """
     return grade(prediction, reference, timeout=timeout).correct
@@ -103,7 +100,7 @@ def grade_many(pairs: Iterable[tuple[str, str]], *, timeout: float = 5.0) -> lis
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Finding the answer
+# Without algebra
 
 
 _NUMBER = re.compile(r"([-+]?)(?:\\?\$)?(\d{1,3}(?:,\d{3})+|\d+)?(\.\d+)?(?:[eE]([-+]?\d{1,3}))?(?:/(\d{1,30}))?\.?")
@@ -161,7 +158,7 @@ def _plain(text: str) -> str:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# The processes
+# With math-verify
 
 
 def _grade_in_worker(pair: tuple[_Answer, _Answer], timeout: float) -> Grade:
