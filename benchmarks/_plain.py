@@ -1,4 +1,4 @@
-"""The limit of the engine alone: one plain generate call in which all prompts are known at once."""
+"""The engine's own limit: one plain generate call, all prompts known at once, nothing in between."""
 
 from __future__ import annotations
 

@@ -129,7 +129,6 @@ class CodeRound:
     seconds: float
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as a JSON object."""
         return {"code": self.code, "output": self.output, "status": self.status, "seconds": float(self.seconds)}
 
     @classmethod
@@ -162,7 +161,6 @@ class StepJudgement:
     num_tokens: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as a JSON object."""
         return {
             "rationale": self.rationale,
             "reward": float(self.reward),

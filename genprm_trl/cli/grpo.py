@@ -10,6 +10,7 @@ was stopped goes on from its last checkpoint when started again with the same wo
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +76,7 @@ def run(options: GRPOOptions, args: StepGRPOConfig, model_options: ModelOptions)
         raise ConfigError("--reward_weights is set by --answer_weight and --format_weight; leave it out")
     args.reward_weights = [weight for _, weight in rewards] or None
     checkpoint = args.resume_from_checkpoint or last_checkpoint(args)
-    dataset = _prompts(options)
+    dataset = _prompts(options, need_answers=args.credit == "outcome")
     trainer = StepGRPOTrainer(
         reward_funcs=[reward for reward, _ in rewards],
         step_reward_func=_step_reward(options, args),
@@ -97,24 +98,32 @@ def run(options: GRPOOptions, args: StepGRPOConfig, model_options: ModelOptions)
     return 0
 
 
-def _prompts(options: GRPOOptions) -> Dataset:
+def _prompts(options: GRPOOptions, *, need_answers: bool) -> Dataset:
     from datasets import Dataset
 
     from genprm_trl.data.problems import read_problems
 
     system = [{"role": "system", "content": options.system_prompt}] if options.system_prompt else []
-    return Dataset.from_list(
+    problems = read_problems(
+        options.data,
+        split=options.split,
+        limit=options.limit,
+        skip_bad_rows=options.skip_bad_rows,
+        need_answers=need_answers,
+    )
+    dataset = Dataset.from_list(
         [
             {
                 "prompt": [*system, {"role": "user", "content": problem.text}],
                 "problem": problem.text,
                 "answer": problem.answer,
             }
-            for problem in read_problems(
-                options.data, split=options.split, limit=options.limit, skip_bad_rows=options.skip_bad_rows
-            )
+            for problem in problems
         ]
     )
+    if options.answer_weight and not any(dataset["answer"]):
+        raise ConfigError(f"no problem of {options.data} has an answer; to reward steps alone, set --answer_weight 0")
+    return dataset
 
 
 def _step_reward(options: GRPOOptions, args: StepGRPOConfig) -> GenPRMReward | None:
@@ -146,9 +155,13 @@ def _step_reward(options: GRPOOptions, args: StepGRPOConfig) -> GenPRMReward | N
 
 def _summary(trainer: Any) -> list[str]:
     history = trainer.state.log_history
-    names = [name for entry in history for name in entry if name.startswith("rewards/") and name.endswith("/mean")]
+    names = [
+        name for entry in history for name in entry if re.fullmatch(r"rewards/(?!no_outcome_reward).*/mean", name)
+    ]
     lines = []
     for name in dict.fromkeys(names):
-        values = [entry[name] for entry in history if name in entry]
-        lines.append(f"{name.split('/')[1]:<22}{values[0]:.4g} at first, {values[-1]:.4g} at last")
+        # None is logged where no completion of a batch had the reward.
+        values = [entry[name] for entry in history if entry.get(name) is not None]
+        if values:
+            lines.append(f"{name.split('/')[1]:<22}{values[0]:.4g} at first, {values[-1]:.4g} at last")
     return [*lines, f"{'model':<22}{trainer.args.output_dir}"]

@@ -1,6 +1,9 @@
-"""Comparing final answers: as texts and numbers here, and else with math-verify in the processes of `grading.pool`.
+"""Final answers: finding them in text, and comparing them with math-verify under a limit that holds.
 
-Callers may be threads. Coroutines call it through `asyncio.to_thread`.
+Comparing answers means handing text that a model wrote to a computer algebra system. `9^{9^{9^9}}` keeps one busy in C
+code for ever, where neither a signal handler nor a thread can stop it, so the comparison runs in separate processes
+(`grading_worker`) that are killed when their time is up and started anew. Callers may be threads, or coroutines of any
+event loop through `asyncio.to_thread`.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ class Grade:
 
     Attributes:
         correct: Whether they are equal. False whenever the status is not `ok`, unless the texts are the same.
-        status: How the comparison ended.
+        status: See `GradeStatus`.
     """
 
     correct: bool
@@ -42,16 +45,16 @@ class Grade:
 
 
 def answers_match(prediction: str, reference: str, *, timeout: float = 5.0) -> bool:
-    r"""Whether a prediction gives the reference answer. `grade` also says why not.
+    """Whether a prediction gives the reference answer. `grade` also says why not.
 
     Args:
-        prediction: A whole solution, or a bare answer. The answer is what `extract_answer` finds. If it finds
-            nothing, it is what math-verify finds in the last line.
+        prediction: A whole solution, or a bare answer. The answer is what `extract_answer` finds; without such a
+            mark, what math-verify finds in the last line.
         reference: The right answer, bare or in a text.
         timeout: Seconds the comparison may take, measured without waiting for other callers' comparisons.
 
     Examples:
-        >>> answers_match(r"Half of it, so the answer is $\frac{1}{2}$.", "0.5")
+        >>> answers_match("Half of it, so the answer is $\\\\frac{1}{2}$.", "0.5")
         True
     """
     return grade(prediction, reference, timeout=timeout).correct
@@ -100,7 +103,7 @@ def grade_many(pairs: Iterable[tuple[str, str]], *, timeout: float = 5.0) -> lis
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Without algebra
+# Finding the answer
 
 
 _NUMBER = re.compile(r"([-+]?)(?:\\?\$)?(\d{1,3}(?:,\d{3})+|\d+)?(\.\d+)?(?:[eE]([-+]?\d{1,3}))?(?:/(\d{1,30}))?\.?")
@@ -158,7 +161,7 @@ def _plain(text: str) -> str:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# With math-verify
+# The processes
 
 
 def _grade_in_worker(pair: tuple[_Answer, _Answer], timeout: float) -> Grade:

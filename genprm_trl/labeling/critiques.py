@@ -89,7 +89,6 @@ class SampledSolution:
 
     @property
     def id(self) -> str:
-        """The solution's id."""
         return self.solution.id
 
     @property

@@ -37,9 +37,7 @@ _SYNC_EVERY_SECONDS = 2.0
 class Record(Protocol):
     """Anything with `to_dict`: the records of `records`."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """The record as a row."""
-        ...
+    def to_dict(self) -> dict[str, Any]: ...
 
 
 def encode_line(record: Record | Mapping[str, Any]) -> bytes:

@@ -1,4 +1,4 @@
-"""The interface of every sandbox: a `Sandbox` opens `Session`s, and a session runs code blocks and keeps names."""
+"""The interface of every sandbox: a `Sandbox` hands out `Session`s, a session runs code blocks and keeps names."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ExecutionResult:
             `memory` (the memory limit was hit); `killed` (the process died); `sandbox_error` (the sandbox itself
             failed; never the program's fault).
         seconds: Wall time of the block.
-        message: Details for the log: how the process ended, or what failed in the sandbox. May be empty.
+        message: For people, where there is something to add: how the process ended, or what failed in the sandbox.
     """
 
     output: str
@@ -32,7 +32,7 @@ class ExecutionResult:
 
 @runtime_checkable
 class Session(Protocol):
-    """One Python namespace. Blocks run one after the other, and each sees the names that earlier ones defined."""
+    """One Python namespace. Blocks run one after the other; names defined by one are seen by the next."""
 
     async def run(self, code: str) -> ExecutionResult:
         """Runs a block. Never raises for anything the code does."""
@@ -51,10 +51,10 @@ class Session(Protocol):
 
 @runtime_checkable
 class Sandbox(Protocol):
-    """Opens sessions and owns what they share."""
+    """Gives out sessions and owns what they share."""
 
     def session(self) -> Session:
-        """Opens a session. Its process may start now or with the first block."""
+        """A new session. Its process may start at once, and need not before its first block."""
         ...
 
     async def close(self) -> None: ...

@@ -1,12 +1,15 @@
 """Credit assignment: from the rewards of a completion's steps to the advantages of its tokens. Pure tensors.
 
-The rules differ in what a token's advantage adds up. `process` sums the normalised rewards of the steps from the token
-on (DeepSeekMath, arXiv 2402.03300, section 4.1.3). `discounted` is the same sum with a discount, against a
-leave-one-out baseline. `min_form` makes the value of a completion that of its worst step instead of a sum (PURE, arXiv
-2504.15275, section 3), which long completions of empty, well-rewarded steps cannot drive up.
+`step_advantages` is what `StepGRPOTrainer` calls. The rules differ in what a token's advantage adds up:
+
+- `process` sums the normalised rewards of the token's step and of later ones (DeepSeekMath, arXiv 2402.03300, section
+  4.1.3).
+- `discounted` is the same sum with a discount, against a leave-one-out baseline.
+- `min_form` makes the value of a completion that of its worst step instead of a sum (PURE, arXiv 2504.15275, section
+  3). Long completions of empty, well-rewarded steps cannot drive it up.
 
 All tensors hold whole groups: `group_size` consecutive rows are completions of one prompt. NaN is a reward that is not
-there, because the completion has fewer steps or because a step could not be scored.
+there: the completion has fewer steps, or the step could not be scored.
 """
 
 from __future__ import annotations
@@ -69,8 +72,8 @@ def step_credit(
         credit: `process`, `min_form` or `discounted`; see the module.
         scale: Divide by the standard deviation of the (credited) step rewards of the `group` or the whole `batch`, or
             by nothing. Default: `group` for `process`, `none` for the others, as in their papers.
-        temperature: Of `min_form`.
-        gamma: Discount a step, of `discounted`; 1 is none.
+        temperature: Temperature of `min_form`.
+        gamma: Discount per step of `discounted`; 1 is none.
         baseline: What `min_form` and `discounted` subtract, from the other completions of the group: `step`, the mean
             of their rewards a step, at every step; or `token`, their reward a token times the step's tokens, so that
             splitting the same text into more steps gains nothing (both as in PURE's code).

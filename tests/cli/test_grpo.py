@@ -92,6 +92,17 @@ def test_a_bad_row_is_named(work, capsys):
     assert "row 7" in capsys.readouterr().err
 
 
+def test_problems_without_an_answer_are_rewarded_for_their_steps(work, capsys):
+    reward = ("--reward_config", str(work / "reward.yaml"))
+    problems = [{"problem": f"What is {n} + 1?", "answer": None} for n in range(4)]
+    write_jsonl(work / "problems.jsonl", problems)
+    assert main(words(work, *reward)) == 2
+    assert "has an answer; to reward steps alone, set --answer_weight 0" in capsys.readouterr().err
+    assert main(words(work, *reward, answer_weight=0, max_steps=1)) == 0
+    write_jsonl(work / "problems.jsonl", [{"problem": "What is 2 + 3?", "answer": "5"}, *problems])
+    assert main(words(work, *reward, max_steps=1, output_dir=work / "mixed")) == 0
+
+
 @pytest.mark.slow
 def test_trl_takes_the_reward_by_its_path(work):
     """`trl grpo --reward_funcs genprm_trl.rewards.genprm_reward`, as its script runs it."""

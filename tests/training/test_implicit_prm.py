@@ -17,7 +17,7 @@ from genprm_trl.errors import ConfigError
 from genprm_trl.rewards import answer_reward
 from genprm_trl.training.implicit_prm.model import DIRECTORY, ImplicitPRM
 from tests.helpers.paths import ROOT
-from tests.helpers.step_grpo import TEXTS, TOKENIZER, Watch, advantages_of, make, scripted
+from tests.helpers.step_grpo import TEXTS, TOKENIZER, Watch, advantages_of, dataset, make, scripted
 from tests.helpers.tiny_models import tiny_model
 
 PROMPT_IDS = [TOKENIZER.encode(text) for text in ("What is 2 + 3?", "4?", "What is 7 - 1, and why?", "8 / 2")]
@@ -249,7 +249,7 @@ def test_a_blank_completion_is_rewarded_through_the_trainer(tmp_path):
     _, output = advantages_of(trainer)
     prompt = output["prompt_ids"][0][output["prompt_mask"][0].bool()].tolist()
     expected = BETA * log_ratio(model, reference, prompt, [TOKENIZER.eos_token_id]).item()
-    assert trainer._recorder.latest.rewards[0] == pytest.approx([expected], abs=1e-5)
+    assert trainer._logs["extra"]["step_rewards"][0] == pytest.approx([expected], abs=1e-4)
 
 
 # In the trainer ------------------------------------------------------------------------------------------------------
@@ -265,12 +265,12 @@ def test_rewards_and_metrics_through_the_trainer(tmp_path, credit):
         credit=credit, signed_step_rewards=False, step_style="step",
     )  # fmt: skip
     advantages, output = advantages_of(trainer)
-    latest = trainer._recorder.latest
-    assert [len(row) for row in latest.rewards] == [2, 2, 3, 1]
+    step_rewards = trainer._logs["extra"]["step_rewards"]
+    assert [len(row) for row in step_rewards] == [2, 2, 3, 1]
     prompt = output["prompt_ids"][0][output["prompt_mask"][0].bool()].tolist()
-    for row, rewards in enumerate(latest.rewards):
+    for row, rewards in enumerate(step_rewards):
         ids = output["completion_ids"][row][output["completion_mask"][row].bool()].tolist()
-        assert sum(rewards) == pytest.approx(BETA * log_ratio(model, reference, prompt, ids).sum().item(), abs=1e-5)
+        assert sum(rewards) == pytest.approx(BETA * log_ratio(model, reference, prompt, ids).sum().item(), abs=3e-4)
     assert advantages.shape == output["completion_ids"].shape
     assert advantages.isfinite().all()
     assert advantages.abs().sum() > 0
@@ -291,17 +291,11 @@ def test_log_ratios_are_not_taken_for_probabilities(tmp_path):
 def test_evaluations_do_not_train_the_model(tmp_path):
     prm = make_prm(labels=LABELS)
     trainer = make(
-        tmp_path, step_reward_func=prm, credit="process", eval_dataset=make_dataset(), per_device_eval_batch_size=4
+        tmp_path, step_reward_func=prm, credit="process", eval_dataset=dataset(), per_device_eval_batch_size=4
     )
     before = copy.deepcopy(prm.model.state_dict())
     assert math.isfinite(trainer.evaluate()["eval_loss"])
     assert all(torch.equal(value, before[name]) for name, value in prm.model.state_dict().items())
-
-
-def make_dataset() -> Any:
-    from tests.helpers.step_grpo import dataset
-
-    return dataset()
 
 
 @pytest.mark.parametrize("with_adapter", [False, True])

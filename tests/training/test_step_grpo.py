@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import json
 import math
 import os
@@ -12,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas
 import pytest
 import torch
 from peft import LoraConfig
@@ -132,43 +132,6 @@ def test_a_completion_without_outcome_reward_has_no_outcome_advantage(tmp_path):
     assert stock.tolist()[1] == stock.tolist()[3] == 0.0
 
 
-def test_a_share_of_prompts_is_rewarded_for_outcomes(tmp_path):
-    shared = {
-        "reward_funcs": [length_reward], "step_reward_func": last_letter_steps, "step_reward_weight": 0.0,
-        "per_device_train_batch_size": 16,
-    }  # fmt: skip
-    # The same prompts in every run of a seed; others with another one.
-    chosen = {}
-    for seed in (0, 0, 1, 2, 3, 4, 5, 6):
-        trainer = make(tmp_path, verifiable_share=0.5, seed=seed, **shared)
-        advantages, _ = advantages_of(trainer, PROMPTS)
-        by_prompt = tuple(advantages.view(4, -1).any(dim=1).tolist())
-        assert by_prompt == tuple(trainer._is_verifiable(prompt) for prompt in PROMPTS)
-        assert chosen.setdefault(seed, by_prompt) == by_prompt
-    assert len(set(chosen.values())) > 1
-    assert 0 < sum(map(sum, chosen.values())) < 28
-    none, _ = advantages_of(make(tmp_path, verifiable_share=0.0, **shared), PROMPTS)
-    assert not none.any()
-
-
-@pytest.mark.parametrize("credit", ["min_form", "outcome"])
-def test_rewards_are_logged_of_all_prompts_whatever_share_counts(tmp_path, credit):
-    logged = {}
-    for share in (1.0, 0.0):
-        watch = Watch()
-        trainer = make(
-            tmp_path, watch=watch, reward_funcs=[length_reward], step_reward_func=last_letter_steps, credit=credit,
-            verifiable_share=share, max_steps=1, step_style="line",
-        )  # fmt: skip
-        trainer.train()
-        names = [name for name in watch.logs[0] if name.split("/")[0] in ("reward", "reward_std", "rewards")]
-        logged[share] = {name: watch.values(name)[0] for name in names} | {
-            name: list(values) for name, values in trainer._logs["rewards"].items()
-        }
-    assert len(logged[1.0]) == 8
-    assert logged[0.0] == logged[1.0]
-
-
 def test_tokens_of_tools_belong_to_no_step(tmp_path):
     tool = TOKENIZER.encode("\nStep 9: said a tool!", add_special_tokens=False)
 
@@ -201,7 +164,7 @@ def test_idle_steps_are_charged(tmp_path):
         step_style="step",
     )  # fmt: skip
     trainer.train()
-    assert trainer._recorder.latest.rewards == [[1.0, 0.75, -0.25]] * 4
+    assert watch.values("rewards/good_steps/mean") == [-0.25]  # 1, 0.75 and -0.25; the smallest is logged
     assert watch.values("steps/idle") == [pytest.approx(2 / 3)]
     assert watch.values("steps/count") == [3.0]
 
@@ -360,7 +323,7 @@ def test_the_same_configuration_can_make_a_second_trainer(tmp_path):
             copy.deepcopy(tiny_model()), [length_reward], good_steps, config, train_dataset=dataset(),
             processing_class=TOKENIZER,
         )  # fmt: skip
-        assert trainer.reward_weights.tolist() == [2.0, 0.0]
+        assert trainer.reward_weights.tolist() == [2.0]
     assert config.reward_weights == [2.0]
 
 
@@ -386,7 +349,6 @@ def test_conversations_and_the_answer_reward(tmp_path):
         ({"scale_step_rewards": "x"}, "unknown scale_step_rewards"),
         ({"step_baseline": "x"}, "unknown step_baseline"),
         ({"min_form_temperature": 0.0}, "min_form_temperature"),
-        ({"verifiable_share": 1.5}, "verifiable_share"),
         ({"step_discount": -0.1}, "step_discount"),
         ({"step_reward_weight": math.nan}, "step_reward_weight"),
         ({"idle_step_penalty": -0.1}, "idle_step_penalty"),
@@ -400,8 +362,9 @@ def test_wrong_options_are_named(tmp_path, changes, what):
 def test_a_trainer_needs_something_to_reward(tmp_path):
     with pytest.raises(ConfigError, match="needs a step_reward_func"):
         make(tmp_path, reward_funcs=[length_reward])
-    with pytest.raises(ConfigError, match="nothing to reward"):
-        make(tmp_path, credit="outcome")
+    for func in (None, good_steps):
+        with pytest.raises(ConfigError, match="nothing to reward: credit='outcome' needs reward_funcs"):
+            make(tmp_path, credit="outcome", step_reward_func=func)
     with pytest.raises(ConfigError, match="reward_weights holds 2 weights for 1"):
         make(tmp_path, reward_funcs=[length_reward], step_reward_func=good_steps, reward_weights=[1.0, 1.0])
     with pytest.raises(ConfigError, match="must be a StepGRPOConfig"):
@@ -493,28 +456,149 @@ def test_two_processes_give_the_advantages_of_one(tmp_path):
     assert both["idle"] == pytest.approx(one["idle"])
 
 
-# The seams of TRL ----------------------------------------------------------------------------------------------------
+# What is logged ------------------------------------------------------------------------------------------------------
 
 
-def test_seam_generate_returns_the_mask_of_tools_third(tmp_path):
-    """`GRPOTrainer._generate` ends with `return prompt_ids, completion_ids, tool_mask, ...`."""
-    last = [line.strip() for line in inspect.getsource(GRPOTrainer._generate).splitlines() if line.strip()][-1]
-    assert last.startswith("return prompt_ids, completion_ids, tool_mask, completions")
+@pytest.mark.parametrize("credit", ["process", "outcome"])
+def test_step_rewards_are_logged_beside_what_trl_logs(tmp_path, credit):
+    stock, ours = Watch(), Watch()
+    shared = {"reward_funcs": [length_reward], "rollout_func": scripted, "max_steps": 1, "log_completions": True}
+    make(tmp_path, GRPOTrainer, stock, **shared).train()
+    make(tmp_path, watch=ours, step_reward_func=good_steps, step_style="step", credit=credit, **shared).train()
+    for name in ("reward", "reward_std", "frac_reward_zero_std", "rewards/length_reward/mean"):
+        assert ours.values(name) == stock.values(name), name
+    # The smallest rewards are 1, 0, 0 and 0; the outcome rewards are their letters'.
+    assert ours.values("rewards/good_steps/mean") == [0.25]
+    assert ours.values("rewards/good_steps/std") == [0.5]
+    outcomes = length_reward(TEXTS)
+    assert ours.values("process_outcome/gap") == [pytest.approx(0.25 - sum(outcomes) / 4)]
+    [path] = (tmp_path / "run" / "completions").glob("*.parquet")
+    table = pandas.read_parquet(path)
+    assert table["good_steps"].tolist() == [1.0, 0.0, 0.0, 0.0]
+    assert [row.tolist() for row in table["step_rewards"]] == good_steps(None, None, [t.split("\n") for t in TEXTS])
+    assert ("mean_advantage" in table) == (credit == "process")
 
 
-def test_seam_calculate_rewards_gives_a_row_for_every_completion_of_every_process():
-    names = list(inspect.signature(GRPOTrainer._calculate_rewards).parameters)
-    assert names == ["self", "inputs", "prompts", "completions", "completion_ids_list"]
-    assert "rewards_per_func = gather(rewards_per_func)" in inspect.getsource(GRPOTrainer._calculate_rewards)
+def test_a_step_reward_function_logs_of_the_batch_that_it_rewards(tmp_path):
+    calls: list[bool] = []
+
+    def func(prompts, completions, steps, training, log_metric, log_extra, trainer_state, **kwargs):
+        calls.append(training)
+        log_metric("judge/call", len(calls))
+        log_metric("judge/call", len(calls))
+        log_extra("judge", [f"{trainer_state.global_step}: {len(row)}" for row in steps])
+        return good_steps(prompts, completions, steps)
+
+    watch = Watch()
+    trainer = make(tmp_path, watch=watch, step_reward_func=func, rollout_func=scripted, eval_dataset=dataset(),
+                   step_style="step", per_device_eval_batch_size=4)  # fmt: skip
+    trainer.train()
+    assert watch.values("judge/call") == [1.0, 2.0]
+    assert list(trainer._logs["extra"]["judge"]) == ["1: 2", "1: 2", "1: 3", "1: 1"]
+    trainer.evaluate()
+    assert watch.values("eval_judge/call") == [4.5]  # of calls 3 to 6
+    assert calls == [True, True, False, False, False, False]
 
 
-def test_seam_generate_and_score_returns_what_the_loss_reads(tmp_path):
-    trainer = make(tmp_path, GRPOTrainer, reward_funcs=[length_reward])
-    advantages, output = advantages_of(trainer)
-    assert advantages.shape == (4,)
-    assert {"completion_ids", "completion_mask", "advantages"} <= set(output)
-    assert trainer._logs["advantages"][-1] == pytest.approx(advantages[-1].item())
-    assert trainer._metrics["train"]["reward"]
+def test_a_step_reward_function_is_told_what_the_policy_saw_and_wrote(tmp_path):
+    told: dict[str, Any] = {}
+
+    async def func(**kwargs):
+        told.update(kwargs)
+        return good_steps(**kwargs)
+
+    def rollout(prompts, trainer):
+        return scripted(prompts, trainer) | {"source": [f"row {place}" for place in range(len(prompts))]}
+
+    trainer = make(tmp_path, step_reward_func=func, rollout_func=rollout, step_style="step")
+    advantages_of(trainer)
+    assert told["prompts"] == PROMPTS[:1] * 4
+    assert told["completions"] == TEXTS
+    assert told["steps"] == [text.split("\n") for text in TEXTS]
+    assert told["prompt_ids"] == [TOKENIZER.encode(PROMPTS[0])] * 4
+    assert told["completion_ids"] == scripted(PROMPTS[:1] * 4, trainer)["completion_ids"]
+    assert [max(steps) + 1 for steps in told["token_steps"]] == [2, 2, 3, 1]
+    assert told["answer"] == ["5"] * 4
+    assert told["source"] == ["row 0", "row 1", "row 2", "row 3"]
+    assert told["training"]
+    assert told["trainer_state"] is trainer.state
+    advantages_of(trainer, [[{"role": "user", "content": PROMPTS[0]}]])
+    assert told["completions"] == [[{"role": "assistant", "content": text}] for text in TEXTS]
+
+
+# The seam of TRL: what is relied on, of the trainer as it is ---------------------------------------------------------
+
+
+class Seam(GRPOTrainer):
+    """Keeps what `_generate_and_score_completions` is given and returns, and what is logged by then."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.seen: list[tuple[str, list[dict[str, Any]], dict[str, Any]]] = []
+
+    def _generate_and_score_completions(self, inputs):
+        output = super()._generate_and_score_completions(inputs)
+        mode = "train" if self.model.training else "eval"
+        self.seen.append((mode, [dict(row) for row in inputs], dict(output)))
+        self._metrics[mode]["ours"].append(float(len(self.seen)))
+        self._logs["extra"]["ours"].extend(range(len(inputs)))
+        return output
+
+
+def test_seam_each_batch_comes_through_one_method_as_whole_groups(tmp_path):
+    watch = Watch()
+    trainer = make(tmp_path, Seam, watch, reward_funcs=[length_reward], rollout_func=scripted, eval_dataset=dataset(),
+                   per_device_train_batch_size=8, per_device_eval_batch_size=4, num_generations_eval=2)  # fmt: skip
+    trainer.train()
+    trainer.evaluate()
+    assert [mode for mode, _, _ in trainer.seen] == ["train"] * 2 + ["eval"] * 2
+    assert watch.values("ours") == [1.0, 2.0]
+    assert watch.values("eval_ours") == [3.5]
+    assert len(trainer._logs["extra"]["ours"]) == 8
+    assert trainer.environments is None
+    for mode, rows, output in trainer.seen:
+        size = 4 if mode == "train" else 2
+        for start in range(0, len(rows), size):
+            assert len({row["prompt"] for row in rows[start : start + size]}) == 1
+        assert {"prompt", "answer"} <= set(rows[0])
+        assert output["advantages"].shape == (len(rows),)
+        ids = scripted([row["prompt"] for row in rows], trainer)
+        for name in ("prompt", "completion"):
+            kept = zip(output[f"{name}_ids"], output[f"{name}_mask"].bool(), strict=True)
+            assert [row[mask].tolist() for row, mask in kept] == ids[f"{name}_ids"]
+        assert "tool_mask" not in output
+    outcomes = length_reward(TEXTS)
+    assert list(trainer._logs["rewards"]["length_reward"])[-2:] == pytest.approx(outcomes[:2])
+
+
+def test_seam_truncated_completions_are_masked_and_padded(tmp_path):
+    trainer = make(tmp_path, GRPOTrainer, reward_funcs=[length_reward], rollout_func=cut_after_three_tokens,
+                   mask_truncated_completions=True)  # fmt: skip
+    _, output = advantages_of(trainer)
+    ids, mask = output["completion_ids"], output["completion_mask"]
+    assert mask.sum(dim=1).tolist()[0] == 0
+    assert mask.any(dim=1).tolist() == [False, True, True, True]
+    assert (ids[0, 3:] == TOKENIZER.pad_token_id).all()
+    assert (ids[0, :3] != TOKENIZER.pad_token_id).all()
+    assert ids[0, 2] != TOKENIZER.eos_token_id
+
+
+def cut_after_three_tokens(prompts: list[Any], trainer: Any) -> dict[str, Any]:
+    output = scripted(prompts, trainer)
+    for name in ("completion_ids", "logprobs"):
+        output[name][0] = output[name][0][:3]
+    return output
+
+
+def test_seam_the_mask_of_tools_comes_with_the_batch(tmp_path):
+    def rollout(prompts, trainer):
+        output = scripted(prompts, trainer)
+        return output | {"env_mask": [[1] * (len(ids) - 1) + [0] for ids in output["completion_ids"]]}
+
+    _, output = advantages_of(make(tmp_path, GRPOTrainer, reward_funcs=[length_reward], rollout_func=rollout))
+    lengths = output["completion_mask"].sum(dim=1)
+    for mask, length in zip(output["tool_mask"], lengths, strict=True):
+        assert mask[:length].tolist() == [1] * (length - 1) + [0]
 
 
 def test_seam_the_loss_takes_advantages_of_tokens(tmp_path):
@@ -525,14 +609,3 @@ def test_seam_the_loss_takes_advantages_of_tokens(tmp_path):
     whole = trainer.compute_loss(trainer.model, output)
     output["advantages"] = advantages.unsqueeze(1).expand(output["completion_ids"].shape)
     torch.testing.assert_close(trainer.compute_loss(trainer.model, output), whole, rtol=0, atol=0)
-
-
-def test_seam_reward_functions_are_told_of_token_ids(tmp_path):
-    seen: dict[str, Any] = {}
-
-    def func(completions, completion_ids, log_metric, log_extra, trainer_state, **kwargs):
-        seen.update(ids=completion_ids)
-        return [0.0] * len(completions)
-
-    _, output = advantages_of(make(tmp_path, GRPOTrainer, reward_funcs=[func]))
-    assert seen["ids"][0] == output["completion_ids"][0][output["completion_mask"][0].bool()].tolist()

@@ -21,7 +21,7 @@ class Groups:
 
     Args:
         parent: The group to make it in.
-        name: The group's name.
+        name: Its name.
 
     Raises:
         OSError: It cannot be made.

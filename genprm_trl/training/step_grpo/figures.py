@@ -11,6 +11,8 @@ import re
 from collections.abc import Sequence
 from statistics import fmean
 
+from genprm_trl.training.step_grpo.token_steps import CompletionSteps
+
 # `Step 3:` as models dress it up. What follows it stays whole, a sign or a bracket above all.
 _HEADING = re.compile(r"^\W*step\s*\d*[\s:.*_#]*", re.IGNORECASE)
 _WORD = re.compile(r"\w+")
@@ -35,22 +37,21 @@ def idle_steps(steps: Sequence[str]) -> list[bool]:
     return idle
 
 
-def step_figures(steps: Sequence[Sequence[str]], lengths: Sequence[Sequence[int]]) -> dict[str, float]:
+def step_figures(completions: Sequence[CompletionSteps]) -> dict[str, float]:
     """Counts and lengths of the steps of a batch.
-
-    Args:
-        steps: The steps of each completion.
-        lengths: The tokens of each of them.
 
     Returns:
         `steps/count`: steps a completion; `steps/tokens`: tokens a step; `steps/idle`: share of `idle_steps`;
         `steps/none`: share of completions without any.
     """
-    tokens = [length for completion in lengths for length in completion]
-    idle = [value for completion in steps for value in idle_steps(completion)]
-    figures = {"steps/count": fmean(map(len, steps)), "steps/none": fmean(not completion for completion in steps)}
-    if tokens:
-        figures |= {"steps/tokens": fmean(tokens), "steps/idle": fmean(idle)}
+    figures = {
+        "steps/count": fmean(len(completion.steps) for completion in completions),
+        "steps/none": fmean(not completion.steps for completion in completions),
+    }
+    idle = [value for completion in completions for value in idle_steps(completion.steps)]
+    if idle:
+        tokens = sum(step >= 0 for completion in completions for step in completion.token_steps)
+        figures |= {"steps/tokens": tokens / len(idle), "steps/idle": fmean(idle)}
     return figures
 
 

@@ -20,22 +20,29 @@ class CompletionSteps:
     """A completion's steps, and where they are in its tokens.
 
     Attributes:
+        token_ids: The completion, without padding.
         text: The text that the policy wrote, special tokens and what tools wrote left out.
         steps: The steps of the text; none where it is blank.
         token_steps: For each token the index of the step that it belongs to, or -1: all of them where there are no
             steps, and those of tools.
     """
 
+    token_ids: list[int]
     text: str
     steps: list[str]
     token_steps: list[int]
 
+    @property
+    def credited_steps(self) -> list[int]:
+        """The step of each token for credit: a completion without steps is one step of all its tokens."""
+        return self.token_steps if self.steps else [0] * len(self.token_steps)
+
 
 def find_steps(
-    token_ids: Sequence[int],
+    token_ids: list[int],
     detokenizer: Detokenizer,
     style: StepStyle = "auto",
-    written: Sequence[bool] | None = None,
+    written: Sequence[int] | None = None,
 ) -> CompletionSteps:
     """Splits a completion into steps and finds each step's tokens.
 
@@ -48,7 +55,7 @@ def find_steps(
         token_ids: The completion, without padding.
         detokenizer: Of the policy's tokenizer.
         style: How text is split; see `steps.split_steps`.
-        written: For each token whether the policy wrote it. Default: all of them.
+        written: For each token whether the policy wrote it (1) or a tool did (0). Default: all of them.
     """
     places = [at for at, ours in enumerate(written) if ours] if written is not None else list(range(len(token_ids)))
     pieces = _pieces([token_ids[at] for at in places], detokenizer)
@@ -56,7 +63,7 @@ def find_steps(
     split = split_steps(text, style)
     token_steps = [-1] * len(token_ids)
     if not split.steps:
-        return CompletionSteps(text, [], token_steps)
+        return CompletionSteps(token_ids, text, [], token_steps)
     ends = list(accumulate(map(len, pieces)))  # of each token in the text
     last_token: list[int] = []
     position = len(split.separators[0])
@@ -70,7 +77,7 @@ def find_steps(
         while current < len(last_token) - 1 and last_token[current] < index:
             current += 1
         token_steps[at] = current
-    return CompletionSteps(text, split.steps, token_steps)
+    return CompletionSteps(token_ids, text, split.steps, token_steps)
 
 
 def _pieces(token_ids: list[int], detokenizer: Detokenizer) -> list[str]:

@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
-import copy
-import hashlib
-import json
+import functools
+import inspect
 import math
-from collections import deque
+from collections import defaultdict
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any, ClassVar, get_args
 
 import torch
-from accelerate.logging import get_logger
+from accelerate.utils import gather_object
+from torch.nn.utils.rnn import pad_sequence
 from transformers import TrainerCallback
-from trl import GRPOConfig, GRPOTrainer
-from trl.trainer.utils import nanstd
+from trl import GRPOConfig, GRPOTrainer, is_conversational
+from trl.extras.profiling import profiling_context
+from trl.trainer.utils import get_callable_name, nanstd
 
+from genprm_trl._loops import LoopThread
 from genprm_trl.data.steps import StepStyle
 from genprm_trl.errors import ConfigError
 from genprm_trl.generation.tokens import Detokenizer
-from genprm_trl.training.credit import Baseline, Credit, Scale, spread_over_tokens, step_credit, step_lengths
+from genprm_trl.training.credit import Baseline, Credit, Scale, step_advantages
 from genprm_trl.training.precision import computes_in_bf16
-from genprm_trl.training.step_grpo.figures import reward_gap
-from genprm_trl.training.step_grpo.rewards import StepRewardFunc, StepRewardRecorder, record
-
-logger = get_logger(__name__)
+from genprm_trl.training.step_grpo.figures import reward_gap, step_figures
+from genprm_trl.training.step_grpo.rewards import (
+    StepRewardFunc,
+    charge_idle_steps,
+    checked_rewards,
+    no_outcome_reward,
+)
+from genprm_trl.training.step_grpo.token_steps import CompletionSteps, find_steps
 
 # The token-level losses of TRL's GRPO, and those that weigh whole sequences but still add up tokens. All of them take
 # an advantage for each token.
@@ -50,8 +58,6 @@ class StepGRPOConfig(GRPOConfig):
         step_discount: Discount a step of `discounted`.
         step_baseline: What `min_form` and `discounted` compare with: the other completions' rewards a `step` or a
             `token`.
-        verifiable_share: Share of the prompts whose outcome rewards are used; the others are rewarded for their steps
-            alone. Which ones is fixed by `seed` and the prompt (PURE used about 0.1, arXiv 2504.15275).
         idle_step_penalty: Subtracted from the reward of steps without content or said before.
     """
 
@@ -61,49 +67,42 @@ class StepGRPOConfig(GRPOConfig):
             "help": "Train in bfloat16 mixed precision. Unset: where the accelerator has it, unless fp16 is set."
         },
     )
-    credit: str = field(
+    credit: Credit = field(
         default="min_form",
         metadata={
             "help": "How step rewards become token advantages: outcome (not at all), process (sum of the normalised "
             "rewards to come, DeepSeekMath), min_form (the worst step, PURE) or discounted.",
-            "choices": list(get_args(Credit)),
         },
     )
     step_reward_weight: float = field(
         default=1.0, metadata={"help": "Factor of the steps' advantages beside those of the outcome rewards."}
     )
-    step_style: str = field(
+    step_style: StepStyle = field(
         default="auto",
         metadata={
             "help": "How a completion is split into steps: at 'Step k:' headings (step), blank lines (blank_line), "
             "lines (line), or whichever fits (auto).",
-            "choices": list(get_args(StepStyle)),
         },
     )
     signed_step_rewards: bool | None = field(
         default=None, metadata={"help": "Turn a step reward r into 2 r - 1. Unset: for min_form."}
     )
-    scale_step_rewards: str | None = field(
+    scale_step_rewards: Scale | None = field(
         default=None,
         metadata={
             "help": "Divide by the standard deviation of step rewards in the group, the batch, or not (none). Unset: "
             "group for process, none for the others.",
-            "choices": list(get_args(Scale)),
         },
     )
     min_form_temperature: float = field(
         default=0.1, metadata={"help": "Temperature of min_form; towards 0 the worst step alone counts."}
     )
     step_discount: float = field(default=1.0, metadata={"help": "Discount a step of the credit rule discounted."})
-    step_baseline: str = field(
+    step_baseline: Baseline = field(
         default="step",
         metadata={
             "help": "What min_form and discounted compare with: the other completions' rewards a step or a token.",
-            "choices": list(get_args(Baseline)),
         },
-    )
-    verifiable_share: float = field(
-        default=1.0, metadata={"help": "Share of the prompts whose outcome rewards are used."}
     )
     idle_step_penalty: float = field(
         default=0.0, metadata={"help": "Subtracted from the reward of steps without content or said before."}
@@ -128,9 +127,8 @@ class StepGRPOConfig(GRPOConfig):
             raise ConfigError(f"idle_step_penalty must not be negative, got {self.idle_step_penalty}")
         if not self.min_form_temperature > 0:
             raise ConfigError(f"min_form_temperature must be positive, got {self.min_form_temperature}")
-        for name in ("step_discount", "verifiable_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name} must be within [0, 1], got {getattr(self, name)}")
+        if not 0 <= self.step_discount <= 1:
+            raise ConfigError(f"step_discount must be within [0, 1], got {self.step_discount}")
         if self.credit != "outcome" and self.loss_type not in _LOSSES:
             raise ConfigError(
                 f"loss_type={self.loss_type!r} is not known to take an advantage for each token; choose one of "
@@ -148,10 +146,12 @@ class StepGRPOTrainer(GRPOTrainer):
     Each completion is split into steps, a step reward function (a process reward model) rewards them, and a credit
     rule turns that into an advantage for each token: `process` is DeepSeekMath's process supervision (arXiv
     2402.03300, section 4.1.3), `min_form` is PURE's (arXiv 2504.15275). Advantages from outcome rewards, which TRL
-    computes from `reward_funcs` in all its ways, are added.
+    computes from `reward_funcs` in all its ways, are added. Steps are rewarded after outcomes.
 
-    Besides what `GRPOTrainer` logs there are `steps/*` (count, tokens, share of idle steps and of completions without
-    any), `process_outcome/*` (whether the verifier likes what is wrong), and `step_advantages/*`.
+    It logs what `GRPOTrainer` logs, `reward` among it, of the outcome rewards. Besides there are the smallest step
+    reward of a completion as `rewards/NAME/mean` and `rewards/NAME/std`, with the step reward function's name;
+    `steps/*` (count, tokens, share of idle steps and of completions without any); `process_outcome/*` (whether the
+    verifier likes what is wrong); and `step_advantages/*`.
 
     Example:
         ```python
@@ -175,9 +175,7 @@ class StepGRPOTrainer(GRPOTrainer):
         model: As in `GRPOTrainer`.
         reward_funcs: Outcome reward functions. None: the steps' rewards are all there is.
         step_reward_func: Rewards steps, for instance `GenPRMReward`; see `StepRewardFunc`. An object with a method
-            `step_rewards` is called by it, and one that is a `TrainerCallback`, too, is added to the callbacks. Its
-            smallest reward of a completion is logged like an outcome reward, and is the outcome reward where
-            `credit="outcome"` and there are no `reward_funcs`.
+            `step_rewards` is called by it, and one that is a `TrainerCallback`, too, is added to the callbacks.
         args: Options; the defaults of `StepGRPOConfig` if None.
         **kwargs: As in `GRPOTrainer`.
 
@@ -203,153 +201,166 @@ class StepGRPOTrainer(GRPOTrainer):
             args = StepGRPOConfig(f"{name.split('/')[-1]}-StepGRPO")
         if not isinstance(args, StepGRPOConfig):
             raise ConfigError(f"args must be a StepGRPOConfig, got a {type(args).__name__}")
-        outcome_funcs = _as_list(reward_funcs)
+        outcome_funcs = reward_funcs if isinstance(reward_funcs, list | tuple) else [reward_funcs]
+        outcome_funcs = [func for func in outcome_funcs if func is not None]
         if step_reward_func is None and args.credit != "outcome":
             raise ConfigError(f"credit={args.credit!r} needs a step_reward_func; only 'outcome' does without")
-        if step_reward_func is None and not outcome_funcs and not kwargs.get("environment_factory"):
-            raise ConfigError("there is nothing to reward: give reward_funcs, a step_reward_func, or both")
+        if not outcome_funcs and not kwargs.get("environment_factory") and args.credit == "outcome":
+            raise ConfigError("there is nothing to reward: credit='outcome' needs reward_funcs")
         if args.reward_weights is not None and len(args.reward_weights) != len(outcome_funcs):
             raise ConfigError(
                 f"reward_weights holds {len(args.reward_weights)} weights for {len(outcome_funcs)} outcome reward "
                 "functions; the step rewards have step_reward_weight"
             )
-        self._has_outcome = bool(outcome_funcs)
-        self._recorder: StepRewardRecorder | None = None
-        self._given: torch.Tensor | None = None  # the latest rewards of all processes, whether or not they count
-        if step_reward_func is not None:
-            self._recorder = record(getattr(step_reward_func, "step_rewards", step_reward_func))
-            if outcome_funcs:
-                # To TRL the step rewards are one more outcome reward, which is logged and counts nothing.
-                args = copy.copy(args)
-                args.reward_weights = [*(args.reward_weights or [1.0] * len(outcome_funcs)), 0.0]
-                if (classes := kwargs.get("reward_processing_classes")) is not None:
-                    kwargs["reward_processing_classes"] = [*_as_list(classes), None]
-            outcome_funcs.append(self._recorder)
-        super().__init__(model, outcome_funcs, args, **kwargs)
-        if self._recorder is not None:
-            self._recorder.detokenizer = Detokenizer(self._tokenizer)
-            self._recorder.style = args.step_style  # type: ignore[assignment]  # checked by the configuration
-            self._recorder.idle_penalty = args.idle_step_penalty
+        super().__init__(model, outcome_funcs or [no_outcome_reward], args, **kwargs)
+        self._detokenizer = Detokenizer(self._tokenizer)
+        self._step_rewards: Any = getattr(step_reward_func, "step_rewards", step_reward_func)
+        self._step_reward_name = get_callable_name(getattr(step_reward_func, "__self__", step_reward_func))
         if isinstance(step_reward_func, TrainerCallback):
             self.add_callback(step_reward_func)  # it has a state to save and load
 
-    # Seams of TRL. None of them is promised; tests/test_step_grpo.py names each.
-
-    def _generate(self, prompts: list[Any]) -> Any:
-        generated = super()._generate(prompts)
-        if self._recorder is not None:
-            # It returns prompt ids, completion ids, the mask of tools, ...; reward functions are told of the second.
-            self._recorder.prompt_ids, self._recorder.tool_masks = generated[0], generated[2]
-            self._recorder.training = self.model.training
-        return generated
-
-    def _calculate_rewards(
-        self, inputs: list[dict[str, Any]], prompts: list[Any], completions: list[Any], completion_ids_list: list[Any]
-    ) -> torch.Tensor:
-        rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
-        if not self._has_outcome:
-            return rewards
-        self._given = rewards.clone()
-        outcome = rewards[:, :-1] if self._recorder is not None else rewards
-        if self._recorder is not None:
-            weights = self.reward_weights[:-1].to(rewards.device)
-            average = (outcome * weights).sum(dim=1) / weights.sum()
-            mode = "train" if self.model.training else "eval"
-            for name, value in reward_gap(rewards[:, -1].tolist(), average.tolist()).items():
-                self._metrics[mode][name].append(value)
-        if self.args.verifiable_share < 1:
-            verifiable = torch.tensor([self._is_verifiable(prompt) for prompt in prompts], device=rewards.device)
-            outcome[~self.accelerator.gather(verifiable)] = torch.nan
-        if self._recorder is not None:
-            # A completion without an outcome reward has none, instead of the 0 that weighing its step rewards gives.
-            rewards[outcome.isnan().all(dim=1), -1] = torch.nan
-        return rewards
-
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        mode = "train" if self.model.training else "eval"
-        output = super()._generate_and_score_completions(inputs)
-        if self._given is not None:
-            self._log_rewards(self._given, mode)
-        if self._recorder is None or self.args.credit == "outcome":
-            return output
-        latest = self._recorder.latest
-        assert latest is not None  # it has just been asked
-        token_steps = [completion.token_steps for completion in latest.completions]
-        by_step, steps_of = self._step_advantages(latest.rewards, token_steps, output["completion_ids"], mode)
-        advantages = self.args.step_reward_weight * spread_over_tokens(by_step, steps_of)
-        if self._has_outcome:
-            advantages = advantages + output["advantages"].unsqueeze(1)
-        self._log_advantages(advantages, output["completion_mask"] * output.get("tool_mask", 1), mode)
-        output["advantages"] = advantages  # TRL's loss takes shape (B, T) as well as (B,)
-        return output
+        """Outcome rewards by TRL, then step rewards, credit, advantages.
 
-    def _step_advantages(
-        self, rewards: list[list[float]], token_steps: list[list[int]], completion_ids: torch.Tensor, mode: str
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The advantage of each step, shape (B, S), and the step of each token, shape (B, T), of this process."""
-        device, length = completion_ids.device, completion_ids.shape[1]
-        steps_of = torch.full(completion_ids.shape, -1, dtype=torch.long)
-        for row, steps in enumerate(token_steps):
-            steps_of[row, : min(len(steps), length)] = torch.tensor(steps[:length], dtype=torch.long)
-        most = max(map(len, rewards))
-        table = torch.tensor([[*row, *[torch.nan] * (most - len(row))] for row in rewards], dtype=torch.float32)
-        if self.args.step_rewards_are_signed:
-            table = 2 * table - 1
-        lengths = step_lengths(steps_of, most)
+        TRL does not promise this method; tests/training/test_step_grpo.py holds what is relied on here.
+        """
+        output = super()._generate_and_score_completions(inputs)
+        if self._step_rewards is None:
+            return output
+        mode = "train" if self.model.training else "eval"
+        completions = self._completions(output)
         # Groups may be spread over processes, and a batch's deviation is that of all of them.
-        gather, pad = self.accelerator.gather, self.accelerator.pad_across_processes
-        everything = gather(pad(table.to(device), dim=1, pad_index=torch.nan))
-        by_step = step_credit(
-            everything,
+        rewards = self._gather_rows(self._reward_steps(inputs, output, completions, mode), torch.nan)
+        self._log_rewards(rewards, mode)
+        if self.args.credit == "outcome":
+            return output
+        length = output["completion_ids"].shape[1]
+        token_steps = [each.credited_steps + [-1] * (length - len(each.token_ids)) for each in completions]
+        advantages = step_advantages(
+            2 * rewards - 1 if self.args.step_rewards_are_signed else rewards,
+            self._gather_rows(token_steps, -1),
             group_size=self.num_generations if mode == "train" else self.num_generations_eval,
-            credit=self.args.credit,  # type: ignore[arg-type]  # checked by the configuration, as the others
-            scale=self.args.scale_step_rewards,  # type: ignore[arg-type]
+            credit=self.args.credit,
+            outcome_advantages=self.accelerator.gather(output["advantages"]),
+            step_weight=self.args.step_reward_weight,
+            scale=self.args.scale_step_rewards,
             temperature=self.args.min_form_temperature,
             gamma=self.args.step_discount,
-            baseline=self.args.step_baseline,  # type: ignore[arg-type]
-            step_lengths=gather(pad(lengths.to(device), dim=1, pad_index=0)),
+            baseline=self.args.step_baseline,
         )
-        first = self.accelerator.process_index * len(rewards)
-        return by_step[first : first + len(rewards)], steps_of.to(device)
+        first = self.accelerator.process_index * len(inputs)
+        output["advantages"] = advantages[first : first + len(inputs), :length]  # TRL's loss takes (B,) and (B, T)
+        self._log_advantages(output, mode)
+        return output
 
-    def _is_verifiable(self, prompt: Any) -> bool:
-        """The same for all completions of a prompt, in every process and epoch."""
-        key = json.dumps([self.args.seed, prompt], sort_keys=True, default=str)
-        drawn = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big") / 2**64
-        return drawn < self.args.verifiable_share
+    def _completions(self, output: dict[str, Any]) -> list[CompletionSteps]:
+        """The steps of what the policy wrote, without padding."""
+        ids, mask = output["completion_ids"], output["completion_mask"]
+        # With `mask_truncated_completions` TRL empties the masks of those. They end with a token that is no padding.
+        places = torch.arange(1, ids.shape[1] + 1, device=ids.device)
+        until_padding = ((ids != self._tokenizer.pad_token_id) * places).amax(dim=1)
+        lengths = torch.where(mask.any(dim=1), mask.sum(dim=1), until_padding).tolist()
+        written = output.get("tool_mask", mask).tolist()
+        return [
+            find_steps(row[:length], self._detokenizer, self.args.step_style, ours[:length] if any(ours) else None)
+            for row, ours, length in zip(ids.tolist(), written, lengths, strict=True)
+        ]
+
+    def _reward_steps(
+        self, inputs: list[dict[str, Any]], output: dict[str, Any], completions: list[CompletionSteps], mode: str
+    ) -> list[list[float]]:
+        """The reward of each step, NaN where there is none."""
+        texts: list[Any] = [each.text for each in completions]
+        if is_conversational(inputs[0]):
+            texts = [[{"role": "assistant", "content": text}] for text in texts]
+        columns = {
+            name: [row[name] for row in inputs]
+            for name in inputs[0]
+            if name not in ("prompt", "completion", "completion_ids")
+        }
+        if self.environments is not None:
+            columns["environments"] = self.environments
+        figures: dict[str, list[float]] = defaultdict(list)
+        extras: dict[str, list[Any]] = defaultdict(list)
+        with profiling_context(self, self._step_reward_name):
+            given = self._step_rewards(
+                prompts=[row.get("prompt") for row in inputs],
+                completions=texts,
+                steps=[each.steps for each in completions],
+                prompt_ids=[
+                    ids[mask].tolist()
+                    for ids, mask in zip(output["prompt_ids"], output["prompt_mask"].bool(), strict=True)
+                ],
+                completion_ids=[each.token_ids for each in completions],
+                token_steps=[each.token_steps for each in completions],
+                training=mode == "train",
+                trainer_state=self.state,
+                log_metric=lambda name, value: figures[name].append(value),
+                log_extra=lambda column, values: extras[column].extend(values),
+                **columns,
+            )
+            if inspect.isawaitable(given):
+                given = self._step_reward_loop.run(_result(given))
+        rewards = checked_rewards(self._step_reward_name, given, completions)
+        for name, value in step_figures(completions).items():
+            figures[name].append(value)
+        extras["step_rewards"] = [[None if math.isnan(r) else round(r, 4) for r in row] for row in rewards]
+        self._log_found(figures, extras, mode)
+        return charge_idle_steps(rewards, completions, self.args.idle_step_penalty)
+
+    @functools.cached_property
+    def _step_reward_loop(self) -> LoopThread:
+        """Where an `async` function runs: one loop for all batches, since its connections may belong to their loop."""
+        return LoopThread("step-rewards")
+
+    def _gather_rows(self, rows: list[list[Any]], fill: float) -> torch.Tensor:
+        """The rows of all processes as one table, filled up at the right."""
+        table = pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=fill)
+        table = self.accelerator.pad_across_processes(table.to(self.accelerator.device), dim=1, pad_index=fill)
+        return self.accelerator.gather(table)
+
+    def _log_found(self, figures: Mapping[str, list[float]], extras: Mapping[str, list[Any]], mode: str) -> None:
+        """Logs what the processes found: the means of figures, and columns of the table of completions."""
+        rows = len(extras["step_rewards"])
+        found = gather_object([(dict(figures), dict(extras))])
+        for name in sorted({name for theirs, _ in found for name in theirs}):
+            self._metrics[mode][name].append(fmean(v for theirs, _ in found for v in theirs.get(name, ())))
+        for name in sorted({name for _, theirs in found for name in theirs}):
+            self._logs["extra"][name].extend(v for _, theirs in found for v in theirs.get(name, [None] * rows))
 
     def _log_rewards(self, rewards: torch.Tensor, mode: str) -> None:
-        """Replaces what TRL logged, the rewards that count, by those of all completions.
+        """Logs the smallest reward of each completion, and how far it is from the outcome rewards.
 
-        Else there would be none to look at in a batch that has none of the prompts whose outcome rewards are used.
+        Args:
+            rewards: The step rewards of all processes, NaN where there is none.
+            mode: Where to log.
         """
-        metrics, weights = self._metrics[mode], self.reward_weights.to(rewards.device)
-        for name, column in zip(self.reward_func_names, rewards.T, strict=True):
-            metrics[f"rewards/{name}/mean"][-1] = torch.nanmean(column).item()
-            metrics[f"rewards/{name}/std"][-1] = nanstd(column).item()
-            _replace_latest(self._logs["rewards"][name], column.tolist())
-        outcome = rewards[:, :-1] if self._recorder is not None else rewards
-        total = (rewards * weights).nansum(dim=1).masked_fill(outcome.isnan().all(dim=1), torch.nan)
-        metrics["reward"][-1], metrics["reward_std"][-1] = torch.nanmean(total).item(), nanstd(total).item()
+        smallest = rewards.nan_to_num(nan=torch.inf).amin(dim=1)
+        smallest = smallest.masked_fill(smallest.isinf(), torch.nan)
+        name, metrics = self._step_reward_name, self._metrics[mode]
+        metrics[f"rewards/{name}/mean"].append(torch.nanmean(smallest).item())
+        metrics[f"rewards/{name}/std"].append(nanstd(smallest).item())
+        counted = [place for place, func in enumerate(self.reward_funcs) if func is not no_outcome_reward]
+        if counted:
+            # As TRL has just logged them, which keeps the last ones of a large batch.
+            outcomes = torch.tensor([list(self._logs["rewards"][self.reward_func_names[place]]) for place in counted])
+            weights = self.reward_weights[counted]
+            average = (weights @ outcomes / weights.sum()).tolist()[-len(smallest) :]
+            for figure, value in reward_gap(smallest.tolist()[-len(average) :], average).items():
+                metrics[figure].append(value)
+        self._logs["rewards"][name].extend(smallest.tolist())
 
-    def _log_advantages(self, advantages: torch.Tensor, mask: torch.Tensor, mode: str) -> None:
-        """Replaces what TRL logged, the advantages of the outcome alone, and adds figures on the tokens'."""
+    def _log_advantages(self, output: dict[str, Any], mode: str) -> None:
+        """Logs the mean over a completion's tokens, and how far they are spread around it."""
+        advantages, mask = output["advantages"], output["completion_mask"] * output.get("tool_mask", 1)
         tokens = mask.sum(dim=1).clamp(min=1)
         mean = (advantages * mask).sum(dim=1) / tokens
         within = ((advantages - mean.unsqueeze(1)) * mask).square().sum(dim=1) / tokens
-        gathered, spread = self.accelerator.gather(mean).tolist(), self.accelerator.gather(within).mean().item()
-        _replace_latest(self._logs["advantages"], gathered)
-        self._metrics[mode]["step_advantages/mean"].append(sum(gathered) / len(gathered))
-        self._metrics[mode]["step_advantages/std_within"].append(spread**0.5)
+        means, spread = self.accelerator.gather(mean), self.accelerator.gather(within).mean().sqrt()
+        self._metrics[mode]["step_advantages/mean"].append(means.mean().item())
+        self._metrics[mode]["step_advantages/std_within"].append(spread.item())
+        self._logs["extra"]["mean_advantage"].extend(means.tolist())
 
 
-def _replace_latest(logged: deque[float], values: list[float]) -> None:
-    for _ in range(min(len(values), len(logged))):
-        logged.pop()
-    logged.extend(values)
-
-
-def _as_list(reward_funcs: Any) -> list[Any]:
-    if reward_funcs is None:
-        return []
-    return list(reward_funcs) if isinstance(reward_funcs, list | tuple) else [reward_funcs]
+async def _result(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
