@@ -1,1 +1,1 @@
-"""What of this package works on this machine, and what to do about what does not: the checks of `genprm doctor`."""
+"""What of this package works on this machine, and what to do about what does not."""

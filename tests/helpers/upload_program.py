@@ -16,7 +16,7 @@ from pathlib import Path
 
 from genprm_trl import PRMConfig, PRMTrainer
 from genprm_trl.cli.main import main
-from genprm_trl.doctor.probe import PROBES
+from genprm_trl.doctor.checks import check_hub
 from tests.cli.test_recipe import write_config
 from tests.helpers.tiny_models import tiny_model, tiny_tokenizer
 
@@ -59,7 +59,7 @@ def executed(card: Path) -> str:
 
 
 def everything(directory: Path) -> dict[str, object]:
-    found: dict[str, object] = {"doctor": PROBES["hub_answers"]()}
+    found: dict[str, object] = {"doctor": [finding.detail for finding in check_hub(online=True)]}
     recipe = write_config(directory, sft=None)
     found["refused"] = run("recipe", "--config", recipe, "--push_to_hub", "others/words")
     found["recipe"] = run("recipe", "--config", recipe, "--name", "Words", "--push_to_hub", "lab/words", "--private")
