@@ -7,14 +7,13 @@ row formats in `data.formats`.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self, cast, get_args
 
 from genprm_trl.errors import DataError
+from genprm_trl.rows.digests import content_digest
 from genprm_trl.rows.fields import (
     as_answer,
     as_bool,
@@ -70,8 +69,7 @@ class Solution:
     @property
     def digest(self) -> str:
         """A short hash of problem and steps: says whether a verdict is about this very text."""
-        text = json.dumps([self.problem, self.steps])
-        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+        return content_digest([self.problem, self.steps])
 
     def to_dict(self) -> dict[str, Any]:
         """The row of this solution: ProcessBench's fields, `answer`, and `extra` where it holds anything."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +11,8 @@ from genprm_trl.data.formats import detect_format, to_solutions
 from genprm_trl.data.solutions import Records, RowReader, solution_reader
 from genprm_trl.errors import DataError
 from genprm_trl.records import Solution
+from genprm_trl.rows.digests import content_digest, text_hash
 from genprm_trl.rows.fields import as_answer, as_filled_text, as_identifier
-from genprm_trl.rows.id_table import text_hash
 
 _NO_ANSWER = "must hold the reference answer, which solutions are held against"
 
@@ -36,7 +34,7 @@ class Problem:
     @property
     def digest(self) -> str:
         """A short hash of text and answer."""
-        return hashlib.blake2b(json.dumps([self.text, self.answer]).encode(), digest_size=8).hexdigest()
+        return content_digest([self.text, self.answer])
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +62,7 @@ class SolutionGroup:
     @property
     def digest(self) -> str:
         """A short hash of everything that labels are made from."""
-        content = [self.answer, *([s.id, s.digest, s.final_answer_correct] for s in self.solutions)]
-        return hashlib.blake2b(json.dumps(content).encode(), digest_size=8).hexdigest()
+        return content_digest([self.answer, *([s.id, s.digest, s.final_answer_correct] for s in self.solutions)])
 
 
 def read_problems(

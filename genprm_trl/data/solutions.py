@@ -12,7 +12,7 @@ from genprm_trl.data.formats import FORMATS, detect_format, to_solutions
 from genprm_trl.data.sources import open_source
 from genprm_trl.errors import ConfigError, DataError
 from genprm_trl.records import RationaleRecord, Solution, Verdict
-from genprm_trl.rows.id_table import IdTable
+from genprm_trl.rows.digests import IdTable
 from genprm_trl.rows.jsonl import iter_written_rows
 
 logger = logging.getLogger(__name__)

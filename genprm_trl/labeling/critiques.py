@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self, cast, get_args
 
 from genprm_trl.errors import DataError
 from genprm_trl.records import Solution, read_about, row_about
+from genprm_trl.rows.digests import content_digest
 from genprm_trl.rows.fields import as_choice, as_integer, as_objects, as_optional_text, as_text, require
 
 # Those of `protocol.synthesis_chain.CritiqueStatus` that the model has to answer for. A generator or a sandbox that
@@ -94,8 +93,7 @@ class SampledSolution:
     @property
     def digest(self) -> str:
         """A short hash of everything that the consensus filter looks at or hands on."""
-        text = json.dumps(self.to_dict(), sort_keys=True)
-        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+        return content_digest(self.to_dict())
 
     def to_dict(self) -> dict[str, Any]:
         """The row of this record. `id` repeats the solution's, as in every file of the recipe."""

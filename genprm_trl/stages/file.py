@@ -24,7 +24,7 @@ from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 from genprm_trl.errors import ConfigError, DataError, GenPRMError
-from genprm_trl.rows.id_table import IdTable, text_hash
+from genprm_trl.rows.digests import IdTable, text_hash
 from genprm_trl.rows.jsonl import JsonlWriter, decode_line, replacing, write_jsonl
 from genprm_trl.stages.settings import START_ANEW, check_settings
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from genprm_trl.errors import ConfigError, DataError
+from genprm_trl.rows.digests import content_digest
 from genprm_trl.rows.jsonl import replacing
 
 # How an error of a command ends that will not go on with a file.
@@ -45,8 +45,7 @@ def settings_digest(settings: Mapping[str, Any]) -> str:
         >>> settings_digest({"seed": 0, "model": "m"}) == settings_digest({"model": "m", "seed": 0})
         True
     """
-    text = json.dumps(dict(settings), sort_keys=True)
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+    return content_digest(dict(settings))
 
 
 def check_settings(path: Path, settings: Mapping[str, Any], *, made: Path | None, what: str) -> None:

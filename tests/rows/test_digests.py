@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genprm_trl.errors import DataError
-from genprm_trl.rows.id_table import IdTable
+from genprm_trl.rows.digests import IdTable
 
 
 @given(st.lists(st.text(max_size=2), max_size=200))

@@ -1,10 +1,22 @@
-"""Which ids a file has had so far, for files with more rows than fit into memory."""
+"""Short hashes of what rows hold, and the table of ids that they make."""
 
 from __future__ import annotations
 
 import hashlib
+import json
+from typing import Any
 
 from genprm_trl.errors import DataError
+
+
+def content_digest(content: Any) -> str:
+    """A short hash of a JSON value, equal for equal values whatever the order of their fields.
+
+    Examples:
+        >>> content_digest({"seed": 0, "model": "m"}) == content_digest({"model": "m", "seed": 0})
+        True
+    """
+    return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
 def text_hash(text: str) -> int:
