@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from genprm_trl.generation.base import GenerationResult, SamplingParams
+from genprm_trl.generation.base import GenerationResult, Generator, SamplingParams
 from genprm_trl.protocol import genprm
-from genprm_trl.sandbox.base import ExecutionResult
+from genprm_trl.sandbox.base import ExecutionResult, Sandbox, Session
 
 
-class ScriptedModel:
+class ScriptedModel(Generator):
     """Writes an analysis, code and a verdict of given lengths; what the verifier asks for tells which.
 
     Args:
@@ -62,7 +62,7 @@ class ScriptedModel:
     async def close(self) -> None: ...
 
 
-class InstantSandbox:
+class InstantSandbox(Sandbox, Session):
     """Runs nothing and says True."""
 
     def session(self) -> InstantSandbox:

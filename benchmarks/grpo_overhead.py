@@ -30,7 +30,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 import transformers
@@ -41,7 +41,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from genprm_trl import GenPRM, GenPRMReward, StepGRPOConfig, StepGRPOTrainer
 from genprm_trl.conversation.settings import ModelSettings
-from genprm_trl.generation.base import GenerationResult, SamplingParams
+from genprm_trl.generation.base import GenerationResult, Generator, SamplingParams
 from genprm_trl.miniature.models import tiny_causal_lm
 from genprm_trl.miniature.tokenizer import build_tokenizer
 from genprm_trl.miniature.word_problems import gold_steps
@@ -53,7 +53,7 @@ TOKENIZER = build_tokenizer()
 GROUP = 8
 
 
-class CannedGenerator:
+class CannedGenerator(Generator):
     """Answers at once: an analysis, then Yes."""
 
     def __init__(self) -> None:
@@ -71,14 +71,7 @@ class CannedGenerator:
             (self._results[stop] for stop in params.stop if stop in self._results), self._results["</output>\n"]
         )
 
-    async def close(self) -> None:
-        pass
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        pass
+    async def close(self) -> None: ...
 
 
 class Clock(TrainerCallback):

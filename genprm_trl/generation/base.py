@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any, Literal, Protocol, Self, runtime_checkable
+from typing import Any, Literal
 
+from genprm_trl._loops import Closable
 from genprm_trl.errors import ConfigError
 
 FinishReason = Literal["stop", "length", "context", "error"]
@@ -76,9 +77,10 @@ class GenerationResult:
     message: str = ""
 
 
-@runtime_checkable
-class Generator(Protocol):
+class Generator(Closable):
     """Generates for any number of concurrent callers and batches whatever is in flight.
+
+    `async with` closes it at the end of the block.
 
     Attributes:
         tokenizer: The model's tokenizer (`transformers.PreTrainedTokenizerBase`).
@@ -91,6 +93,7 @@ class Generator(Protocol):
     max_context: int
     max_concurrent: int
 
+    @abstractmethod
     async def generate(
         self, token_ids: list[int], params: SamplingParams, *, affinity: str | None = None
     ) -> GenerationResult:
@@ -107,12 +110,3 @@ class Generator(Protocol):
             GenPRMError: The generator is closed, or nothing can be expected of it any more (its engine died, its
                 servers are gone). What has been finished is worth keeping, and going on is for another run.
         """
-        ...
-
-    async def close(self) -> None: ...
-
-    async def __aenter__(self) -> Self: ...
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...

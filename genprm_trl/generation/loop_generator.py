@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from abc import ABC, abstractmethod
-from types import TracebackType
-from typing import Any, Self
+from abc import abstractmethod
 
 from genprm_trl._loops import LoopThread
 from genprm_trl.errors import GenPRMError
 from genprm_trl.generation.assembly import refuse
-from genprm_trl.generation.base import GenerationResult, SamplingParams
+from genprm_trl.generation.base import GenerationResult, Generator, SamplingParams
 
 # What becomes of a request that is under way when its generator is closed.
 CLOSED = GenerationResult("", [], finish_reason="error", message="the generator was closed")
 
 
-class LoopGenerator(ABC):
-    """The part of a generator (`base.Generator`) that faces any number of tasks, event loops and threads.
+class LoopGenerator(Generator):
+    """The part of a generator that faces any number of tasks, event loops and threads.
 
     Subclasses set `tokenizer`, `max_context` and `max_concurrent` while they are made, and carry out `_generate`. It
     runs in the thread that owns what they talk to.
 
     Args:
-        thread_name: Of that thread.
+        thread_name: The thread's name.
     """
-
-    tokenizer: Any
-    max_context: int
-    max_concurrent: int
 
     def __init__(self, thread_name: str):
         self._closed = False
@@ -47,14 +41,6 @@ class LoopGenerator(ABC):
     async def close(self) -> None:
         """Frees everything. Requests still in flight end with reason `error`. May be called again."""
         await asyncio.to_thread(self._shut_down)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
 
     @abstractmethod
     async def _generate(self, token_ids: list[int], params: SamplingParams, affinity: str | None) -> GenerationResult:

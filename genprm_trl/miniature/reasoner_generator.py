@@ -10,11 +10,10 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from genprm_trl.errors import ConfigError, GenPRMError
-from genprm_trl.generation.base import FinishReason, GenerationResult, SamplingParams
+from genprm_trl.generation.base import FinishReason, GenerationResult, Generator, SamplingParams
 from genprm_trl.miniature.reasoner import draft_rationale
 from genprm_trl.miniature.word_problems import Problem
 from genprm_trl.protocol.genprm import CODE_END, CODE_OUTPUT_START
@@ -28,8 +27,8 @@ _STEP = re.compile(r"<paragraph_(\d+)>\n(.*?)\n</paragraph_\1>", re.S)
 _MISTAKES = 3  # kinds of mistake that `draft_rationale` knows; the last, a slip in the verdict, happens after the code
 
 
-class ScriptedReasoner:
-    """A `generation.base.Generator` that critiques solutions of the miniature world.
+class ScriptedReasoner(Generator):
+    """Critiques solutions of the miniature world.
 
     Args:
         model: A name for it; it has no weights.
@@ -133,15 +132,8 @@ class ScriptedReasoner:
         return f"The first wrong paragraph: $\\boxed{{{-1 if right else done}}}$"
 
     async def close(self) -> None:
+        """Refuses requests from now on."""
         self._closed = True
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
 
 
 def _assistant_marker(tokenizer: Any) -> str:

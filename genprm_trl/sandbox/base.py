@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Literal, Protocol, Self, runtime_checkable
+from typing import Literal
+
+from genprm_trl._loops import Closable
 
 ExecutionStatus = Literal["ok", "error", "timeout", "memory", "killed", "sandbox_error"]
 
@@ -30,37 +32,23 @@ class ExecutionResult:
     message: str = ""
 
 
-@runtime_checkable
-class Session(Protocol):
-    """One Python namespace. Blocks run one after the other; names defined by one are seen by the next."""
+class Session(Closable):
+    """One Python namespace. Blocks run one after the other, and each sees the names that earlier ones defined.
 
+    `close`, or the end of an `async with`, frees the session's process.
+    """
+
+    @abstractmethod
     async def run(self, code: str) -> ExecutionResult:
         """Runs a block. Never raises for anything the code does."""
-        ...
-
-    async def close(self) -> None:
-        """Frees the session's process. Safe to call twice."""
-        ...
-
-    async def __aenter__(self) -> Self: ...
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
 
 
-@runtime_checkable
-class Sandbox(Protocol):
-    """Gives out sessions and owns what they share."""
+class Sandbox(Closable):
+    """Opens sessions and owns what they share.
 
+    `close`, or the end of an `async with`, ends every session.
+    """
+
+    @abstractmethod
     def session(self) -> Session:
-        """A new session. Its process may start at once, and need not before its first block."""
-        ...
-
-    async def close(self) -> None: ...
-
-    async def __aenter__(self) -> Self: ...
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+        """Opens a session. Its process may start now or with the first block."""

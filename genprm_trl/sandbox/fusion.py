@@ -15,12 +15,11 @@ import re
 import secrets
 import time
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from genprm_trl._loops import FairGate
 from genprm_trl.errors import ConfigError, MissingExtraError
-from genprm_trl.sandbox.base import ExecutionResult
+from genprm_trl.sandbox.base import ExecutionResult, Sandbox, Session
 from genprm_trl.sandbox.guest.driver import cut_middle
 from genprm_trl.sandbox.guest.wire import STATUSES, TIMEOUT_TEXT
 from genprm_trl.sandbox.limits import Limits
@@ -39,7 +38,7 @@ class _ServerError(Exception):
         self.final = final
 
 
-class FusionSandbox:
+class FusionSandbox(Sandbox):
     """Runs code on a SandboxFusion server.
 
     Usable from several event loops and threads at once. A server that is down, slow, overloaded or answers nonsense
@@ -95,14 +94,6 @@ class FusionSandbox:
 
     async def close(self) -> None:
         """Nothing to free: connections do not outlive their request."""
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
 
     async def _run(self, blocks: list[str]) -> ExecutionResult:
         """Runs blocks in a fresh interpreter and reports the last one."""
@@ -198,7 +189,7 @@ class FusionSandbox:
         return finished, "", f"the kernel ended, its driver with code {driver.return_code}"
 
 
-class FusionSession:
+class FusionSession(Session):
     """One namespace, rebuilt on the server with every block. Made by `FusionSandbox.session`."""
 
     def __init__(self, sandbox: FusionSandbox):
@@ -220,14 +211,6 @@ class FusionSession:
     async def close(self) -> None:
         """Safe to call twice."""
         self._closed = True
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
 
 
 def _last_answer(stdout: str, marker: str) -> dict[str, Any] | None:

@@ -9,12 +9,11 @@ import threading
 import time
 import weakref
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Self
 
 from genprm_trl._loops import FairGate
 from genprm_trl.errors import ConfigError
-from genprm_trl.sandbox.base import ExecutionResult
+from genprm_trl.sandbox.base import ExecutionResult, Sandbox, Session
 from genprm_trl.sandbox.guest import linux
 from genprm_trl.sandbox.guest.wire import TIMEOUT_TEXT
 from genprm_trl.sandbox.limits import Limits
@@ -53,7 +52,7 @@ class Protection:
     reason: str = ""
 
 
-class LocalSandbox:
+class LocalSandbox(Sandbox):
     """Runs untrusted Python in processes of this machine.
 
     Usable from several event loops and threads at once. Nothing is started before the first session.
@@ -134,11 +133,6 @@ class LocalSandbox:
         await asyncio.to_thread(self._start)
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
     def _start(self) -> Zygote:
         """The running zygote; a new one if there is none, or if it died."""
         with self._lock:
@@ -196,8 +190,8 @@ class LocalSandbox:
         raise AssertionError("unreachable")
 
 
-class LocalSession:
-    """One namespace in a process of its own. Made by `LocalSandbox.session`."""
+class LocalSession(Session):
+    """One namespace in its own process. Made by `LocalSandbox.session`."""
 
     def __init__(self, sandbox: LocalSandbox):
         self._sandbox = sandbox
@@ -299,14 +293,6 @@ class LocalSession:
             self._worker.kill()
         async with self._turn:
             self._lose()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
 
 
 def _died(message: str) -> str:

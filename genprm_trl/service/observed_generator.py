@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
 
 from genprm_trl.errors import GenPRMError
 from genprm_trl.generation.base import GenerationResult, Generator, SamplingParams
 from genprm_trl.service.metrics import Metrics
 
 
-class ObservedGenerator:
+class ObservedGenerator(Generator):
     """Passes requests on to a generator, counts them, and knows whether the engine is alive.
 
     It is alive if it answered lately. If it has nothing to do it is asked for one token. While it works it is believed
@@ -35,6 +34,8 @@ class ObservedGenerator:
         stall_seconds: float = 600.0,
     ):
         self._generator, self._metrics = generator, metrics
+        self.tokenizer, self.max_context = generator.tokenizer, generator.max_context
+        self.max_concurrent = generator.max_concurrent
         self._fresh, self._patience, self._stall = fresh_seconds, probe_seconds, stall_seconds
         self._in_flight = 0
         self._failing: str | None = None  # why the last answer was a failure
@@ -42,11 +43,14 @@ class ObservedGenerator:
         self._progress = float("-inf")  # when anything came, or work began after a pause
         self._probe: asyncio.Task[str | None] | None = None
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._generator, name)
+    async def close(self) -> None:
+        """Closes the generator."""
+        await self._generator.close()
 
-    async def generate(self, token_ids: list[int], params: SamplingParams, **hints: Any) -> GenerationResult:
-        """As the generator's own."""
+    async def generate(
+        self, token_ids: list[int], params: SamplingParams, *, affinity: str | None = None
+    ) -> GenerationResult:
+        """Continues `token_ids`; see `Generator.generate`."""
         metrics, started = self._metrics, time.monotonic()
         if not self._in_flight:
             self._progress = started
@@ -54,7 +58,7 @@ class ObservedGenerator:
         metrics.generations_in_flight.inc()
         reason = "failed"
         try:
-            result = await self._generator.generate(token_ids, params, **hints)
+            result = await self._generator.generate(token_ids, params, affinity=affinity)
             reason = result.finish_reason
             metrics.prompt_tokens.inc(len(token_ids))
             metrics.generated_tokens.inc(result.num_generated)

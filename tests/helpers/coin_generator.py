@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 import re
-from typing import Any, Self
+from typing import Any
 
-from genprm_trl.generation.base import GenerationResult, SamplingParams
+from genprm_trl.generation.base import GenerationResult, Generator, SamplingParams
 from genprm_trl.records import Solution
 from tests.helpers.tiny_models import tiny_tokenizer
 
@@ -14,7 +14,7 @@ from tests.helpers.tiny_models import tiny_tokenizer
 EFFECTS = {"well": 1.0, "worse": 0.5, "badly": 0.15, "hopelessly": 0.0}
 
 
-class CoinGenerator:
+class CoinGenerator(Generator):
     """Answers `42` (right) or `13` at the odds that the prompt's words give, decided by the request's seed alone.
 
     A problem says its own chance of success: `Chance 70: what is it?`. A finished solution has three steps.
@@ -46,14 +46,7 @@ class CoinGenerator:
         self.tokens += 7
         return GenerationResult(text, [0], num_generated=7)
 
-    async def close(self) -> None:
-        pass
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *exception: object) -> None:
-        pass
+    async def close(self) -> None: ...
 
 
 def chance(prompt: str) -> float:

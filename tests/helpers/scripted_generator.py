@@ -16,10 +16,10 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
 from genprm_trl.errors import GenPRMError
-from genprm_trl.generation.base import FinishReason, GenerationResult, SamplingParams
+from genprm_trl.generation.base import FinishReason, GenerationResult, Generator, SamplingParams
 from tests.helpers.tiny_models import tiny_tokenizer
 
 
@@ -45,7 +45,7 @@ class Reply:
 Script = Callable[[str], "str | Reply | Awaitable[str | Reply]"]
 
 
-class ScriptedGenerator:
+class ScriptedGenerator(Generator):
     """A `Generator` that answers each prompt with `script(prompt_text)`.
 
     Args:
@@ -145,9 +145,3 @@ class ScriptedGenerator:
 
     async def close(self) -> None:
         self.closed = True
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *exception: object) -> None:
-        await self.close()

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import random
-from typing import Any, Self
+from typing import Any
 
 from genprm_trl.data.steps import split_steps
-from genprm_trl.generation.base import FinishReason, GenerationResult, SamplingParams
+from genprm_trl.generation.base import FinishReason, GenerationResult, Generator, SamplingParams
 from genprm_trl.miniature.word_problems import Equation, Problem, evaluate, read_equation
 from tests.helpers.tiny_models import tiny_tokenizer
 
 
-class ScriptedPolicy:
+class ScriptedPolicy(Generator):
     """Writes the steps that are missing, each wrong with probability `error_rate`, and carries errors on."""
 
     max_concurrent = 64
@@ -55,8 +55,3 @@ class ScriptedPolicy:
         return text.removeprefix(f"Step {len(done) + 1}:") if forced else text
 
     async def close(self) -> None: ...
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *exception: object) -> None: ...

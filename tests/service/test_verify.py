@@ -139,10 +139,10 @@ def test_texts_that_are_hard_to_put_into_lines():
 
 def test_an_error_of_one_solution_does_not_end_the_stream():
     class Defective(GenPRM):
-        async def _verify(self, solution):
+        async def verify(self, solution):
             if solution.id == "s1":
                 raise KeyError("the secret text of a step")
-            return await super()._verify(solution)
+            return await super().verify(solution)
 
         def with_options(self, **changes):
             changed = super().with_options(**changes)

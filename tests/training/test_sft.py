@@ -24,7 +24,7 @@ from genprm_trl import GenPRMConfig, GenPRMTrainer
 from genprm_trl.conversation.settings import ModelSettings, load_settings
 from genprm_trl.conversation.template import ChatFormat
 from genprm_trl.errors import ConfigError, DataError
-from genprm_trl.generation.base import GenerationResult, SamplingParams
+from genprm_trl.generation.base import GenerationResult, Generator, SamplingParams
 from genprm_trl.protocol import MODES, CodeBlock, GenPRMProtocol, Rationale
 from genprm_trl.records import RationaleRecord, Solution
 from genprm_trl.training.callbacks import VerificationCallback
@@ -97,7 +97,7 @@ def trained_text(row: dict[str, Any]) -> str:
 # --- Token ids and labels --------------------------------------------------------------------------------------------
 
 
-class ReplayGenerator:
+class ReplayGenerator(Generator):
     """Writes what the training conversation holds next, up to the stop string, and keeps the prompts it was given."""
 
     def __init__(self, tokenizer: Any, conversation: str):

@@ -20,7 +20,7 @@ from genprm_trl.generation.base import SamplingParams
 from genprm_trl.protocol import GenPRMProtocol, parse_rationale
 from genprm_trl.records import Solution, Verdict
 from genprm_trl.sandbox import LocalSandbox
-from genprm_trl.sandbox.base import ExecutionResult
+from genprm_trl.sandbox.base import ExecutionResult, Sandbox, Session
 from genprm_trl.verifier.genprm import GenPRM
 from tests.helpers.scripted_generator import Reply, ScriptedGenerator
 
@@ -279,7 +279,7 @@ async def test_generator_errors_become_statuses(sandbox):
     assert [judgement.status for judgement in verdict.chains[0]] == ["error", "error"]
 
 
-class BrokenSandbox:
+class BrokenSandbox(Sandbox, Session):
     """A provider that fails by itself: what it says must never reach the model."""
 
     def session(self):
@@ -289,11 +289,6 @@ class BrokenSandbox:
         return ExecutionResult("secret internals", "sandbox_error", 0.0)
 
     async def close(self) -> None: ...
-
-    async def __aenter__(self):
-        return self
-
-    async def __aexit__(self, *exception: object) -> None: ...
 
 
 async def test_the_sandboxs_own_failure_is_not_shown_to_the_model():

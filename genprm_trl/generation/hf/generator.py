@@ -16,15 +16,14 @@ import threading
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from genprm_trl.errors import ConfigError, GenPRMError
-from genprm_trl.generation.base import GenerationResult, SamplingParams
+from genprm_trl.generation.base import GenerationResult, Generator, SamplingParams
 from genprm_trl.generation.hf.batch import BatchDecoder, Request
 from genprm_trl.generation.hf.prefix_cache import PrefixCache
 from genprm_trl.generation.hf.sampling import draw_uniforms
@@ -42,7 +41,7 @@ _SETTLE_SECONDS = 0.002
 _NEW_ROWS_SHARE = 0.5
 
 
-class TransformersGenerator:
+class TransformersGenerator(Generator):
     """Generates with `model.generate`, whatever is in flight as one left-padded batch.
 
     Requests may come from any number of tasks, event loops and threads, each with its own sampling parameters, stop
@@ -95,7 +94,7 @@ class TransformersGenerator:
         if isinstance(model_or_path, str | Path):
             # The tokenizer first: it is quick, and a directory without one should not cost the loading of a model.
             source = model_or_path if tokenizer is None else tokenizer
-            self.tokenizer: Any = load_tokenizer(source) if isinstance(source, str | Path) else source
+            self.tokenizer = load_tokenizer(source) if isinstance(source, str | Path) else source
             model = load_model(model_or_path, dtype=dtype, device=device, model_kwargs=model_kwargs)
         else:
             if tokenizer is None:
@@ -159,14 +158,6 @@ class TransformersGenerator:
     async def close(self) -> None:
         """Ends the worker. Requests still in flight end with reason `error`. May be called again."""
         await asyncio.to_thread(self._shut_down)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
 
     def _shut_down(self) -> None:
         with self._changed:

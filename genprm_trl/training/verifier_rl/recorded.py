@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Self
 
 from genprm_trl.generation.base import GenerationResult, Generator, SamplingParams
 
 
-class RecordedGenerator:
+class RecordedGenerator(Generator):
     """A generator for one chain that remembers what was sampled, and bounds the conversation's length.
 
     No log-probabilities are handed on, so that a verdict is the word that was sampled and not its probability.
@@ -17,14 +16,12 @@ class RecordedGenerator:
         generator: What generates. It stays its owner's to close.
         max_completion_tokens: Bound on what may follow the first prompt, whoever writes it.
 
-    Attributes:
-        tokenizer, max_context, max_concurrent: See `Generator`.
     """
 
     def __init__(self, generator: Generator, max_completion_tokens: int):
         self._generator = generator
         self._bound = max_completion_tokens
-        self.tokenizer: Any = generator.tokenizer
+        self.tokenizer = generator.tokenizer
         self.max_context = generator.max_context
         self.max_concurrent = generator.max_concurrent
         self._ids: list[int] = []  # the conversation after the last request
@@ -62,12 +59,6 @@ class RecordedGenerator:
 
     async def close(self) -> None:
         """Does nothing; see `generator`."""
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *exception: object) -> None:
-        await self.close()
 
 
 def _common_prefix(first: list[int], second: list[int]) -> int:
