@@ -1,4 +1,4 @@
-"""The engine's own limit: one plain generate call, all prompts known at once, nothing in between."""
+"""The limit of the engine alone: one plain generate call in which all prompts are known at once."""
 
 from __future__ import annotations
 

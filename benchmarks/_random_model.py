@@ -1,4 +1,4 @@
-"""Random weights in the shape of a Qwen2, with the miniature world's tokenizer."""
+"""Models with random weights in the shape of a Qwen2, with the miniature world's tokenizer."""
 
 from __future__ import annotations
 

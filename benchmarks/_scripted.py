@@ -1,4 +1,4 @@
-"""A model that costs nothing: it answers each request of a verification with the same prepared text at once."""
+"""A model that costs nothing: it answers each request of a verification with prepared text at once."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The baseline: verification as the code published with arXiv 2504.00891 does it, one request at a time.
 
-Solution by solution, chain by chain (Maj@N is a loop of N, the caller's), step by step: render the whole conversation,
-tokenize all of it, generate, run the code, generate again. Log-probabilities are asked for at every token, and nothing
-is kept between requests; the caller gives a generator without a prefix cache.
+The caller loops over solutions and chains (Maj@N). For each step this module renders the whole conversation, tokenizes
+it, generates, runs the code, and generates again. It asks for log-probabilities at every token. Nothing is kept
+between requests; the caller gives a generator without a prefix cache.
 """
 
 from __future__ import annotations

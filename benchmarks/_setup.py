@@ -1,4 +1,4 @@
-"""What the benchmarks of the verifier share: a model, how it is run, and what the machine is."""
+"""Shared by the benchmarks of the verifier: the model, the generator, and a description of the machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The same function in wider heads: engines have kernels for attention heads of 32 numbers and more."""
+"""Turns a model into an equal one with wider attention heads, because engines need heads of at least 32 numbers."""
 
 from __future__ import annotations
 

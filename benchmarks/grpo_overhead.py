@@ -1,16 +1,15 @@
-"""What step rewards cost a GRPO step, beside the verifier's own work.
-
-Both sides of each comparison train the same policy on the same completions in one run; the difference, and the ratio,
-is the result.
-
-1. Stock GRPO with a trivial reward, against the same with `GenPRMReward` over a verifier whose model costs nothing (it
-   writes canned text), and against `StepGRPOTrainer` with it. What is left is our code: splitting, conversations,
-   verdicts, credit. The target is at most 2 ms a completion. The three train in turns, forwards and backwards, and
-   are compared round by round, since a machine that others use, too, drifts by more than the difference.
-2. With a real verifier behind `genprm serve`, and a second reward that waits elsewhere (a judge behind an API, say):
-   each alone, then both. The share of the shorter one's time that runs beside the other is what concurrency hides.
+"""Measures what step rewards add to a GRPO step, beside the verifier's own work.
 
     python benchmarks/grpo_overhead.py [--steps 8] [--completions 32]
+
+Both sides of each comparison train the same policy on the same completions in one run.
+
+1. Stock GRPO with a trivial reward, stock GRPO with `GenPRMReward`, and `StepGRPOTrainer`. The verifier's model costs
+   nothing, because it returns canned text. What remains is our code: splitting, conversations, verdicts, credit. The
+   target is at most 2 ms per completion. The three train in turns, forwards and backwards, and are compared round by
+   round, because a shared machine drifts by more than the difference.
+2. A real verifier behind `genprm serve`, and a second reward that waits elsewhere, such as a judge behind an API. Each
+   runs alone, then both run. The result is the share of the shorter one's time that runs beside the other.
 """
 
 from __future__ import annotations

@@ -1,15 +1,16 @@
-"""What labels and the consensus filter are worth: the paper's ablation, measured again in the miniature world.
-
-A tiny policy writes solutions, as many right as wrong ones of each problem that it can solve. They are labelled in
-several ways: by the truth, which the miniature world knows, and by Monte Carlo estimates of the same policy under the
-rules that arXiv 2504.00891 compares (relative progress, difference, hard). The same critiques of a scripted reasoner
-are held against each kind of label, what agrees becomes training data, and on each a GenPRM of the same size is
-trained for the same number of steps from the same start. One more is trained without the consensus filter, on every
-readable critique with the reasoner's own verdict. All are measured on held-out solutions with true labels.
+"""Measures what labels and the consensus filter are worth: the paper's ablation, repeated in the miniature world.
 
     python benchmarks/label_ablation.py [--output_dir outputs/label_ablation] [--seeds 2]
 
-Every stage is kept in the output directory; a run that was stopped goes on from there.
+1. A tiny policy writes solutions, as many right as wrong ones of each problem that it can solve.
+2. They are labelled by the truth, which the miniature world knows. They are also labelled by Monte Carlo estimates of
+   the policy under the rules that arXiv 2504.00891 compares: relative progress, difference, hard.
+3. The same critiques of a scripted reasoner are filtered by each kind of label.
+4. A GenPRM is trained on what each filter keeps, with the same size, start and number of steps. One more is trained
+   without the filter, on every readable critique with the reasoner's own verdict.
+5. All are measured on held-out solutions with true labels.
+
+The output directory keeps every stage. To resume, run the same command again.
 """
 
 from __future__ import annotations

@@ -1,15 +1,17 @@
-"""What labels cost and what they are worth, in the miniature world with a real model.
-
-A tiny policy, trained here from random weights, writes solutions (`genprm rollout`'s stage) and completes their
-prefixes. Part (a): the tokens that the plain recipe spends on labels (arXiv 2504.00891, section 3.1: K roll-outs for
-every prefix up to the first zero) and those of each cheaper way, on the same solutions and the same roll-outs, with
-the share of labels that agree. Part (b): labels by relative progress, difference and hard rule against the truth,
-which the miniature world knows, for each K.
+"""Measures what labels cost and how good they are, in the miniature world with a real model.
 
     python benchmarks/labeling.py [--output_dir outputs/labeling] [--results benchmarks/results] [--images docs/images]
 
-A roll-out that several ways ask for is generated once, and its tokens are counted for each of them. The policy, the
-solutions and the roll-outs are kept in the output directory; a run that was stopped goes on from there.
+A tiny policy, trained here from random weights, writes solutions (the stage of `genprm rollout`) and completes their
+prefixes.
+
+- Cost: the tokens of the plain recipe (arXiv 2504.00891, section 3.1: K rollouts for every prefix up to the first
+  zero) and of each cheaper way, on the same solutions and rollouts, with the share of labels that agree.
+- Quality: labels by relative progress, difference and the hard rule against the truth, which the miniature world
+  knows, for each K.
+
+A rollout that several ways need is generated once and counted for each of them. The output directory keeps the policy,
+the solutions and the rollouts. To resume, run the same command again.
 """
 
 from __future__ import annotations

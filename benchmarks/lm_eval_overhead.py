@@ -1,14 +1,17 @@
-"""What the lm-evaluation-harness costs: verdicts through `genprm lm-eval` and through `genprm verify`.
-
-Both judge the same solutions with the same model, seeds and options, by turns, in one process on this machine. What is
-compared is the wall-clock time from a file of solutions to scores: for verify, reading, judging and writing the file
-of verdicts; for the harness, reading, building requests, judging, filters, scores with their bootstrap errors, and
-saving results and samples. Both load the model anew each time. Reading the harness's index of its own thousands of
-tasks, which it does before any run of any model, does not grow with the solutions; it is measured apart.
+"""Measures what the lm-evaluation-harness adds: verdicts through `genprm lm-eval` and through `genprm verify`.
 
     python benchmarks/lm_eval_overhead.py [--model outputs/quickstart/genprm] [--solutions 256] [--repeats 3]
 
-Without a model at hand it trains one first (`genprm quickstart --fast`). The numbers that both give must be the same.
+Both judge the same solutions with the same model, seeds and options, in turns in one process. Both load the model each
+time. The result is the wall-clock time from a file of solutions to scores:
+
+- verify: read, judge, write the file of verdicts;
+- the harness: read, build requests, judge, filter, score with bootstrap errors, save results and samples.
+
+Before any run the harness reads the index of its own tasks. That time does not grow with the solutions and is measured
+separately.
+
+If there is no model, the benchmark trains one first (`genprm quickstart --fast`). Both must give the same numbers.
 """
 
 from __future__ import annotations

@@ -1,14 +1,17 @@
-"""How long a page of 2,000 solutions with all their rationales takes to open in Chromium, and to write.
-
-The verdicts are made up: eight rationales a step of random words (as frequent as Zipf's law has them) and numbers, as
-long as a real model's, since what costs time is their amount. Each opening is in a fresh profile of a headless
-Chromium, from a file. Times count from the start of the navigation: until the list of solutions is on the page, until
-a filter that is chosen as soon as it is there has narrowed the list, until a solution that is then clicked shows its
-steps, and until the last byte of the file has been read and every solution can be unfolded.
+"""Measures how long a page of 2,000 solutions with all their rationales takes to open in Chromium, and to write.
 
     python benchmarks/report.py [--solutions 2000] [--chromium PATH] [--output benchmarks/results/report.txt]
 
-Needs Chromium or Chrome; one that is not on the PATH is named by --chromium or the variable GENPRM_CHROMIUM.
+The verdicts are made up, because only their amount costs time: eight rationales per step, of numbers and of random
+words with the frequencies of Zipf's law, as long as a real model's. Each opening uses a fresh profile of a headless
+Chromium and reads from a file. Times count from the start of the navigation until
+
+- the list of solutions is on the page;
+- a filter, chosen as soon as it is there, has narrowed the list;
+- a solution, clicked after that, shows its steps;
+- the last byte is read and every solution can be unfolded.
+
+Needs Chromium or Chrome on the PATH, or named by --chromium or the variable GENPRM_CHROMIUM.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""How fast the embedded sandbox is, against the ways people run model-written code without one.
-
-Everything is measured in one run on one machine, so the ratios mean something. `--leak N` opens N sessions too and
-compares descriptors, processes, directories and memory before and after.
+"""Measures how fast the embedded sandbox is, against common ways to run model-written code without a sandbox.
 
     python benchmarks/sandbox.py [--seconds 3] [--leak 10000] [--output benchmarks/results/sandbox.txt]
+
+Everything runs on one machine in one run, so the ratios are meaningful. `--leak N` also opens N sessions and compares
+descriptors, processes, directories and memory before and after.
 """
 
 from __future__ import annotations

@@ -1,15 +1,16 @@
-"""What search over steps is worth in the miniature world, against Best-of-N at equal tokens.
-
-A tiny policy, trained here for longer than the quickstart's (which is right too seldom for any choice to matter),
-solves word problems that no model has seen, and the quickstart's GenPRM judges its steps. Beam search and particle
-filtering run at several sizes. Best-of-N runs once at its largest size, and what smaller ones are worth is the
-expectation over all subsets of those samples. All tokens count, those of the policy and those of the verifier, so that
-a method that judges more pays for it. Beside each search stands what Best-of-N reaches for the same tokens,
-interpolated between its sizes on a logarithmic scale, problem by problem.
+"""Measures what search over steps is worth in the miniature world, against Best-of-N at equal tokens.
 
     python benchmarks/search.py [--quickstart outputs/quickstart] [--results benchmarks/results] [--images docs/images]
 
-Every run is kept in the output directory; a run that was stopped goes on from there.
+A tiny policy solves held-out word problems, and the quickstart's GenPRM judges its steps. The policy is trained here
+for longer than the quickstart's, which is right too seldom for any choice to matter. Beam search and particle
+filtering run at several sizes. Best-of-N runs once at its largest size; smaller sizes are expectations over all
+subsets of its samples.
+
+All tokens count, those of the policy and of the verifier, so a method that judges more pays for it. Each search is
+compared with Best-of-N at the same tokens, interpolated between its sizes on a logarithmic scale, problem by problem.
+
+The output directory keeps every run. To resume, run the same command again.
 """
 
 from __future__ import annotations

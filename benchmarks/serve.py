@@ -1,11 +1,11 @@
-"""Latency of the service: `genprm serve` in a process of its own, asked by 1 and by 32 clients at once.
-
-Each client sends one solution a request and waits for its verdict before it sends the next one. The same solutions are
-judged in this process, too, by as many callers of `GenPRM.verify`: what the service adds is the difference.
+"""Measures the latency of `genprm serve` in its own process, for 1 and for 32 concurrent clients.
 
     python benchmarks/serve.py [--clients 1 32] [--n 1] [--backend vllm]
 
-Without `--model` it uses the miniature GenPRM of `genprm quickstart`, or one that is trained first.
+Each client sends one solution per request and waits for its verdict before the next. The same solutions are also
+judged in this process by as many callers of `GenPRM.verify`. The difference is what the service adds.
+
+Without `--model` it uses the miniature GenPRM of `genprm quickstart`, and trains it first if it is missing.
 """
 
 from __future__ import annotations

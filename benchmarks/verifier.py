@@ -1,21 +1,21 @@
-"""What the verifier is worth: against the published way, against its engine's own limit, and what it spends itself.
+"""Measures the verifier against the published way and against its engine alone, and what its own code costs.
 
     python benchmarks/verifier.py                                      # every section
     python benchmarks/verifier.py --only serial engine --backend vllm
     python benchmarks/verifier.py --only serial engine --size 0.5b --device cuda
 
-Sections, each with both sides in one run, on the same model, machine and token budget:
+Each section measures both sides in one run, with the same model, machine and token budget:
 
-- `serial`: solutions a second at Maj@N against a loop that does what the published code does (`_serial.py`).
-- `engine`: tokens a second against one plain generate call for as many tokens: over one prompt a chain, and (vLLM)
-  over the very prompts that the verifier sent, all of them known at once.
-- `adaptive`: what first-error stopping and adaptive N save, and whether predictions are those of a full run.
-- `overhead`: microseconds a token of the verifier's own layer, with a model that costs nothing.
-- `memory`: resident memory over 20,000 solutions with a model that costs nothing.
+- `serial`: solutions per second at Maj@N, against a loop that does what the published code does (`_serial.py`).
+- `engine`: tokens per second, against one plain generate call for as many tokens. The call takes one prompt per chain;
+  with vLLM a second call takes the verifier's own prompts, all known at once.
+- `adaptive`: the savings of first-error stopping and adaptive N, and whether predictions equal those of a full run.
+- `overhead`: microseconds per token of the verifier's own layer, with a model that costs nothing.
+- `memory`: resident memory over 20,000 solutions, with a model that costs nothing.
 
-Without `--model` the first three use the miniature GenPRM of `genprm quickstart`, or one that is trained first. With
-`--size 0.5b` they use random weights in the shape of a Qwen2 of 0.5B parameters: text of chance, of which some is code
-that runs (and fails).
+Without `--model` the first three use the miniature GenPRM of `genprm quickstart`, and train it first if it is missing.
+With `--size 0.5b` they use random weights in the shape of a Qwen2 of 0.5B parameters. Such a model writes random text,
+some of which is code that runs and fails.
 """
 
 from __future__ import annotations

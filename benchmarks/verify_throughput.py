@@ -1,12 +1,12 @@
-"""What concurrency is worth: the verifier with 1 and with 64 solutions in flight.
-
-Both sides judge the same solutions with the same model, seeds and token budget in one run, on this machine; the ratio
-of their rates is the result. With one solution in flight every generation is a batch of one, and the model waits while
-code runs, as in a plain loop over solutions.
+"""Measures what concurrency is worth: the verifier with 1 and with 64 solutions in flight.
 
     python benchmarks/verify_throughput.py [--model outputs/quickstart/genprm] [--solutions 64]
 
-Without a model at hand it trains one first (`genprm quickstart --fast`).
+Both sides judge the same solutions with the same model, seeds and token budget in one run. The result is the ratio of
+their rates. With one solution in flight every generation is a batch of one, and the model waits while code runs, as in
+a plain loop over solutions.
+
+If there is no model, the benchmark trains one first (`genprm quickstart --fast`).
 """
 
 from __future__ import annotations

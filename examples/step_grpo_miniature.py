@@ -1,17 +1,23 @@
-"""What a reward for each step is worth, in the miniature world: a policy that is right only sometimes learns on.
-
-The GenPRM is that of `genprm quickstart`, and so is the policy, unless another one is named: the quickstart's is
-hardly ever right, so that final answers teach it nothing, while that of `python -m
-genprm_trl.miniature.recipe_inputs` is right every fifth time. The same policy goes on learning four times: from final
-answers alone (outcome), from the GenPRM's step rewards summed (process) or by the worst step (min-form), and from both
-answers and min-form. All see the same problems in the same order. Over training, solutions of held-out problems are
-sampled, and two shares are measured: those with the right answer, and those whose every step is right.
+"""Measures what step rewards are worth in the miniature world, on a policy that is only sometimes right.
 
     genprm quickstart
     python -m genprm_trl.miniature.recipe_inputs
     python examples/step_grpo_miniature.py --policy outputs/miniature/policy --seeds 3
 
-A run that was stopped goes on with the first variant and seed that is not in the results.
+The GenPRM is that of `genprm quickstart`. The default policy is the quickstart's, too. It is almost never right, so
+final answers teach it nothing. The policy of `python -m genprm_trl.miniature.recipe_inputs` is right every fifth time.
+
+The same policy is trained in four ways, on the same problems in the same order:
+
+- outcome: final answers alone;
+- process: the sum of the GenPRM's step rewards;
+- min-form: the worst step reward;
+- min-form and outcome: both.
+
+During training, solutions of held-out problems are sampled. The results are the share with the right answer, and the
+share in which every step is right.
+
+To resume, run the same command again; it continues with the first variant and seed without a result.
 """
 
 from __future__ import annotations

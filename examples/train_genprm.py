@@ -1,9 +1,9 @@
-"""Train a GenPRM on solutions with rationales: the Python way; `genprm sft` is the command for it.
+"""Train a GenPRM on solutions with rationales from Python. The command for it is `genprm sft`.
 
     python examples/train_genprm.py RATIONALES.jsonl BASE_MODEL OUTPUT_DIR
 
-RATIONALES.jsonl holds a `RationaleRecord` a line; `make quickstart` leaves one in outputs/quickstart/data. Run it
-under `accelerate launch` for several GPUs.
+RATIONALES.jsonl holds one `RationaleRecord` per line; `make quickstart` leaves one in outputs/quickstart/data. For
+several GPUs, run it under `accelerate launch`.
 """
 
 import sys

@@ -1,10 +1,10 @@
-"""Train a GenPRM by reinforcement: GRPO on the verifier, rewarded where its verdict agrees with the label.
+"""Train a GenPRM by GRPO: it is rewarded if its verdict agrees with the label.
 
     python examples/verifier_grpo.py SOLUTIONS.jsonl MODEL OUTPUT_DIR
 
-SOLUTIONS.jsonl holds solutions with a `label` (index from 0 of the first wrong step, -1 for none), for instance those
-of `genprm label`; no rationales are needed. MODEL already writes the conversation's format, as one does after
-`genprm sft`. Run it under `accelerate launch` for several GPUs.
+SOLUTIONS.jsonl holds solutions with a `label` (index of the first wrong step from 0, or -1), such as those of `genprm
+label`. No rationales are needed. MODEL must already write the format of the conversation, as it does after `genprm
+sft`. For several GPUs, run it under `accelerate launch`.
 """
 
 import sys

@@ -1,8 +1,8 @@
-"""Judge two solutions with a GenPRM, and look at what it wrote.
+"""Judge two solutions with a GenPRM and print what it wrote.
 
     python examples/verify_solutions.py [MODEL]
 
-MODEL is a directory or a Hub id: `GenPRM/GenPRM-7B` on a GPU, or what `make quickstart` trained (the default).
+MODEL is a directory or a Hub id, such as `GenPRM/GenPRM-7B` on a GPU. The default is the model of `make quickstart`.
 """
 
 import sys

@@ -127,6 +127,7 @@ class CodeRound:
     seconds: float
 
     def to_dict(self) -> dict[str, Any]:
+        """The fields as a JSON object."""
         return {"code": self.code, "output": self.output, "status": self.status, "seconds": float(self.seconds)}
 
     @classmethod
@@ -159,6 +160,7 @@ class StepJudgement:
     num_tokens: int = 0
 
     def to_dict(self) -> dict[str, Any]:
+        """The fields as a JSON object."""
         return {
             "rationale": self.rationale,
             "reward": float(self.reward),

@@ -37,8 +37,8 @@ class VerifyOptions:
     format: str = field(
         default="auto",
         metadata={
-            "help": "Row format of FILE: auto (recognised by its fields), processbench, prm800k, math_shepherd, "
-            "stepwise, gsm8k_solutions, gsm8k or math."
+            "help": "Row format of FILE: auto (recognised by its fields), candidates, processbench, prm800k, "
+            "math_shepherd, stepwise, gsm8k_solutions, gsm8k or math."
         },
     )
     split: str | None = field(default=None, metadata={"help": "Split of a data set from the Hub."})

@@ -46,7 +46,7 @@ class Conversation:
         self._messages: list[dict[str, str]] = []
         self._turns: list[_Turn] = []
         self._closed: list[int] = []  # ids of the finished turns as the open one sees them
-        self._prompt: list[int] | None = []  # these and the open turn's; None where they have to be put together anew
+        self._prompt: list[int] | None = []  # these and the open turn's; None if they must be put together again
 
     def open_turn(self, messages: Iterable[dict[str, str]]) -> None:
         """Ends the open turn, adds `messages` (user and system) and opens the assistant's next turn."""

@@ -20,7 +20,7 @@ class ModelSettings:
     """What training and inference must agree on besides the chat template, which the tokenizer keeps.
 
     Attributes:
-        turn_opening: How an assistant's turn opens; see `chat.ChatFormat`.
+        turn_opening: How an assistant's turn opens; see `template.ChatFormat`.
         first_turn: Form of the first user turn; see `protocol.GenPRMProtocol`.
         modes: Names of the modes that the model was trained in (`protocol.MODES`), the main one first.
 
@@ -60,7 +60,7 @@ def load_settings(model: str | os.PathLike[str]) -> ModelSettings | None:
         model: A model directory, or the Hub id of a model.
 
     Returns:
-        The settings; None if the model has none, as those that were trained elsewhere.
+        The settings; None if the model has none, for example because it was trained elsewhere.
 
     Raises:
         ConfigError: if there is a settings file that cannot be used.

@@ -4,7 +4,7 @@ Training and inference build their token ids with the same class, `Conversation`
 the tokens it was trained on. Text is put together segment by segment: what the template, the protocol or the
 interpreter adds is encoded where it is added, what the model wrote keeps the token ids it was written in. A prompt
 extends the one before it, which is what prefix caches need: through the whole conversation with the turn opening
-`generation_prompt`, within a turn with `as_published`, which renders a turn anew once it is history.
+`generation_prompt`, within a turn with `as_published`, which renders a turn again once it is history.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class ChatFormat:
         adds_space = tokenizer.decode(self._plain_encode("x") + self._plain_encode("x")) != "xx"
         self._anchors = [(anchor, self._plain_encode(anchor)) for anchor in _ANCHORS if adds_space]
         # Forced texts recur endlessly, and the chains of a solution open with the same texts: bounded caches spare
-        # rendering and encoding them anew in every step and chain.
+        # rendering and encoding them again in every step and chain.
         self._encode_short = functools.lru_cache(maxsize=4096)(self._encode)
         self._encode_long = functools.lru_cache(maxsize=256)(self._encode)
         self._encode_first = functools.lru_cache(maxsize=256)(self._encode_start)
@@ -206,7 +206,7 @@ class ChatFormat:
         """The template's text from the end of the assistant's turn before, if any, to the start of the next one.
 
         Args:
-            messages: As in `render`.
+            messages: Messages whose contents went through `neutralize`.
         """
         if self._opens_alike and [message["role"] for message in messages[-2:]] == ["assistant", "user"]:
             messages = [*_ANY_TURN, messages[-1]]

@@ -43,7 +43,7 @@ class StepSplit:
 
 
 def split_steps(text: str, style: StepStyle = "auto") -> StepSplit:
-    """Splits a solution's text into steps. Nothing is lost: `split_steps(text).join() == text` for every text.
+    r"""Splits a solution's text into steps. Nothing is lost: `split_steps(text).join() == text` for every text.
 
     Args:
         text: Any text.
@@ -59,10 +59,10 @@ def split_steps(text: str, style: StepStyle = "auto") -> StepSplit:
         ValueError: The style is unknown.
 
     Examples:
-        >>> split_steps("Step 1: 2 + 2 = 4\\nStep 2: The answer is 4.\\n").steps
+        >>> split_steps("Step 1: 2 + 2 = 4\nStep 2: The answer is 4.\n").steps
         ['Step 1: 2 + 2 = 4', 'Step 2: The answer is 4.']
-        >>> split_steps("First,\\nadd.\\n\\nThen stop.")
-        StepSplit(steps=['First,\\nadd.', 'Then stop.'], separators=['', '\\n\\n', ''], style='blank_line')
+        >>> split_steps("First,\nadd.\n\nThen stop.")
+        StepSplit(steps=['First,\nadd.', 'Then stop.'], separators=['', '\n\n', ''], style='blank_line')
     """
     if style not in get_args(StepStyle):
         raise ValueError(f"unknown step style {style!r}: expected one of {', '.join(get_args(StepStyle))}")

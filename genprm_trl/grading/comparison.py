@@ -1,9 +1,6 @@
-"""Final answers: finding them in text, and comparing them with math-verify under a limit that holds.
+"""Comparing final answers: as texts and numbers here, and else with math-verify in the processes of `grading.pool`.
 
-Comparing answers means handing text that a model wrote to a computer algebra system. `9^{9^{9^9}}` keeps one busy in C
-code for ever, where neither a signal handler nor a thread can stop it, so the comparison runs in separate processes
-(`grading_worker`) that are killed when their time is up and started anew. Callers may be threads, or coroutines of any
-event loop through `asyncio.to_thread`.
+Callers may be threads. Coroutines call it through `asyncio.to_thread`.
 """
 
 from __future__ import annotations
@@ -37,7 +34,7 @@ class Grade:
 
     Attributes:
         correct: Whether they are equal. False whenever the status is not `ok`, unless the texts are the same.
-        status: See `GradeStatus`.
+        status: How the comparison ended.
     """
 
     correct: bool
@@ -45,16 +42,16 @@ class Grade:
 
 
 def answers_match(prediction: str, reference: str, *, timeout: float = 5.0) -> bool:
-    """Whether a prediction gives the reference answer. `grade` also says why not.
+    r"""Whether a prediction gives the reference answer. `grade` also says why not.
 
     Args:
-        prediction: A whole solution, or a bare answer. The answer is what `extract_answer` finds; without such a
-            mark, what math-verify finds in the last line.
+        prediction: A whole solution, or a bare answer. The answer is what `extract_answer` finds. If it finds
+            nothing, it is what math-verify finds in the last line.
         reference: The right answer, bare or in a text.
         timeout: Seconds the comparison may take, measured without waiting for other callers' comparisons.
 
     Examples:
-        >>> answers_match("Half of it, so the answer is $\\\\frac{1}{2}$.", "0.5")
+        >>> answers_match(r"Half of it, so the answer is $\frac{1}{2}$.", "0.5")
         True
     """
     return grade(prediction, reference, timeout=timeout).correct
@@ -103,7 +100,7 @@ def grade_many(pairs: Iterable[tuple[str, str]], *, timeout: float = 5.0) -> lis
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Finding the answer
+# Without algebra
 
 
 _NUMBER = re.compile(r"([-+]?)(?:\\?\$)?(\d{1,3}(?:,\d{3})+|\d+)?(\.\d+)?(?:[eE]([-+]?\d{1,3}))?(?:/(\d{1,30}))?\.?")
@@ -161,7 +158,7 @@ def _plain(text: str) -> str:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# The processes
+# With math-verify
 
 
 def _grade_in_worker(pair: tuple[_Answer, _Answer], timeout: float) -> Grade:

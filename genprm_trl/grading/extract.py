@@ -1,4 +1,4 @@
-"""Final answers: finding them in text."""
+"""Finding the final answer in a text."""
 
 from __future__ import annotations
 
@@ -7,22 +7,14 @@ from collections import deque
 
 # Everything here takes time linear in the text, whatever the text: possessive quantifiers, one pass over braces.
 _BRACES = re.compile(r"\\(?:boxed|fbox)\s*+\{|\\.|[{}]", re.DOTALL)
-
-
 _BARE_BOX = re.compile(r"\\(?:boxed|fbox)\s++([^\s{}$\\]++)")
-
-
 # What stands before an answer; the answer is the rest of the line.
 _MARKS = (
     re.compile(r"####[^\S\n]*+(?=\S)"),
     re.compile(r"\banswer\s*+(?:is|was|:|=)\s*+:?\s*+(?=\S)", re.IGNORECASE),
     re.compile(r"^A:[^\S\n]*+(?=\S)", re.MULTILINE),
 )
-
-
 _SENTENCE_END = re.compile(r"\.(?=\s|$)")
-
-
 _DELIMITERS = (("**", "**"), ("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("`", "`"))
 
 

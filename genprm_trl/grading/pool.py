@@ -1,4 +1,9 @@
-"""The processes that compare answers, which are killed when their time is up."""
+"""The processes that compare answers.
+
+Comparing answers means handing text that a model wrote to a computer algebra system. `9^{9^{9^9}}` keeps one busy in C
+code for ever, where neither a signal handler nor a thread can stop it. So comparisons run in processes of their own
+(`grading.worker`), which are killed when their time is up and replaced.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +23,6 @@ from typing import Any
 from genprm_trl.errors import GenPRMError
 
 _START_SECONDS = 120.0
-
-
 # Computer algebra caches fill up; a fresh process now and then keeps the memory bounded.
 _TASKS_PER_WORKER = 2_000
 
@@ -39,7 +42,7 @@ class Worker:
         environment["PYTHONHASHSEED"] = "0"  # the order of terms, and so the time taken, does not vary
         self.tasks = 0
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the process that writes it)
-        # A program of its own rather than `multiprocessing`: that would run the caller's main module again, or fork
+        # A separate program instead of `multiprocessing`, which would run the caller's main module again, or fork
         # a process full of threads and CUDA state. -P keeps our modules' names off the top level.
         self._process = subprocess.Popen(
             [sys.executable, "-P", str(Path(__file__).with_name("worker.py"))],
@@ -64,6 +67,12 @@ class Worker:
             raise GenPRMError(f"the process that compares answers did not start: {last[-1]}") from None
 
     def ask(self, request: dict[str, Any], timeout: float) -> dict[str, Any]:
+        """The answer to a request, within so many seconds.
+
+        Raises:
+            TimeoutError: There is none in time. The process is still at it, so kill it.
+            WorkerDied: The process has ended.
+        """
         self.tasks += 1
         try:
             os.write(self._in, json.dumps(request).encode() + b"\n")
@@ -91,6 +100,7 @@ class Worker:
         return reply
 
     def kill(self) -> None:
+        """Ends the process."""
         with contextlib.suppress(OSError):
             self._process.kill()
         self.forget()
@@ -115,6 +125,13 @@ class Pool:
         self._idle: list[Worker] = []
 
     def ask(self, request: dict[str, Any], timeout: float) -> dict[str, Any]:
+        """The answer of a worker, within so many seconds once one is free.
+
+        Raises:
+            TimeoutError: There is none in time.
+            WorkerDied: The worker has ended.
+            GenPRMError: No worker can be started.
+        """
         with self._slots:
             worker = self._take() or Worker()
             try:
@@ -140,12 +157,14 @@ class Pool:
             worker.forget()
 
     def close(self) -> None:
+        """Ends the workers that are idle."""
         with self._lock:
             workers, self._idle = self._idle, []
         for worker in workers:
             worker.kill()
 
     def forget(self) -> None:
+        """Closes this process's ends of the pipes, and leaves the workers to the process that started them."""
         for worker in self._idle:
             worker.forget()
 

@@ -1,4 +1,4 @@
-"""The process behind `grading`: reads pairs of answers from standard input, compares them, writes the outcome.
+"""The process behind `grading.pool`: reads pairs of answers from standard input, compares them, writes the outcome.
 
 Run as a script, one JSON object a line each way. It does not import the package.
 """
@@ -39,6 +39,7 @@ def parse_answer(text: str, prose: bool) -> tuple[Any, ...]:
 
 
 def compare(prediction: tuple[str, bool], reference: tuple[str, bool]) -> dict[str, Any]:
+    """Compares two answers, each with whether it is prose that holds one."""
     import math_verify
 
     ours = list(parse_answer(*prediction))
@@ -50,6 +51,7 @@ def compare(prediction: tuple[str, bool], reference: tuple[str, bool]) -> dict[s
 
 
 def main() -> None:
+    """Answers requests until standard input ends."""
     # Whatever a library prints must not get between the answers.
     with os.fdopen(os.dup(1), "wb", buffering=0) as out:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

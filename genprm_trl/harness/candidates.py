@@ -35,7 +35,7 @@ def candidates_dataset(name: str, candidates: Any = None, **_: Any) -> dict[str,
     if not source:
         how = f"; {_HOW[name]}" if name in _HOW else ""
         raise DataError(
-            f"""needs a file of candidates: --metadata '{{"candidates": "FILE"}}', with rows such as """
+            f"""needs a file of candidates: --metadata '{{"candidates": "FILE"}}', with rows like """
             f"""{{"problem": ..., "answer": ..., "candidates": [...]}}{how}""",
             file=f"best_of_n_{name}",
         )

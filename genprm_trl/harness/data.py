@@ -23,8 +23,8 @@ def processbench_dataset(split: str, data_dir: str | None = None, **_: Any) -> d
 
     Args:
         split: gsm8k, math, olympiadbench or omnimath.
-        data_dir: A directory with a file for each split (`gsm8k.json`, or JSONL), such as a copy of the repository on
-            the Hub; by default the Hub itself.
+        data_dir: A directory with a file for each split (`gsm8k.json`, or JSONL), for example a copy of the repository
+            on the Hub. Default: the Hub.
         _: The harness passes all of the task's metadata and the model's arguments.
 
     Returns:
@@ -75,10 +75,10 @@ def encode_solution(problem: str, steps: list[str], identifier: str) -> str:
 
 
 def read_verdict(text: str) -> Verdict:
-    """The verdict that the model `genprm` has answered.
+    """The verdict in an answer of the model `genprm`.
 
     Raises:
-        ConfigError: The text is something else: another model has answered.
+        ConfigError: The text is no verdict, so another model has answered.
     """
     try:
         return Verdict.from_dict(parse_json(text))

@@ -26,13 +26,13 @@ class GenPRMJudge(LM):
     `best_of_n`.
 
     Args:
-        batch_size: Sequences a batch of the generator. The harness gives 1 where the user says nothing, so 1 stands
-            for the generator's own size, as `auto` does.
-        max_batch_size: Not used: batches have the size that is asked for.
-        device: Device of the model. The harness gives cuda:0 where the user says nothing, so that stands for the
-            generator's own choice.
-        arguments: See `Judge.of`: `pretrained` and the options of `genprm verify` (n, mode, backend, sandbox,
-            temperature, ...), or `server`.
+        batch_size: Sequences per batch of the generator. 1 and `auto` stand for the generator's own size, because 1
+            is the harness's default.
+        max_batch_size: Ignored.
+        device: Device of the model. `cuda:0` stands for the generator's own choice, because it is the harness's
+            default.
+        arguments: `pretrained` and the options of `genprm verify` (n, mode, backend, sandbox, temperature, ...), or
+            `server`; see `Judge.of`.
 
     Raises:
         ConfigError: An argument is unknown, missing or of the wrong type.
@@ -57,10 +57,10 @@ class GenPRMJudge(LM):
         self._judge = Judge.of(arguments)
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Judges the requests' solutions; equal ones once. Verdicts go to the harness's cache as they finish.
+        """Judges the requests' solutions, equal ones once. Verdicts go to the harness's cache as they finish.
 
         Raises:
-            ConfigError: A request is no solution, or asks for what the verifier does not have.
+            ConfigError: A request is no solution, or asks for a setting that the verifier does not have.
         """
         by_sampling: dict[str, list[int]] = {}
         for index, request in enumerate(requests):
@@ -87,7 +87,7 @@ class GenPRMJudge(LM):
         raise ConfigError("the model genprm judges solutions; it has no likelihood of other texts")
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """The solution alone: the verifier makes its conversation itself."""
+        """The solution without a template: the verifier makes its own conversation."""
         return chat_history[-1]["content"]
 
     @property
@@ -99,10 +99,10 @@ class GenPRMJudge(LM):
         return {"genprm": self._judge.settings()}
 
     def set_cache_hook(self, cache_hook: CacheHook) -> None:
-        """Takes a cache, unless it holds another verifier's verdicts: the harness's keys say nothing of the model.
+        """Takes a cache of this verifier's verdicts. The harness's keys do not name the model, so this checks it.
 
         Raises:
-            ConfigError: It does.
+            ConfigError: It holds another verifier's verdicts.
         """
         cached = cache_hook.dbdict
         if cached is not None:

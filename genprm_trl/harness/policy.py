@@ -89,7 +89,7 @@ class PolicyBestOfN(BestOfN):
         return int(self.config.repeats)
 
     def build_all_requests(self, **kwargs: Any) -> None:
-        """Waits for the verifier's servers first: without them all that the policy samples would be for nothing.
+        """Waits for the verifier's servers first, so that the policy does not sample in vain.
 
         Raises:
             ServiceError: A server is not ready.

@@ -22,8 +22,8 @@ def read_scores(results: str | Path, model: str | Path) -> list[MeasuredScore]:
     """The numbers that a run of the harness measured on this project's tasks.
 
     Args:
-        results: A `results_*.json` of `--output_path`, or a directory, of which the newest one below is taken.
-        model: The directory of the model that the card is of.
+        results: A `results_*.json` of `--output_path`, or a directory; the newest such file below it is taken.
+        model: The directory of the card's model.
 
     Returns:
         For ProcessBench error_acc, correct_acc and F1 of each split and of their average; for Best-of-N every choice
@@ -103,7 +103,7 @@ def _scores(name: str, loaded: Mapping[str, Any], config: Mapping[str, Any]) -> 
 
 
 def _dataset(part: str, family: str, metadata: Mapping[str, Any]) -> tuple[str, str]:
-    """The data set's id on the Hub (or `local`) and its name: rows of one's own must not pass for the benchmark."""
+    """The dataset's id on the Hub (or `local`) and its name. A user's own rows must not pass for the benchmark."""
     if family == "processbench":
         if metadata.get("data_dir"):
             return "local", f"rows in {Path(metadata['data_dir']).name} ({part})"

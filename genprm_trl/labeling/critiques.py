@@ -88,6 +88,7 @@ class SampledSolution:
 
     @property
     def id(self) -> str:
+        """The solution's id."""
         return self.solution.id
 
     @property

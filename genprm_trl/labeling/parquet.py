@@ -1,4 +1,4 @@
-"""Training data as a data set that `datasets.load_dataset` reads: one parquet file with one row a solution.
+"""Training data as a dataset that `datasets.load_dataset` reads: one parquet file with one row per solution.
 
 A row is a finished verification conversation (`messages`, which `genprm sft` and TRL's own trainers take) with what it
 is about in ProcessBench's fields (`problem`, `steps`, `label`) and what it was made from. Its schema is fixed, so that

@@ -1,8 +1,8 @@
 """The families of word problems: how each is told, which operations solve it, and how its solution is worded.
 
 A family is plain data. Its quantities are `q0, q1, …` in the order of `ranges`; `r0, r1, …` are the results of its
-operations in order. In the texts `{name}`, `{item}` and the like stand for words from `words`, `{eq}` for an equation
-such as `14 * 12 = 168`, `{x}` and `{y}` for its two operands.
+operations in order. In the texts `{name}`, `{item}` and the like stand for words from `words`. `{eq}` stands for an
+equation like `14 * 12 = 168`, `{x}` and `{y}` for its two operands.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ class Operation:
     """One step of a plan.
 
     Attributes:
-        expression: Two operands and one of `+ - * /` between them, such as `q3 * r0`: `q3` is a quantity of the
-            problem, `r0` the result of the first operation.
+        expression: Two operands and one of `+ - * /` between them. In `q3 * r0`, `q3` is a quantity of the problem
+            and `r0` the result of the first operation.
         purpose: What the result is, in words.
         texts: Sentences that state the equation, any of which may be used.
     """
@@ -33,7 +33,7 @@ class Family:
     """A family of problems.
 
     Attributes:
-        name: Its name.
+        name: The family's name.
         texts: Tellings of the problem, any of which may be used.
         ranges: Smallest and largest value of each quantity.
         plan: The operations that solve it, in order; the last one's result is the answer.

@@ -44,10 +44,10 @@ def tiny_config(tokenizer: PreTrainedTokenizerBase, hidden_size: int = 64, num_l
 def tiny_causal_lm(tokenizer: PreTrainedTokenizerBase, seed: int = 0) -> Qwen2ForCausalLM:
     """A language model with random weights: the policy, the GenPRM and the direct baseline start from one.
 
-    Its output embeddings start as a copy of the input embeddings and are free to part from them. A copied number is
-    then near its own token from the start, which two random tables must learn first. Tied tables would stay equal, and
-    push tokens that are read but never written, such as the interpreter's `True` and `False`, together in one
-    direction: most models trained so in trials could not tell them apart, and said Yes to everything.
+    Its output embeddings start as a copy of the input embeddings and are then trained separately. A copied number is
+    therefore near its own token from the start; two random tables must learn that first. Tied tables would push all
+    tokens that are read but never written in one direction. Among them are the interpreter's `True` and `False`. In
+    trials, most models with tied tables could not tell these two apart and said Yes to everything.
     """
     model = _seeded(Qwen2ForCausalLM, tiny_config(tokenizer), seed)
     with torch.no_grad():

@@ -1,6 +1,6 @@
-"""A tiny policy: trained from scratch on right solutions, and not for long, so that it is right only sometimes.
+"""A tiny policy, trained from scratch on right solutions, for so short a time that it is right only sometimes.
 
-Its errors are natural ones. They are not planted but what such a model gets wrong: sums, products, copied numbers.
+Its errors are natural, not planted: wrong sums, wrong products, wrongly copied numbers.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ def train_policy(
     """Trains a tiny model on right solutions with TRL's `SFTTrainer`.
 
     Args:
-        output_dir: Where the model and the tokenizer are saved.
-        tokenizer: From `tokenizer.build_tokenizer`.
-        base_model: Directory of the model to start from; random weights if None. Another model of the same world has
-            learned to read and copy numbers, which is most of the way.
+        output_dir: Directory for the model and the tokenizer.
+        tokenizer: The tokenizer of `tokenizer.build_tokenizer`.
+        base_model: Directory of the model to start from; random weights if None. Another model of this world can
+            already read and copy numbers, which saves most of the training.
         n: Solutions to train on.
         max_steps: Optimizer steps of 16 solutions.
-        seed: Of data, weights and order.
+        seed: Fixes data, weights and order.
         options: Further fields of `SFTConfig`.
 
     Returns:

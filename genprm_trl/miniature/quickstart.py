@@ -71,7 +71,7 @@ class QuickstartPlan:
         train_solutions: Labelled solutions with planted errors that the training data is made from.
         error_share: Share of them that have an error. More than half, since steps before the error are right.
         heldout_solutions: Solutions with planted errors judged in the comparison, half of them with an error.
-        natural_heldout: Solutions judged that a tiny policy wrote, with errors of its own; none is trained on.
+        natural_heldout: Solutions judged that a tiny policy wrote, with natural errors; none is trained on.
         policy_steps: Optimiser steps of that policy's training: few, so that it is right only sometimes.
         mode_weights: Share of the training solutions that get a rationale of each form.
         epochs: Passes over the training data, the same for all three models.
@@ -107,10 +107,10 @@ class Row:
 
     Attributes:
         name: What was measured.
-        key: Its key in `MODE_NOTES`.
-        by_n: Scores by the number of rationales averaged; N = 1 alone where sampling changes nothing.
+        key: The line's key in `MODE_NOTES`.
+        by_n: Scores by the number of averaged rationales; only N = 1 where sampling changes nothing.
         best_f1: F1 at the threshold that suits these very solutions best: a bound on what another threshold could do.
-        found: For each kind of error how many solutions were judged exactly right, and how many there are.
+        found: By kind of error, how many solutions were judged exactly right and how many there are.
     """
 
     name: str
@@ -133,7 +133,7 @@ def run_quickstart(
     A stage whose output is there from an earlier run with the same plan and seed is not repeated.
 
     Args:
-        output_dir: Where everything goes; `genprm/` below it is the trained verifier.
+        output_dir: Directory for everything; `genprm/` in it is the trained verifier.
         plan: How much of everything.
         seed: Fixes data, weights and sampling.
         announce: Told what happens next, a sentence at a time.

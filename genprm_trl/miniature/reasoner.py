@@ -179,7 +179,7 @@ def judge(solution: Solution, mode: str, seed: int = 0, mistake_rate: float = 0.
     """The reasoner's rationales for the steps of a labelled solution up to its first wrong one.
 
     Args:
-        solution: From `world.make_solutions`.
+        solution: A solution that `world.make_solutions` made.
         mode: One of `REASONER_MODES`.
         seed: Equal arguments give equal rationales.
         mistake_rate: Probability in [0, 1] of a mistake in each rationale.
@@ -204,8 +204,8 @@ def rationale_records(
     """Training data: each solution is judged in one mode, and kept if all verdicts agree with its label.
 
     Args:
-        solutions: From `world.make_solutions` or `world.as_solution`.
-        modes: Relative frequency of each mode, such as `{"full": 2, "analysis": 1}`.
+        solutions: Solutions that `world.make_solutions` or `world.as_solution` made.
+        modes: Relative frequency of each mode, for example `{"full": 2, "analysis": 1}`.
         seed: Equal arguments give equal records.
         mistake_rate: Probability in [0, 1] of a mistake in each rationale.
         consensus: Whether to drop the solutions where a verdict up to the first error disagrees with the label

@@ -29,7 +29,7 @@ def make_inputs(output_dir: str | Path, *, problems: int, steps: int, seed: int 
         output_dir: Gets `problems.jsonl` and `policy/`.
         problems: How many problems, with numbers small enough for the policy.
         steps: Optimiser steps of the policy's training, each of 16 solutions that it has not seen before.
-        seed: Of the policy's data and weights.
+        seed: Fixes the policy's data and weights.
         options: Further fields of `SFTConfig`.
 
     Returns:

@@ -83,7 +83,7 @@ class Problem:
 
     Attributes:
         family: The family it is from.
-        quantities: Its numbers, `q0, q1, …` of the plan.
+        quantities: The problem's numbers, `q0, q1, …` of the plan.
         telling: Which of the family's texts tells it.
         words: The word for each word field.
     """
@@ -123,7 +123,7 @@ class Problem:
 
     @property
     def split(self) -> Split:
-        """The split the problem belongs to, whoever draws it and with whatever seed: the splits are disjoint."""
+        """The split of the problem. It does not depend on the seed, so the splits are disjoint."""
         digest = hashlib.sha256(self.key.encode()).digest()
         return "heldout" if digest[0] % _HELDOUT_SHARE == 0 else "train"
 
@@ -158,7 +158,7 @@ class Problem:
     def from_text(cls, text: str) -> Problem | None:
         """The problem that a text tells; None if it is not one of this world.
 
-        A word that the text does not mention, such as a name, is the first of its choices.
+        A word that the text does not mention is the first of its choices.
         """
         for family in FAMILIES:
             for telling, pattern in enumerate(_tellings(family.name)):

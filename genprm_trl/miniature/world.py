@@ -11,7 +11,7 @@ from genprm_trl.records import Solution
 
 
 def seeded(*names: object) -> random.Random:
-    """A random number generator of its own for each use, the same on any machine."""
+    """A separate random number generator for each use, the same on any machine."""
     return random.Random(" ".join(map(str, names)))
 
 

@@ -1,8 +1,8 @@
 """What a verification protocol is: a script of plain-text actions, free of models, tokens and processes.
 
 A protocol describes how a verifier talks to a model about one solution. It is a generator of actions. The driver
-(`verifier.chain`) carries each action out and sends back what came of it, so a protocol reads like the paper it
-implements, is tested without a model, and a new format is a new file instead of a branch in the verifier.
+(`verifier.chain`) carries out each action and sends back the result. A protocol therefore reads like the paper that it
+implements, and its tests need no model. A new format is a new file instead of a branch in the verifier.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ class Rewind:
 class Generate:
     """Let the model write until a stop string (kept) or `max_new_tokens`. The driver sends back a `Written`.
 
-    With `logprobs` it reports log-probabilities for every token, which costs engines a good part of their speed: right
-    for a few tokens that will hold a verdict. Where a long text may hold one, `Score` asks for its token afterwards.
+    With `logprobs` it reports log-probabilities for every token. That slows engines down a lot, so use it for a few
+    tokens that will hold a verdict. For a verdict in a long text, `Score` asks for its token afterwards.
     """
 
     stop: tuple[str, ...]
@@ -64,7 +64,7 @@ class Generate:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Report the log-probabilities at a token of the text generated last, as they were when it was sampled.
+    """Report the log-probabilities of a token of the last generated text, as they were when it was sampled.
 
     The driver sends back a `Written` whose first place holds the alternatives to that token.
 
@@ -105,11 +105,11 @@ class Written:
 
     Attributes:
         text: The text, ended by the stop string where one was hit.
-        finish_reason: See `generation.base.GenerationResult`.
+        finish_reason: `stop`, `length`, `context` or `error`, as in `generation.base.GenerationResult`.
         turn_tokens: Tokens in the open assistant turn after this text, forced and interpreter text included.
         turn_segments: Segments in the open assistant turn after this text (for `Rewind`).
         tokens: The text of each generated token, in order.
-        top_logprobs: For each of `tokens` a list of (token text, log-probability), the sampled token among them;
+        top_logprobs: One list of (token text, log-probability) per entry of `tokens`, the sampled token included;
             empty where the engine reported none.
         message: Why the generator failed, if it did.
     """
@@ -144,12 +144,12 @@ class VerificationProtocol(Protocol):
 
 @runtime_checkable
 class ResumableProtocol(VerificationProtocol, Protocol):
-    """A protocol whose chains can go on where earlier ones have ended."""
+    """A protocol that can resume a chain after the steps that it has judged."""
 
     def resumed_chain(self, problem: str, steps: Sequence[str], judged: Sequence[StepJudgement]) -> ChainScript:
-        """The script of a chain that has judged the first steps before.
+        """The script of a chain that has already judged the first steps.
 
-        It repeats those judgements, without a token generated, runs their code again for the names that it defines,
-        and goes on with the others.
+        It repeats those judgements without generating a token. It runs their code again for the names that it
+        defines, and then judges the other steps.
         """
         ...

@@ -182,7 +182,7 @@ def parse_rationale(text: str, step: int | None = None) -> ParsedRationale:
 
     Args:
         text: The assistant's turn.
-        step: Its paragraph number, used where the text itself does not say; default 1.
+        step: The paragraph's number, used if the text does not say it; default 1.
     """
     rest, well_formed = text, True
     analysis: str | None = None
@@ -324,7 +324,7 @@ class GenPRMProtocol:
         mode = self._mode
         written: Written
         used: int  # tokens in the turn
-        kept_segments = 0  # what a fall-back keeps: the analysis
+        kept_segments = 0  # what a fallback keeps: the analysis
         if mode.analyze:
             prefix = ANALYZE_PREFIX.format(n=number)
             yield Append(prefix)
@@ -343,7 +343,7 @@ class GenPRMProtocol:
         used = yield Append(opening)
 
         if not mode.verify:
-            # The rest of the turn is the verdict; it follows the same prefix that a fall-back would force.
+            # The rest of the turn is the verdict; it follows the same prefix that a fallback would force.
             written = yield Generate((OUTPUT_END,), self.verdict_tokens)
             return _read_forced_verdict(opening, written)
         stops = (CODE_END, OUTPUT_END) if mode.execute else (OUTPUT_END,)
@@ -454,8 +454,8 @@ def read_verdict(before: str, written: Written) -> float | None:
 def find_verdict(before: str, written: Written) -> int | None:
     """Where the word of the verdict that ends `before + written.text` begins in `written.text`; None if not there.
 
-    The last verdict counts, within the `<output>` part where there is one; it must stand in the text that the model
-    just wrote, so that neither a step nor a program's output can forge it.
+    The last verdict counts, within the `<output>` part if there is one. It must be in the text that the model just
+    wrote, so that neither a step nor a program's output can forge it.
     """
     text = before + written.text
     # The part opened last; `before` ends with its prefix where the verifier forced it.

@@ -14,7 +14,7 @@ class WordToken:
     """The token that opens a word of a text.
 
     Attributes:
-        index: Of the token among those of the text.
+        index: The token's index in the list of tokens.
         lead: What the token holds before the word (the brace of `{Yes`).
     """
 
@@ -54,7 +54,7 @@ def binary_probability(
 
     Args:
         written: What the model wrote.
-        position: Where the verdict word begins.
+        position: The character of `written.text` at which the verdict word begins.
         positive, negative: The two words.
         alternatives: (token text, log-probability) at the token that opens the word, if not in `written`.
 
@@ -95,5 +95,5 @@ def binary_probability(
 
 
 def _starts_with_word(text: str, word: str) -> bool:
-    """Whether `text` starts with `word` as a word of its own: `No}` does for `No`, `Not` does not."""
+    """Whether `text` starts with `word` as a whole word: `No}` does for `No`, `Not` does not."""
     return text.startswith(word) and not text[len(word) : len(word) + 1].isalpha()

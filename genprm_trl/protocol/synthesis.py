@@ -88,8 +88,8 @@ class Synthesis:
     """A parsed critique of a whole solution.
 
     Attributes:
-        paragraphs: Its paragraphs in order.
-        first_error: Index from 0 of the first wrong step, -1 for none, None where there is no readable verdict.
+        paragraphs: The critiques of the paragraphs, in order.
+        first_error: Index from 0 of the first wrong step; -1 for none; None if no verdict can be read.
     """
 
     paragraphs: tuple[ParagraphCritique, ...]
@@ -226,7 +226,7 @@ class SynthesisProtocol:
         answer: list[str] = []
 
         def end(status: CritiqueStatus, message: str = "") -> Critique:
-            # A model may close a block that nobody has opened; what stands before it was thinking, too.
+            # A model may close a block that it did not open; the text before it was thinking, too.
             before, _, after = "".join(answer).rpartition(THINK_END)
             return Critique(status, after, "".join([*thoughts, before]).strip(), message)
 

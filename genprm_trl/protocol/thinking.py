@@ -7,10 +7,10 @@ THINK_END = "</think>"
 
 
 def without_thinking(text: str) -> str:
-    r"""What follows the last thinking block of a text; all of it where there is none.
+    r"""The text after the last thinking block; the whole text if there is none.
 
-    A model may close a block that the chat template has opened. A block that was opened and never closed, as when
-    tokens run out, is followed by nothing.
+    A model may close a block that the chat template has opened. Nothing follows a block that stays open, for example
+    because tokens ran out.
 
     Examples:
         >>> without_thinking(r"<think>so \boxed{3}?</think>No: \boxed{1}")

@@ -37,7 +37,9 @@ _SYNC_EVERY_SECONDS = 2.0
 class Record(Protocol):
     """Anything with `to_dict`: the records of `records`."""
 
-    def to_dict(self) -> dict[str, Any]: ...
+    def to_dict(self) -> dict[str, Any]:
+        """The record as a row."""
+        ...
 
 
 def encode_line(record: Record | Mapping[str, Any]) -> bytes:

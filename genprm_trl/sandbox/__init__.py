@@ -1,4 +1,4 @@
-"""Running model-written Python: every sandbox hands out sessions, a session runs code blocks and keeps their names."""
+"""Running model-written Python: a sandbox opens sessions, and a session runs code blocks and keeps their names."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """A sandbox on another machine: a SandboxFusion server, through its own client package.
 
-The server is without state: every request starts a fresh interpreter (`mode="script"`) or kernel (`mode="jupyter"`). A
-session therefore sends its earlier blocks along with each new one. Their output is not seen again, but their time is
-spent again; of a block that timed out nothing is kept.
+The server keeps no state: every request starts a fresh interpreter (`mode="script"`) or kernel (`mode="jupyter"`). A
+session therefore sends its earlier blocks with each new one. They take their time again, but their output is dropped.
+A block that timed out is not sent again.
 """
 
 from __future__ import annotations
@@ -42,20 +42,20 @@ class FusionSandbox(Sandbox):
     """Runs code on a SandboxFusion server.
 
     Usable from several event loops and threads at once. A server that is down, slow, overloaded or answers nonsense
-    makes results with status `sandbox_error`, after `attempts` tries.
+    gives results with the status `sandbox_error`, after `attempts` tries.
 
     Args:
         endpoint: The server's address. Default: the client package's (environment variable SANDBOX_FUSION_ENDPOINT).
         limits: Bounds of each block; `timeout`, `grace`, `memory` and `output` apply, the rest is the server's matter.
-        mode: `script` runs a script a request; `jupyter` a notebook, whose kernel takes seconds to start.
+        mode: `script` runs a script per request; `jupyter` runs a notebook, whose kernel takes seconds to start.
         max_concurrency: Requests in flight; the others wait their turn.
         attempts: Tries of each request.
-        backoff: Seconds before the second try at most; doubles with each further one.
+        backoff: Longest pause in seconds before the second try; it doubles with each further one.
         seed: Seeds `random` and numpy's global generator in each session.
 
     Raises:
         MissingExtraError: The client package is not installed.
-        ConfigError: An unknown mode, an address that is none, or a number out of range.
+        ConfigError: The mode is unknown, the address is invalid, or a number is out of range.
     """
 
     def __init__(

@@ -12,18 +12,18 @@ class Limits:
     """Bounds of one session. Times in seconds, sizes in bytes.
 
     Attributes:
-        timeout: Wall time of a block, after which it is interrupted and its names are kept (GenPRM's published 5 s).
-        grace: What a block that cannot be interrupted gets on top before its session's process is killed.
+        timeout: Wall time of a block. Then it is interrupted, and its names are kept (GenPRM's published 5 s).
+        grace: Further time of a block that cannot be interrupted, before its session's process is killed.
         cpu: Processor time of a process, over all blocks.
-        memory: Address space of a process, on top of what the imported libraries take.
-        output: What is kept of a block's output; the middle of a longer one is cut.
+        memory: Address space of a process, in addition to that of the imported libraries.
+        output: Largest output of a block that is kept whole; a longer one is cut in the middle.
         disk: Size of the private temporary directory, and the largest file.
         file_size: The largest file, standard output included.
         open_files: Descriptors a process may have.
         processes: Processes and threads at once.
 
     Raises:
-        ConfigError: A limit that is not positive, or too few open files for the sandbox's own.
+        ConfigError: A limit is not positive, or `open_files` is too small for the sandbox itself.
     """
 
     timeout: float = 5.0

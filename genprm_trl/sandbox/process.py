@@ -1,4 +1,4 @@
-"""Our side of the wall: the handles on the zygote and on its workers."""
+"""The host's side of the sandbox: handles on the zygote and on its workers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Ended:
     """How a worker's process ended.
 
     Attributes:
-        wait_status: As from `os.waitpid`; None where it could not be learnt.
+        wait_status: The status that `os.waitpid` gave; None if it is unknown.
         cpu_seconds: Processor time it used.
         out_of_memory: Whether the kernel killed it for its memory.
     """
@@ -61,7 +61,7 @@ class Ended:
 
 
 class Zygote:
-    """The process that forks workers. Made by `start`, which blocks: call it in a thread.
+    """The process that forks workers. Making one blocks until it runs: call it in a thread.
 
     Attributes:
         protections: Name of a protection -> "" where it holds, otherwise why not.
@@ -92,7 +92,7 @@ class Zygote:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
-                # Out of reach of the terminal's signals, but not in a session of its own: Linux schedules sessions as
+                # Out of reach of the terminal's signals, but not in a new session: Linux schedules sessions as
                 # groups (sched_autogroup_enabled), and beside an engine that polls, this one waited for its turn.
                 process_group=0,
             )
@@ -298,7 +298,7 @@ class Worker:
         return Ended(status, cpu, bool(memory))
 
     def kill(self) -> None:
-        """Ends the process. Does not wait: whoever waits for its answer learns of it."""
+        """Ends the process without waiting for its end. A caller that waits for its answer gets an error."""
         self._zygote.kill(self._key)
 
     def close(self) -> None:

@@ -52,7 +52,7 @@ def create_app(prm: GenPRM | None = None, *, limits: ServiceLimits | None = None
         prm: The verifier; its options are the defaults of requests. None while it is still being loaded: give it to
             `app.state.service.attach` then, and meanwhile `/health` and `/verify` answer 503.
         limits: What a caller may ask.
-        token: The bearer token that requests must carry. None: requests that name this machine alone are answered.
+        token: The bearer token that requests must carry. None answers only requests that name this machine.
 
     Raises:
         ConfigError: The verifier asks for more rationales than the limits allow.

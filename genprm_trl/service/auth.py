@@ -1,4 +1,4 @@
-"""Who may use the service: whoever holds the token, or without one, whoever is on this machine."""
+"""Who may use the service: callers with the token or, without a token, callers on this machine."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ async def require_access(
 ) -> None:
     """Lets a request through that carries the token.
 
-    Without a token only requests that name this machine are taken: a web page that a user of it visits could otherwise
-    reach the service under a name of its own that it lets resolve to 127.0.0.1.
+    Without a token only requests that name this machine are taken. Otherwise a web page could reach the service under
+    its own name, by resolving that name to 127.0.0.1.
 
     Raises:
         ServiceRefusal: 401 or 403.

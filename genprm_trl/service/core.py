@@ -27,7 +27,7 @@ class VerifierService:
         limits: What a caller may ask.
 
     Attributes:
-        metrics: Its counts.
+        metrics: The Prometheus metrics of the service.
         requests: Requests to `/verify` in progress.
     """
 
@@ -89,7 +89,7 @@ class VerifierService:
         )
 
     def submit(self, work: Work) -> Batch:
-        """Queues a request's solutions. Whoever submits them must `drop` the batch in the end.
+        """Queues a request's solutions. The caller must `drop` the batch in the end.
 
         Raises:
             ServiceRefusal: 422 for options that this verifier cannot follow; 429 or 503 if things have changed since

@@ -16,9 +16,9 @@ class ServiceRefusal(Exception):
     Args:
         status: HTTP status code.
         kind: A word for programs: `invalid_request`, `too_large`, `busy`, `not_ready`, ...
-        message: For people.
-        row: Row of `solutions`, from 1, where one is at fault.
-        field: The field at fault.
+        message: A sentence for the caller.
+        row: The row of `solutions` at fault, from 1; None if none is.
+        field: The field at fault; None if none is.
         retry_after: Seconds after which trying again may help.
     """
 

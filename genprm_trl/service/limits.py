@@ -9,21 +9,21 @@ from genprm_trl.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class ServiceLimits:
-    """Bounds on requests. What exceeds one is refused with a message that names it, and nothing of it is started.
+    """Bounds on requests. A request beyond one is refused before any of it starts; the message names the bound.
 
     Attributes:
         max_body_bytes: Size of a request's body (413).
         max_solutions: Solutions of a request (422).
         max_steps: Steps of a solution (422).
         max_characters: Characters of a solution, its problem included (422).
-        max_n: Rationales a solution that a request may ask for (422).
+        max_n: Rationales per solution that a request may ask for (422).
         max_requests: Requests to `/verify` in progress, those included whose body is still being read (429).
         max_queue: Rationales that may wait for their turn before further requests are refused (429). The request that
             fills the queue is still taken whole, so that a large one does not starve beside many small ones.
         body_seconds: A request's body must arrive within this time (408).
-        send_seconds: A client that takes nothing for so long, while there is something to send, is given up.
-        heartbeat_seconds: A stream that has had nothing to say for so long carries an empty line, which tells both
-            ends, and proxies between them, that the connection lives.
+        send_seconds: If a client takes nothing for this time while there is something to send, its request is dropped.
+        heartbeat_seconds: After this time without a verdict, a stream gets an empty line. It tells both ends, and
+            proxies between them, that the connection lives.
     """
 
     max_body_bytes: int = 8 * 2**20

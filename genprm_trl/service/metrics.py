@@ -25,7 +25,7 @@ _SHORT = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10
 
 
 class Metrics:
-    """Every metric of one application, in a registry of its own."""
+    """Every metric of one application, in its own registry."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()

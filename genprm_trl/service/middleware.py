@@ -1,4 +1,4 @@
-"""What every request goes through: an id, its log line, its metrics, and an answer even if there is a defect."""
+"""What every request gets: an id, a log line, metrics, and an answer even if the service has a bug."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class RequestMiddleware:
     """The outermost layer of the application.
 
     A caller's `X-Request-ID` is kept if it is short and plain, so that it can be followed from service to service.
-    Nothing of a request's or an answer's content is logged: numbers alone, which handlers leave in `state["notes"]`.
+    Logs hold no content of requests or answers, only the numbers that handlers leave in `state["notes"]`.
     """
 
     def __init__(self, app: ASGIApp, service: VerifierService):

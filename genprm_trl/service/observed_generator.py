@@ -13,12 +13,12 @@ from genprm_trl.service.metrics import Metrics
 class ObservedGenerator(Generator):
     """Passes requests on to a generator, counts them, and knows whether the engine is alive.
 
-    It is alive if it answered lately. If it has nothing to do it is asked for one token. While it works it is believed
-    until nothing has come from it for `stall_seconds`: a question would only queue up behind the work.
+    The engine is alive if it answered lately. An idle engine is asked for one token. A working engine counts as alive
+    until it has finished nothing for `stall_seconds`, because a question would only queue behind the work.
 
     Args:
         generator: The generator.
-        metrics: Where counts go.
+        metrics: The service's metrics, which count its work.
         fresh_seconds: How long an answer is proof of life.
         probe_seconds: How long the engine may take for its one token.
         stall_seconds: How long it may work without finishing anything.

@@ -23,9 +23,9 @@ class VerdictResponse(Response):
     """Sends a batch's verdicts; cancels what is unfinished when the client goes away.
 
     Args:
-        service: Where the batch was submitted.
+        service: The service that took the batch.
         batch: The batch.
-        stream: One line a verdict, or one object for all.
+        stream: True for one line per verdict, False for one object with all.
         rationales: Whether verdicts hold texts and code.
     """
 
@@ -104,7 +104,7 @@ async def _unless_disconnected(receive: Receive, answer: Coroutine[Any, Any, Non
     """Carries out `answer`, and breaks it off when the client hangs up.
 
     Raises:
-        ClientDisconnect: It did.
+        ClientDisconnect: The client hung up.
     """
     answering = asyncio.ensure_future(answer)
     hanging_up = asyncio.ensure_future(_disconnect(receive))

@@ -1,8 +1,8 @@
 """Which solution is judged next: a bound on what waits, and a fair turn for each request.
 
-Requests take turns, a solution each, so that one with a single solution does not wait for all of a large one. They
-start as long as the chains of those that run do not fill the verifier, whose own bound on chains in flight then
-holds back the rest of the last one: no chain's place is empty while something waits.
+Requests take turns, one solution each, so a small request does not wait for all of a large one. Solutions start until
+the chains of the running ones fill the verifier. The verifier's bound on chains in flight then holds back the rest of
+the last solution. So no place for a chain is empty while something waits.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Failure:
 
     Attributes:
         kind: `engine` (the generator gave up), `stopping` (the server is), `internal` (a defect here).
-        message: For people.
+        message: A sentence for the caller.
     """
 
     kind: Literal["engine", "stopping", "internal"]
@@ -85,7 +85,7 @@ class Scheduler:
     Args:
         max_chains: Chains that the verifier keeps in flight.
         max_queue: Chains that may wait; see `full`.
-        metrics: Where counts go.
+        metrics: The service's metrics.
 
     Attributes:
         idle: Set while there is no batch.
@@ -205,7 +205,7 @@ class Scheduler:
 
 
 def log_defect(what: str, error: BaseException) -> None:
-    """Logs where an unexpected error came from. Its message may quote a caller's text, so it shows with -v alone."""
+    """Logs where an unexpected error came from. Its message may quote a caller's text, so it shows only with -v."""
     frames = "".join(traceback.format_tb(error.__traceback__)).rstrip()
     logger.error("%s: %s\n%s", what, type(error).__name__, frames)
     logger.debug("%s: %s", type(error).__name__, error)

@@ -119,7 +119,7 @@ async def serve(
         app: Made by `create_app` without a verifier.
         listener: Made by `listen`.
         load: Makes the verifier; called in a thread.
-        shutdown_seconds: See `ServiceServer`.
+        shutdown_seconds: Time that requests in progress get to finish after a signal.
 
     Raises:
         Whatever `load` raises. The server stops first.

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.serial
 
 def worker_processes(pid=None):
     children = psutil.Process(pid).children(recursive=True)
-    return [child for child in children if "grading_worker.py" in " ".join(child.cmdline())]
+    return [child for child in children if "grading/worker.py" in " ".join(child.cmdline())]
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import pytest
 
 import genprm_trl
 
-HEAVY = ["torch", "transformers", "trl", "datasets", "accelerate", "pandas", "matplotlib", "sklearn"]
+HEAVY = ["torch", "transformers", "trl", "datasets", "pyarrow", "accelerate", "pandas", "matplotlib", "sklearn"]
 
 
 def cost_of(module: str) -> tuple[float, list[str]]:

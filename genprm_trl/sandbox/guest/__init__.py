@@ -1,1 +1,1 @@
-"""What runs on the far side of the sandbox's wall. Imports the standard library alone, not the host's package."""
+"""Code inside the sandbox. It imports the standard library only, not the host's package."""

@@ -21,7 +21,7 @@ class Groups:
 
     Args:
         parent: The group to make it in.
-        name: Its name.
+        name: The group's name.
 
     Raises:
         OSError: It cannot be made.

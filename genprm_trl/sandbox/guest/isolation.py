@@ -64,8 +64,8 @@ def enter_outer(outcomes: Outcomes, directory: str) -> None:
     """Enters namespaces shared by all sessions. The next fork is process 1 of the new PID namespace.
 
     Args:
-        outcomes: Where to note what holds.
-        directory: Where the sessions' directories will be, if they cannot have private ones.
+        outcomes: A mapping that takes the outcome of each protection.
+        directory: The parent of the sessions' directories, if they cannot have private ones.
     """
     if not linux.SUPPORTED:
         return
@@ -117,7 +117,7 @@ def enter_session(outcomes: Outcomes, limits: dict[str, Any], key: int, director
         outcomes: What holds so far, and where to note the rest.
         limits: The sandbox's `Limits` as a dictionary.
         key: The session's number.
-        directory: Its own, where there is no private tmp.
+        directory: The session's directory, if there is no private /tmp.
         proc: Descriptor of a procfs.
     """
     if not linux.SUPPORTED:

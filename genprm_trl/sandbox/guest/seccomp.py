@@ -270,7 +270,7 @@ def _argument_in(index: int, values: tuple[int, ...], otherwise: int = _DENY) ->
 
 
 def _socket_pair() -> _Program:
-    """Unix sockets alone, and those that stay with their peer."""
+    """Only Unix sockets, and only those that stay with their peer."""
     program = _Program()
     program.add(_LOAD, _argument_offset(0))
     program.add(_JUMP_EQUAL, _AF_UNIX, 1, 0)
@@ -358,7 +358,7 @@ class Filter:
     """A filter ready to be installed, by any process that has this object: made once, for all sessions.
 
     Args:
-        code: As from `assemble`.
+        code: The filter that `assemble` returned.
     """
 
     def __init__(self, code: bytes):

@@ -1,7 +1,7 @@
-"""The bytes that cross the wall, in one place for both sides.
+"""The messages between host and sandbox, in one place for both sides.
 
 Host and zygote share a control socket: one length-prefixed JSON each way at the start, then fixed-size commands. Host
-and worker share a channel of their own: a request for each block, a result for each request. A result must carry its
+and worker share a second channel: a request for each block, a result for each request. A result must carry its
 request's nonce, fresh random bytes for each block, so what a program plants in the channel cannot pass for a later
 block's result.
 """

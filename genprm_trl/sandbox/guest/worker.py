@@ -113,8 +113,8 @@ class Worker:
         capture: Descriptor of the in-memory file that stands for standard output.
         limits: The `Limits` of the sandbox as a dictionary.
         seed: Seeds `random`.
-        init: Whether this process is the first of a PID namespace of its own, so that whatever else lives in it is the
-            program's and dies with the block.
+        init: Whether this process is the first of its own PID namespace. Then every other process in it belongs to
+            the program and dies with the block.
     """
 
     def __init__(self, channel: int, capture: int, limits: dict[str, Any], seed: int, init: bool):
@@ -131,7 +131,7 @@ class Worker:
         sys.argv = [""]
 
     def rehearse(self, capture: int) -> None:
-        """Runs blocks of its own in the process that sessions are forked from, with another file for their output.
+        """Runs its own blocks in the process that sessions are forked from, with another file for their output.
 
         The interpreter adapts its code to how it is used and remembers where it found things. Done once here, sessions
         need not do so, each in copies of the pages where that is written.
@@ -152,7 +152,7 @@ class Worker:
         self._pid = os.getpid()
         random.seed(
             self._seed
-        )  # Python seeds it anew in every forked process; numpy's and sympy's come from the zygote
+        )  # Python seeds it again in every forked process; numpy's and sympy's come from the zygote
         os.register_at_fork(after_in_child=self._forked)
         self._send(READY)
         while True:

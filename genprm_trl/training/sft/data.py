@@ -298,6 +298,7 @@ class ConversationEncoder:
 
     @property
     def chat(self) -> ChatFormat:
+        """The tokenizer's chat format."""
         if self._chat is None:
             self._chat = ChatFormat(self.tokenizer, self.turn_opening)
         return self._chat

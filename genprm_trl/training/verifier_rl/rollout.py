@@ -43,7 +43,7 @@ _READ = ("ok", "fallback")  # statuses of a judgement with a verdict
 
 
 def verifier_dataset(solutions: Iterable[Solution]) -> Dataset:
-    """Solutions as a data set for `GRPOTrainer` with `VerifierRollout`.
+    """Solutions as a dataset for `GRPOTrainer` with `VerifierRollout`.
 
     Args:
         solutions: With a `label`. Steps after the first wrong one, which no label speaks of, are left out; the model
