@@ -29,7 +29,7 @@ class Assembler:
     with spaces, special tokens and the token that completes a stop string.
 
     Args:
-        detokenizer: Of the model's tokenizer.
+        detokenizer: Decodes with the model's tokenizer.
     """
 
     def __init__(self, detokenizer: Detokenizer):
@@ -50,11 +50,12 @@ class Assembler:
 
         Args:
             ids: What was generated, without an end-of-text token.
-            maps: Given a number of tokens, the log-probabilities at so many positions. Asked only if they are wanted.
-            params: The request's.
+            maps: A function from a number of tokens to the log-probabilities at that many positions. It is called only
+                if they are wanted.
+            params: The request's parameters.
             reason: Why generation ended; a stop string in the text overrides it.
-            ended: Whether an end-of-text token was generated, which is counted.
-            num_generated: Tokens that the engine really produced; by default those in `ids` and the end-of-text token.
+            ended: Whether an end-of-text token was generated. It is counted.
+            num_generated: Tokens that the engine produced. Default: those in `ids` and the end-of-text token.
         """
         generated = GeneratedText(self._stops(params.stop), self._detokenizer)
         generated.ids.extend(ids)

@@ -20,11 +20,11 @@ class SamplingParams:
         max_new_tokens: Bound on generated tokens.
         temperature: 0 is greedy.
         top_p, top_k: Nucleus and top-k filters; `top_k=0` is no filter.
-        stop: Stop strings. Generation ends as soon as the generated text contains one, which is kept in the text;
-            whatever the last token holds beyond it is cut.
+        stop: Stop strings. Generation ends as soon as the text contains one. The stop string is kept; text that the
+            last token holds beyond it is cut.
         logprobs: How many of the most likely tokens to report at each position, from the model's own distribution
             (before temperature and filters). 0 reports none.
-        seed: Makes a sampled request reproducible whatever else is in the batch. None draws a fresh one.
+        seed: Makes a sampled request reproducible, whatever else is in the batch. None draws a fresh seed.
 
     Raises:
         ConfigError: A value is outside its range.
@@ -59,14 +59,15 @@ class GenerationResult:
 
     Attributes:
         text: The text, ended by the stop string where one was hit. Special tokens are left out.
-        token_ids: Token ids whose text is `text`. Where a token spilled over the stop string, the kept part of it was
-            encoded anew, so that the ids can be continued exactly.
-        top_logprobs: For each of `token_ids`, a map from token id to log-probability: the `logprobs` most likely
-            tokens and the sampled one. Empty maps for tokens that were encoded anew. Empty if none were asked for.
+        token_ids: Token ids whose text is `text`. If a token spilled over the stop string, the kept part of it is
+            re-encoded, so that the ids can be continued exactly.
+        top_logprobs: One map per entry of `token_ids`, from token id to log-probability: the `logprobs` most likely
+            tokens and the sampled one. The maps of re-encoded tokens are empty. The list is empty if none were asked
+            for.
         finish_reason: `stop` (a stop string or the end-of-text token), `length` (max_new_tokens), `context` (prompt
             and output fill the model's context; also a prompt that does not fit, with empty text), `error` (the
             generator failed on this request; `message` says how).
-        num_generated: Tokens the model really produced (before cutting), for accounting.
+        num_generated: Tokens that the model produced before cutting, for accounting.
     """
 
     text: str
@@ -85,8 +86,7 @@ class Generator(Closable):
     Attributes:
         tokenizer: The model's tokenizer (`transformers.PreTrainedTokenizerBase`).
         max_context: Tokens that prompt and output may fill together.
-        max_concurrent: Requests that it works on at once; more of them wait their turn. To keep it busy, have somewhat
-            more than these in flight.
+        max_concurrent: Requests that it works on at once; the others wait. Keep somewhat more than these in flight.
     """
 
     tokenizer: Any
@@ -102,11 +102,11 @@ class Generator(Closable):
         Args:
             token_ids: The prompt.
             params: How to sample.
-            affinity: A hint: requests that share a long prefix, such as those of one solution, give the same string.
-                A generator with several replicas sends them to the one that has the prefix in its cache. It never
-                changes what is generated.
+            affinity: A hint for prefix caches. Requests that share a long prefix, like those of one solution, give the
+                same string, and a generator with several replicas sends them to the same one. It never changes the
+                result.
 
         Raises:
-            GenPRMError: The generator is closed, or nothing can be expected of it any more (its engine died, its
-                servers are gone). What has been finished is worth keeping, and going on is for another run.
+            GenPRMError: The generator is closed, its engine died, or its servers are gone. Finished work is worth
+                keeping; another run can resume.
         """

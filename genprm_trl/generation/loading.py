@@ -39,7 +39,7 @@ def load_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerBase:
     source = directory or name_or_path
     try:
         # A tokenizer that names no class of its own is all in its tokenizer.json. For some model types (Qwen2 is one)
-        # AutoTokenizer loads even such a one as the type's usual class, which splits text by rules of its own.
+        # AutoTokenizer loads even such a one as the type's usual class, which splits text by other rules.
         declared = get_tokenizer_config(source).get("tokenizer_class")
         generic = declared in ("PreTrainedTokenizerFast", "TokenizersBackend")
         tokenizer = (PreTrainedTokenizerFast if generic else AutoTokenizer).from_pretrained(source)
@@ -62,10 +62,10 @@ def load_model(
 
     Args:
         name_or_path: Directory or model id.
-        dtype: As in `from_pretrained`; "auto" is the checkpoint's own.
-        device: Where to put it. None is the first accelerator, else the CPU; with a `device_map` in `model_kwargs`
-            it stays None.
-        model_kwargs: Passed on to `from_pretrained`.
+        dtype: Precision, as in `from_pretrained`; "auto" is the checkpoint's own.
+        device: Device for the model. None is the first accelerator, else the CPU. With a `device_map` in
+            `model_kwargs` it must be None.
+        model_kwargs: Passed to `from_pretrained`.
 
     Raises:
         ConfigError: The path does not exist, is not a model that generates text left to right, lacks weights, or

@@ -1,4 +1,4 @@
-"""A generator whose requests run in a thread of their own, whoever asks."""
+"""A generator whose requests run in a separate thread, whoever asks."""
 
 from __future__ import annotations
 

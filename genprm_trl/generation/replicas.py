@@ -1,4 +1,4 @@
-"""Which of several replicas of a model gets a request: the one that has its prefix, unless that has too much to do."""
+"""Balances requests over replicas of a model: a request goes to the replica with its prefix, unless that is busy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Replica:
     """One engine of several with the same model.
 
     Attributes:
-        name: Its base URL or rank.
+        name: The replica's base URL or rank.
         up: Whether it can be given requests.
         in_flight: Requests that it has.
         not_before: Time (`time.monotonic()`) before which it has asked not to be given requests.
@@ -37,17 +37,16 @@ class ReplicaPool:
     """Hands out replicas, at most so many requests for each, and never one that is down.
 
     A request's affinity has a home: the replica that its first request went to, the one with the least to do at that
-    time. Later requests go there, too, unless it is down, full, or has half as much again to do as the average: a long
-    prefix is quickly computed anew, compared with what waiting for an overloaded replica costs. Then another one
-    becomes home.
+    time. Later requests go there, too, unless it is down, full, or half as busy again as the average. Computing a long
+    prefix again costs less than waiting for an overloaded replica. Then another replica becomes home.
 
     Belongs to one event loop.
 
     Args:
-        names: Of the replicas.
+        names: One name per replica, shown in errors.
         capacity: Requests that each is given at once.
         patience: Seconds to wait for a replica while all are down.
-        clock: For tests.
+        clock: Gives the time; tests replace it.
 
     Attributes:
         replicas: All of them, in order.
@@ -73,7 +72,7 @@ class ReplicaPool:
         """Waits until a replica can be given a request, and counts it as given; `release` it afterwards.
 
         Args:
-            affinity: See the class.
+            affinity: The request's affinity, which decides its home.
             avoid: The replica that has just failed on this request; used only if there is no other one.
 
         Raises:

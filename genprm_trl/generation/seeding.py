@@ -10,7 +10,7 @@ def derive_seed(seed: int, *names: object) -> int:
 
     Args:
         seed: The run's seed.
-        names: What tells this thing from the others, such as an id and a number.
+        names: What tells this thing from the others, for example an id and a number.
 
     Returns:
         An integer in [0, 2**48).

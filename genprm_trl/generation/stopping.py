@@ -12,7 +12,7 @@ class StopStrings:
 
     Args:
         stop: The strings, none of them empty.
-        detokenizer: Of the model's tokenizer.
+        detokenizer: Decodes with the model's tokenizer.
     """
 
     def __init__(self, stop: Sequence[str], detokenizer: Detokenizer):
@@ -81,7 +81,7 @@ class GeneratedText:
 
         Returns:
             The text up to `end`, token ids with that text, and how many of them are the ones generated; the rest is
-            the kept part of a token that spilled over, encoded anew.
+            the kept part of a token that spilled over, re-encoded.
         """
         text = self.text()
         if end == len(text):

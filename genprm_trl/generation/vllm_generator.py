@@ -29,7 +29,7 @@ _SHUTDOWN_SECONDS = 10.0
 class VLLMGenerator(LoopGenerator):
     """Generates with vLLM: continuous batching, and prefixes computed once.
 
-    The engine runs in processes of its own, which end with `close`, at the interpreter's exit, and if the construction
+    The engine runs in separate processes, which end with `close`, at the interpreter's exit, and if the construction
     fails. Requests may come from any number of tasks, event loops and threads. If the engine dies, requests raise
     `GenPRMError`.
 
@@ -93,7 +93,7 @@ class VLLMGenerator(LoopGenerator):
             # engine would die of one (vLLM 0.32).
             options["enable_chunked_prefill"] = False
             # A prefix is found again in whole blocks, and the requests of a chain follow one another after few tokens:
-            # of vLLM's 128 tokens, half are read anew each time. Its kernels for the CPU take multiples of 32.
+            # of vLLM's 128 tokens, half are read again each time. Its kernels for the CPU take multiples of 32.
             options["block_size"] = 32
         options = {name: value for name, value in options.items() if value is not None} | engine_options
         try:
@@ -118,7 +118,7 @@ class VLLMGenerator(LoopGenerator):
         self.max_context = config.model_config.max_model_len
         ranks = config.parallel_config.data_parallel_size
         self.max_concurrent = config.scheduler_config.max_num_seqs * ranks
-        # With data parallelism every rank has a cache of its own: a prefix is worth returning to. vLLM queues whatever
+        # With data parallelism every rank has its own cache, so a prefix is worth returning to. vLLM queues whatever
         # is too much for a rank, so none is ever full.
         self._ranks = ReplicaPool([str(rank) for rank in range(ranks)], capacity=2**31)
 
@@ -227,7 +227,7 @@ def _vllm_params(params: SamplingParams, limit: int) -> Any:
         include_stop_str_in_output=True,
         logprobs=params.logprobs or None,
         flat_logprobs=True,  # instead of an object for each of 20 alternatives to each token
-        # A generator of its own slows a request down, and greedy decoding draws nothing.
+        # A separate random generator slows a request down, and greedy decoding draws nothing.
         seed=None if params.seed is None or params.temperature == 0 else params.seed % 2**63,
         output_kind=RequestOutputKind.FINAL_ONLY,
     )

@@ -1,8 +1,8 @@
 """Choosing among a problem's sampled solutions, and what each way of choosing is worth at N. Pure functions.
 
-A pool is what was sampled for one problem. The accuracies here are expectations over all subsets of N of a pool, so
-that a pool of 64 says what Best-of-8 is worth without the luck of which 8: exact where there is a closed form or few
-subsets, else an average over drawn ones, without bias in either case.
+A pool holds the solutions sampled for one problem. The accuracies here are expectations over all subsets of N of a
+pool. A pool of 64 therefore gives Best-of-8 without the luck of which 8. They are exact where there is a closed form
+or there are few subsets; otherwise they average over drawn subsets. Both are unbiased.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
     Args:
         num_samples: Solutions sampled for the problem.
         num_correct: How many of them are right.
-        k: From 1 to `num_samples`.
+        k: Number of solutions, from 1 to `num_samples`.
     """
     if not 0 <= num_correct <= num_samples or not 1 <= k <= num_samples:
         raise ValueError(f"need 0 <= correct <= samples and 1 <= k <= samples: {num_correct=}, {num_samples=}, {k=}")
@@ -102,9 +102,9 @@ def vote_accuracy(
             vote; a subset in which nobody votes is wrong. Shape (M,).
         correct: Whether each solution is right. Shape (M,).
         n: The size of the subsets, from 1 to M.
-        weights: The weight of each vote, at least 0, such as the verifier's score (weighted vote); 1 each by default.
-        max_subsets: Up to so many subsets all are counted.
-        seed: Of the drawn subsets.
+        weights: The weight of each vote, at least 0, for example the verifier's score. Default: 1 each.
+        max_subsets: If there are more subsets, this many are drawn.
+        seed: Seed for drawing subsets.
 
     Returns:
         The expectation in [0, 1].
@@ -152,7 +152,7 @@ def class_members(answers: Sequence[Hashable | None]) -> np.ndarray:
 def class_worth(members: np.ndarray, correct: Sequence[bool]) -> np.ndarray:
     """What each answer is worth: 1 if it is right. Shape (answers,).
 
-    A grader that is not transitive may call some solutions of an answer right alone.
+    A grader that is not transitive may call only some solutions of an answer right.
     """
     return np.asarray((members * np.asarray(correct, dtype=float)[:, None]).sum(axis=0) / members.sum(axis=0))
 
@@ -175,10 +175,11 @@ def pool_accuracies(
     """What every way of choosing is worth on one problem's pool.
 
     Args:
-        answers, correct: As for `vote_accuracy`. Shape (M,).
+        answers: The answer of each solution; None for no answer. Shape (M,).
+        correct: Whether each solution is right. Shape (M,).
         rewards: The step rewards of each solution, at least one. Shape (M, steps).
         sizes: The N to report, each from 1 to M.
-        seed: Of `vote_accuracy`.
+        seed: Seed for drawing subsets of votes.
 
     Returns:
         Expectations in [0, 1]: `random`; and for each N `best_RULE@N` (the highest score) and `weighted_RULE@N` (the

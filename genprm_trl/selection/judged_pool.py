@@ -1,4 +1,4 @@
-"""The candidates of a problem with what a verifier says of them: which to take, and what each way is worth."""
+"""The candidates of a problem with their verdicts: which one to take, and what each rule is worth."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ class JudgedPool:
 
     Attributes:
         pool: The candidates.
-        verdicts: One for each candidate, in order; empty where only votes count.
+        verdicts: One per candidate, in order; empty if only votes count.
         answers: The final answer of each candidate; None where it marks none. Shape (M,).
-        votes: As `Pool.votes`, but told by the answers alone: what is chosen must not know the reference. Shape (M,).
+        votes: Groups of equal answers, as in `Pool.votes`, but found without the reference, which the choice must not
+            know. Shape (M,).
     """
 
     pool: Pool
@@ -41,11 +42,11 @@ class JudgedPool:
         self.votes = vote_groups(self.answers)
 
     def scores(self, rule: Aggregate) -> list[float]:
-        """Of each candidate, from the averaged rewards of its steps. Shape (M,)."""
+        """The score of each candidate, from the averaged rewards of its steps. Shape (M,)."""
         return [aggregate(verdict.rewards, rule) for verdict in self.verdicts]
 
     def verifications(self, rule: Aggregate) -> list[list[float]]:
-        """The score that each rationale of its own gives a candidate. Shape (M, rationales)."""
+        """The score that each rationale alone gives a candidate. Shape (M, rationales)."""
         return [
             [aggregate([judgement.reward for judgement in chain], rule) for chain in verdict.chains]
             or [aggregate(verdict.rewards, rule)]  # of a verifier that writes none
@@ -65,8 +66,8 @@ def judged_pools(pools: Iterable[Pool], verdicts: Iterable[Verdict], *, file: st
 
     Args:
         pools: The candidates.
-        verdicts: In any order; those of other solutions are left aside.
-        file: Where the verdicts are from, for messages.
+        verdicts: Verdicts in any order; those of other solutions are ignored.
+        file: The file of the verdicts, for messages.
 
     Raises:
         DataError: A candidate has no verdict, or one about another text, or one that judges no step.
@@ -135,8 +136,8 @@ def choose(judged: JudgedPool, rule: Rule, score: Aggregate = "min", alpha: floa
             `pessimistic`: see `pessimistic`. Of the candidates that have the answer, the one with the highest score
             is taken, or the first one if there are no scores; the same decides between answers that are tied. Where
             no candidate marks an answer, all rules are `best`.
-        score: From the rewards of steps to one score.
-        alpha: Of `pessimistic`.
+        score: Rule that turns step rewards into one score.
+        alpha: Weight of the penalty of `pessimistic`.
 
     Raises:
         ValueError: The rule needs verdicts.
@@ -216,9 +217,9 @@ def measure(
 
     Args:
         judged: The pools, of which it is known whether each candidate is right.
-        score: Of pessimistic verification; the other ways are measured with every score.
-        alpha: Of pessimistic verification.
-        seed: Of the subsets, where there are too many to count all.
+        score: Score rule of pessimistic verification; the other rules are measured with every score.
+        alpha: Weight of the penalty of pessimistic verification.
+        seed: Seed for drawing subsets, if there are too many to count all.
 
     Raises:
         ValueError: There are no pools, or of one it is not known what is right.

@@ -1,13 +1,13 @@
 """Pessimistic verification: the answer that is sure to be good, rather than the one that looks best. Pure functions.
 
 Heimdall (Shi & Jin 2025, arXiv 2504.10337) takes the answers to a problem for the arms of a bandit. N solutions are
-sampled and each is verified M times, so that an answer a which N_a of them reach has N_a * M verifications of mean
-r(a). The answer chosen is
+sampled and each is verified M times. An answer a that N_a of them reach has N_a * M verifications with the mean r(a).
+The chosen answer is
 
     argmax_a  r(a) - alpha * ln(N * M) / (N_a * M + 1)
 
-A mean over few verifications may be high by luck, and pays for that; with alpha = 0 the best mean wins. Candidates and
-verifications are one budget: N * M verifications can be spent on more of either.
+The penalty lowers a mean that is high by luck because it has few verifications. With alpha = 0 the best mean wins.
+Candidates and verifications are one budget: N * M verifications can be spent on more of either.
 """
 
 from __future__ import annotations
@@ -79,13 +79,14 @@ def pessimistic_accuracy(
     equal chance, and a subset without any answer is wrong.
 
     Args:
-        answers, correct: Of the pool's candidates. Shape (M,).
+        answers: The answer of each candidate; None for no answer. Shape (M,).
+        correct: Whether each candidate is right. Shape (M,).
         scores: The mean of each candidate's verifications. Shape (M,).
         n: The size of the subsets, from 1 to M.
         verifications: How many each mean is of.
         alpha: Weight of the penalty, at least 0.
-        max_subsets: Up to so many subsets all are counted.
-        seed: Of the drawn subsets.
+        max_subsets: If there are more subsets, this many are drawn.
+        seed: Seed for drawing subsets.
 
     Returns:
         The expectation in [0, 1].

@@ -1,4 +1,4 @@
-"""From numbers to shapes: the charts as lists of marks with places, for a template to write as SVG.
+"""The charts as lists of marks with positions, which a template writes as SVG.
 
 Shapes carry class names and no colours, so that the page's style sheet decides on light and dark.
 """
@@ -64,9 +64,9 @@ class Chart:
     """A chart, and the same numbers as a table for whoever does not see it.
 
     Attributes:
-        name: For ids.
+        name: Prefix of the chart's ids in the page.
         title: What is shown.
-        summary: What is to be seen in it, in a sentence or two.
+        summary: What the chart says, in a sentence or two.
         missing: Why there is nothing to show; then everything below is empty.
         header, rows: The table.
     """

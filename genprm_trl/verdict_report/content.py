@@ -23,9 +23,8 @@ class Entry:
     """A verdict on the page.
 
     Attributes:
-        row: For the list, as JSON values.
-        block: Everything else: JSON, compressed as zlib does, as base64. Characters of that alphabet alone, so that
-            nothing in it can be taken for HTML.
+        row: The row of the list, as JSON values.
+        block: Everything else as JSON, compressed by zlib, as base64. Its alphabet cannot be taken for HTML.
     """
 
     row: dict[str, Any]

@@ -37,8 +37,8 @@ class Judged:
 
     Attributes:
         label: Index of the first wrong step, -1 for none, None where unknown.
-        rewards: Of each judged step. Shape (T,).
-        chains: Of each chain, shape (M, T); empty where chains and rewards do not match.
+        rewards: The reward of each judged step. Shape (T,).
+        chains: The rewards of each chain, shape (M, T); empty if chains and rewards do not match.
         prediction, threshold: The verdict's own.
         cut_off: Whether steps after the prediction were left out; None where that cannot be told.
     """
@@ -85,7 +85,7 @@ class Figures:
         histogram: Steps by reward, `HISTOGRAM_BINS` bins of equal width, for each of `right`, `wrong` and `unknown`.
         scores: ProcessBench's, in per cent; None without labels.
         reliability: Bins that hold steps; empty without labels.
-        calibration_error, auroc: See `metrics`.
+        calibration_error, auroc: Expected calibration error and area under the ROC curve of step rewards.
         by_n: N to F1; empty where `no_by_n` says why.
         by_threshold: Threshold to `error_acc`, `correct_acc` and `f1`; empty where `no_by_threshold` says why.
         threshold: The one the predictions were made with; None if verdicts differ in it.
@@ -116,10 +116,9 @@ def measure(judged: Sequence[Judged], *, all_steps: bool | None = None) -> Figur
 
     Args:
         judged: The verdicts.
-        all_steps: Whether all steps were judged (`stop="never"`); None where that is not known. Then, and where the
-            numbers of steps are not known either, verdicts count as cut off if every flagged one ends at its
-            prediction: a run over all steps flags one before the last sooner or later, and the charts that it would
-            wrongly lose are better missing than wrong.
+        all_steps: Whether all steps were judged (`stop="never"`); None if unknown. If the numbers of steps are
+            unknown, too, verdicts count as cut off if every flagged one ends at its prediction. A run over all steps
+            sooner or later flags a step before the last one. A missing chart is better than a wrong one.
     """
     histogram = {name: [0] * HISTOGRAM_BINS for name in ("right", "wrong", "unknown")}
     truths: list[bool] = []

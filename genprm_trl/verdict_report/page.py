@@ -1,8 +1,10 @@
-"""The page: reads verdicts, measures them, and writes one HTML file that needs nothing else and asks for nothing.
+"""The page: reads verdicts, measures them, and writes one HTML file that needs nothing else.
 
-Three things keep what models wrote from being more than text: Jinja escapes what the template shows; the rest is in
-data blocks (JSON with `<`, `>` and `&` escaped, and base64), which the script puts on the page as text nodes alone;
-and a content security policy forbids every script and style but the page's own, by their hashes, and all network.
+Three things keep text of a model from being more than text:
+
+- Jinja escapes what the template shows.
+- The rest is in data blocks (JSON with `<`, `>` and `&` escaped, and base64). The script inserts only text nodes.
+- A content security policy allows only the page's own script and style, by their hashes, and no network.
 """
 
 from __future__ import annotations
@@ -35,8 +37,8 @@ class ReportSummary:
     """What a page holds.
 
     Attributes:
-        verdicts: See `summary.VerdictSummary`.
-        figures: The numbers of its charts.
+        verdicts: Counts over all verdicts.
+        figures: The numbers of the charts.
         without_solution: Verdicts whose problem and steps are not on the page, though solutions were given.
     """
 
@@ -57,7 +59,7 @@ def write_report(
     Args:
         verdicts: The JSON Lines file that `genprm verify` wrote. Settings kept beside it are shown.
         output: The HTML file, replaced as a whole if it exists.
-        solutions: What was judged, for the problems' and steps' texts, which a verdict does not hold.
+        solutions: The judged solutions. They hold the texts of problems and steps, which a verdict does not.
         follow: Wraps the iterator over verdicts, to show progress.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A rationale in the parts that a person reads: analysis, code, what the code printed, the verdict.
+"""A rationale in parts for reading: analysis, code, output, verdict.
 
 Unlike `protocol.parse_rationale` this takes any text, in the format or not, in pieces that join to exactly that text.
 """
@@ -20,7 +20,7 @@ PassageKind = Literal[
     "output",  # what the interpreter answered; `ran` says how the code ended
     "claimed_output",  # the same form, but no such run was recorded: the model's own words
     "verdict",
-    "mark",  # tags and fences, which carry no meaning of their own
+    "mark",  # tags and fences, which carry no meaning
 ]
 
 _ANALYSIS, _ANALYSIS_END = "<analyze>\n", "</analyze>"
@@ -36,8 +36,8 @@ class Passage:
 
     Attributes:
         kind: What it is.
-        text: Its text, unchanged.
-        ran: For an output: the code round that printed it. None where the interpreter found no code to run.
+        text: The text, unchanged.
+        ran: The code round that printed an output; None if the interpreter found no code to run.
     """
 
     kind: PassageKind
@@ -51,8 +51,8 @@ class ReadableRationale:
 
     Attributes:
         passages: Their texts join to the rationale.
-        other_rounds: Code that ran and whose output does not stand in the rationale, as after a fall-back, which drops
-            what the code rounds had added.
+        other_rounds: Code that ran but whose output is not in the rationale. A fallback, for example, drops the text
+            of the code rounds.
     """
 
     passages: tuple[Passage, ...]

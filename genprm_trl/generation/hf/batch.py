@@ -33,9 +33,9 @@ class Request:
         params: How to sample.
         limit: Tokens it may generate: `max_new_tokens` or what the context leaves.
         generated: What it has generated so far.
-        uniforms: Its random numbers, shape `(limit,)`.
-        future: Gets the result.
-        recorded: Log-probabilities by batch passed through: token ids and values, `(steps, candidates + 1)` each.
+        uniforms: The request's random numbers, shape `(limit,)`.
+        future: Receives the result.
+        recorded: One pair of token ids and log-probabilities per batch passed through, `(steps, candidates + 1)` each.
         failed: Whether it has ended with reason `error`.
     """
 
@@ -53,7 +53,7 @@ class Request:
         return self.prompt + self.generated.ids
 
     def gone(self) -> bool:
-        """Whether it was cancelled or has failed, and so is of no further use."""
+        """Whether it was cancelled or has failed."""
         return self.failed or self.future.cancelled()
 
     def resolve(self, result: GenerationResult) -> None:
@@ -110,7 +110,7 @@ class BatchDecoder(StoppingCriteria):
         eos_token_ids: End-of-text tokens.
         device: The device of the model's inputs.
         interrupt: Asked after each step with the number of unfinished rows; true ends the batch with those unfinished.
-        prefixes: Keys and values of earlier batches, or None to compute everything anew.
+        prefixes: Keys and values of earlier batches, or None to compute everything again.
     """
 
     def __init__(

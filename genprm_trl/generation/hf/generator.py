@@ -2,7 +2,7 @@
 
 Batches run in `model.generate`, through its own extension points: a logits processor that samples, a stopping
 criterion that ends rows, a cache to start from. The continuous batching of transformers (5.24) knows no stop strings
-and no seed of a request, and reports the log-probability of the sampled token alone: too little to score a verdict.
+and no seed of a request, and reports the log-probability of the sampled token only: too little to score a verdict.
 """
 
 from __future__ import annotations
@@ -46,24 +46,24 @@ class TransformersGenerator(Generator):
 
     Requests may come from any number of tasks, event loops and threads, each with its own sampling parameters, stop
     strings and seed. A worker thread takes them in the order of their arrival. A request is answered as soon as it is
-    done, while the rest of its batch goes on; when enough new requests could join those that are unfinished, the
-    batch is formed anew with both, so that long requests do not hold up short ones. Keys and values are kept between
-    batches where the model's cache allows it (see `PrefixCache`): a conversation that goes on, and further samples of
-    the same prompt, compute only what is new.
+    done, while the rest of its batch continues. When enough new requests could join the unfinished ones, a new batch
+    is formed of both, so that long requests do not hold up short ones. Keys and values are kept between batches where
+    the model's cache allows it (see `PrefixCache`). The next request of a conversation, and further samples of a
+    prompt, then compute only their new tokens.
 
     In float32 a request's result does not depend on the rest of its batch. In 16 bits, kernels round differently for
     different batch shapes, and so a close decision between two tokens may differ.
 
-    The model's own generation defaults (a repetition penalty, for one) are not used: `SamplingParams` say everything.
+    The model's own generation defaults, such as a repetition penalty, are not used; `SamplingParams` decide.
 
     Args:
-        model_or_path: A causal language model, a directory, or a model id of the Hugging Face Hub. A model that is
-            handed over stays the caller's: it may be trained between batches, is in eval mode during them, and nothing
-            of it is kept from one to the next.
+        model_or_path: A causal language model, a directory, or a model id of the Hugging Face Hub. A given model stays
+            the caller's. It may be trained between batches and is in eval mode during them; nothing of it is kept from
+            one to the next.
         tokenizer: The tokenizer, or where to load it from; by default from `model_or_path`.
         max_batch_size: Rows of a batch. More are faster until memory is full; if it runs out, batches get smaller.
-        device: Where a loaded model goes; by default the first accelerator, else the CPU.
-        dtype: Of a loaded model; "auto" is the checkpoint's own.
+        device: Device for a model that is loaded here. Default: the first accelerator, else the CPU.
+        dtype: Precision of a model that is loaded here; "auto" is the checkpoint's own.
         max_context: Bound on prompt and output together; by default the model's context length.
         model_kwargs: Passed on to `from_pretrained`.
 
@@ -223,9 +223,9 @@ class TransformersGenerator(Generator):
     def _interrupt(self, unfinished: int) -> bool:
         """Whether to end the running batch and form a new one with what is unfinished and what is waiting.
 
-        What is unfinished is computed anew then, unless its keys and values are kept: with at least one new row for
-        each unfinished one, this at most doubles the work on prompts, however requests arrive. Kept ones only have to
-        be copied, for which a smaller share of new rows is enough.
+        Unfinished rows are then computed again, unless their keys and values are kept. With at least one new row for
+        each unfinished one, this at most doubles the work on prompts, however requests arrive. Kept rows only have to
+        be copied, so a smaller share of new rows is enough.
         """
         share = 1.0 if self._prefixes is None else _NEW_ROWS_SHARE
         return self._closed or min(len(self._pending), self._row_limit - unfinished) >= share * unfinished
@@ -293,7 +293,7 @@ def attention_without_plans(device: torch.device) -> contextlib.AbstractContextM
 
 
 def _without_defaults(model: PreTrainedModel) -> PreTrainedModel:
-    """The model with empty generation defaults of its own; weights, modules and hooks are shared."""
+    """The model with its own, empty generation defaults; weights, modules and hooks are shared."""
     # PEFT's wrapper would hand its defaults on to the model inside. Adapters act there; only learned prompts need it.
     if hasattr(model, "get_base_model") and not model.active_peft_config.is_prompt_learning:
         model = model.get_base_model()

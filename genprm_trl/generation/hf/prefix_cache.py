@@ -1,4 +1,4 @@
-"""Keys and values kept between batches: a conversation that goes on computes only what is new in it."""
+"""Keys and values kept between batches, so that the next request of a conversation computes only its new tokens."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class PrefixCache:
     def __init__(self, model: PreTrainedModel, max_bytes: int):
         self._model = model
         self._max_bytes = max_bytes
-        # Tokens of padding in a batch that cost less than a batch of its own.
+        # Tokens of padding in a batch that cost less than a separate batch.
         self._free_padding = 0 if model.device.type == "cpu" else 2048
         self._bytes = 0
         self._prefixes: OrderedDict[int, _Prefix] = OrderedDict()  # by age of their last use

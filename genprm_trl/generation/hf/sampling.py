@@ -23,8 +23,8 @@ _FLUSH_EVERY = 64
 def draw_uniforms(params: SamplingParams, count: int) -> torch.Tensor:
     """The random numbers of one request, one for each token it may generate: shape `(count,)`, in [0, 1).
 
-    They depend on the seed alone, so a seeded request draws the same ones whatever else is in its batch, and goes on
-    where it was when it is moved to another batch.
+    They depend only on the seed. A seeded request therefore draws the same numbers whatever else is in its batch, and
+    continues with the next number when it is moved to another batch.
     """
     if params.temperature == 0:
         return torch.zeros(count)

@@ -87,29 +87,28 @@ class ServerGenerator(LoopGenerator):
     Token ids go in and come out where the servers take and report them (vLLM); otherwise text does, and ids are found
     through the tokenizer. What a server can do is found out by two short requests at the start and said in the log.
 
-    With several servers, each request goes to the one that has the least to do, or rather to the one that its
-    `affinity` has been to before (see `ReplicaPool`). A server that cannot be reached is taken out, its requests go to
-    the others, and it comes back when it answers again. Requests that fail are tried again with growing pauses, as
-    long as a server that asks for it by Retry-After. When no server has answered for `patience` seconds, requests
-    raise `GenPRMError`.
+    With several servers, a request goes to the one that its `affinity` has been to before, or to the least busy one
+    (see `ReplicaPool`). If a server cannot be reached, its requests go to the others until it answers again. A failing
+    request is retried with growing pauses, or with those that a server asks for by Retry-After. If no server answers
+    for `patience` seconds, requests raise `GenPRMError`.
 
     Args:
         model: What the tokenizer is loaded from, and the name that the servers may know the model by.
         tokenizer: The tokenizer, or where to load it from; by default from `model`.
-        urls: Base URLs, such as `http://localhost:8000/v1`, of servers that have the same model.
+        urls: Base URLs of servers with the same model, for example `http://localhost:8000/v1`.
         served_model_name: The name that the servers know the model by. Default: `model`, or the only one they have.
         max_context: Bound on prompt and output together; by default what the servers say, else what the tokenizer
             does.
         max_batch_size: Requests in flight at each server.
-        api_key_variable: Environment variable with the key that is sent as bearer token, if it is set.
-        timeout: Seconds for one answer, and for which a request is offered to servers that are too busy for it.
+        api_key_variable: Environment variable with the key. If it is set, the key is sent as bearer token.
+        timeout: Seconds for one answer. A request is offered to busy servers for the same time.
         attempts: Tries of a request that fails.
         patience: Seconds to wait for a server when none answers.
-        abilities: What the servers can do, in place of finding it out.
+        abilities: What the servers can do. Default: two short requests find it out.
 
     Raises:
-        ConfigError: No server can be reached or has the model, they refuse the key, the tokenizer is missing or is not
-            that of their model, or the length of the context is not to be found out.
+        ConfigError: No server can be reached or has the model, or the key is refused. Or the tokenizer is missing or
+            wrong, or the context length is unknown.
 
     Example:
         ```python

@@ -39,10 +39,10 @@ class Abilities:
     """What a server was found to do with a request.
 
     Attributes:
-        prompts: Whether it takes token ids as the prompt, or text alone.
+        prompts: Whether it takes token ids as the prompt, or only text.
         stops: Stop strings are `kept` in its text; or cut off, and `named` beside it; or it does neither, and the text
             is `streamed` until a stop string is seen.
-        extras: Whether it takes fields that OpenAI's interface lacks (top_k, for one).
+        extras: Whether it takes fields that OpenAI's interface lacks, such as top_k.
         logprobs: Whether it reports log-probabilities.
         bare_ids: Whether it reports token ids without being asked for log-probabilities.
     """
@@ -63,8 +63,8 @@ def request_body(
         model: The name that the server knows the model by.
         prompt: Token ids, or text.
         params: How to sample.
-        limit: Tokens to generate at most.
-        abilities: Of the server.
+        limit: Most tokens to generate.
+        abilities: What the server can do.
     """
     body: dict[str, Any] = {
         "model": model,
@@ -73,7 +73,7 @@ def request_body(
         "temperature": params.temperature,
         "top_p": params.top_p,
     }
-    # Where ids come with log-probabilities alone, one is asked for: ids encoded anew need not be those written.
+    # Where ids come only with log-probabilities, one is asked for: re-encoded ids may differ from those written.
     logprobs = params.logprobs or (0 if abilities.bare_ids else 1)
     if logprobs and abilities.logprobs:
         body["logprobs"] = logprobs
@@ -118,7 +118,7 @@ class Tokens:
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
     def id_of(self, token: str) -> int | None:
-        """The id of a token from what a server calls it: `token_id:N`, or its text if that is one token's alone."""
+        """The id of a token from what a server calls it: `token_id:N`, or its text if only one token has that text."""
         if token.startswith(_TOKEN_ID) and token[len(_TOKEN_ID) :].isdecimal():
             return int(token[len(_TOKEN_ID) :])
         if self._by_text is None:
@@ -182,10 +182,10 @@ def read_answer(
     """The result that an answer amounts to.
 
     Args:
-        answer: Its JSON value.
-        params: The request's.
-        limit: Tokens that were asked for at most; fewer than `params.max_new_tokens` if the context has no room.
-        tokens: Of the model's tokenizer.
+        answer: The answer's JSON value.
+        params: The request's parameters.
+        limit: Most tokens that were asked for; fewer than `params.max_new_tokens` if the context has no room.
+        tokens: Text and ids of the model's tokens.
         assembler: Applies the rules for stop strings.
 
     Raises:
@@ -291,7 +291,7 @@ def _from_content(content: list[Any]) -> tuple[list[int], list[dict[int, float]]
 def _align(
     strings: Sequence[str], maps: Sequence[dict[int, float]], text: str, tokens: Tokens
 ) -> tuple[list[int], list[dict[int, float]]]:
-    """Ids of tokens that are named by their text; what stands between those that have one is encoded anew."""
+    """Ids of tokens that are named by their text; text between those that have one is re-encoded."""
     aligned: list[int] = []
     aligned_maps: list[dict[int, float]] = []
     pending: list[str] = []
@@ -317,7 +317,7 @@ def _align(
 
 
 def _between(named: str, following: str | None, text: str, at: int) -> str:
-    """What tokens without an id of their own stand for, from index `at` of the text, before the `following` token.
+    """What tokens without an id stand for, from index `at` of the text, before the `following` token.
 
     Their names say it, but for tokens that hold some of a character's bytes (`\ufffd`, or `bytes:` and a code).
     """
@@ -330,7 +330,7 @@ def _between(named: str, following: str | None, text: str, at: int) -> str:
 def _with_text(
     ids: list[int], maps: list[dict[int, float]], text: str, detokenizer: Detokenizer
 ) -> tuple[list[int], list[dict[int, float]]]:
-    """Ids whose text is `text`: as many of those given as fit, the rest encoded anew."""
+    """Ids whose text is `text`: as many of those given as fit, the rest re-encoded."""
     kept = len(ids)
     while kept and not text.startswith(detokenizer.decode(ids[:kept])):
         kept -= 1
