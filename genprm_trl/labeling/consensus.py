@@ -1,8 +1,8 @@
 """The consensus filter: a solution is kept only where the reasoner's verdicts agree with its label.
 
 arXiv 2504.00891, section 3.2: the verdict on every step up to the first error must agree with the label. Labels and
-verdicts come from different sources (roll-outs of a policy; analysis and code of a reasoner), so that what both say is
-rarely wrong.
+verdicts come from different sources (rollouts of a policy; analysis and code of a reasoner). An error that both share
+is rare.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from genprm_trl.records import RationaleRecord, Solution
 from genprm_trl.stages.file import Outcome, StageSummary
 from genprm_trl.stages.partial import Partial
 
-# In the order in which a critique is examined. What is further down is nearer to being kept.
+# In the order in which a critique is examined. A critique with a later reason came nearer to being kept.
 DropReason = Literal[
     "unfinished_thinking",  # these three are the critique's own statuses
     "out_of_tokens",
     "out_of_code_rounds",
-    "no_verdict",  # no number can be read where the verdict should stand, or a program printed it
+    "no_verdict",  # the final verdict is no readable number, or a program printed it
     "verdict_out_of_range",  # it names a paragraph that the solution does not have
     "disagrees_before_first_error",  # it calls a step wrong that the label calls right
     "disagrees_at_first_error",  # it calls the step right that the label calls wrong
     "unparsable",  # a step lacks a critique in the form asked for
     "code_not_run",  # a step has no code, or code that was not run
-    "output_altered",  # what stands as the code's output is not what it printed
+    "output_altered",  # the output in the text is not what the code printed
     "minority",  # too few of the solution's critiques agree
 ]
 DROP_REASONS: tuple[str, ...] = get_args(DropReason)
@@ -47,7 +47,7 @@ def disagreement(verdicts: Sequence[bool | None], label: int, num_steps: int) ->
     """Where verdicts first disagree with a label.
 
     Args:
-        verdicts: Whether each step is right, from the first on; None, and what is missing at the end, is no verdict.
+        verdicts: Whether each step is right, from the first on. None is no verdict, and so is a missing end.
         label: Index from 0 of the first wrong step, -1 for none.
         num_steps: Steps of the solution.
 
@@ -77,11 +77,11 @@ def verdicts_of(first_error: int, num_steps: int) -> list[bool]:
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """One critique, held against the label.
+    """One critique, compared with the label.
 
     Attributes:
-        reason: Why it is of no use; None if it is.
-        rationales: The rationale of each judged step, in the verification conversation's form, if it is of use.
+        reason: Why the critique is dropped; None if it is usable.
+        rationales: The rationale of each judged step, in the form of the verification conversation, if it is usable.
         labels: Whether each judged step is right.
         first_error: The critique's own verdict, if it has a readable one.
     """
@@ -93,13 +93,12 @@ class Examined:
 
 
 def examine(solution: Solution, sample: RationaleSample, *, require_agreement: bool = True) -> Examined:
-    """Holds one critique against the label, and takes the rationales out of it.
+    """Compares one critique with the label, and takes the rationales out of it.
 
     Args:
         solution: The solution with its label.
         sample: The critique.
-        require_agreement: False takes the critique's own verdict for the label. It is there to measure what the
-            filter is worth.
+        require_agreement: False takes the critique's own verdict as the label, to measure what the filter is worth.
     """
     if sample.status != "complete":
         return Examined(sample.status)
@@ -161,9 +160,9 @@ class Decision:
     """What became of a solution.
 
     Attributes:
-        record: Its training data; None if it was dropped.
+        record: The solution's training data; None if it was dropped.
         reason: Why it was dropped.
-        examined: Its critiques, in order.
+        examined: The solution's critiques, in order.
     """
 
     record: RationaleRecord | None
@@ -174,14 +173,14 @@ class Decision:
 def decide(sampled: SampledSolution, *, min_agreement: float = 0.0, require_agreement: bool = True) -> Decision:
     """Keeps a solution with one of its critiques, or drops it.
 
-    Of several usable critiques the one with the fewest failed code blocks is taken, of these the one with the fewest
-    tokens, of these the first. A solution that is dropped is so for the reason of the critique that came furthest.
+    If several critiques are usable, the one with the fewest failed code blocks is kept, then the one with the fewest
+    tokens, then the first. A dropped solution has the reason of the critique that came furthest.
 
     Args:
         sampled: The solution with its label and its critiques.
         min_agreement: Share, in [0, 1], of the critiques with a readable verdict that must agree with the label. With
-            many critiques a single one agrees with any label by chance.
-        require_agreement: See `examine`.
+            many critiques one can agree with any label by chance.
+        require_agreement: False takes each critique's own verdict as the label.
 
     Raises:
         DataError: The solution has no label, and one is needed.

@@ -1,4 +1,4 @@
-"""Critiques sampled from a reasoner: a solution with what came of each attempt at it."""
+"""Critiques sampled from a reasoner: a solution with the outcome of each attempt."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class RationaleSample:
         answer: The reasoner's answer with the outputs of its code, without its thinking.
         code_rounds: The code blocks that ran, in order.
         num_tokens: Tokens that the reasoner generated, thinking included.
-        thinking: What it thought before and between, where that was to be kept.
+        thinking: The reasoner's thinking, if it was kept.
     """
 
     status: SampleStatus
@@ -79,7 +79,7 @@ class SampledSolution:
     Attributes:
         solution: The solution, with its label if it had one.
         samples: The critiques, at least one.
-        source: What made them, for audit.
+        source: Model and settings that made the critiques, for audit.
     """
 
     solution: Solution

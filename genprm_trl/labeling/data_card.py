@@ -36,10 +36,10 @@ class StageReport:
     """A finished stage.
 
     Attributes:
-        name: Its name.
-        model: The model that worked in it; None if none did.
-        settings: What decided its rows.
-        summary: Its counts.
+        name: The stage's name.
+        model: The model that it used; None if it used none.
+        settings: The settings that decide its rows.
+        summary: The stage's counts.
     """
 
     name: str
@@ -149,7 +149,7 @@ def write_data_card(
         name: The dataset's name.
         statistics: What is in it.
         stages: The stages that made it, in order.
-        repo_id: Where on the Hub the dataset is going to be; the card's example then loads it from there.
+        repo_id: The dataset's repository on the Hub; the card's example then loads it from there.
 
     Returns:
         The card's path.

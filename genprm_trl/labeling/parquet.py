@@ -18,7 +18,7 @@ from genprm_trl.protocol.genprm import GenPRMProtocol
 from genprm_trl.records import RationaleRecord
 from genprm_trl.rows.jsonl import replacing
 
-# Fields of `Solution.extra` with a column of their own (see `monte_carlo`).
+# Fields of `Solution.extra` with their own column (see `monte_carlo`).
 _ESTIMATES = ("mc", "initial_mc")
 _ROWS_AT_ONCE = 1000
 
@@ -26,7 +26,7 @@ _ROWS_AT_ONCE = 1000
 def exported_row(record: RationaleRecord) -> dict[str, Any]:
     """The row of a record.
 
-    Fields without a column of their own (the solution's `extra`, the rationales' `source`) are in `provenance`, as
+    Fields without a column (the solution's `extra`, the rationales' `source`) are in `provenance`, as
     JSON text.
     """
     solution = record.solution

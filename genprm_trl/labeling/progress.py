@@ -1,6 +1,6 @@
 """From Monte Carlo estimates to step labels: relative progress, hard and difference labels.
 
-The estimate MC(s) of a state is the share of roll-outs from it that end at the right answer. A solution of T steps has
+The estimate MC(s) of a state is the share of rollouts from it that end at the right answer. A solution of T steps has
 T + 1 states: the problem itself (`initial`, MC(s_1)) and the prefix after each step (`mc`, MC(s_t, a_t)). A rule
 compares the estimate after a step with the one before it:
 
@@ -12,14 +12,14 @@ compares the estimate after a step with the one before it:
 
 The same conventions hold under every rule:
 
-- **Zero stays zero.** After the first step whose estimate is 0 every later one counts as 0, whatever is given for it;
-  such a step needs no roll-outs and may be given as None.
-- **Zero after zero is wrong.** Where nothing was left to lose nothing is progress, though a difference of 0 is.
-- **From zero to more is progress.** MC(s_1) = 0 says that the completion model did not solve the problem by itself. A
-  first step with an estimate above 0 is then correct: its ratio is infinite.
+- **Zero stays zero.** After the first step whose estimate is 0, every later estimate counts as 0, whatever is given.
+  Such a step needs no rollouts and may be given as None.
+- **Zero after zero is wrong.** From zero no step makes progress, although a difference of 0 would be accepted.
+- **From zero to more is progress.** MC(s_1) = 0 means that the completion model did not solve the problem by itself. A
+  first step with an estimate above 0 is then correct, because its ratio is infinite.
 - A ratio above 1 (the step helps) is correct like any ratio from epsilon on, and is not clipped.
-- An estimate is a ratio of two counts and is taken as one: the nearest fraction with a denominator up to a million.
-  A step exactly at the threshold is correct, whatever floating point makes of 0.24 / 0.3.
+- Estimates are ratios of two counts and are compared as fractions with a denominator up to a million. A step exactly
+  at the threshold is therefore correct, whatever floating point makes of 0.24 / 0.3.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ _MAX_DENOMINATOR = 10**6
 class LabelRule(Protocol):
     """Judges a step by the estimates before and after it.
 
-    For estimates before it above 0, a rule is monotone: a correct step stays correct where the estimate before it is
-    smaller or the one after it larger. What is exact in `early_stopping` rests on that. Rules are hashable.
+    A rule is monotone if the estimate before the step is above 0: a correct step stays correct if that estimate is
+    smaller, or the one after the step larger. Exact early stopping relies on it. Rules are hashable.
 
     Attributes:
         compares: Whether the estimate before the step matters at all (once it is above 0).
@@ -126,7 +126,7 @@ def step_labels(mc: Sequence[float | None], initial: float, rule: LabelRule) -> 
         rule: The rule.
 
     Returns:
-        For each step whether it is correct.
+        One boolean per step: whether it is correct.
 
     Raises:
         ValueError: An estimate is outside [0, 1], or missing where it counts.
@@ -155,7 +155,7 @@ def relative_progress(mc: Sequence[float | None], initial: float, epsilon: float
         epsilon: The least ratio of a correct step.
 
     Returns:
-        For each step whether it is correct.
+        One boolean per step: whether it is correct.
 
     Raises:
         ValueError: An estimate is outside [0, 1], or missing where it counts.
@@ -169,10 +169,10 @@ def relative_progress(mc: Sequence[float | None], initial: float, epsilon: float
 
 
 def hard_labels(mc: Sequence[float | None], initial: float) -> list[bool]:
-    """Hard labels (Math-Shepherd, arXiv 2312.08935): correct iff any roll-out reached the answer.
+    """Hard labels (Math-Shepherd, arXiv 2312.08935): correct iff any rollout reached the answer.
 
-    Arguments and errors as for `relative_progress`. The initial estimate decides nothing; it is taken so that the
-    three rules can stand in for each other.
+    Arguments and errors are those of `relative_progress`. The initial estimate changes nothing; it is a parameter so
+    that the three rules are interchangeable.
 
     Examples:
         >>> hard_labels([0.5, 0.45, 0.25, 0.0, 0.0], initial=0.5)
@@ -184,7 +184,7 @@ def hard_labels(mc: Sequence[float | None], initial: float) -> list[bool]:
 def difference_labels(mc: Sequence[float | None], initial: float, delta: float = 0.1) -> list[bool]:
     """Labels by the difference of estimates: correct iff MC(s_t, a_t) - MC(s_t) >= -delta.
 
-    Other arguments and errors as for `relative_progress`.
+    The other arguments and the errors are those of `relative_progress`.
 
     Args:
         delta: The largest loss of a correct step, in [0, 1]. The paper compares 0.1 and 0.5.

@@ -1,6 +1,6 @@
 """Rationale synthesis: a strong reasoner critiques whole solutions, and its code is run as it writes.
 
-arXiv 2504.00891, section 3.2 (with QwQ-32B). What comes of it is not yet training data: see `consensus`.
+This follows arXiv 2504.00891, section 3.2 (with QwQ-32B). Critiques become training data in `consensus`.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ class RationaleSettings:
     """How critiques are sampled.
 
     Attributes:
-        samples: Critiques a solution.
+        samples: Critiques per solution.
         max_tokens: Bound on the tokens of a critique: thinking, answer, and what the interpreter printed.
         max_code_rounds: Code blocks that may run for one critique.
-        temperature, top_p, top_k: Of sampling; the defaults are those that QwQ-32B's authors advise.
-        keep_thinking: Keep what the reasoner thinks before its answer. It is never part of a rationale.
-        seed: With the same seed, model and solutions, critiques are the same in whatever order things happen.
+        temperature, top_p, top_k: Sampling parameters. The defaults are those that QwQ-32B's authors advise.
+        keep_thinking: Keep the reasoner's thinking. It is never part of a rationale.
+        seed: The same seed, model and solutions give the same critiques, in whatever order things happen.
 
     Raises:
         ConfigError: A value is outside its range.
@@ -75,9 +75,9 @@ class Reasoner:
 
     Args:
         generator: The model.
-        sandbox: Where its code runs.
+        sandbox: Runs the model's code.
         settings: How critiques are sampled.
-        chat_template: A Jinja template in place of the tokenizer's own.
+        chat_template: A Jinja template that replaces the tokenizer's.
         max_chains: Critiques in flight at once, over all solutions.
 
     Raises:
@@ -108,7 +108,7 @@ class Reasoner:
 
         Raises:
             ItemFailed: The generator or the sandbox failed.
-            GenPRMError: Nothing can be expected of the generator any more.
+            GenPRMError: The generator cannot be used any more.
         """
         async with self._chains:
             script = self._protocol.chain(solution.problem, solution.steps)
@@ -159,8 +159,8 @@ async def rationalize(
     Args:
         reasoner: Writes the critiques.
         solution: The solution.
-        partial: Not used: a critique is finished or is begun anew.
-        source: What every row says of its making.
+        partial: Not used; an unfinished critique starts again.
+        source: Provenance that is written into every row.
 
     Returns:
         One row: a `SampledSolution`.

@@ -1,4 +1,4 @@
-"""The states of a problem's solutions, and their roll-outs: each state once, however many solutions share it."""
+"""The states of a problem's solutions and their rollouts: each state once, however many solutions share it."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from genprm_trl.solving.solver import Solver
 
 @dataclass(slots=True)
 class State:
-    """The first steps of a solution (none of them: the problem itself), and what its roll-outs came to.
+    """A prefix of a solution (an empty one is the problem itself), and the outcomes of its rollouts.
 
     Attributes:
-        text: The steps as the model goes on from them.
-        digest: A short hash of problem and text. Roll-out i of a state has a seed made of it and of i, so a state's
-            roll-outs are one fixed stream, and an estimate is a prefix of it.
-        outcomes: Whether each roll-out so far reached the answer, in the stream's order.
-        tokens: What they took, without those of an earlier labelling.
+        text: The prefix as the model continues it.
+        digest: A short hash of problem and text. The seed of rollout i is made of it and of i. The rollouts of a state
+            are therefore one fixed stream, and an estimate uses a prefix of that stream.
+        outcomes: Whether each rollout so far reached the answer, in the stream's order.
+        tokens: Tokens of these rollouts, without those of an earlier labelling.
         reused: How many of them are an earlier labelling's.
-        known: The estimate of a complete solution, 0 or 1, which needs no roll-outs.
+        known: The estimate of a complete solution, 0 or 1, which needs no rollouts.
     """
 
     text: str
@@ -43,7 +43,7 @@ class State:
 
     @property
     def estimate(self) -> float | None:
-        """The share of successes; None without roll-outs."""
+        """The share of successes; None without rollouts."""
         if self.known is not None:
             return float(self.known)
         return sum(self.outcomes) / len(self.outcomes) if self.outcomes else None
@@ -61,8 +61,8 @@ class RolloutTree:
         problem: The problem's text.
         answer: The reference answer.
         seed: The run's seed.
-        keep: Called with what new roll-outs of a state came to, as a JSON object; `restore` takes it back.
-        reused: State digest to the bits of an earlier labelling, whose roll-outs are not paid for again.
+        keep: Called with the outcomes of new rollouts of a state, as a JSON object that `restore` takes.
+        reused: State digest to the bits of an earlier labelling, whose rollouts are not sampled again.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class RolloutTree:
         self.states: dict[str, State] = {}
 
     def restore(self, records: Sequence[Mapping[str, Any]]) -> None:
-        """Takes up roll-outs that a run before this one paid for. To be called before the first state is asked for."""
+        """Takes the rollouts of an earlier run. Call it before asking for the first state."""
         for record in records:
             outcomes, tokens = self._restored.get(record["state"], ([], 0))
             # What a state had from elsewhere is not in its records: they say where they begin.
@@ -98,7 +98,7 @@ class RolloutTree:
     def state(self, text: str, known: int | None = None) -> State:
         """The state of a text, the same object each time."""
         digest = state_digest(self._problem, text)
-        # A complete solution is a state of its own: another one may go on from the same text.
+        # A complete solution is a separate state, because another solution may continue the same text.
         key = digest if known is None else f"{digest} complete"
         if key not in self.states:
             state = State(text, digest, known=known)
@@ -111,7 +111,7 @@ class RolloutTree:
         return self.states[key]
 
     async def sample(self, state: State, trials: int) -> None:
-        """Makes sure that a state has so many roll-outs.
+        """Makes sure that a state has at least this many rollouts.
 
         Raises:
             ItemFailed: The generator failed on one of them. None of those that were missing is kept then.
@@ -144,11 +144,11 @@ class RolloutTree:
 
 
 def state_digest(problem: str, text: str) -> str:
-    """A short hash of a problem and the beginning of a solution."""
+    """A short hash of a problem and a prefix of a solution."""
     key = f"{problem}\0{text}".encode("utf-8", "surrogatepass")
     return hashlib.blake2b(key, digest_size=8).hexdigest()
 
 
 def prefix_text(steps: Sequence[str], separator: str) -> str:
-    """The beginning of a solution as the model goes on from it, empty for no steps."""
+    """The prefix as the model continues it; empty for no steps."""
     return join_steps(steps, separator) + separator if steps else ""

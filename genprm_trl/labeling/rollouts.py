@@ -1,14 +1,14 @@
 """Solutions to label: sampled with step forcing until there are right and wrong ones, then chosen evenly.
 
-arXiv 2504.00891, section 3.1: up to 2,048 solutions a problem, with the answer's beginning `Step 1:` given so that the
-steps come out delimited; problems without a right or without a wrong final answer are left out; of the others'
-solutions a balanced, de-duplicated sample is kept.
+This follows arXiv 2504.00891, section 3.1. Up to 2,048 solutions of a problem are sampled. Each begins with `Step 1:`,
+so that its steps are delimited. Problems without a right or without a wrong final answer are left out. Of the others'
+solutions a balanced sample without duplicates is kept.
 
-Solutions are sampled in rounds that double what there is. After each round a problem is finished if
+Solutions are sampled in rounds that double the total. After each round a problem is finished if
 
-- there are enough right and enough wrong different solutions to choose from, or
+- it has enough different right and enough different wrong solutions, or
 - `give_up` solutions hold no right one, or no wrong one, or
-- there are `max_samples`.
+- it has `max_samples` solutions.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ class RolloutConfig:
     """How many solutions are sampled and kept.
 
     Attributes:
-        max_samples: Bound on the solutions sampled of a problem.
-        first_round: Solutions of the first round; each later one doubles what there is.
-        give_up: A problem of which so many solutions hold no right one, or no wrong one, is left out. With n of them,
-            the share of the missing kind is below 3 / n with 95 % confidence.
-        keep: Solutions kept of a problem, half of them right. Fewer where there are fewer of one kind: as many are
-            kept of the other.
-        seed: Of the samples and of the choice.
+        max_samples: Most solutions sampled per problem.
+        first_round: Solutions of the first round; each later round doubles the total.
+        give_up: A problem is left out if this many solutions hold no right one, or no wrong one. With n of them, the
+            share of the missing kind is below 3 / n with 95 % confidence.
+        keep: Solutions kept per problem, half of them right. If there are fewer of one kind, as many of the other kind
+            are kept.
+        seed: Seed of the samples and of the choice.
 
     Raises:
         ConfigError: A value is out of range.
@@ -76,8 +76,8 @@ class Sample:
     """A sampled solution.
 
     Attributes:
-        text: The text, the forced beginning included.
-        finished: Whether the model ended it, rather than a bound.
+        text: The text, the forced prefix included.
+        finished: Whether the model ended it; False if a bound did.
         num_tokens: Tokens generated.
         correct: Whether its final answer is the reference answer; None if it could not be told.
     """
@@ -113,9 +113,9 @@ async def roll_out(
     Args:
         solver: The policy.
         problem: The problem.
-        partial: Its rounds that are finished.
+        partial: The problem's finished rounds.
         config: How many are sampled and kept.
-        source: What every row says of its making; `policy` names the model.
+        source: Provenance that is written into every row; `policy` names the model.
 
     Returns:
         The chosen solutions as rows, in the order they were sampled in: `Solution` with `final_answer_correct` and
@@ -176,8 +176,8 @@ class _Candidates:
     Attributes:
         samples: All samples.
         by_correctness: Numbers of the different right and of the different wrong ones, in order.
-        splits: Number to steps.
-        dropped: Why the others may not.
+        splits: The steps of each sample, by its number.
+        dropped: Reason to number of the samples that may not be chosen.
     """
 
     samples: Sequence[Sample]

@@ -7,7 +7,7 @@ from genprm_trl.solving.paths import Grower, Path
 
 
 async def beam_search(grower: Grower, n: int, width: int, score: Aggregate = "min") -> list[Path]:
-    """Keeps the best n / width of n beginnings, and samples `width` next steps of each, until all that are kept end.
+    """Keeps the best n / width of n prefixes and samples `width` next steps of each, until all kept ones have ended.
 
     Solutions that have ended stay in the beam as long as their score is among the best.
 
@@ -15,7 +15,7 @@ async def beam_search(grower: Grower, n: int, width: int, score: Aggregate = "mi
         grower: Samples and judges.
         n: Paths at once.
         width: Next steps sampled of each path that is kept.
-        score: From the rewards of a path's steps to what it is kept for.
+        score: Rule that turns the rewards of a path's steps into its score.
 
     Returns:
         The paths that were kept last, best first.

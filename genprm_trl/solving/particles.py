@@ -1,8 +1,8 @@
 """Particle filtering over steps (Puri et al. 2025, arXiv 2502.01618, algorithm 1).
 
 Solutions are the hidden states of a state-space model whose transition is the policy and whose observation, that each
-step is right, has the likelihood that the verifier says. Where beam search trusts the highest reward, particles are
-resampled in proportion to theirs, so that one wrong reward does not end a good solution.
+step is right, has the verifier's likelihood. Beam search trusts the highest reward. Particles are resampled in
+proportion to theirs, so one wrong reward does not end a good solution.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class Annealing:
     High temperatures resample almost evenly and keep the variety of first steps, low ones follow the verifier.
 
     Attributes:
-        start: At the first resampling.
-        end: From resampling `steps` on. With 1, weights are the odds that the step is right.
-        steps: Resamplings from `start` to `end`; 1: `end` at once.
+        start: The temperature at the first resampling.
+        end: The temperature from resampling `steps` on. At 1 the weights are the odds that the step is right.
+        steps: Resamplings from `start` to `end`; with 1 it is `end` at once.
 
     Raises:
         ConfigError: A value is out of range.
@@ -42,7 +42,7 @@ class Annealing:
             raise ConfigError(f"temperatures must be annealed over at least 1 step, got {self.steps}")
 
     def temperature(self, resampling: int) -> float:
-        """Of a resampling, counted from 0."""
+        """The temperature of a resampling, counted from 0."""
         if resampling >= self.steps - 1:
             return self.end
         return self.start + (self.end - self.start) * resampling / (self.steps - 1)

@@ -1,4 +1,4 @@
-"""The beginnings of solutions that a search grows: a policy writes their next step, a verifier judges it."""
+"""The paths of a search, which are prefixes of solutions: a policy writes their next step, a verifier judges it."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class Path:
     """The first steps of a solution, or all of them.
 
     Attributes:
-        name: Tells it from all others of the search; seeds are made of it.
-        token_ids: Prompt and text as the policy goes on from them.
+        name: The path's unique name in the search; seeds are made of it.
+        token_ids: Prompt and text as the policy continues them.
         steps: The steps so far.
         end: Whether and how it has ended.
-        verdict: Of the steps; None before it is judged.
+        verdict: The verdict on the steps; None before they are judged.
     """
 
     name: str
@@ -46,11 +46,11 @@ class Path:
 
     @property
     def reward(self) -> float:
-        """Of the last step; 0 without one."""
+        """The reward of the last step; 0 without one."""
         return self.verdict.rewards[-1] if self.verdict is not None and self.verdict.rewards else 0.0
 
     def score(self, rule: Aggregate) -> float:
-        """Of all steps; 0 without any."""
+        """The rewards of all steps."""
         return aggregate(self.verdict.rewards, rule) if self.verdict is not None and self.verdict.rewards else 0.0
 
 
@@ -62,12 +62,12 @@ class Grower:
     writes the next one itself, so that what it samples is what it would have written in one go.
 
     Attributes:
-        policy: Writes.
-        verifier: Judges. Each step is judged once, however many paths go on from it.
-        problem: What is solved.
-        max_steps: A path ends after so many.
-        seed: Of the policy's samples; the verifier has one of its own.
-        policy_tokens, verifier_tokens: Generated so far.
+        policy: Writes the steps.
+        verifier: Judges the steps, each once, however many paths continue it.
+        problem: The problem to solve.
+        max_steps: A path ends after this many steps.
+        seed: Seed of the policy's samples; the verifier has its own.
+        policy_tokens, verifier_tokens: Tokens that each has generated so far.
     """
 
     policy: Solver

@@ -1,8 +1,8 @@
 """The critic loop: a policy answers, a verifier objects, the policy thinks again (arXiv 2504.00891, section 4.3).
 
-An answer's first step that the verifier judges wrong is handed back to the policy with the verifier's analysis of it,
-as the next user turn of the policy's own conversation. That goes on until no step is judged wrong, or the turns are
-used up. The answer that counts is the last one.
+The first wrong step of an answer goes back to the policy with the verifier's analysis, as the next user turn of the
+policy's conversation. The loop ends when no step is judged wrong, or when the turns are used up. The last answer
+counts.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class RefinementConfig:
     """How long a policy is criticised.
 
     Attributes:
-        turns: Critiques handed back at most.
-        begun: What every answer begins with (step forcing), so that its steps come out delimited; may be empty.
-        seed: Of the policy's samples.
+        turns: Most critiques that are sent back.
+        begun: Forced prefix of every answer (step forcing), so that its steps are delimited; may be empty.
+        seed: Seed of the policy's samples.
 
     Raises:
         ConfigError: A value is out of range.
@@ -64,10 +64,10 @@ async def refine(
     Args:
         models: The policy, which answers, and the verifier that criticises it. Only the first step it judges wrong
             matters, so `stop="first_error"` is enough.
-        problem: With its reference answer; an empty one is unknown.
-        partial: Its answers and verdicts so far.
-        config: How long.
-        source: What the row says of its making.
+        problem: The problem with its reference answer; an empty answer is unknown.
+        partial: The problem's answers and verdicts so far.
+        config: How many turns, and how an answer begins.
+        source: Provenance that is written into the row.
 
     Returns:
         One row: `id`, `problem`, `answer`, `end` and `turns`, one for each answer in order. A turn has `text`,
@@ -76,7 +76,7 @@ async def refine(
         where there are none. `end` is
 
         - `accepted`: no step was judged wrong;
-        - `turns`: all turns were used; the last answer was not judged any more;
+        - `turns`: all turns were used; the last answer was not judged;
         - `no_steps`: the policy wrote nothing that can be judged;
         - `context`: the conversation does not fit the policy's context any more.
 
@@ -184,11 +184,11 @@ def _outcome(
 
 @dataclass(slots=True)
 class TurnScores:
-    """The answers as they stand after a number of critiques; who was accepted before keeps his answer.
+    """The answers after a number of critiques; an answer that was accepted before stays.
 
     Attributes:
         accuracy: Right answers in per cent.
-        gain: By how much that exceeds the accuracy without critiques, problem by problem.
+        gain: Difference to the accuracy without critiques, problem by problem.
         fixed: Answers that were wrong without critiques and are right.
         broken: Answers that were right without critiques and are not.
         revised: Answers that this turn has written.
@@ -203,11 +203,11 @@ class TurnScores:
 
 @dataclass(slots=True)
 class RefinementSummary:
-    """What the critic loop did to the answers; those of unknown correctness are left aside.
+    """What the critic loop did to the answers; those of unknown correctness are ignored.
 
     Attributes:
-        objected_right, objected_wrong: How many right and wrong first answers there are, and of how many of each the
-            verifier judged a step wrong.
+        objected_right, objected_wrong: The number of right (wrong) first answers, and the number of them to which the
+            verifier objected.
     """
 
     objected_right: tuple[int, int] = (0, 0)

@@ -32,13 +32,13 @@ class SearchConfig:
     """How a problem is searched.
 
     Attributes:
-        method: `beam`, `particles`, or `best_of_n`: whole solutions and the best of them, what search is held against.
+        method: `beam`, `particles`, or `best_of_n` (the best of n whole solutions, the baseline).
         n: Paths, particles or solutions at once.
-        width: Of beam search: next steps sampled of each path that is kept.
-        score: From the rewards of steps to the score of a path, for beams and for the choice at the end.
-        annealing: Of particle filtering.
-        max_steps: A path ends after so many.
-        seed: Of the policy's samples and of resampling.
+        width: Beam search: next steps sampled of each kept path.
+        score: Rule that turns step rewards into the score of a path, for beams and for the final choice.
+        annealing: Particle filtering: the temperature of resampling.
+        max_steps: A path ends after this many steps.
+        seed: Seed of the policy's samples and of resampling.
 
     Raises:
         ConfigError: A value is out of range.
@@ -75,10 +75,10 @@ async def search(
 
     Args:
         models: The policy, which writes steps, and the verifier, which judges them.
-        problem: With its reference answer; an empty one is unknown.
-        partial: Not used: a search is finished or is begun anew.
-        config: The method.
-        source: What the row says of its making.
+        problem: The problem with its reference answer; an empty answer is unknown.
+        partial: Not used; an unfinished search starts again.
+        config: The method and its settings.
+        source: Provenance that is written into the row.
 
     Returns:
         One row: `id`, `problem`, `answer`, `steps`, `final_answer` and `correct` of the chosen path, `chosen` (its

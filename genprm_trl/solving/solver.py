@@ -1,4 +1,4 @@
-"""A model that solves problems: from the problem alone, or from the first steps of a solution."""
+"""A model that solves problems, from the problem or from a prefix of a solution."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from genprm_trl.verifier.base import Verifier
 
 logger = logging.getLogger(__name__)
 
-# What the Qwen2.5-Math models were trained with, and what other instruction models follow as well.
+# The Qwen2.5-Math models were trained with it, and other instruction models follow it as well.
 SYSTEM_PROMPT = "Please reason step by step, and put your final answer within \\boxed{}."
 
 
@@ -26,10 +26,10 @@ class SolverSettings:
     """How a model is asked for solutions.
 
     Attributes:
-        temperature, top_p, top_k: Of sampling.
+        temperature, top_p, top_k: Sampling parameters.
         max_tokens: Bound on the tokens of one request.
         system_prompt: The system message; the empty string for none.
-        chat_template: A Jinja template in place of the tokenizer's own.
+        chat_template: A Jinja template that replaces the tokenizer's.
         max_requests: Requests in flight at once, over everything that is asked for.
 
     Raises:
@@ -60,8 +60,8 @@ class SolverSettings:
 class Solver:
     """Asks a generator for solutions through its chat template.
 
-    The first steps of a solution, where there are any, stand at the start of the assistant's turn, and the model goes
-    on from them (step forcing; arXiv 2504.00891, section 3.1).
+    A prefix of a solution, if there is one, stands at the start of the assistant's turn, and the model continues it
+    (step forcing; arXiv 2504.00891, section 3.1).
 
     Args:
         generator: The model.
@@ -87,7 +87,7 @@ class Solver:
         return conversation
 
     def prompt(self, problem: str, begun: str = "") -> list[int]:
-        """Token ids of a problem and the beginning of its solution."""
+        """Token ids of a problem and a prefix of its solution."""
         conversation = self.begin(problem)
         if begun:
             conversation.append(begun, "forced")
@@ -96,17 +96,17 @@ class Solver:
     async def complete(
         self, prompt: list[int], seed: int, *, stop: tuple[str, ...] = (), affinity: str | None = None
     ) -> GenerationResult:
-        """Goes on from a prompt.
+        """Continues a prompt.
 
         Args:
-            prompt: From `prompt`, or of a conversation.
-            seed: Of this request.
-            stop: Where to end, the stop string kept; by default where the model ends its turn.
-            affinity: See `Generator.generate`.
+            prompt: Token ids that `prompt` returned, or those of a conversation.
+            seed: Seed of this request.
+            stop: Stop strings, which are kept. Default: the model ends its turn.
+            affinity: A hint for prefix caches; see `Generator.generate`.
 
         Raises:
             ItemFailed: The generator failed on this request.
-            GenPRMError: Nothing can be expected of the generator any more.
+            GenPRMError: The generator cannot be used any more.
         """
         async with self._free:
             try:
