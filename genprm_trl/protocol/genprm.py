@@ -47,10 +47,6 @@ OUTPUT_END = "</output>\n"
 CODE_OUTPUT_START = "[Code Output]\n\n```\n"
 CODE_OUTPUT = CODE_OUTPUT_START + "{output}" + CODE_END
 NO_CODE_FOUND = "Code format error: No code found."
-REFINEMENT_PROMPT = (
-    "There might be some problem in this paragraph of your reasoning, please rethink and refine your answer:\n"
-    ">{step}\n\n {critique}"
-)
 
 _ANALYZE_PREFIX_PATTERN = re.compile(r"<analyze>\nLet's analyze the Paragraph ([0-9]{1,9}) step by step: ")
 _VERDICT_PATTERN = re.compile(r"\\boxed\{\s*(?:\\text\{\s*)?(Yes|No)(?![A-Za-z])", re.IGNORECASE)
@@ -310,7 +306,7 @@ class GenPRMProtocol:
             yield ExpectCode()
         for index, judgement in enumerate(judged):
             yield OpenTurn(self.opening_messages(problem, steps, index))
-            for segment in self.segments(judgement.rationale):
+            for segment in self.segments(judgement.rationale, [each.output for each in judgement.code_rounds]):
                 yield Append(segment.text, segment.kind)
             for code_round in judgement.code_rounds:  # later code may need its names; its output is in the text
                 yield Execute(code_round.code)
@@ -396,12 +392,18 @@ class GenPRMProtocol:
         written = yield Generate((OUTPUT_END,), self.verdict_tokens)
         return _read_forced_verdict(OUTPUT_PREFIX, written, status="fallback")
 
-    def segments(self, rationale: str) -> list[Segment]:
+    def segments(self, rationale: str, outputs: Sequence[str] = ()) -> list[Segment]:
         """Splits an assistant turn into what is forced, written by the model, and printed by the interpreter.
 
         The texts join to `rationale` for any string; what the format does not know counts as written.
+
+        Args:
+            rationale: The assistant's turn.
+            outputs: What its code printed, in order, where that is known. An output may hold what looks like its own
+                end; these say where it does end.
         """
         parts: list[Segment] = []
+        known = list(outputs)
 
         def add(kind: SegmentKind, text: str) -> None:
             if text:
@@ -427,7 +429,12 @@ class GenPRMProtocol:
         while self._mode.execute and marker in rest:
             written, _, rest = rest.partition(marker)
             add("written", written + CODE_END)
-            output, closed, rest = rest.partition(CODE_END)
+            number = next((i for i, output in enumerate(known) if rest.startswith(output + CODE_END)), None)
+            if number is None:
+                output, closed, rest = rest.partition(CODE_END)
+            else:
+                output, closed, rest = known[number], CODE_END, rest[len(known[number] + CODE_END) :]
+                del known[: number + 1]
             add("interpreter", CODE_OUTPUT_START + output + closed)
         add("written", rest)
         return parts

@@ -19,7 +19,7 @@ from genprm_trl.generation.seeding import derive_seed
 from genprm_trl.grading.comparison import grade
 from genprm_trl.grading.extract import extract_answer
 from genprm_trl.metrics.estimates import ScoreEstimate, mean_estimate
-from genprm_trl.protocol.genprm import OUTPUT_PREFIX, REFINEMENT_PROMPT, VERIFY_END, VERIFY_PREFIX, parse_rationale
+from genprm_trl.protocol.genprm import OUTPUT_PREFIX, VERIFY_END, VERIFY_PREFIX, parse_rationale
 from genprm_trl.protocol.thinking import without_thinking
 from genprm_trl.records import Solution, Verdict
 from genprm_trl.solving.solver import Solver
@@ -27,6 +27,12 @@ from genprm_trl.stages.file import Outcome
 from genprm_trl.stages.partial import Partial
 from genprm_trl.stages.run import ItemFailed
 from genprm_trl.verifier.base import Verifier
+
+# As in the released critic experiments.
+REFINEMENT_PROMPT = (
+    "There might be some problem in this paragraph of your reasoning, please rethink and refine your answer:\n"
+    ">{step}\n\n {critique}"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from genprm_trl.verdict_report.figures import HISTOGRAM_BINS, NO_LABELS, Figures
 
@@ -16,14 +16,16 @@ WIDTH, HEIGHT = 340, 236
 LEFT, RIGHT, TOP, BOTTOM = 50, 10, 10, 44  # margins
 
 
-@dataclass(frozen=True, slots=True)
-class Tick:
+class Tick(NamedTuple):
+    """A mark on an axis."""
+
     at: float
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Bar:
+class Bar(NamedTuple):
+    """A bar with its title, which shows when it is pointed at; the style sheet knows its kind."""
+
     x: float
     y: float
     width: float
@@ -32,14 +34,14 @@ class Bar:
     title: str
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(NamedTuple):
+    """A line or the outline of a band."""
+
     points: str
     kind: str
 
 
-@dataclass(frozen=True, slots=True)
-class Point:
+class Point(NamedTuple):
     """A point with the ends of its interval (or None), of a shape named by its kind."""
 
     x: float
@@ -50,8 +52,7 @@ class Point:
     high: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(NamedTuple):
     """A vertical line with a word at its top."""
 
     x: float

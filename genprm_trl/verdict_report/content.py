@@ -6,16 +6,24 @@ The block is opened in the browser when its solution is unfolded or searched; th
 from __future__ import annotations
 
 import base64
+import itertools
 import json
+import re
 import zlib
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
+from genprm_trl.protocol.genprm import CODE_END, CODE_OUTPUT_START, NO_CODE_FOUND, GenPRMProtocol
 from genprm_trl.records import CodeRound, Solution, StepJudgement, Verdict, prediction_from_rewards
-from genprm_trl.verdict_report.passages import read_rationale
 
 _SNIPPET = 240  # characters of a problem that the list can show
+_PARTS = re.compile(
+    r"<analyze>\n(?P<analysis>.*?)(?=</analyze>|\Z)|<output>\n(?P<verdict>.*?)(?=</output>|\Z)"
+    r"|```python\n(?P<code>.*?)(?=\n```|\Z)|</?(?:analyze|verify|output)>\n?|\n```\n",
+    re.DOTALL,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,22 +85,71 @@ def _details(verdict: Verdict, solution: Solution | None) -> dict[str, Any]:
 
 
 def _judgement(judgement: StepJudgement) -> dict[str, Any]:
-    readable = read_rationale(judgement.rationale, judgement.code_rounds)
-    passages = []
-    for passage in readable.passages:
-        piece: list[Any] = [passage.kind, passage.text]
-        if passage.ran is not None:
-            piece += [passage.ran.status, passage.ran.seconds]
-        passages.append(piece)
+    passages, others = read_rationale(judgement.rationale, judgement.code_rounds)
     return {
         "reward": judgement.reward,
         "status": judgement.status,
         "tokens": judgement.num_tokens,
-        "passages": passages,
-        "others": [_round(code_round) for code_round in readable.other_rounds],
+        "passages": [
+            [kind, text, *([ran.status, ran.seconds] if ran is not None else [])] for kind, text, ran in passages
+        ],
+        "others": [[each.code, each.output, each.status, each.seconds] for each in others],
         "rounds": len(judgement.code_rounds),
     }
 
 
-def _round(code_round: CodeRound) -> list[Any]:
-    return [code_round.code, code_round.output, code_round.status, code_round.seconds]
+class Passage(NamedTuple):
+    """A piece of a rationale.
+
+    Attributes:
+        kind: `analysis`, `code`, `verdict`, or `text` outside of them; `mark` for tags and fences; `output` for what
+            the interpreter answered; `claimed_output` for the same form without a run on record: the model's words.
+        text: Its text, unchanged.
+        ran: For an output, the code round that printed it. None where the interpreter found no code to run.
+    """
+
+    kind: str
+    text: str
+    ran: CodeRound | None = None
+
+
+def read_rationale(text: str, code_rounds: Sequence[CodeRound] = ()) -> tuple[list[Passage], list[CodeRound]]:
+    """Takes any text apart into the parts that a person reads.
+
+    Returns:
+        Passages whose texts join to the rationale, and the rounds whose output does not stand in it, as after a
+        fall-back, which drops what the code rounds had added.
+    """
+    passages: list[Passage] = []
+    others: list[CodeRound] = []
+    waiting = list(code_rounds)
+    segments = GenPRMProtocol().segments(text, [each.output for each in code_rounds])
+    for printed, group in itertools.groupby(segments, key=lambda segment: segment.kind == "interpreter"):
+        if not printed:
+            passages += _parts("".join(segment.text for segment in group))
+            continue
+        for segment in group:
+            end = CODE_END if segment.text.endswith(CODE_END) else ""
+            output = segment.text.removeprefix(CODE_OUTPUT_START).removesuffix(end)
+            number = next((i for i, each in enumerate(waiting) if end and each.output == output), None)
+            passages.append(Passage("mark", CODE_OUTPUT_START))
+            if number is None:
+                passages.append(Passage("output" if output == NO_CODE_FOUND else "claimed_output", output))
+            else:
+                others += waiting[:number]
+                passages.append(Passage("output", output, waiting[number]))
+                del waiting[: number + 1]
+            passages.append(Passage("mark", end))
+    return [passage for passage in passages if passage.text or passage.ran], others + waiting
+
+
+def _parts(text: str) -> list[Passage]:
+    """What the model wrote and what it was made to write, with tags and fences set apart."""
+    passages, position = [], 0
+    for match in _PARTS.finditer(text):
+        kind = match.lastgroup
+        opened = match.start(kind) if kind else match.end()
+        passages += [Passage("text", text[position : match.start()]), Passage("mark", text[match.start() : opened])]
+        passages += [Passage(kind, match[kind])] if kind else []
+        position = match.end()
+    return [*passages, Passage("text", text[position:])]

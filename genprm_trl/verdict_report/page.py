@@ -12,7 +12,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -25,9 +25,9 @@ from genprm_trl.data.solutions import iter_verdicts
 from genprm_trl.errors import ConfigError, DataError
 from genprm_trl.records import Solution, Verdict
 from genprm_trl.rows.jsonl import replacing
-from genprm_trl.verdict_report.charts import draw
+from genprm_trl.verdict_report.charts import Chart, draw
 from genprm_trl.verdict_report.content import Entry, make_entry
-from genprm_trl.verdict_report.figures import Figures, Judged, measure
+from genprm_trl.verdict_report.figures import Judged, measure
 from genprm_trl.verifier.summary import VerdictSummary
 from genprm_trl.version import __version__
 
@@ -38,12 +38,10 @@ class ReportSummary:
 
     Attributes:
         verdicts: Counts over all verdicts.
-        figures: The numbers of the charts.
         without_solution: Verdicts whose problem and steps are not on the page, though solutions were given.
     """
 
     verdicts: VerdictSummary = field(default_factory=VerdictSummary)
-    figures: Figures | None = None
     without_solution: int = 0
 
 
@@ -86,10 +84,10 @@ def write_report(
     if not entries:
         raise DataError("holds no verdicts", file=str(verdicts))
     stop = settings.get("stop")
-    result.figures = measure(judged, all_steps=None if stop is None else stop == "never")
+    charts = draw(measure(judged, all_steps=None if stop is None else stop == "never"))
     try:
         with replacing(output) as file:
-            for piece in render(verdicts.name, result, entries, settings):
+            for piece in render(verdicts.name, result.verdicts, charts, entries, settings):
                 file.write(piece.encode("utf-8", "replace"))  # a file's name may hold half a surrogate pair
     except OSError as error:
         raise DataError(f"cannot be written: {error.strerror or error}", file=str(output)) from None
@@ -118,20 +116,22 @@ def _settings(verdicts: Path) -> dict[str, Any]:
     return settings if isinstance(settings, dict) else {}
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# The template
-
-
-def render(name: str, report: ReportSummary, entries: list[Entry], settings: Mapping[str, Any]) -> Iterator[str]:
+def render(
+    name: str,
+    summary: VerdictSummary,
+    charts: Sequence[Chart],
+    entries: Sequence[Entry],
+    settings: Mapping[str, Any],
+) -> Iterator[str]:
     """The page in pieces.
 
     Args:
         name: The file's name, for the title.
-        report: What was counted and measured.
+        summary: What was counted.
+        charts: What was measured.
         entries: The verdicts in order.
         settings: What they were made with; may be empty.
     """
-    assert report.figures is not None
     environment = Environment(
         loader=PackageLoader("genprm_trl.verdict_report", "templates"),
         autoescape=True,
@@ -156,10 +156,9 @@ def render(name: str, report: ReportSummary, entries: list[Entry], settings: Map
                 "form-action 'none'",
             )
         ),
-        summary=report.verdicts,
-        scores=report.verdicts.scores(),
-        figures=report.figures,
-        charts=draw(report.figures),
+        summary=summary,
+        scores=summary.scores(),
+        charts=charts,
         settings={key: _shown(value) for key, value in settings.items() if value is not None},
         rows=htmlsafe_json_dumps([entry.row for entry in entries], separators=(",", ":")),
         blocks=(entry.block for entry in entries),

@@ -17,7 +17,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from genprm_trl.generation.base import GenerationResult, SamplingParams
-from genprm_trl.protocol.genprm import REFINEMENT_PROMPT
+from genprm_trl.solving.refinement import REFINEMENT_PROMPT
 from tests.helpers.scripted_generator import Reply, ScriptedGenerator
 
 OBJECTION = REFINEMENT_PROMPT.partition("\n")[0]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from genprm_trl.errors import ConfigError
 from genprm_trl.protocol import MODES, CodeBlock, GenPRMProtocol, Mode, Rationale, last_code_block, parse_rationale
-from genprm_trl.protocol.genprm import REFINEMENT_PROMPT, read_verdict
+from genprm_trl.protocol.genprm import CODE_END, CODE_OUTPUT_START, VERIFY_PREFIX, read_verdict
 
 # Typed out from the published format, on purpose not built from the module's constants.
 FULL = (
@@ -112,15 +112,6 @@ def test_conversation_in_the_demonstrations_form():
         "Question: What is 2 + 2?\n\nAdd.",
         "It is 4.",
     ]
-
-
-def test_critic_refinement():
-    assert REFINEMENT_PROMPT.format(step="1 + 1 = 3", critique="It is 2.") == (
-        "There might be some problem in this paragraph of your reasoning, please rethink and refine your answer:\n"
-        ">1 + 1 = 3\n"
-        "\n"
-        " It is 2."
-    )
 
 
 def test_rationale_byte_for_byte():
@@ -245,6 +236,21 @@ def test_segments_of_the_full_mode():
         ("interpreter", "[Code Output]\n\n```\n4\n```\n"),
         ("written", "So it is right.</verify>\n<output>\n**Judgement**: $\\boxed{Yes}$\n</output>\n"),
     ]
+
+
+def test_segments_end_an_output_where_the_run_says():
+    output = "line\n```\nmore"
+    text = f"{VERIFY_PREFIX}x{CODE_END}{CODE_OUTPUT_START}{output}{CODE_END}So.\n"
+    kinds = [("forced", VERIFY_PREFIX), ("written", f"x{CODE_END}")]
+    for outputs in ([output], ["other", output]):
+        found = GenPRMProtocol().segments(text, outputs)
+        assert [(segment.kind, segment.text) for segment in found] == [
+            *kinds, ("interpreter", f"{CODE_OUTPUT_START}{output}{CODE_END}"), ("written", "So.\n")
+        ]  # fmt: skip
+    found = GenPRMProtocol().segments(text)
+    assert [(segment.kind, segment.text) for segment in found][2:] == [
+        ("interpreter", f"{CODE_OUTPUT_START}line{CODE_END}"), ("written", f"more{CODE_END}So.\n")
+    ]  # fmt: skip
 
 
 def test_segments_of_other_modes():

@@ -16,9 +16,9 @@ from genprm_trl.conversation.settings import ModelSettings
 from genprm_trl.conversation.template import ChatFormat
 from genprm_trl.data.problems import Problem, read_problems
 from genprm_trl.errors import ConfigError
-from genprm_trl.protocol.genprm import REFINEMENT_PROMPT, GenPRMProtocol
+from genprm_trl.protocol.genprm import GenPRMProtocol
 from genprm_trl.records import StepJudgement, Verdict
-from genprm_trl.solving.refinement import RefinementConfig, RefinementSummary, critique_of, refine
+from genprm_trl.solving.refinement import REFINEMENT_PROMPT, RefinementConfig, RefinementSummary, critique_of, refine
 from genprm_trl.solving.solver import Solver, SolverSettings
 from genprm_trl.stages.partial import Partial
 from genprm_trl.stages.run import ItemFailed
@@ -52,6 +52,15 @@ async def trajectory(
     outcome = await refine((solver, verifier()), problem, partial, config=config, source={"policy": "p"})
     [row] = outcome.rows
     return row
+
+
+def test_the_request_is_the_published_one():
+    assert REFINEMENT_PROMPT.format(step="1 + 1 = 3", critique="It is 2.") == (
+        "There might be some problem in this paragraph of your reasoning, please rethink and refine your answer:\n"
+        ">1 + 1 = 3\n"
+        "\n"
+        " It is 2."
+    )
 
 
 async def test_it_ends_when_no_step_is_judged_wrong():

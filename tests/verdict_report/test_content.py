@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from genprm_trl.protocol import CodeBlock, Rationale
 from genprm_trl.protocol.genprm import NO_CODE_FOUND
 from genprm_trl.records import CodeRound
-from genprm_trl.verdict_report.passages import read_rationale
+from genprm_trl.verdict_report.content import read_rationale
 
 PIECES = (
     "<analyze>\n", "</analyze>\n", "<verify>\n", "</verify>\n", "<output>\n", "</output>\n", "```python\n", "\n```\n",
@@ -20,16 +20,16 @@ rounds = st.lists(st.builds(CodeRound, texts, texts, st.sampled_from(["ok", "err
 
 @given(texts, rounds)
 def test_the_parts_of_any_text_join_to_it_and_no_round_is_lost(text, code_rounds):
-    readable = read_rationale(text, code_rounds)
-    assert "".join(passage.text for passage in readable.passages) == text
-    shown = [passage.ran for passage in readable.passages if passage.ran is not None]
-    assert len(shown) + len(readable.other_rounds) == len(code_rounds)
-    assert all(any(one is code_round for one in (*shown, *readable.other_rounds)) for code_round in code_rounds)
+    passages, others = read_rationale(text, code_rounds)
+    assert "".join(passage.text for passage in passages) == text
+    shown = [passage.ran for passage in passages if passage.ran is not None]
+    assert len(shown) + len(others) == len(code_rounds)
+    assert all(any(one is code_round for one in (*shown, *others)) for code_round in code_rounds)
 
 
 def parts(text: str, *code_rounds: CodeRound) -> list[tuple[str, str]]:
-    readable = read_rationale(text, code_rounds)
-    return [(passage.kind, passage.text) for passage in readable.passages if passage.kind != "mark"]
+    passages, _ = read_rationale(text, code_rounds)
+    return [(passage.kind, passage.text) for passage in passages if passage.kind != "mark"]
 
 
 def test_a_rationale_of_the_format():
@@ -48,7 +48,7 @@ def test_several_rounds_keep_their_order():
     blocks = (CodeBlock("a", "same"), CodeBlock("b", "same", lead="Again:\n"))
     text = Rationale(1, True, None, blocks).render()
     first, second = CodeRound("a", "same", "ok", 1.0), CodeRound("b", "same", "error", 2.0)
-    ran = [passage.ran for passage in read_rationale(text, (first, second)).passages if passage.kind == "output"]
+    ran = [passage.ran for passage in read_rationale(text, (first, second))[0] if passage.kind == "output"]
     assert ran == [first, second]
 
 
@@ -72,10 +72,10 @@ def test_the_interpreters_answer_to_a_round_without_code():
 
 def test_rounds_that_a_fall_back_dropped_from_the_text():
     dropped = CodeRound("while True: pass", "Code execute time out: 5 s", "timeout", 5.0)
-    readable = read_rationale("<analyze>\nhm</analyze>\n<output>\n**Judgement**: $\\boxed{No}$\n", [dropped])
-    assert readable.other_rounds == (dropped,)
+    _, others = read_rationale("<analyze>\nhm</analyze>\n<output>\n**Judgement**: $\\boxed{No}$\n", [dropped])
+    assert others == [dropped]
 
 
 def test_a_long_text_takes_linear_time():
     text = "<analyze>\n" * 100_000 + "```python\n" * 100_000
-    assert "".join(passage.text for passage in read_rationale(text).passages) == text
+    assert "".join(passage.text for passage in read_rationale(text)[0]) == text
