@@ -148,7 +148,7 @@ class StepJudgement:
     Attributes:
         rationale: The assistant's whole text for the step, forced prefixes and interpreter output included.
         reward: P(Yes) in [0, 1].
-        status: See `StepStatus`.
+        status: How the judgement was reached.
         code_rounds: The code blocks that ran, in order.
         num_tokens: Tokens the model generated for this step.
     """
@@ -194,7 +194,7 @@ class Verdict:
         rewards: P(Yes) of each step, averaged over the chains that judged it.
         prediction: Index from 0 of the first step whose reward is below the threshold, -1 for none.
         chains: `chains[m][t]` is chain m's judgement of step t; all chains judge the same steps.
-        label: The solution's label, carried over so that a verdict file can be scored alone.
+        label: The solution's label, carried over so that a file of verdicts can be scored without the solutions.
         threshold: The threshold the prediction was made with.
         solution_digest: `Solution.digest` of what was judged; empty where unknown.
         n: Chains that were asked for; with adaptive N it may be more than `chains` holds.

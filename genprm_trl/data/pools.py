@@ -23,8 +23,8 @@ class Pool:
         id: Unique within the data.
         problem: The problem's text.
         answer: The reference answer; None where unknown.
-        ids: Of the candidates.
-        steps: Of each candidate. Shape (M, steps).
+        ids: The id of each candidate.
+        steps: The steps of each candidate. Shape (M, steps).
         correct: Whether each candidate's final answer is right; empty where that is not known of each. Shape (M,).
         votes: The number of each candidate's answer, equal for equivalent ones; None: no answer. Shape (M,).
     """
@@ -61,7 +61,7 @@ def read_pools(
             `candidates` a row holds all of a problem: `problem` (or `question`), `answer` and `candidates`, a list of
             texts, or of objects with `steps` or `text` and, if it is known, `final_answer_correct`.
         split: The split, where the source has several.
-        limit: Take the first so many problems alone.
+        limit: Take only the first LIMIT problems.
         need_answers: Refuse a row without the reference answer. Otherwise such candidates vote, and whether they are
             right is known only where the row says it.
 
@@ -111,7 +111,7 @@ def _open_reader(need_answers: bool, stem: str) -> RowReader:
 
 
 def vote_groups(answers: Sequence[str | None]) -> list[int | None]:
-    """Which answers vote alike, told by the answers alone and without a reference.
+    """Which answers vote together, found without a reference.
 
     Returns:
         The number of each answer, from 0 in the order of first appearance; None where there is none. Shape (M,).

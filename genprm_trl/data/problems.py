@@ -80,9 +80,9 @@ def read_problems(
     several solutions of one.
 
     Args:
-        source: As for `load_solutions`.
+        source: A source that `load_solutions` takes.
         split: The split, where the source has several.
-        limit: Take the first so many problems alone.
+        limit: Take only the first LIMIT problems.
         skip_bad_rows: Leave bad rows out, with a warning, instead of raising for the first.
         need_answers: A row without the reference answer is a bad one. Otherwise its problem has an empty answer.
 
@@ -148,10 +148,10 @@ def read_groups(
     Solutions of one problem that stand together, as `genprm rollout` writes them, make a group.
 
     Args:
-        source: As for `load_solutions`. A solution needs its reference answer.
+        source: A source that `load_solutions` takes. Each solution needs its reference answer.
         split: The split, where the source has several.
-        format: As for `load_solutions`.
-        limit: Take the first so many problems alone.
+        format: A name in `formats.FORMATS`, or `auto`.
+        limit: Take only the first LIMIT problems.
         skip_bad_rows: Leave bad rows out, with a warning, instead of raising for the first.
 
     Raises:

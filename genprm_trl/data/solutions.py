@@ -26,14 +26,14 @@ OpenReader = Callable[[str], RowReader]
 
 
 class Records(Iterable[T]):
-    """The records of a source, read anew each time they are iterated over.
+    """The records of a source. Each iteration reads the source again.
 
     Args:
-        source: As for `load_solutions`.
+        source: A source that `load_solutions` takes.
         open_reader: Called each time reading begins, with the stem of default ids, for the function that makes
             records of a row. Each record has an `id`, which no other record of the source may have.
         split: The split, where the source has several.
-        limit: Take the first so many records alone. What follows is not checked.
+        limit: Take only the first LIMIT records. The rest is not checked.
         skip_bad_rows: Leave bad rows out, with a warning for each, instead of raising for the first.
         on_bad_row: Called with each left-out row's error.
         then: Makes other records of all those that were read, such as groups. `limit` counts what it gives.
@@ -168,7 +168,7 @@ def load_solutions(
         split: The split, where the source has several. A single file has none but the one it is named after.
         format: The rows' format, a name in `formats.FORMATS`. `auto` takes it from the fields of the first row that
             has those of a known one.
-        limit: Read no more than so many solutions; what follows is not checked.
+        limit: Read only the first LIMIT solutions. The rest is not checked.
         skip_bad_rows: Leave bad rows out, with a warning for each, instead of raising for the first.
         on_bad_row: Called with each left-out row's error; `errors.append` collects them.
 
@@ -199,7 +199,7 @@ def record_reader(record_type: type[_Readable]) -> OpenReader:
     """Reads one record of this package from each row.
 
     Args:
-        record_type: Such as `SampledSolution`.
+        record_type: The class of the records, for example `SampledSolution`.
     """
     return lambda stem: lambda row, number: [record_type.from_dict(row)]
 

@@ -48,7 +48,7 @@ def split_steps(text: str, style: StepStyle = "auto") -> StepSplit:
     Args:
         text: Any text.
         style: Where a step begins. `step`: at each line that opens with a `Step k:` heading, which stays part of the
-            step; what stands before the first heading is a step of its own. `blank_line`: after each blank line.
+            step; text before the first heading is a separate step. `blank_line`: after each blank line.
             `line`: at each line. `auto`: `step` if the text begins with a heading or has two of them, else
             `blank_line` if that gives more than one step, else `line`.
 

@@ -20,12 +20,12 @@ def answer_reward(
 
     Args:
         completions: Texts, or lists of messages.
-        answer: The column `answer` of the data set: the right answer of each, bare or in a text; None or empty where
+        answer: The column `answer` of the dataset: the right answer of each, bare or in a text; None or empty where
             there is none.
         **kwargs: What else a trainer passes; `log_metric` is told the share of completions that give an answer.
 
     Raises:
-        ConfigError: The data set has no column `answer`.
+        ConfigError: The dataset has no column `answer`.
 
     Example:
         >>> from genprm_trl.rewards import answer_reward
@@ -33,7 +33,7 @@ def answer_reward(
         [1.0, 0.0]
     """
     if answer is None:
-        raise ConfigError("answer_reward needs a column 'answer' in the data set; it has none")
+        raise ConfigError("answer_reward needs a column 'answer' in the dataset; it has none")
     known = [index for index, reference in enumerate(answer) if reference is not None and str(reference).strip()]
     grades = grade_many((completion_text(completions[index]), str(answer[index])) for index in known)
     rewards: list[float | None] = [None] * len(completions)

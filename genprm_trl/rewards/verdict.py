@@ -25,9 +25,9 @@ def verdict_agreement_reward(
     """1 where the first step judged wrong is the labelled one, or none is and all were judged; else 0.
 
     Args:
-        completions: Not looked at.
-        verdicts: For each judged step True for Yes, False for No, None where there is no verdict.
-        statuses: Of the judgements; see `records.StepStatus`.
+        completions: Ignored.
+        verdicts: One value per judged step: True for Yes, False for No, None for no verdict.
+        statuses: One status per judgement; see `records.StepStatus`.
         num_steps: Steps to be judged.
         label: The column `label`: index from 0 of the first wrong step, -1 for none.
         **kwargs: What else a trainer passes; `log_metric` is told the two halves of ProcessBench's score,

@@ -103,7 +103,7 @@ class GenPRMReward:
 
         Args:
             prompts, completions: Texts, or lists of messages.
-            **kwargs: What a trainer passes: the data set's columns, `trainer_state`, `log_extra`, `log_metric`.
+            **kwargs: What a trainer passes: the dataset's columns, `trainer_state`, `log_extra`, `log_metric`.
 
         Raises:
             ConfigError: The data set has no `problem_column`.
@@ -122,7 +122,7 @@ class GenPRMReward:
         Args:
             prompts, completions: Texts, or lists of messages.
             steps: The steps that each completion was split into.
-            **kwargs: As in a call.
+            **kwargs: The same as in a call of the reward.
 
         Raises:
             ConfigError: The data set has no `problem_column`.

@@ -1,4 +1,4 @@
-"""The interface of every sandbox: a `Sandbox` hands out `Session`s, a session runs code blocks and keeps names."""
+"""The interface of every sandbox: a `Sandbox` opens `Session`s, and a session runs code blocks and keeps names."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ExecutionResult:
             `memory` (the memory limit was hit); `killed` (the process died); `sandbox_error` (the sandbox itself
             failed; never the program's fault).
         seconds: Wall time of the block.
-        message: For people, where there is something to add: how the process ended, or what failed in the sandbox.
+        message: Details for the log: how the process ended, or what failed in the sandbox. May be empty.
     """
 
     output: str

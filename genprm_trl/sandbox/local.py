@@ -1,4 +1,4 @@
-"""The embedded sandbox: every session a process of its own, forked from a warmed-up interpreter and walled in."""
+"""The embedded sandbox: each session is an isolated process, forked from a warmed-up interpreter."""
 
 from __future__ import annotations
 
@@ -60,15 +60,15 @@ class LocalSandbox(Sandbox):
     Args:
         limits: Bounds of each session.
         max_concurrency: Blocks that run at once; the others wait their turn. Default: twice the cores.
-        replay: Whether a session whose process ended gets its earlier successful blocks run again in the new one, for
-            as long as all its replays have not taken twenty times a block's time-out together.
+        replay: Whether a new process first runs the session's earlier successful blocks again. This stops once the
+            replays of a session have taken twenty times a block's time-out.
         required: Protections (names as in `protections`) without which it refuses to start. Default:
             `separate_process`, `limits` and, where the system can have it, `no_network`.
         imports: Modules imported once for all sessions.
         seed: Seeds `random` and numpy's global generator in each session; from 0 to 2**32 - 1.
 
     Raises:
-        ConfigError: No session could run at once, or the seed is out of range. At the first use: a required protection
+        ConfigError: `max_concurrency` is below 1, or the seed is out of range. At the first use: a required protection
             does not hold, or is unknown.
 
     Example:
@@ -107,7 +107,7 @@ class LocalSandbox(Sandbox):
         self._logged = False
 
     def session(self) -> LocalSession:
-        """A new session. Its process is made ready in the background, lest its first block wait for it."""
+        """Opens a session. Starts its process in the background so that the first block does not wait."""
         session = LocalSession(self)
         self._spares.expect(session)
         return session
@@ -263,8 +263,9 @@ class LocalSession(Session):
     async def _replay(self) -> None:
         """Runs the earlier successful blocks again.
 
-        A block that now ends the process, or is out of time, leaves an empty namespace. So does a session that has had
-        its time for replays: slow blocks, each followed by one that ends the process, would take ever longer.
+        If a block now ends the process or runs out of time, the namespace is empty. The same holds for a session that
+        has used up its time for replays. Otherwise slow blocks, each followed by one that ends the process, would take
+        ever longer.
         """
         if self._replayed > self._most_replayed:
             self._history.clear()

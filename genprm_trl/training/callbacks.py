@@ -31,20 +31,20 @@ class VerificationCallback(TrainerCallback):
         trainer: The trainer; add the callback to it with `trainer.add_callback`.
         solutions: Solutions with a `label`; a few dozen, since generation is slow.
         mode: The mode to judge in; default: the main one that the model is trained in.
-        n: Chains a solution.
+        n: Chains per solution.
         max_step_tokens: Bound on the tokens of one rationale.
         max_batch_size: Chains that generate at once.
-        seed: Of the sampling, the same at each evaluation.
-        name: What the model's card calls the solutions.
+        seed: Seed of the sampling, the same at each evaluation.
+        name: Name of the solutions in the model card.
 
     Raises:
-        ConfigError: The model is sharded over processes, so that none can generate with it alone.
+        ConfigError: The model is sharded over processes, so no process can generate by itself.
         DataError: There are no solutions, or one has no label.
 
     Example:
         ```python
         from genprm_trl import GenPRMConfig, GenPRMTrainer
-        from genprm_trl.data.solutions import iter_rationales, load_solutions
+        from genprm_trl.loading import iter_rationales, load_solutions
         from genprm_trl.training.callbacks import VerificationCallback
 
         records = list(iter_rationales("rationales.jsonl"))
@@ -97,7 +97,7 @@ class VerificationCallback(TrainerCallback):
         metrics: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Verifies, once a step even where several data sets are evaluated."""
+        """Verifies, once a step even where several datasets are evaluated."""
         if self._done_at == state.global_step and state.global_step:
             return
         self._done_at = state.global_step

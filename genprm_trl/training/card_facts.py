@@ -27,13 +27,13 @@ _NOT_OF_THE_MODEL = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class DescribedData:
-    """What whoever started a training knows of its data, for the card.
+    """What the caller knows of the training data, for the card.
 
     Attributes:
-        name: What to call them.
-        hub_id: Their id on the Hub, if they are there.
-        facts: Shown as a table, after what the trainer counts itself.
-        recipe: How they were made, as Markdown.
+        name: Name of the data.
+        hub_id: Id of the data on the Hub, if they are there.
+        facts: Rows of a table, after the trainer's own counts.
+        recipe: How the data were made, as Markdown.
     """
 
     name: str | None = None
@@ -79,10 +79,10 @@ def changed_arguments(args: TrainingArguments) -> dict[str, Any]:
 
 
 def row_facts(dataset: Dataset | IterableDataset) -> dict[str, str]:
-    """Counts of a data set that is ready for training: rows, tokens, and those of them that are trained on.
+    """Counts of a dataset that is ready for training: rows, tokens, and tokens that are trained on.
 
     Args:
-        dataset: With the columns `input_ids` and `labels`; of a streamed one nothing is counted.
+        dataset: A dataset with the columns `input_ids` and `labels`. A streamed one is not counted.
     """
     if not isinstance(dataset, Dataset):
         return {"rows": "streamed, not counted"}

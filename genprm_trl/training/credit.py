@@ -35,7 +35,7 @@ def min_form_rewards(step_rewards: torch.Tensor, temperature: float = 0.1) -> to
 
     Args:
         step_rewards: Shape (B, S), NaN where there is none.
-        temperature: T. Towards 0 the worst step alone counts; towards infinity all count alike.
+        temperature: T. Towards 0 only the worst step counts; towards infinity all count alike.
 
     Returns:
         Shape (B, S), NaN where there was none.
@@ -80,8 +80,8 @@ def step_credit(
         step_lengths: Tokens of each step, shape (B, S); needed by the baseline `token`.
 
     Returns:
-        Shape (B, S). A step without a reward adds nothing, and has the advantage of what follows it; after the last
-        step that is 0. So is a completion without any reward, or without another one in its group to compare with.
+        Shape (B, S). A step without a reward adds nothing and has the advantage of the next step, or 0 if it is the
+        last. A completion is 0 if it has no reward, or no other completion of its group has one.
 
     Raises:
         ValueError: Shapes do not fit, or an option is unknown or out of range.
@@ -139,10 +139,10 @@ def step_advantages(
         credit: `outcome` ignores the step rewards. For the others see the module.
         outcome_advantages: Advantages from outcome rewards, shape (B,), added to every token. Default: none.
         step_weight: Factor of the steps' advantages.
-        scale, temperature, gamma, baseline: See `step_credit`.
+        scale, temperature, gamma, baseline: Options of `step_credit`.
 
     Returns:
-        Token advantages, shape (B, T). Where `token_steps` is -1 they are the outcome's alone.
+        Token advantages, shape (B, T). Where `token_steps` is -1 they are only the outcome's.
 
     Raises:
         ValueError: Shapes do not fit, or an option is unknown or out of range.

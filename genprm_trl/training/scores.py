@@ -15,13 +15,13 @@ def step_scores(solutions: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[flo
     """Accuracy over steps, and the scores of ProcessBench over solutions.
 
     Args:
-        solutions: For each solution two boolean arrays of shape (steps,): whether each step is correct, and whether
-            it is judged so. At least one step in all.
+        solutions: Two boolean arrays per solution, of shape (steps,): whether each step is correct, and whether it is
+            judged correct. There is at least one step in all.
 
     Returns:
         The share of steps judged right, in [0, 1]; and `error_acc`, `correct_acc` and `f1` (see
-        `metrics.processbench_scores`), in per cent. Those that need a class of which there is no solution are left
-        out, since a trainer could not compare checkpoints by them, nor a logger draw them.
+        `metrics.processbench_scores`), in per cent. Scores without
+        a solution of their class are left out, because a trainer cannot compare checkpoints by NaN.
     """
     num_right = num_steps = 0
     first_wrong: list[int] = []

@@ -1,8 +1,8 @@
 """Carrying out a script of actions with a generator and a sandbox: one chain of text and code.
 
-A protocol (`protocol.base`) yields actions and receives what came of them. A chain carries them out one after the
-other: it generates until a stop, runs the code, and goes on. Chains are independent; the generator batches whatever is
-in flight, and code runs while others generate.
+A protocol (`protocol.base`) yields actions and receives their results. A chain carries them out one after the other:
+it generates until a stop, runs the code, and continues. Chains are independent. The generator batches the requests in
+flight, and code runs while other chains generate.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class ChainEnd(Generic[EndT]):
 
     Attributes:
         value: What the script returned.
-        passage: What has been done since the last judgement.
+        passage: What the chain did after the last judgement.
     """
 
     value: EndT
@@ -73,12 +73,11 @@ class ChainDriver:
     """Carries out scripts (see `protocol.base`).
 
     Args:
-        generator: Where text comes from.
-        sandbox: Where code runs; needed by scripts that execute.
-        chat: The tokenizer's chat template, made ready.
+        generator: Generates the text.
+        sandbox: Runs the code; needed by scripts that execute.
+        chat: The tokenizer's chat template, ready for use.
         sampling: Temperature and filters. Its stop strings, bounds and seed are ignored.
-        seed: With the same seed, model and script, a chain of the same name is the same in whatever order things
-            happen.
+        seed: The same seed, model, script and name give the same chain, in whatever order things happen.
     """
 
     def __init__(
@@ -95,8 +94,8 @@ class ChainDriver:
 
         Args:
             script: The actions.
-            name: Tells this chain from all others of a run; its seeds are made of it.
-            affinity: See `Generator.generate`.
+            name: The chain's unique name in a run; its seeds are made of it.
+            affinity: A hint for prefix caches; see `Generator.generate`.
         """
         return Chain(self, script, name, affinity)
 
@@ -106,7 +105,7 @@ class ChainDriver:
         """Carries out one script to its end; arguments as for `open`.
 
         Raises:
-            GenPRMError: The generator is closed, or nothing can be expected of it any more.
+            GenPRMError: The generator is closed or cannot be used any more.
         """
         chain = self.open(script, name, affinity=affinity)
         try:
@@ -118,7 +117,7 @@ class ChainDriver:
 
 
 class Chain(Generic[EndT]):
-    """A script that is being carried out, with a conversation and a sandbox session of its own. Made by `ChainDriver`.
+    """A script that is being carried out, with its own conversation and sandbox session. Made by `ChainDriver`.
 
     `advance` serves any script. `judge_step` is the same for the scripts of verification protocols, one step a call.
     """
@@ -133,15 +132,15 @@ class Chain(Generic[EndT]):
         self._driver, self._script, self._name, self._affinity = driver, script, name, affinity
         self._conversation = Conversation(driver.chat)
         self._session: Session | None = None
-        self._requests = 0  # sampled ones: each has a seed of its own
+        self._requests = 0  # sampled requests, each with its own seed
         self._last: GenerationResult | None = None
         self._is_full = False
 
     async def advance(self) -> tuple[Judge, Passage] | ChainEnd[EndT]:
-        """Goes on to the next judgement, which comes with what was done for it, or to the end.
+        """Runs to the next judgement, which comes with what was done for it, or to the end.
 
         Raises:
-            GenPRMError: The generator is closed, or nothing can be expected of it any more.
+            GenPRMError: The generator is closed or cannot be used any more.
         """
         conversation = self._conversation
         passage = Passage()
@@ -184,7 +183,7 @@ class Chain(Generic[EndT]):
         Whatever the model writes or does not write ends in a judgement with a status.
 
         Raises:
-            GenPRMError: The generator is closed, or nothing can be expected of it any more.
+            GenPRMError: The generator is closed or cannot be used any more.
         """
         if self._is_full:
             # The model's context: the history only grows, so nothing that follows can fit either.
@@ -227,7 +226,7 @@ class Chain(Generic[EndT]):
     async def _score(self, token: int) -> Written:
         """Asks for the log-probabilities of a token that was generated without them.
 
-        One token is generated in its place; they depend on what stands before it alone.
+        One token is generated in its place. The log-probabilities depend only on the text before it.
         """
         driver, last = self._driver, self._last
         assert last is not None, "a script scores what it has generated"
@@ -284,7 +283,7 @@ class Chain(Generic[EndT]):
 
 
 class _View(Sequence[ViewT], Generic[ItemT, ViewT]):
-    """What a function makes of items, made only where it is looked at: tokens are decoded near the verdict alone."""
+    """The results of a function on items, computed on access: only tokens near the verdict are decoded."""
 
     def __init__(self, items: Sequence[ItemT], make: Callable[[ItemT], ViewT]):
         self._items, self._make = items, make

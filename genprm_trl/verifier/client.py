@@ -1,6 +1,6 @@
 """The client of the verifier's HTTP service (`genprm serve`): a `GenPRM` that judges elsewhere.
 
-from genprm_trl.verifier.client import VerifierClient
+from genprm_trl.client import VerifierClient
 
 prm = VerifierClient("http://verifier:8000", n=8)
 for verdict in prm.verify_all(solutions):
@@ -42,10 +42,10 @@ _MAX_DEFECTS = 3
 
 
 class ServiceError(GenPRMError):
-    """The service refuses, or does not come back. What it finished has been handed out already.
+    """The service refuses or stays away. Finished verdicts have been yielded already.
 
     Attributes:
-        refused: Ids of the solutions that cannot be judged, and why; empty if the error is not about single ones.
+        refused: Reasons by id of the solutions that cannot be judged; empty if the error is not about single ones.
     """
 
     def __init__(self, message: str, refused: Mapping[str, str] | None = None):
@@ -54,7 +54,7 @@ class ServiceError(GenPRMError):
 
 
 class _Unavailable(Exception):
-    """An attempt that brought nothing; another one may.
+    """A failed attempt; another one may succeed.
 
     Attributes:
         pause: Seconds that the server asks to wait for.
@@ -70,19 +70,19 @@ class _Unavailable(Exception):
 class VerifierClient(Verifier):
     """A verifier whose solutions are judged on one or several servers.
 
-    Solutions go out in batches, and verdicts come back as they finish. When a server is busy, unreachable, or breaks
-    off in the middle, what is missing is sent again, to another one if there is one; what has come is kept. Equal
-    seeds give equal verdicts whoever judges, so nothing changes if a solution is judged twice.
+    Solutions go out in batches, and verdicts come back as they finish. If a server is busy, unreachable, or breaks
+    off, only the missing solutions are sent again, to another server if there is one. Equal seeds give equal verdicts
+    on any server, so judging a solution twice changes nothing.
 
     Args:
-        urls: Where servers listen, such as `http://127.0.0.1:8000`. Each batch goes to the least busy one.
+        urls: Addresses of the servers, for example `http://127.0.0.1:8000`. Each batch goes to the least busy one.
         token: The bearer token. Default: the environment variable GENPRM_SERVICE_TOKEN, if it is set.
         n, mode, stop, adaptive, threshold, seed: Options of the verifier; default: what the server was started with.
         rationales: False leaves texts and code out of the verdicts: they then hold rewards, statuses, token counts.
-        batch_size: Solutions a request.
+        batch_size: Solutions per request.
         concurrency: Requests in flight at once.
-        timeout: Seconds to wait for a connection, and for a sign of life on one (servers give one every 10 s).
-        patience: Seconds without any progress after which the service is given up.
+        timeout: Seconds to wait for a connection, and for a sign of life on it (servers send one every 10 s).
+        patience: Seconds without any progress before `ServiceError`.
 
     Raises:
         ConfigError: A URL cannot be used, or an option is out of range.
@@ -134,7 +134,7 @@ class VerifierClient(Verifier):
     async def verify_further(
         self, solution: Solution, verdict: Verdict | None = None, *, affinity: str | None = None
     ) -> Verdict:
-        """Judges all steps of a solution anew: servers keep no chains.
+        """Judges all steps of a solution again, because servers keep no chains.
 
         Raises:
             ServiceError: It was refused, or the service stays away.
@@ -222,7 +222,7 @@ class _Run:
     Attributes:
         results: Verdicts as they come, and None for each worker that has ended.
         room: Set while `results` is short enough for more work to be started.
-        refused: Ids of the solutions that cannot be judged, and why.
+        refused: Reasons by id of the solutions that cannot be judged.
     """
 
     def __init__(
@@ -262,7 +262,7 @@ class _Run:
                 before_sleep=_log_retry,
             )
             try:
-                # Returns as soon as an attempt has brought anything, so that patience starts anew with progress.
+                # Returns as soon as an attempt has brought anything, so that patience starts again with progress.
                 await retrying(self._attempt, missing)
             except tenacity.RetryError as error:
                 last = error.last_attempt.exception()

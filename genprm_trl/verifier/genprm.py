@@ -1,7 +1,7 @@
 """The GenPRM at work: chains of rationale and code over many solutions at once, and the verdicts they give.
 
-A chain (`verifier.chain`) judges one solution once. N of them run for each solution (`verifier.run`), and what they
-said so far decides which of them go on (`verifier.tally`).
+A chain (`verifier.chain`) judges one solution once. N chains run for each solution (`verifier.run`). Their judgements
+so far decide which of them continue (`verifier.tally`).
 """
 
 from __future__ import annotations
@@ -42,22 +42,21 @@ class GenPRM(Verifier):
     """A generative process reward model: judges the steps of solutions by writing and running rationales.
 
     Args:
-        generator: Where text comes from.
-        sandbox: Where code runs. Needed by modes that execute.
+        generator: Generates the text.
+        sandbox: Runs the code; needed by modes that execute.
         protocol: The conversation's format; its mode says which parts of a rationale are written.
-        chat: The tokenizer's chat template, made ready; default: the generator's own, opened by its generation prompt.
-        n: Chains a solution (Maj@N); rewards are averaged step by step.
-        sampling: Temperature and filters; default: the published ones. Its stop strings, bounds and seed are ignored.
-        threshold: A step whose averaged reward is below it is predicted wrong.
+        chat: The tokenizer's chat template, ready for use. Default: the generator's, with its generation prompt.
+        n: Chains per solution (Maj@N); rewards are averaged step by step.
+        sampling: Temperature and filters. Default: the published ones. Its stop strings, bounds and seed are ignored.
+        threshold: A step is predicted wrong if its averaged reward is below this.
         stop: `never` judges every step. `first_error` ends a solution at the first step whose averaged reward is below
-            the threshold: its verdict is that of `never`, cut after that step. Chains that ran ahead are ended as soon
-            as a step before them is sure to be judged wrong.
-        adaptive: Whether fewer than N chains will do. `off` runs all N. `exact` starts no more chains than it takes
-            until the others can no longer change the prediction, which is that of all N. Rewards are then averages
-            over the chains that the verdict holds.
-        seed: With the same seed, model and solutions, verdicts are the same in whatever order things happen.
-        max_chains: Chains in flight at once, over all concurrent calls. `auto`: somewhat more than the generator works
-            on at once, since some run code.
+            the threshold. The verdict is that of `never`, cut after that step. Chains that ran ahead end as soon as an
+            earlier step is sure to be judged wrong.
+        adaptive: `off` runs all N chains. `exact` starts chains in waves, until the missing ones cannot change the
+            prediction. The prediction is that of all N chains; rewards are averages over the chains in the verdict.
+        seed: The same seed, model and solutions give the same verdicts, in whatever order things happen.
+        max_chains: Chains in flight at once, over all concurrent calls. `auto` is somewhat more than the generator
+            works on at once, because some chains run code.
 
     Example:
         >>> from genprm_trl import GenPRM  # doctest: +SKIP
@@ -125,10 +124,10 @@ class GenPRM(Verifier):
         Args:
             model: A directory, a name on the Hub, or a loaded model (then give its tokenizer, too).
             tokenizer: Default: the one saved with the model.
-            backend: What generates; see `generation.backends.open_generator`.
-            mode, turn_opening, first_turn: Default: what the model's directory says; else the full mode, the
-                evaluation's first turn, and the published opening for the checkpoints of the paper's authors.
-            chat_template: A Jinja template in place of the tokenizer's own.
+            backend: Name of the generator; see `generation.backends.open_generator`.
+            mode, turn_opening, first_turn: Default: the settings in the model's directory. Without them: the full
+                mode, the evaluation's first turn, and the published opening for checkpoints of the paper's authors.
+            chat_template: A Jinja template that replaces the tokenizer's.
             sandbox: Default: a `LocalSandbox` if the mode executes code.
             generator_kwargs: Passed to the backend's generator.
             max_step_tokens: Bound on the tokens of one rationale.
@@ -186,8 +185,8 @@ class GenPRM(Verifier):
         """A verifier on the same generator and sandbox with other settings: `with_options(mode="direct", n=8)`.
 
         Args:
-            mode: Of the protocol.
-            generator: Takes the place of the verifier's own; for one around it, which counts or records.
+            mode: The mode of the protocol.
+            generator: Replaces the verifier's generator, for example by one that counts or records its requests.
             **changes: Arguments of `GenPRM`.
         """
         protocol = self.protocol
@@ -213,12 +212,12 @@ class GenPRM(Verifier):
     async def verify(self, solution: Solution) -> Verdict:
         """Judges one solution with N concurrent chains.
 
-        Whatever the model writes ends in a verdict; see the statuses of its judgements. Any number of calls may run at
-        once, in any number of event loops; they share the bound on chains in flight, first come first served.
+        Every text of the model ends in a verdict; the statuses of its judgements say how. Any number of calls may run
+        at once, in any number of event loops. They share the bound on chains in flight, first come first served.
 
         Raises:
             ConfigError: The solution has no steps.
-            GenPRMError: The generator is closed, or nothing can be expected of it any more.
+            GenPRMError: The generator is closed or cannot be used any more.
         """
         if not solution.steps:
             raise ConfigError(f"solution '{solution.id}' has no steps")
@@ -234,18 +233,18 @@ class GenPRM(Verifier):
     async def verify_further(
         self, solution: Solution, verdict: Verdict | None = None, *, affinity: str | None = None
     ) -> Verdict:
-        """Judges the steps that a solution has gained since a verdict, at the cost of these steps alone.
+        """Judges the steps that a solution has gained since a verdict, at the cost of these steps only.
 
         All N chains judge all steps, whatever `stop` and `adaptive` say.
 
         Args:
-            solution: The solution as it is now. Chains are seeded by its id: give each branch of a tree its own.
-            verdict: Of its first steps, from this method; None for none.
-            affinity: See `Generator.generate`; by default the solution's id.
+            solution: The solution as it is now. Its id seeds the chains, so give each branch of a tree its own id.
+            verdict: The verdict of this method on the first steps; None if there is none.
+            affinity: A hint for prefix caches. Default: the solution's id.
 
         Raises:
-            ConfigError: The protocol's chains cannot go on, or the verdict has other chains than this verifier.
-            GenPRMError: The generator is closed, or nothing can be expected of it any more.
+            ConfigError: The protocol's chains cannot be resumed, or the verdict has other chains than this verifier.
+            GenPRMError: The generator is closed or cannot be used any more.
         """
         protocol = self.protocol
         if not isinstance(protocol, ResumableProtocol):

@@ -30,7 +30,7 @@ async def run_chains(
 
 
 async def _run_alone(tally: Tally, chain: Chain[None], slots: AbstractAsyncContextManager[None, None]) -> None:
-    """The only chain of a solution, which nothing can hold back or end: it needs no task of its own."""
+    """The only chain of a solution, which nothing can hold back or end, so it needs no task."""
     try:
         async with slots:
             while not tally.is_done(0):

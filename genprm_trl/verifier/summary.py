@@ -1,4 +1,4 @@
-"""What a set of verdicts amounts to: how steps were judged, what it cost, and how good it is where labels exist."""
+"""Counts over a set of verdicts: how steps were judged, what that cost, and scores if there are labels."""
 
 from __future__ import annotations
 
@@ -22,9 +22,8 @@ class VerdictSummary:
         code_blocks: Code blocks run, by how they ended.
         tokens: Tokens the model generated.
         flagged: Verdicts that name a wrong step.
-        labels, predictions: Of the verdicts whose solution has a label.
-        accepted: For solutions whose final answer is known to be right or wrong: how many had no step flagged, and
-            how many there are.
+        labels, predictions: Labels and predictions of the verdicts whose solution has a label.
+        accepted: By correctness of the final answer, how many solutions had no step flagged, and how many there are.
     """
 
     solutions: int = 0

@@ -15,8 +15,8 @@ StopRule = Literal["never", "first_error"]
 class Tally:
     """Says how many chains to start, and which of them to go on with, hold back or end.
 
-    What the verdict holds is decided by the judgements alone, never by the order in which they come: the first
-    `started` chains, each up to the same step. Chains that are faster than others may run ahead of that; it is cut.
+    The judgements decide what the verdict holds, never the order in which they come. It holds the first `started`
+    chains, each up to the same step. Faster chains may run ahead; their further judgements are cut.
 
     With the stop rule `first_error` the verdict ends with the first step whose averaged reward is below the threshold.
     No chain goes beyond a step as soon as that step is sure to be judged wrong, whatever the missing chains say.
@@ -27,7 +27,7 @@ class Tally:
     may end at that step.
 
     Attributes:
-        n: Chains at most.
+        n: Most chains.
         num_steps: Steps of the solution.
         threshold: A step whose averaged reward is below it is wrong.
         stop: Which steps to judge.

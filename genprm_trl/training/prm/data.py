@@ -36,7 +36,7 @@ class LabelledSteps:
     Attributes:
         prompt: The problem.
         steps: The steps, at least one.
-        labels: For each step, whether it is correct.
+        labels: One boolean per step: whether it is correct.
     """
 
     prompt: str
@@ -98,8 +98,8 @@ def prepare_dataset(
         rows: Rows that `labelled_steps` reads.
         tokenizer: The model's tokenizer.
         args: Separator, bounds, and number of processes.
-        name: What errors and warnings call the rows.
-        last_step_only: Label the last step alone.
+        name: Name of the rows in errors and warnings.
+        last_step_only: Label only the last step.
 
     Raises:
         DataError: A row is unusable, there are no rows, or none is left.

@@ -20,8 +20,8 @@ class StepTokens:
 
     Attributes:
         input_ids: Begin-of-text where the tokenizer has one, the prompt, then each kept step with its separator.
-        step_ends: For each kept step, the position in `input_ids` of the last token of its separator. This is where
-            the step is labelled and scored. Shorter than the list of steps where not all of them fit.
+        step_ends: One position in `input_ids` per kept step: the last token of its separator, where the step is
+            labelled and scored. It is shorter than the list of steps if not all of them fit.
     """
 
     input_ids: list[int]
@@ -48,7 +48,7 @@ def tokenize_steps(
         steps: The steps in order, at least one.
         step_separator: Text that ends every step, the last one too.
         max_length: Bound on the tokens of prompt and steps together. None is no bound.
-        max_completion_length: Bound on the tokens of the steps alone. None is no bound.
+        max_completion_length: Bound on the tokens of the steps, without the prompt. None is no bound.
 
     Returns:
         The ids up to the last step that fits whole; a step that does not fit ends the sequence before it, so no label

@@ -58,12 +58,12 @@ class PRMConfig(_BaseConfig):
     it has to be asked for).
 
     Attributes:
-        step_separator: Text that follows every step, as token ids of its own; the step is classified at the last one.
+        step_separator: Text that follows every step, in separate token ids; the step is classified at the last one.
         max_length: Bound on the tokens of prompt and steps. Steps that do not fit are left out. None is no bound.
-        max_completion_length: Bound on the tokens of the steps alone. None is no bound.
-        train_on_last_step_only: Train on the last step's label alone (outcome supervision); evaluation uses all.
+        max_completion_length: Bound on the tokens of the steps, without the prompt. None is no bound.
+        train_on_last_step_only: Train only on the last step's label (outcome supervision); evaluation uses all.
         disable_dropout: Set every dropout probability to 0.
-        dataset_num_proc: Processes that tokenize. None is this one alone.
+        dataset_num_proc: Processes that tokenize. None is only this one.
         model_init_kwargs: Arguments of `from_pretrained` for a model given by its name or path.
     """
 
@@ -85,10 +85,10 @@ class PRMConfig(_BaseConfig):
         metadata={"help": "Bound on the tokens of prompt and steps; steps that do not fit are left out."},
     )
     max_completion_length: int | None = field(
-        default=None, metadata={"help": "Bound on the tokens of the steps alone. Unset is no bound."}
+        default=None, metadata={"help": "Bound on the tokens of the steps, without the prompt. Unset is no bound."}
     )
     train_on_last_step_only: bool = field(
-        default=False, metadata={"help": "Train on the last step's label alone. Evaluation uses all labels."}
+        default=False, metadata={"help": "Train only on the last step's label. Evaluation uses all labels."}
     )
     disable_dropout: bool = field(default=True, metadata={"help": "Set every dropout probability to 0."})
     dataset_num_proc: int | None = field(
@@ -140,13 +140,14 @@ class PRMTrainer(_BaseTrainer):
         data_collator: Makes batches of `input_ids` and `labels`; `StepCollator` if None.
         train_dataset: Rows with `prompt`, `completions` and `labels` (one bool a completion), or ProcessBench rows
             with `problem`, `steps` and `label`: a `datasets.Dataset` or a list, of `Solution`s too.
-        eval_dataset: The same, or a dict of such data sets by name.
+        eval_dataset: The same, or a dict of such datasets by name.
         processing_class: The tokenizer; loaded from the model's path if None.
-        compute_metrics: From logits (rows, length, 2) and labels (rows, length) to metrics; `step_metrics` if None.
-        callbacks: As in `transformers.Trainer`.
-        optimizers: As in `transformers.Trainer`.
-        optimizer_cls_and_kwargs: As in `transformers.Trainer`.
-        preprocess_logits_for_metrics: As in `transformers.Trainer`.
+        compute_metrics: Computes metrics from logits (rows, length, 2) and labels (rows, length). Default:
+            `step_metrics`.
+        callbacks: Callbacks of `transformers.Trainer`.
+        optimizers: Optimizer and scheduler of `transformers.Trainer`.
+        optimizer_cls_and_kwargs: Optimizer class and arguments of `transformers.Trainer`.
+        preprocess_logits_for_metrics: Function of `transformers.Trainer` that is applied before metrics.
         peft_config: Wraps the model in an adapter. Its task type is set to token classification, with which PEFT
             trains and saves the classification head along with the adapter.
 
@@ -192,7 +193,7 @@ class PRMTrainer(_BaseTrainer):
             raise ConfigError("PRMTrainer needs a train_dataset")
         if compute_metrics is None:
             if args.batch_eval_metrics:
-                raise ConfigError("batch_eval_metrics=True needs a compute_metrics of your own")
+                raise ConfigError("batch_eval_metrics=True needs your own compute_metrics")
             compute_metrics = step_metrics
 
         set_seed(args.seed)  # before the classification head is drawn
@@ -317,7 +318,7 @@ def step_loss(
     """Cross-entropy of the labelled steps.
 
     Args:
-        outputs: With `logits` of shape (batch, length, 2).
+        outputs: The model's outputs, with `logits` of shape (batch, length, 2).
         labels: 1, 0 or -100, shape (batch, length).
         num_items_in_batch: Number of labelled steps to average over; those of this batch if None.
         label_smoothing: Share of the target spread over both labels.

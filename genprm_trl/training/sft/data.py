@@ -1,7 +1,7 @@
 """Rows with rationales, checked and turned into token ids and labels for `GenPRMTrainer`.
 
-The token ids come from `chat.Conversation`, turn by turn as the verifier builds them, so a model is trained on exactly
-the tokens it will be asked in.
+The token ids come from `Conversation`, turn by turn as the verifier builds them. So a model is trained on exactly the
+tokens that the verifier uses.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class JudgedConversation:
 
     Attributes:
         mode: Name of the mode that its rationales are in.
-        openings: For each turn of the assistant, the messages since the turn before.
+        openings: The messages before each turn of the assistant, since the previous one.
         rationales: The assistant's turns.
         judgements: The verdict of each.
     """
@@ -256,8 +256,8 @@ class EncodedConversation:
     Attributes:
         input_ids: Token ids, shape (length,).
         labels: The ids that are trained on, -100 elsewhere, shape (length,).
-        verdicts: For each judged step `[position, judgement, yes_id, no_id]`: where in `input_ids` the token stands
-            that tells Yes from No, the verdict (1 or 0), and what the token would be for either.
+        verdicts: One `[position, judgement, yes_id, no_id]` per judged step: the position in `input_ids` of the token
+            that tells Yes from No, the verdict (1 or 0), and the token for either word.
         cut: Turns at the end that did not fit.
     """
 
@@ -273,13 +273,13 @@ class ConversationEncoder:
 
     Attributes:
         tokenizer: The model's tokenizer.
-        turn_opening: See `chat.ChatFormat`.
-        first_turn: See `protocol.GenPRMProtocol`.
-        mode: See `read_row`.
+        turn_opening: How an assistant's turn opens; see `template.ChatFormat`.
+        first_turn: Form of the first user turn; see `protocol.GenPRMProtocol`.
+        mode: The mode to train in; see `read_row`.
         trained: Kinds of tokens that are trained on.
         max_length: Bound on the tokens of a conversation; turns at its end that do not fit are left out.
         skip_bad_rows: Report a bad row instead of raising `DataError`.
-        name: What errors call the rows.
+        name: Name of the rows in errors.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -293,7 +293,7 @@ class ConversationEncoder:
     _chat: ChatFormat | None = field(default=None, init=False, repr=False, compare=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        # `datasets` hashes and pickles its functions; the chat format holds caches and is made anew where it is used.
+        # `datasets` hashes and pickles its functions; the chat format holds caches and is made again where it is used.
         return {**self.__dict__, "_chat": None}
 
     @property
@@ -409,8 +409,8 @@ def load_conversations(
     Args:
         source: A file or dataset of any kind that `loading.load_solutions` takes.
         split: The split, where the source has several.
-        mode: See `read_row`.
-        first_turn: See `read_row`.
+        mode: The mode to train in; see `read_row`.
+        first_turn: Form of the first user turn; see `read_row`.
         skip_bad_rows: Leave bad rows out, with a warning that counts them.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Whether a model keeps packed documents apart, found out by asking the model.
+"""Tests whether a model keeps packed documents apart.
 
 Packing puts several conversations into one sequence and tells them apart by their position ids alone. Whether
 attention heeds that is up to the model and its attention implementation: transformers builds a block-diagonal mask for
@@ -26,7 +26,7 @@ def leakage(model: torch.nn.Module, vocab_size: int, device: torch.device | str 
     Args:
         model: A causal language model, possibly wrapped, in any mode (it is left in it).
         vocab_size: Tokens are drawn from [0, vocab_size).
-        device: Where the model takes its inputs.
+        device: Device of the model's inputs.
 
     Returns:
         0 for a model that keeps documents apart, about 1 for one that does not tell them apart at all.

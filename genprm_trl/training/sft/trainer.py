@@ -61,7 +61,7 @@ class GenPRMConfig(SFTConfig):
         train_on_interpreter_output: Train on what the interpreter prints, too, which the model need not write.
         train_on_forced_prefix: Train on the prefixes that the verifier forces, too.
         skip_bad_rows: Skip rows that cannot be used, with a count, instead of stopping before training.
-        step_metrics: At each evaluation, report how well the model judges steps given the rationales of the data set.
+        step_metrics: At each evaluation, report how well the model judges steps given the rationales of the dataset.
     """
 
     learning_rate: float = field(default=2e-6, metadata={"help": "The initial learning rate for AdamW."})
@@ -86,7 +86,7 @@ class GenPRMConfig(SFTConfig):
         default=None,
         metadata={
             "help": "Train every row in this mode; what its rationales hold beyond it is left out. 'direct' needs "
-            "step labels alone. Unset: each row's own mode, full where it has none.",
+            "only step labels. Unset: each row's own mode, full where it has none.",
             "choices": list(MODES),
         },
     )
@@ -172,7 +172,7 @@ class GenPRMTrainer(SFTTrainer):
     is on what it must write, not on the prefixes that the verifier forces nor on what the interpreter prints.
 
     At each evaluation it reports, besides what `SFTTrainer` does, how P(Yes) / (P(Yes) + P(No)) at each verdict fares,
-    given the data set's rationale before it: `step_accuracy` in [0, 1], and `error_acc`, `correct_acc` and `f1` as
+    given the dataset's rationale before it: `step_accuracy` in [0, 1], and `error_acc`, `correct_acc` and `f1` as
     in ProcessBench, in per cent (see `metrics.processbench_scores`), over the steps that fit `max_length`. That is
     cheap, and says whether the model reads a verdict off a good rationale; whether it writes good rationales is seen
     only with the verifier (`GenPRM`).
@@ -194,9 +194,9 @@ class GenPRMTrainer(SFTTrainer):
         train_dataset: `RationaleRecord`s or their rows; rows with `messages`, whose assistant turns are rationales; in
             the direct mode also rows with step labels (`problem`, `steps`, `label` as in ProcessBench, or `prompt`,
             `completions`, `labels`). A `datasets.Dataset`, an `IterableDataset`, or a list.
-        eval_dataset: The same, or a dict of such data sets by name.
+        eval_dataset: The same, or a dict of such datasets by name.
         processing_class: The tokenizer; loaded from the model's path if None.
-        **kwargs: As in `trl.SFTTrainer`: `callbacks`, `optimizers`, `peft_config`, `quantization_config`, ...
+        **kwargs: Arguments of `trl.SFTTrainer`: `callbacks`, `optimizers`, `peft_config`, `quantization_config`, ...
 
     Raises:
         ConfigError: Options contradict each other, or the tokenizer has no usable chat template.
@@ -259,7 +259,7 @@ class GenPRMTrainer(SFTTrainer):
         formatting_func: Any,
         dataset_name: str,
     ) -> Dataset | IterableDataset:
-        """Encodes the conversations; SFTTrainer then finds a tokenized data set, and packs it if asked."""
+        """Encodes the conversations; SFTTrainer then finds a tokenized dataset, and packs it if asked."""
         assert isinstance(args, GenPRMConfig)
         if "input_ids" not in (dataset.column_names or ()):
             encoder = _encoder(args, f"{dataset_name}_dataset")
@@ -268,7 +268,7 @@ class GenPRMTrainer(SFTTrainer):
             ChatFormat(encoder.tokenizer, encoder.turn_opening)  # an unusable chat template shows before the work
             dataset = encode_dataset(dataset, encoder, args.dataset_num_proc)
             if dataset_name == "train":
-                # A streamed data set is not read through for this; its first row speaks for it.
+                # A streamed dataset is not read through for this; its first row speaks for it.
                 modes = dataset.unique("mode") if isinstance(dataset, Dataset) else [next(iter(dataset))["mode"]]
                 self._modes |= dict.fromkeys(modes)
                 self._data_facts = row_facts(dataset)
@@ -341,10 +341,10 @@ class GenPRMTrainer(SFTTrainer):
         Args:
             model: The model as the evaluation loop prepared it.
             inputs: A batch on the model's device.
-            verdicts: From `VerdictCollator`, shape (solutions, steps, 5).
+            verdicts: The verdicts that `VerdictCollator` added, shape (solutions, steps, 5).
 
         Returns:
-            Shape (solutions, steps, 2): P(Yes), and 1 or 0 for what the data set says; -1 where there is no step.
+            Shape (solutions, steps, 2): P(Yes), and 1 or 0 for what the dataset says; -1 where there is no step.
         """
         there = verdicts[..., 1] >= 0
         row, position, judgement, yes, no = verdicts[there].T
@@ -460,8 +460,8 @@ def verdict_metrics(judgements: Iterable[torch.Tensor]) -> dict[str, float]:
     """Accuracy over steps, and the scores of ProcessBench over solutions.
 
     Args:
-        judgements: For each solution a tensor of shape (steps, 2) on the CPU: P(Yes), and 1 or 0 for whether the step
-            is correct; -1 for steps that are not there.
+        judgements: One tensor per solution, of shape (steps, 2), on the CPU: P(Yes), and 1 or 0 for whether the step
+            is correct; -1 for missing steps.
 
     Returns:
         `step_accuracy`: share of steps judged right, in [0, 1]. `error_acc`, `correct_acc`, `f1`: see

@@ -53,7 +53,7 @@ def find_steps(
 
     Args:
         token_ids: The completion, without padding.
-        detokenizer: Of the policy's tokenizer.
+        detokenizer: Decodes with the policy's tokenizer.
         style: How text is split; see `steps.split_steps`.
         written: For each token whether the policy wrote it (1) or a tool did (0). Default: all of them.
     """

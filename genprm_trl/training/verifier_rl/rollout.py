@@ -1,14 +1,13 @@
 """Reinforcement learning of the verifier itself: rollouts in which a GenPRM judges a solution and its code is run.
 
-The reward is whether the verdict agrees with the label (`rewards.verdict_agreement_reward` and the others there), so
-rationales are learned from labels alone, without anybody's rationales to imitate.
+The reward says whether the verdict agrees with the label (`rewards.verdict_agreement_reward`, for example). Labels
+are enough; no rationales are needed.
 
-A rollout is one chain over the steps of a solution, up to the first one that it judges wrong. It is one prompt and
-one completion to TRL: the prompt ends where the model begins to write, and everything that comes between its texts
-(later steps, forced prefixes, what the interpreter printed) stands in the completion and is masked out. The
-alternative, a rollout for each step with its history, would need histories: those of another model are nothing that
-the verifier meets when it works, and those of its own are this chain. A chain is also what the label of a solution,
-its first wrong step, speaks of.
+A rollout is one chain over the steps of a solution, up to the first step that it judges wrong. To TRL it is one prompt
+and one completion. The prompt ends where the model begins to write. Text between the model's texts (later steps,
+forced prefixes, interpreter output) is in the completion and masked out. A rollout per step would need histories.
+Histories from another model are off-policy, and its own histories are exactly this chain. A chain is also what a
+solution's label describes.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ def verifier_dataset(solutions: Iterable[Solution]) -> Dataset:
     """Solutions as a dataset for `GRPOTrainer` with `VerifierRollout`.
 
     Args:
-        solutions: With a `label`. Steps after the first wrong one, which no label speaks of, are left out; the model
+        solutions: Solutions with a `label`. Steps after the first wrong one have no label and are left out; the model
             sees one step after the other and cannot tell.
 
     Returns:
@@ -77,9 +76,9 @@ class JudgedSolution:
 
     Attributes:
         prompt_ids: Up to the first token that the model wrote.
-        completion_ids: From there to the end of the last turn.
-        mask: For each of them 1 if the model sampled it, else 0.
-        judgements: Of the steps, up to the first one without the verdict Yes.
+        completion_ids: The token ids from there to the end of the last turn.
+        mask: One value per completion id: 1 if the model sampled it, else 0.
+        judgements: The judgements of the steps, up to the first one without the verdict Yes.
     """
 
     prompt_ids: list[int]
@@ -92,21 +91,21 @@ class VerifierRollout:
     """A `rollout_func` of TRL's `GRPOTrainer`: the trainer's model judges solutions, and the code it writes is run.
 
     Chains of a batch run at once; code runs while others generate. Sampling is the trainer's (`temperature`, `top_p`,
-    `top_k`), its `max_completion_length` bounds each chain after the first prompt, interpreter output included, and
-    wants to be some thousands. A chain that meets it, or the model's context, ends without a verdict, and counts as
-    truncated for `mask_truncated_completions`.
+    `top_k`). Its `max_completion_length` bounds each chain after the first prompt, interpreter output included. Use
+    several thousand. A chain that reaches it, or the model's context, ends without a verdict and counts as truncated
+    for `mask_truncated_completions`.
 
-    Only tokens that the model sampled are trained on. Where the verifier falls back to a forced verdict, what it
-    dropped is not part of the completion.
+    The loss covers only tokens that the model sampled. If the verifier falls back to a forced verdict, the dropped
+    text is not part of the completion.
 
-    Each turn opens with the template's generation prompt, whatever the model did before: with `as_published` a turn is
-    rendered anew once it is history, so that a conversation is not one sequence. `settings` says so to the verifier;
-    save them next to the trained weights.
+    Each turn opens with the template's generation prompt, whatever the model did before. With `as_published` a turn is
+    rendered again once it is history, so a conversation would not be one sequence. `settings` tells the verifier; save
+    them next to the trained weights.
 
     Args:
         protocol: The conversation; its mode says whether code is run.
-        sandbox: Where it runs; needed by modes that execute. It stays its owner's to close.
-        chat_template: In place of the tokenizer's own.
+        sandbox: Runs the code; needed by modes that execute. Its owner closes it.
+        chat_template: A Jinja template that replaces the tokenizer's.
         max_batch_size: Chains that generate at once.
 
     Raises:
@@ -117,10 +116,10 @@ class VerifierRollout:
         ```python
         from trl import GRPOConfig, GRPOTrainer
 
-        from genprm_trl.data.solutions import load_solutions
+        from genprm_trl.loading import load_solutions
         from genprm_trl.rewards import rationale_format_reward, verdict_agreement_reward
         from genprm_trl.sandbox import LocalSandbox
-        from genprm_trl.training.verifier_rl.rollout import VerifierRollout, verifier_dataset
+        from genprm_trl.training import VerifierRollout, verifier_dataset
 
         trainer = GRPOTrainer(
             "GenPRM/GenPRM-1.5B",
@@ -236,10 +235,10 @@ class VerifierRollout:
 
         Args:
             solutions: What to judge; equal ones get chains of their own.
-            generator: Where text comes from.
+            generator: Generates the text.
             sampling: Temperature and filters.
             max_completion_tokens: Bound on each chain after its first prompt.
-            seed: Of the sampling.
+            seed: Seed of the sampling.
             name: Tells these rollouts from all others of the seed.
             close: Whether to close the generator afterwards.
         """
