@@ -42,8 +42,7 @@ from genprm_trl.data.solutions import iter_records, load_solutions
 from genprm_trl.generation.backends import open_generator
 from genprm_trl.labeling.consensus import ConsensusCounts, decide
 from genprm_trl.labeling.critiques import SampledSolution
-from genprm_trl.labeling.early_stopping import NoStopping
-from genprm_trl.labeling.monte_carlo import LabelingConfig, RolloutSchedule, label
+from genprm_trl.labeling.monte_carlo import LabelingConfig, label
 from genprm_trl.labeling.progress import Difference, Hard, LabelRule, RelativeProgress, first_error, step_labels
 from genprm_trl.labeling.rationales import RationaleSettings, open_reasoner, rationalize
 from genprm_trl.labeling.rollouts import RolloutConfig, roll_out
@@ -104,7 +103,7 @@ def stage_heldout(output: Path, policy: Path, n: int) -> None:
 def stage_estimates(output: Path, policy: Path, k: int) -> dict[str, Solution]:
     """Every training solution with the Monte Carlo estimates of its steps, from K roll-outs each."""
     path = output / "estimates.jsonl"
-    config = LabelingConfig(stopping=NoStopping(), scope="all", schedule=RolloutSchedule(k, k, k))
+    config = LabelingConfig(stopping="none", scope="all", k_hard=k, k=k, k_easy=k)
     worker = Worker(open_policy(policy), functools.partial(label, config=config, source={}))
     run_stage(worker, read_groups(str(output / "rollouts.jsonl")), path, {"k": k}, desc="Monte Carlo", unit="problem")
     return {solution.id: solution for solution in iter_records(path, Solution)}

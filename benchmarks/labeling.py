@@ -40,8 +40,7 @@ from genprm_trl.cards.tables import markdown_table
 from genprm_trl.data.problems import SolutionGroup, read_groups, read_problems
 from genprm_trl.generation.backends import open_generator
 from genprm_trl.generation.base import GenerationResult, Generator, SamplingParams
-from genprm_trl.labeling.early_stopping import ExactStopping, NoStopping, SequentialTest
-from genprm_trl.labeling.monte_carlo import LabelingConfig, RolloutSchedule, label_group
+from genprm_trl.labeling.monte_carlo import LabelingConfig, label_group
 from genprm_trl.labeling.progress import Difference, Hard, LabelRule, RelativeProgress, first_error, step_labels
 from genprm_trl.labeling.rollout_tree import RolloutTree, state_digest
 from genprm_trl.labeling.rollouts import RolloutConfig, roll_out
@@ -128,24 +127,21 @@ async def label_all(
     return labels, rows, memory.requests - requests, memory.tokens - tokens
 
 
-def part_a(memory: Memory, groups: Sequence[SolutionGroup], schedule: RolloutSchedule) -> tuple[str, dict[str, Any]]:
+def part_a(memory: Memory, groups: Sequence[SolutionGroup]) -> tuple[str, dict[str, Any]]:
     """Tokens of each way, and agreement with the plain recipe."""
-    rule = RelativeProgress(0.8)
-    plain = LabelingConfig(rule=rule, stopping=NoStopping(), scope="all", schedule=schedule)
+    plain = LabelingConfig(rule="rpe", stopping="none", scope="all")
     short = replace(plain, scope="first_error")
-    hard = replace(plain, rule=Hard())
+    hard = replace(plain, rule="hard")
     ways: list[tuple[str, LabelingConfig, bool]] = [
         ("plain recipe, RPE 0.8", plain, False),
         ("shared prefixes once", plain, True),
         ("+ up to the first error", short, True),
-        ("+ exact early stopping", replace(short, stopping=ExactStopping()), True),
-        ("+ sequential test, alpha 0.05", replace(short, stopping=SequentialTest(0.05)), True),
-        ("+ sequential test, alpha 0.2", replace(short, stopping=SequentialTest(0.2)), True),
+        ("+ exact early stopping", replace(short, stopping="exact"), True),
         ("plain recipe, hard", hard, False),
-        ("shared, first error, exact", replace(hard, scope="first_error", stopping=ExactStopping()), True),
+        ("shared, first error, exact", replace(hard, scope="first_error", stopping="exact"), True),
         (
             "+ binary search",
-            replace(hard, scope="first_error", stopping=ExactStopping(), search="binary"),
+            replace(hard, scope="first_error", stopping="exact", search="binary"),
             True,
         ),
     ]
@@ -183,9 +179,7 @@ def part_b(
 ) -> tuple[str, dict[str, Any]]:
     """Accuracy and F1 of the rules against K, from disjoint parts of the same roll-outs."""
     most = KS[-1]
-    config = LabelingConfig(
-        rule=Hard(), stopping=NoStopping(), scope="all", schedule=RolloutSchedule(most, most, most)
-    )
+    config = LabelingConfig(rule="hard", stopping="none", scope="all", k_hard=most, k=most, k_easy=most)
     _, rows, _, _ = asyncio.run(label_all(memory, groups, config))
     rows = [row for row in rows if row["id"] in truth]
     numbers: dict[str, Any] = {}
@@ -276,7 +270,7 @@ def main() -> None:
     generator = opener()
     memory = Memory(generator, output / "completions.jsonl")
     try:
-        table_a, numbers_a = part_a(memory, groups, RolloutSchedule())
+        table_a, numbers_a = part_a(memory, groups)
         image = (arguments.images or output) / "label_f1_by_k.png"
         table_b, numbers_b = part_b(memory, groups, truth, image)
     finally:

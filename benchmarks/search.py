@@ -43,7 +43,7 @@ from genprm_trl.miniature.world import make_problems
 from genprm_trl.rows.jsonl import iter_written_rows, write_jsonl
 from genprm_trl.selection.accuracies import best_of_n_accuracy, pass_at_k
 from genprm_trl.solving.search import SearchConfig, search
-from genprm_trl.solving.solver import SolverSettings, open_solver_and_verifier
+from genprm_trl.solving.solver import SolverSettings, open_solver, open_solver_and_verifier
 from genprm_trl.stages.fingerprint import model_fingerprint
 from genprm_trl.stages.run import Worker, in_this_process, run_stage
 
@@ -74,7 +74,7 @@ class Run:
 
 
 def rows_of(options: argparse.Namespace, config: SearchConfig) -> list[dict[str, Any]]:
-    path = options.output_dir / f"{config.method}-{config.n}.jsonl"
+    path = options.output_dir / f"{config.method}-{config.paths}.jsonl"
     policy, verifier = options.policy, options.quickstart / "genprm"
     open_verifier = functools.partial(
         GenPRM.from_pretrained,
@@ -88,8 +88,11 @@ def rows_of(options: argparse.Namespace, config: SearchConfig) -> list[dict[str,
     worker = Worker(
         functools.partial(
             open_solver_and_verifier,
-            functools.partial(open_generator, policy, max_batch_size=64),
-            SolverSettings(temperature=options.temperature, max_tokens=MAX_NEW_TOKENS, system_prompt=""),
+            functools.partial(
+                open_solver,
+                functools.partial(open_generator, policy, max_batch_size=64),
+                SolverSettings(temperature=options.temperature, max_tokens=MAX_NEW_TOKENS, system_prompt=""),
+            ),
             open_verifier,
         ),
         functools.partial(search, config=config, source={}),
@@ -108,7 +111,7 @@ def rows_of(options: argparse.Namespace, config: SearchConfig) -> list[dict[str,
         path,
         settings,
         execute=in_this_process(16),
-        desc=f"{NAMES[config.method]}, {config.n}",
+        desc=f"{NAMES[config.method]}, {config.paths}",
         unit="problem",
     )
     return [row for _, row in iter_written_rows(path)]
@@ -118,7 +121,7 @@ def measured(config: SearchConfig, rows: list[dict[str, Any]]) -> Run:
     """A run as it was chosen from."""
     return Run(
         config.method,
-        config.n,
+        config.paths,
         [float(row["correct"]) for row in rows],
         100 * sum(any(path["correct"] for path in row["paths"]) for row in rows) / len(rows),
         sum(row["policy_tokens"] for row in rows) / len(rows),
@@ -260,11 +263,11 @@ def main() -> None:
         ],
     )
     sizes = sorted(set(options.best_of))
-    samples = rows_of(options, SearchConfig("best_of_n", n=sizes[-1], seed=options.seed))
+    samples = rows_of(options, SearchConfig("best_of_n", paths=sizes[-1], seed=options.seed))
     runs = [best_of(n, samples) for n in sizes]
     for method in ("beam", "particles"):
         for n in sorted(options.paths):
-            config = SearchConfig(method, n=n, width=min(options.width, n), seed=options.seed)
+            config = SearchConfig(method, paths=n, width=min(options.width, n), seed=options.seed)
             runs.append(measured(config, rows_of(options, config)))
     title = f"{options.problems} held-out problems of the miniature world"
     text = (

@@ -1,21 +1,18 @@
 """Train a policy with rewards for the steps of its solutions, with TRL's GRPO.
 
 DATA holds problems with their answers: GSM8K, MATH and the other known formats, or rows with `problem` and `answer`. A
-GenPRM (--verifier, or --server for a running `genprm serve`) rewards each step of what the policy writes, and the
-final answer is rewarded beside it. The other options are those of `trl grpo`, and --credit and its like. A run that
-was stopped goes on from its last checkpoint when started again with the same words. On several GPUs: accelerate launch
--m genprm_trl grpo DATA ...
+GenPRM (--verifier, or --server for a running `genprm serve`) rewards each step that the policy writes. The final
+answer has a reward, too. The other options are those of `trl grpo`, and those of step rewards, such as --credit. To
+resume from the last checkpoint, run the same command again. On several GPUs: accelerate launch -m genprm_trl grpo ...
 """
 
 from __future__ import annotations
 
-import logging
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from genprm_trl.cli import console
-from genprm_trl.cli.training import ModelOptions, last_checkpoint, model_arguments
+from genprm_trl.cli.training import ModelOptions, last_checkpoint, model_arguments, train
 from genprm_trl.errors import ConfigError
 from genprm_trl.training.step_grpo.trainer import StepGRPOConfig
 
@@ -23,8 +20,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from genprm_trl.rewards import GenPRMReward
-
-logger = logging.getLogger(__name__)
 
 # What makes a policy write steps that can be told apart.
 SYSTEM_PROMPT = (
@@ -37,22 +32,20 @@ SYSTEM_PROMPT = (
 class GRPOOptions:
     """The options of `genprm grpo` that TRL does not have."""
 
-    data: str = field(metadata={"help": "Problems with their answers: a file, or a data set.", "positional": True})
-    split: str | None = field(default=None, metadata={"help": "Split of DATA, where it has several."})
-    limit: int | None = field(default=None, metadata={"help": "Take the first LIMIT problems alone."})
+    data: str = field(metadata={"help": "Problems with their answers: a file or a dataset.", "positional": True})
+    split: str | None = field(default=None, metadata={"help": "Split of DATA, if it has several."})
+    limit: int | None = field(default=None, metadata={"help": "Use only the first LIMIT problems."})
     skip_bad_rows: bool = field(
-        default=False, metadata={"help": "Report and skip unusable rows instead of stopping before work starts."}
+        default=False, metadata={"help": "Report unusable rows and skip them, instead of refusing to start."}
     )
     system_prompt: str = field(
         default=SYSTEM_PROMPT, metadata={"help": "System prompt of the policy; an empty one for none."}
     )
     verifier: str | None = field(
         default=None,
-        metadata={"help": "Directory or Hub id of the GenPRM that rewards steps, loaded beside the policy."},
+        metadata={"help": "Directory or Hub id of the GenPRM that rewards steps. It is loaded beside the policy."},
     )
-    server: list[str] | None = field(
-        default=None, metadata={"help": "URL of a running `genprm serve` to use instead, or several."}
-    )
+    server: list[str] | None = field(default=None, metadata={"help": "URLs of running `genprm serve` to use instead."})
     reward_config: str | None = field(
         default=None,
         metadata={"help": "YAML file with the arguments of GenPRMReward (verifier or server, n, mode, ...) instead."},
@@ -84,17 +77,7 @@ def run(options: GRPOOptions, args: StepGRPOConfig, model_options: ModelOptions)
         train_dataset=dataset,
         **arguments,
     )
-    if checkpoint is not None:
-        logger.info("going on from %s", checkpoint)
-    if args.save_strategy != "no":
-        console.set_kept(f"checkpoints are in {args.output_dir}; the same command goes on from the last one")
-    trainer.train(resume_from_checkpoint=checkpoint)
-    trainer.save_model()
-    if args.push_to_hub:
-        trainer.push_to_hub()
-    if trainer.is_world_process_zero():
-        print("\n".join(_summary(trainer)))
-    trainer.end()
+    train(trainer, args, checkpoint, _summary)
     return 0
 
 

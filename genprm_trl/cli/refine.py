@@ -1,10 +1,9 @@
 """Let a policy refine its answers with a verifier's critique: up to --turns times, until no step is judged wrong.
 
 FILE holds problems, with their answers where they are known: GSM8K, MATH, ProcessBench rows and the other known
-formats, or rows with `problem` and `answer`. The policy answers; where the verifier judges a step wrong, that step and
-the analysis of it are the next user turn of the policy's conversation. Every row of the output is a problem with all
-of its answers, verdicts and critiques. A run that was stopped goes on where it was when started again with the same
-words.
+formats, or rows with `problem` and `answer`. The policy answers. If the verifier judges a step wrong, the policy gets
+that step and its analysis as the next user turn. A row of the output is a problem with all its answers, verdicts and
+critiques. To resume, run the same command again.
 """
 
 from __future__ import annotations
@@ -13,58 +12,52 @@ import functools
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from genprm_trl.cli.stages import StageOptions
 from genprm_trl.errors import DataError
-from genprm_trl.options.policy import PolicyOptions
-from genprm_trl.options.problems import ProblemOptions
+from genprm_trl.options.generator import GeneratorOptions
+from genprm_trl.options.parser import Prefix
+from genprm_trl.options.sources import ProblemOptions
 from genprm_trl.options.verifier import VerifierOptions, load_verifier
-
-
-@dataclass
-class RefineOptions:
-    """Options of `genprm refine`."""
-
-    turns: int = field(default=3, metadata={"help": "Critiques handed back at most."})
-    begun: str = field(
-        default="Step 1:",
-        metadata={
-            "help": "What each answer begins with, so that its steps come out delimited; empty for models that think "
-            "first."
-        },
-    )
+from genprm_trl.solving.refinement import RefinementConfig, RefinementSummary, refine
+from genprm_trl.solving.solver import SolverSettings, open_solver, open_solver_and_verifier
+from genprm_trl.stages.settings import decisive, settings_digest
 
 
 @dataclass
 class CriticOptions(VerifierOptions):
-    """A verifier of which the first wrong step is all that matters."""
+    """A verifier whose first wrong step is all that matters."""
 
     stop: Literal["never", "first_error"] = field(
-        default="first_error", metadata={"help": "never: judge the steps that follow the first wrong one, too."}
+        default="first_error", metadata={"help": "never: judge the steps after the first wrong one, too."}
     )
 
 
 def run(
     problems: ProblemOptions,
-    options: RefineOptions,
+    config: RefinementConfig,
     verifier: CriticOptions,
-    policy: PolicyOptions,
+    policy: Annotated[GeneratorOptions, Prefix("policy")],
+    solver: Annotated[SolverSettings, Prefix("policy")],
     stage: StageOptions,
 ) -> int:
     from genprm_trl.rows.jsonl import iter_written_rows, replacing
-    from genprm_trl.solving.refinement import RefinementConfig, RefinementSummary, refine
-    from genprm_trl.solving.solver import open_solver_and_verifier
     from genprm_trl.stages.run import Worker
-    from genprm_trl.stages.settings import settings_digest
 
-    config = RefinementConfig(options.turns, options.begun, verifier.seed)
-    settings = {**verifier.what_decides_verdicts(), **policy.what_decides_text(), **asdict(config)}
-    source = {"policy": policy.policy, "verifier": verifier.model, "settings": settings_digest(settings)}
+    of_policy = {**policy.what_decides_text(), **decisive(solver)}
+    settings = {
+        **verifier.what_decides_verdicts(),
+        **{f"policy_{name}": value for name, value in of_policy.items()},
+        **decisive(config),
+    }
+    source = {"policy": policy.model, "verifier": verifier.model, "settings": settings_digest(settings)}
     stream = problems.read(need_answers=False)
     worker = Worker(
         functools.partial(
-            open_solver_and_verifier, policy.opener(), policy.settings(), functools.partial(load_verifier, verifier)
+            open_solver_and_verifier,
+            functools.partial(open_solver, policy.opener(), solver, policy.chat_template()),
+            functools.partial(load_verifier, verifier),
         ),
         functools.partial(refine, config=config, source=source),
     )

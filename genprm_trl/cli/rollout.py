@@ -1,64 +1,36 @@
 """Sample solutions of problems, and keep as many right as wrong ones of each.
 
 FILE holds problems with their answers: GSM8K, MATH, ProcessBench rows and the other known formats, or rows with
-`problem` and `answer`. Solutions are sampled in rounds until there are right and wrong ones enough; a problem without
-a right or without a wrong one is left out and counted. A run that was stopped goes on where it was when started again
-with the same words.
+`problem` and `answer`. Solutions are sampled in rounds until there are enough right and wrong ones. A problem without
+a right or without a wrong solution is left out and counted. To resume, run the same command again.
 """
 
 from __future__ import annotations
 
 import functools
-from dataclasses import asdict, dataclass, field
 
 from genprm_trl.cli.stages import StageOptions
+from genprm_trl.labeling.rollouts import RolloutConfig, roll_out
 from genprm_trl.options.generator import GeneratorOptions
-from genprm_trl.options.problems import AnsweredProblemOptions
-from genprm_trl.options.solver import SolverOptions
-
-
-@dataclass
-class RolloutOptions:
-    """Options of `genprm rollout`."""
-
-    max_samples: int = field(default=2048, metadata={"help": "Bound on the solutions sampled of a problem."})
-    first_round: int = field(
-        default=16, metadata={"help": "Solutions of the first round; each later one doubles what there is."}
-    )
-    give_up: int = field(
-        default=256,
-        metadata={
-            "help": "Leave a problem out of which so many solutions hold no right one, or no wrong one. MAX_SAMPLES "
-            "or more: never before that."
-        },
-    )
-    keep: int = field(default=16, metadata={"help": "Solutions kept of a problem, half of them right."})
+from genprm_trl.options.sources import AnsweredProblemOptions
+from genprm_trl.solving.solver import SolverSettings, open_solver
+from genprm_trl.stages.settings import decisive, settings_digest
 
 
 def run(
     problems: AnsweredProblemOptions,
-    options: RolloutOptions,
+    config: RolloutConfig,
     generator: GeneratorOptions,
-    solver: SolverOptions,
+    solver: SolverSettings,
     stage: StageOptions,
 ) -> int:
-    from genprm_trl.labeling.rollouts import RolloutConfig, roll_out
-    from genprm_trl.solving.solver import open_solver
     from genprm_trl.stages.run import Worker
-    from genprm_trl.stages.settings import settings_digest
 
-    config = RolloutConfig(
-        max_samples=options.max_samples,
-        first_round=options.first_round,
-        give_up=options.give_up,
-        keep=options.keep,
-        seed=solver.seed,
-    )
-    settings = {**generator.what_decides_text(), **solver.what_decides_text(), **asdict(config)}
-    source = {"policy": generator.model, "seed": solver.seed, "settings": settings_digest(settings)}
+    settings = {**generator.what_decides_text(), **decisive(solver), **decisive(config)}
+    source = {"policy": generator.model, "seed": config.seed, "settings": settings_digest(settings)}
     stream = problems.read()
     worker = Worker(
-        functools.partial(open_solver, generator.opener(), solver.settings(generator.chat_template())),
+        functools.partial(open_solver, generator.opener(), solver, generator.chat_template()),
         functools.partial(roll_out, config=config, source=source),
     )
     summary = stage.run(

@@ -1,10 +1,10 @@
 """Train a GenPRM on solutions with rationales, with TRL.
 
-DATA is a file (JSONL, JSON, parquet) or data set of rationale records (`solution`, `rationales`, `labels`) or of ready
+DATA is a file (JSONL, JSON, parquet) or dataset of rationale records (`solution`, `rationales`, `labels`) or of ready
 conversations (`messages`). With --mode direct, solutions with step labels are enough: ProcessBench, or
-stepwise-supervision rows. The other options are those of `trl sft`. A run that was stopped goes on from its last
-checkpoint when started again with the same words; one of another model or other data is refused. On several GPUs:
-accelerate launch -m genprm_trl sft DATA ...
+stepwise-supervision rows. The other options are those of `trl sft`. To resume from the last checkpoint, run the same
+command again; checkpoints of another model or of other data are refused. On several GPUs: accelerate launch -m
+genprm_trl sft DATA ...
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from genprm_trl.cli import console
-from genprm_trl.cli.training import ModelOptions, last_checkpoint, model_arguments
+from genprm_trl.cli.training import ModelOptions, last_checkpoint, model_arguments, train
 from genprm_trl.errors import ConfigError
 from genprm_trl.rows.jsonl import replacing
 from genprm_trl.training.sft.trainer import GenPRMConfig
@@ -37,8 +36,8 @@ logger = logging.getLogger(__name__)
 class SFTOptions:
     """The options of `genprm sft` that TRL does not have."""
 
-    data: str = field(metadata={"help": "What to train on: a file, or a data set.", "positional": True})
-    split: str | None = field(default=None, metadata={"help": "Split of DATA, where it has several."})
+    data: str = field(metadata={"help": "What to train on: a file or a dataset.", "positional": True})
+    split: str | None = field(default=None, metadata={"help": "Split of DATA, if it has several."})
     eval_data: str | None = field(
         default=None, metadata={"help": "Rows to evaluate on, of the same kinds. Needs --eval_strategy."}
     )
@@ -51,13 +50,13 @@ class SFTOptions:
         },
     )
     verify_split: str | None = field(default=None, metadata={"help": "Split of the solutions to verify."})
-    verify_limit: int = field(default=50, metadata={"help": "Verify the first so many of them."})
+    verify_limit: int = field(default=50, metadata={"help": "Verify only this many of them."})
     verify_max_step_tokens: int = field(
-        default=2048, metadata={"help": "Bound on the tokens of one step's rationale while verifying."}
+        default=2048, metadata={"help": "Maximum tokens of one step's rationale while verifying."}
     )
     overwrite: bool = field(
         default=False,
-        metadata={"help": "Start anew if the output holds checkpoints, and remove them, instead of going on."},
+        metadata={"help": "Remove the checkpoints in the output and start anew, instead of resuming."},
     )
 
 
@@ -99,7 +98,6 @@ def run(options: SFTOptions, args: GenPRMConfig, model_options: ModelOptions) ->
     checkpoint = args.resume_from_checkpoint
     if checkpoint is None and last is not None and not options.overwrite:
         this_run.check(Path(args.output_dir))
-        logger.info("going on from %s", last)
         checkpoint = last
 
     trainer = GenPRMTrainer(
@@ -116,19 +114,11 @@ def run(options: SFTOptions, args: GenPRMConfig, model_options: ModelOptions) ->
             name=Path(str(options.verify_data)).name,
         )
         trainer.add_callback(callback)
-    if args.save_strategy != "no":
-        console.set_kept(f"checkpoints are in {args.output_dir}; the same command goes on from the last one")
     if trainer.is_world_process_zero():
         if options.overwrite and checkpoint is None:
             _remove_checkpoints(Path(args.output_dir))
         this_run.save(Path(args.output_dir))
-    trainer.train(resume_from_checkpoint=checkpoint)
-    trainer.save_model()
-    if args.push_to_hub:
-        trainer.push_to_hub()
-    if trainer.is_world_process_zero():
-        print("\n".join(_summary(trainer)))
-    trainer.end()
+    train(trainer, args, checkpoint, _summary)
     return 0
 
 

@@ -1,14 +1,19 @@
-"""What the commands that train have in common: the options of the model, and where a stopped run goes on."""
+"""What the commands that train share: the options of the model, resuming, and the run itself."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from trl import ModelConfig
 
+from genprm_trl.cli import console
 from genprm_trl.errors import ConfigError, MissingExtraError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -64,3 +69,25 @@ def last_checkpoint(args: Any) -> str | None:
     if output.exists() and not output.is_dir():
         raise ConfigError(f"--output_dir {output} is not a directory")
     return get_last_checkpoint(str(output)) if output.is_dir() else None
+
+
+def train(trainer: Any, args: Any, checkpoint: str | None, summary: Callable[[Any], list[str]]) -> None:
+    """Trains, saves the model, uploads it if that is asked for, and prints a summary.
+
+    Args:
+        trainer: A trainer of TRL.
+        args: Its arguments.
+        checkpoint: The checkpoint to resume from.
+        summary: The lines to print at the end.
+    """
+    if checkpoint is not None:
+        logger.info("resuming from %s", checkpoint)
+    if args.save_strategy != "no":
+        console.set_kept(f"checkpoints are in {args.output_dir}; to resume, run the same command again")
+    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.save_model()
+    if args.push_to_hub:
+        trainer.push_to_hub()
+    if trainer.is_world_process_zero():
+        print("\n".join(summary(trainer)))
+    trainer.end()

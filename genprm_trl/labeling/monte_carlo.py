@@ -26,90 +26,95 @@ from genprm_trl.data.problems import SolutionGroup
 from genprm_trl.errors import ConfigError
 from genprm_trl.grading.comparison import grade_many
 from genprm_trl.labeling.earlier_rollouts import EarlierRollouts
-from genprm_trl.labeling.early_stopping import Count, ExactStopping, StoppingRule
-from genprm_trl.labeling.progress import Hard, LabelRule, RelativeProgress, first_error
+from genprm_trl.labeling.early_stopping import Count, possible_labels
+from genprm_trl.labeling.progress import LabelRule, RuleName, first_error, make_rule
 from genprm_trl.labeling.rollout_tree import RolloutTree, State, prefix_text
 from genprm_trl.records import Solution
 from genprm_trl.solving.solver import Solver
 from genprm_trl.stages.file import Outcome
 from genprm_trl.stages.partial import Partial
 
-Scope = Literal["first_error", "all"]
-Search = Literal["linear", "binary"]
-
 DEFAULT_SEPARATOR = "\n\n"
 
 
 @dataclass(frozen=True, slots=True)
-class RolloutSchedule:
-    """How many roll-outs a prefix gets, by the problem's own estimate MC(s_1) (arXiv 2504.00891, section 3.1).
-
-    MC(s_1) is first taken from `medium` roll-outs; where the problem turns out hard, it gets as many as its prefixes.
-
-    Attributes:
-        hard, medium, easy: K for a problem with MC(s_1) < `hard_below`, between, and > `easy_above`.
-        hard_below, easy_above: The bounds; a problem at a bound is medium.
-    """
-
-    hard: int = 128
-    medium: int = 64
-    easy: int = 32
-    hard_below: float = 0.1
-    easy_above: float = 0.9
-
-    def __post_init__(self) -> None:
-        if min(self.hard, self.medium, self.easy) < 1:
-            raise ConfigError(f"each K must be at least 1, got {self.hard}, {self.medium}, {self.easy}")
-        if not 0 <= self.hard_below <= self.easy_above <= 1:
-            raise ConfigError(
-                f"the bounds of MC(s_1) must be 0 <= low <= high <= 1, got {self.hard_below} and {self.easy_above}"
-            )
-
-    def k(self, initial: float) -> int:
-        """K for a problem with this estimate."""
-        return self.hard if initial < self.hard_below else self.easy if initial > self.easy_above else self.medium
-
-
-@dataclass(frozen=True, slots=True)
 class LabelingConfig:
-    """How solutions are labelled.
+    """How solutions are labelled: options of `genprm label`.
 
-    Attributes:
-        rule: Makes labels of estimates.
-        stopping: When a label is decided.
-        scope: `first_error`: label no steps after the first wrong one. `all`: label every step.
-        search: `linear`: one step after the other. `binary`: for the hard rule and the first error alone.
-        schedule: Roll-outs of a prefix.
-        batch: Roll-outs sampled at once before asking again whether the label is decided.
-        seed: Of the roll-outs.
-        separator: What stands between two steps; None: what the solution says (`extra["separator"]`), else a blank
-            line.
+    A problem's own estimate MC(s_1), from `k` rollouts, says how hard it is and so how many rollouts its prefixes get
+    (arXiv 2504.00891, section 3.1). A problem at a bound is neither hard nor easy.
 
     Raises:
         ConfigError: A value is out of range, or binary search is asked of another rule or scope.
     """
 
-    rule: LabelRule = field(default_factory=RelativeProgress)
-    stopping: StoppingRule = field(default_factory=ExactStopping)
-    scope: Scope = "first_error"
-    search: Search = "linear"
-    schedule: RolloutSchedule = field(default_factory=RolloutSchedule)
-    batch: int = 8
-    seed: int = 0
-    separator: str | None = None
+    rule: RuleName = field(
+        default="rpe",
+        metadata={
+            "help": "What makes a step correct. rpe: the estimate after it is at least EPSILON times the one before. "
+            "hard: it is above 0. difference: it is at most DELTA lower."
+        },
+    )
+    epsilon: float = field(default=0.8, metadata={"help": "Threshold of the rule rpe."})
+    delta: float = field(default=0.1, metadata={"help": "Threshold of the rule difference."})
+    k_hard: int = field(default=128, metadata={"help": "Rollouts per prefix if MC(s_1) is below HARD_BELOW."})
+    k: int = field(default=64, metadata={"help": "Rollouts per prefix if MC(s_1) is between the two bounds."})
+    k_easy: int = field(default=32, metadata={"help": "Rollouts per prefix if MC(s_1) is above EASY_ABOVE."})
+    hard_below: float = field(default=0.1, metadata={"help": "A problem with a lower MC(s_1) is hard."})
+    easy_above: float = field(default=0.9, metadata={"help": "A problem with a higher MC(s_1) is easy."})
+    stopping: Literal["none", "exact"] = field(
+        default="exact",
+        metadata={
+            "help": "When sampling from a prefix ends. none: after all K rollouts. exact: when the remaining ones "
+            "cannot change a label."
+        },
+    )
+    scope: Literal["first_error", "all"] = field(
+        default="first_error", metadata={"help": "first_error: do not label the steps after the first wrong one."}
+    )
+    search: Literal["linear", "binary"] = field(
+        default="linear",
+        metadata={"help": "binary: with the rule hard, find the first error by binary search, as OmegaPRM does."},
+    )
+    rollout_batch: int = field(
+        default=8, metadata={"help": "Rollouts of a prefix sampled before asking again whether they are enough."}
+    )
+    separator: str | None = field(
+        default=None, metadata={"help": "Text between two steps. Default: as the row says, else a blank line."}
+    )
+    seed: int = field(default=0, metadata={"help": "The same seed gives the same rows."})
 
     def __post_init__(self) -> None:
-        if self.batch < 1:
-            raise ConfigError(f"batch must be at least 1, got {self.batch}")
-        if self.scope not in ("first_error", "all"):
-            raise ConfigError(f"unknown scope {self.scope!r}; choose first_error or all")
-        if self.search not in ("linear", "binary"):
-            raise ConfigError(f"unknown search {self.search!r}; choose linear or binary")
-        if self.search == "binary" and not (isinstance(self.rule, Hard) and self.scope == "first_error"):
+        if min(self.k_hard, self.k, self.k_easy) < 1:
+            raise ConfigError(f"each K must be at least 1, got {self.k_hard}, {self.k}, {self.k_easy}")
+        if not 0 <= self.hard_below <= self.easy_above <= 1:
+            raise ConfigError(
+                "the bounds of MC(s_1) must be 0 <= hard_below <= easy_above <= 1, got "
+                f"{self.hard_below} and {self.easy_above}"
+            )
+        if self.rollout_batch < 1:
+            raise ConfigError(f"rollout_batch must be at least 1, got {self.rollout_batch}")
+        for name, kinds in (
+            ("stopping", ("none", "exact")),
+            ("scope", ("first_error", "all")),
+            ("search", ("linear", "binary")),
+        ):
+            if getattr(self, name) not in kinds:
+                raise ConfigError(f"unknown {name} {getattr(self, name)!r}; choose {' or '.join(kinds)}")
+        self.label_rule()
+        if self.search == "binary" and not (self.rule == "hard" and self.scope == "first_error"):
             raise ConfigError(
                 "binary search finds where the estimate falls to 0: it needs the rule 'hard' and the scope "
                 "'first_error'"
             )
+
+    def label_rule(self) -> LabelRule:
+        """The rule that makes labels of estimates."""
+        return make_rule(self.rule, epsilon=self.epsilon, delta=self.delta)
+
+    def k_of(self, initial: float) -> int:
+        """K for a problem with the estimate MC(s_1)."""
+        return self.k_hard if initial < self.hard_below else self.k_easy if initial > self.easy_above else self.k
 
 
 def separator_of(solution: Solution) -> str:
@@ -176,9 +181,8 @@ async def label_group(
         ItemFailed: The generator failed.
     """
     problem = tree.state("")
-    schedule = config.schedule
-    await tree.sample(problem, schedule.medium)
-    k = schedule.k(sum(problem.outcomes[: schedule.medium]) / schedule.medium)
+    await tree.sample(problem, config.k)
+    k = config.k_of(sum(problem.outcomes[: config.k]) / config.k)
     solutions = await asyncio.to_thread(_graded, group)
     labelings = [_Labeling(tree, solution, k, config) for solution in solutions]
     tasks = [asyncio.create_task(labeling.run()) for labeling in labelings]
@@ -227,13 +231,14 @@ class _Labeling:
 
     def __init__(self, tree: RolloutTree, solution: Solution, k: int, config: LabelingConfig):
         self.tree, self.solution, self.config, self.k = tree, solution, config, k
+        self.rule, self.stops_early = config.label_rule(), config.stopping == "exact"
         self.separator = config.separator if config.separator is not None else separator_of(solution)
         steps = solution.steps
         self.states = [tree.state(prefix_text(steps[:t], self.separator)) for t in range(len(steps))]
         complete = tree.state(prefix_text(steps, self.separator), known=int(bool(solution.final_answer_correct)))
         self.states.append(complete)
-        self.planned = [max(config.schedule.medium, k), *([k] * (len(steps) - 1)), 0]
-        self.seen = [config.schedule.medium, *([0] * len(steps))]
+        self.planned = [max(config.k, k), *([k] * (len(steps) - 1)), 0]
+        self.seen = [config.k, *([0] * len(steps))]
 
     async def run(self) -> list[bool]:
         """Labels of the steps that are judged."""
@@ -253,7 +258,7 @@ class _Labeling:
         return Count(sum(state.outcomes[: self.seen[t]]), self.seen[t], self.planned[t])
 
     async def _look_further(self, t: int) -> None:
-        step = self.config.batch if self.config.stopping.looks else self.planned[t]
+        step = self.config.rollout_batch if self.stops_early else self.planned[t]
         self.seen[t] = min(self.seen[t] + step, self.planned[t])
         await self.tree.sample(self.states[t], self.seen[t])
 
@@ -264,7 +269,9 @@ class _Labeling:
             if any(count.complete and not count.successes for count in earlier):
                 return False  # zero stays zero
             before, after = self._count(t - 1), self._count(t)
-            possible = self.config.stopping.possible_labels(self.config.rule, before, after, first=t == 1)
+            possible = frozenset({True, False})
+            if self.stops_early or (before.complete and after.complete):
+                possible = possible_labels(self.rule, before, after, first=t == 1)
             if True not in possible:
                 return False
             # A state without a success so far may be where everything was lost.
@@ -273,9 +280,7 @@ class _Labeling:
                 return True
             if open_states:
                 await self._look_further(open_states[0])
-            elif after.complete or (
-                self.config.rule.compares and not before.complete and before.trials < after.trials
-            ):
+            elif after.complete or (self.rule.compares and not before.complete and before.trials < after.trials):
                 await self._look_further(t - 1)
             else:
                 await self._look_further(t)
@@ -296,7 +301,7 @@ class _Labeling:
 
     async def _is_alive(self, t: int) -> bool:
         while not self._count(t).complete:
-            if self.config.stopping.looks and self._count(t).successes:
+            if self.stops_early and self._count(t).successes:
                 break
             await self._look_further(t)
         return self._count(t).successes > 0

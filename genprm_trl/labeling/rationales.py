@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from genprm_trl.conversation.template import ChatFormat
@@ -28,32 +28,36 @@ from genprm_trl.verifier.chain import ChainDriver
 
 @dataclass(frozen=True, slots=True)
 class RationaleSettings:
-    """How critiques are sampled.
+    """How critiques are sampled: options of `genprm rationalize`.
 
-    Attributes:
-        samples: Critiques per solution.
-        max_tokens: Bound on the tokens of a critique: thinking, answer, and what the interpreter printed.
-        max_code_rounds: Code blocks that may run for one critique.
-        temperature, top_p, top_k: Sampling parameters. The defaults are those that QwQ-32B's authors advise.
-        keep_thinking: Keep the reasoner's thinking. It is never part of a rationale.
-        seed: The same seed, model and solutions give the same critiques, in whatever order things happen.
+    The defaults of the sampling are those that QwQ-32B's authors advise.
 
     Raises:
-        ConfigError: A value is outside its range.
+        ConfigError: A value is out of range.
     """
 
-    samples: int = 1
-    max_tokens: int = 16384
-    max_code_rounds: int = 32
-    temperature: float = 0.6
-    top_p: float = 0.95
-    top_k: int = 40
-    keep_thinking: bool = False
-    seed: int = 0
+    samples: int = field(default=1, metadata={"help": "Critiques sampled per solution."})
+    max_tokens: int = field(
+        default=16384,
+        metadata={"help": "Maximum tokens of a critique: its thinking, its answer, and the output of its code."},
+    )
+    max_code_rounds: int = field(default=32, metadata={"help": "Maximum code blocks that run for a critique."})
+    temperature: float = field(default=0.6, metadata={"help": "Sampling temperature; 0 is greedy."})
+    top_p: float = field(default=0.95, metadata={"help": "Nucleus filter."})
+    top_k: int = field(default=40, metadata={"help": "Top-k filter; 0 turns it off."})
+    keep_thinking: bool = field(
+        default=False,
+        metadata={"help": "Keep the reasoner's thinking in a field of its own. It is never part of a rationale."},
+    )
+    seed: int = field(default=0, metadata={"help": "The same seed gives the same critiques."})
+    max_chains: int = field(
+        default=256, metadata={"help": "Critiques in progress at once, in each worker.", "operational": True}
+    )
 
     def __post_init__(self) -> None:
-        if self.samples < 1:
-            raise ConfigError(f"samples must be at least 1, got {self.samples}")
+        for name in ("samples", "max_chains"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
         self.sampling()
         self.protocol()
 
@@ -77,11 +81,10 @@ class Reasoner:
         generator: The model.
         sandbox: Runs the model's code.
         settings: How critiques are sampled.
-        chat_template: A Jinja template that replaces the tokenizer's.
-        max_chains: Critiques in flight at once, over all solutions.
+        chat_template: A Jinja template that replaces the tokenizer's own.
 
     Raises:
-        ConfigError: The tokenizer has no usable chat template, or `max_chains` is below 1.
+        ConfigError: The tokenizer has no usable chat template.
     """
 
     def __init__(
@@ -91,15 +94,12 @@ class Reasoner:
         settings: RationaleSettings | None = None,
         *,
         chat_template: str | None = None,
-        max_chains: int = 256,
     ):
-        if max_chains < 1:
-            raise ConfigError(f"max_chains must be at least 1, got {max_chains}")
         self.settings = settings if settings is not None else RationaleSettings()
         chat = ChatFormat(generator.tokenizer, chat_template=chat_template)
         self._protocol = self.settings.protocol(opens_thinking(chat))
         self._driver = ChainDriver(generator, sandbox, chat, self.settings.sampling(), self.settings.seed)
-        self._chains = asyncio.Semaphore(max_chains)
+        self._chains = asyncio.Semaphore(self.settings.max_chains)
 
     async def critique(self, solution: Solution, number: int = 0) -> RationaleSample:
         """One critique of a solution; `number` tells it from others of the same one.
@@ -144,11 +144,10 @@ async def open_reasoner(
     settings: RationaleSettings,
     *,
     chat_template: str | None = None,
-    max_chains: int = 256,
 ) -> AsyncIterator[Reasoner]:
     """Opens a generator and a sandbox as a `Reasoner`, for a stage's worker."""
     async with open_generator() as generator, open_sandbox() as sandbox:
-        yield Reasoner(generator, sandbox, settings, chat_template=chat_template, max_chains=max_chains)
+        yield Reasoner(generator, sandbox, settings, chat_template=chat_template)
 
 
 async def rationalize(

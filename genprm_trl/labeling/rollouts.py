@@ -17,7 +17,7 @@ import asyncio
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from genprm_trl.data.problems import Problem
@@ -37,26 +37,27 @@ _HEADING = re.compile(r"^\W*step\s+\d+[\s*_]*[:.]?[\s*_]*", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class RolloutConfig:
-    """How many solutions are sampled and kept.
+    """How many solutions are sampled and kept: options of `genprm rollout`.
 
-    Attributes:
-        max_samples: Most solutions sampled per problem.
-        first_round: Solutions of the first round; each later round doubles the total.
-        give_up: A problem is left out if this many solutions hold no right one, or no wrong one. With n of them, the
-            share of the missing kind is below 3 / n with 95 % confidence.
-        keep: Solutions kept per problem, half of them right. If there are fewer of one kind, as many of the other kind
-            are kept.
-        seed: Seed of the samples and of the choice.
+    A problem is given up after `give_up` = n samples without one of a kind: the share of that kind is then below 3 / n
+    with 95 % confidence.
 
     Raises:
         ConfigError: A value is out of range.
     """
 
-    max_samples: int = 2048
-    first_round: int = 16
-    give_up: int = 256
-    keep: int = 16
-    seed: int = 0
+    max_samples: int = field(default=2048, metadata={"help": "Maximum solutions sampled per problem."})
+    first_round: int = field(
+        default=16, metadata={"help": "Solutions in the first round. Each later round doubles their number."}
+    )
+    give_up: int = field(
+        default=256, metadata={"help": "Skip a problem if this many samples are all right or all wrong."}
+    )
+    keep: int = field(
+        default=16,
+        metadata={"help": "Solutions kept per problem, half of them right; fewer if there are fewer of one kind."},
+    )
+    seed: int = field(default=0, metadata={"help": "The same seed gives the same rows."})
 
     def __post_init__(self) -> None:
         if self.keep < 2:

@@ -133,7 +133,7 @@ class OptionParser(HfArgumentParser):
             option.type = hints[field.name]
             for mark in marks:
                 option.name = mark.name(field.name)
-                described = {**field.metadata, "help": f"Of the {mark.word}: {field.metadata['help']}"}
+                described = {**field.metadata, "help": f"{mark.word.capitalize()}: {field.metadata['help']}"}
                 option.metadata = MappingProxyType(described)
             names[field.name] = option.name
             if option.name not in self._hints:

@@ -4,7 +4,14 @@
 needs the extra `serve`.
 """
 
-from genprm_trl.service.app import create_app
-from genprm_trl.service.limits import ServiceLimits
+from __future__ import annotations
 
-__all__ = ["ServiceLimits", "create_app"]
+from typing import TYPE_CHECKING
+
+from genprm_trl._lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from genprm_trl.service.app import create_app as create_app
+    from genprm_trl.service.limits import ServiceLimits as ServiceLimits
+
+__all__, __getattr__, __dir__ = lazy_exports(__name__, {".app": ["create_app"], ".limits": ["ServiceLimits"]})

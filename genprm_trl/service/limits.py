@@ -2,43 +2,56 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 from genprm_trl.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceLimits:
-    """Bounds on requests. A request beyond one is refused before any of it starts; the message names the bound.
+    """Bounds on requests: options of `genprm serve`.
 
-    Attributes:
-        max_body_bytes: Size of a request's body (413).
-        max_solutions: Solutions of a request (422).
-        max_steps: Steps of a solution (422).
-        max_characters: Characters of a solution, its problem included (422).
-        max_n: Rationales per solution that a request may ask for (422).
-        max_requests: Requests to `/verify` in progress, those included whose body is still being read (429).
-        max_queue: Rationales that may wait for their turn before further requests are refused (429). The request that
-            fills the queue is still taken whole, so that a large one does not starve beside many small ones.
-        body_seconds: A request's body must arrive within this time (408).
-        send_seconds: If a client takes nothing for this time while there is something to send, its request is dropped.
-        heartbeat_seconds: After this time without a verdict, a stream gets an empty line. It tells both ends, and
-            proxies between them, that the connection lives.
+    What exceeds a bound is refused with a message that names it, and nothing of it is started. The request that fills
+    the queue is still taken whole, so that a large one does not starve beside many small ones.
+
+    Raises:
+        ConfigError: A value is not positive.
     """
 
-    max_body_bytes: int = 8 * 2**20
-    max_solutions: int = 256
-    max_steps: int = 512
-    max_characters: int = 200_000
-    max_n: int = 32
-    max_requests: int = 128
-    max_queue: int = 4096
-    body_seconds: float = 30.0
-    send_seconds: float = 60.0
-    heartbeat_seconds: float = 10.0
+    max_n: int = field(default=32, metadata={"help": "Maximum rationales per solution; more get status 422."})
+    max_solutions: int = field(default=256, metadata={"help": "Maximum solutions of a request; more get status 422."})
+    max_steps: int = field(default=512, metadata={"help": "Maximum steps of a solution; more get status 422."})
+    max_characters: int = field(
+        default=200_000,
+        metadata={"help": "Maximum characters of a solution and its problem; more get status 422."},
+    )
+    max_body_mb: float = field(
+        default=8.0, metadata={"help": "Maximum size of a request's body in MiB; more gets status 413."}
+    )
+    max_requests: int = field(
+        default=128, metadata={"help": "Maximum requests in progress at once; more get status 429."}
+    )
+    max_queue: int = field(
+        default=4096, metadata={"help": "Requests get status 429 while this many rationales wait for their turn."}
+    )
+    body_seconds: float = field(
+        default=30.0, metadata={"help": "A request's body must arrive within this time; otherwise it gets status 408."}
+    )
+    send_seconds: float = field(
+        default=60.0, metadata={"help": "Give up a client that takes nothing for this long while there is something."}
+    )
+    heartbeat_seconds: float = field(
+        default=10.0,
+        metadata={"help": "Send an empty line on a silent stream this often: client and proxies see that it lives."},
+    )
 
     def __post_init__(self) -> None:
         for item in fields(self):
             value = getattr(self, item.name)
             if not value > 0:
                 raise ConfigError(f"{item.name} must be positive, got {value}")
+
+    @property
+    def max_body_bytes(self) -> int:
+        """Maximum size of a request's body in bytes."""
+        return int(self.max_body_mb * 2**20)

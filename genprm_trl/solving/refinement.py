@@ -37,20 +37,21 @@ REFINEMENT_PROMPT = (
 
 @dataclass(frozen=True, slots=True)
 class RefinementConfig:
-    """How long a policy is criticised.
-
-    Attributes:
-        turns: Most critiques that are sent back.
-        begun: Forced prefix of every answer (step forcing), so that its steps are delimited; may be empty.
-        seed: Seed of the policy's samples.
+    """How a policy refines its answers: options of `genprm refine`.
 
     Raises:
         ConfigError: A value is out of range.
     """
 
-    turns: int = 3
-    begun: str = "Step 1:"
-    seed: int = 0
+    turns: int = field(default=3, metadata={"help": "Maximum critiques handed back to the policy."})
+    begun: str = field(
+        default="Step 1:",
+        metadata={
+            "help": "Text that every answer begins with, so that its steps are marked. Empty for models that think "
+            "first."
+        },
+    )
+    seed: int = field(default=0, metadata={"help": "The same seed gives the same rows."})
 
     def __post_init__(self) -> None:
         if self.turns < 1:

@@ -29,38 +29,51 @@ Method = Literal["beam", "particles", "best_of_n"]
 
 @dataclass(frozen=True, slots=True)
 class SearchConfig:
-    """How a problem is searched.
-
-    Attributes:
-        method: `beam`, `particles`, or `best_of_n` (the best of n whole solutions, the baseline).
-        n: Paths, particles or solutions at once.
-        width: Beam search: next steps sampled of each kept path.
-        score: Rule that turns step rewards into the score of a path, for beams and for the final choice.
-        annealing: Particle filtering: the temperature of resampling.
-        max_steps: A path ends after this many steps.
-        seed: Seed of the policy's samples and of resampling.
+    """How a problem is searched: options of `genprm search`.
 
     Raises:
         ConfigError: A value is out of range.
     """
 
-    method: Method = "beam"
-    n: int = 8
-    width: int = 4
-    score: Aggregate = "min"
-    annealing: Annealing = field(default_factory=Annealing)
-    max_steps: int = 40
-    seed: int = 0
+    method: Method = field(
+        default="beam",
+        metadata={
+            "help": "beam keeps the best paths. particles resamples paths by the reward of their last step. best_of_n "
+            "samples whole solutions and takes the best."
+        },
+    )
+    paths: int = field(default=8, metadata={"help": "Paths, particles or solutions at once."})
+    width: int = field(
+        default=4, metadata={"help": "With beam: next steps sampled of each of the PATHS / WIDTH paths that are kept."}
+    )
+    score: Aggregate = field(
+        default="min",
+        metadata={"help": "How step rewards become a path's score, by which beams are kept and solutions chosen."},
+    )
+    resample_start: float = field(
+        default=2.0, metadata={"help": "With particles: temperature of the first resampling; higher is more even."}
+    )
+    resample_end: float = field(
+        default=1.0, metadata={"help": "With particles: temperature when the annealing has ended."}
+    )
+    anneal_steps: int = field(default=4, metadata={"help": "With particles: resamplings until the annealing ends."})
+    max_steps: int = field(default=40, metadata={"help": "A path is cut off after this many steps."})
+    seed: int = field(default=0, metadata={"help": "The same seed gives the same rows."})
 
     def __post_init__(self) -> None:
         if self.method not in get_args(Method):
             raise ConfigError(f"unknown method {self.method!r}; choose one of {', '.join(get_args(Method))}")
-        if self.n < 1:
-            raise ConfigError(f"n must be at least 1, got {self.n}")
-        if self.method == "beam" and not 1 <= self.width <= self.n:
-            raise ConfigError(f"the width of a beam must be from 1 to n = {self.n}, got {self.width}")
+        if self.paths < 1:
+            raise ConfigError(f"paths must be at least 1, got {self.paths}")
+        if self.method == "beam" and not 1 <= self.width <= self.paths:
+            raise ConfigError(f"the width of a beam must be from 1 to paths = {self.paths}, got {self.width}")
         if self.max_steps < 1:
             raise ConfigError(f"max_steps must be at least 1, got {self.max_steps}")
+        self.annealing()
+
+    def annealing(self) -> Annealing:
+        """The temperature of resampling, for particles."""
+        return Annealing(self.resample_start, self.resample_end, self.anneal_steps)
 
 
 async def search(
@@ -92,12 +105,12 @@ async def search(
     policy, verifier = models
     grower = Grower(policy, verifier, problem, config.max_steps, config.seed)
     if config.method == "beam":
-        paths = await beam_search(grower, config.n, config.width, config.score)
+        paths = await beam_search(grower, config.paths, config.width, config.score)
     elif config.method == "particles":
         seed = derive_seed(config.seed, "resample", problem.id, problem.digest)
-        paths = await particle_filter(grower, config.n, config.annealing, np.random.default_rng(seed))
+        paths = await particle_filter(grower, config.paths, config.annealing(), np.random.default_rng(seed))
     else:
-        paths = await grower.complete(config.n)
+        paths = await grower.complete(config.paths)
     rows = await asyncio.to_thread(lambda: [_path_row(path, problem, config.score) for path in paths])
     finished = [index for index, path in enumerate(paths) if path.end == "stop"] or list(range(len(paths)))
     chosen = max(finished, key=lambda index: rows[index]["score"])

@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, replace
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field, replace
 
 from genprm_trl.conversation.conversation import Conversation
 from genprm_trl.conversation.template import ChatFormat
@@ -23,26 +24,23 @@ SYSTEM_PROMPT = "Please reason step by step, and put your final answer within \\
 
 @dataclass(frozen=True, slots=True)
 class SolverSettings:
-    """How a model is asked for solutions.
-
-    Attributes:
-        temperature, top_p, top_k: Sampling parameters.
-        max_tokens: Bound on the tokens of one request.
-        system_prompt: The system message; the empty string for none.
-        chat_template: A Jinja template that replaces the tokenizer's.
-        max_requests: Requests in flight at once, over everything that is asked for.
+    """How a model is asked for solutions: options of the commands that need a policy.
 
     Raises:
-        ConfigError: A value is outside its range.
+        ConfigError: A value is out of range.
     """
 
-    temperature: float = 0.7
-    top_p: float = 1.0
-    top_k: int = 0
-    max_tokens: int = 2048
-    system_prompt: str = SYSTEM_PROMPT
-    chat_template: str | None = None
-    max_requests: int = 256
+    temperature: float = field(default=0.7, metadata={"help": "Sampling temperature."})
+    top_p: float = field(default=1.0, metadata={"help": "Nucleus filter."})
+    top_k: int = field(default=0, metadata={"help": "Top-k filter; 0 turns it off."})
+    max_tokens: int = field(default=2048, metadata={"help": "Maximum tokens of one request."})
+    system_prompt: str | None = field(
+        default=None,
+        metadata={"help": f"The system message; an empty one for none. Default: {SYSTEM_PROMPT}"},
+    )
+    max_requests: int = field(
+        default=256, metadata={"help": "Requests in flight at once, in each worker.", "operational": True}
+    )
 
     def __post_init__(self) -> None:
         if self.max_requests < 1:
@@ -66,23 +64,25 @@ class Solver:
     Args:
         generator: The model.
         settings: How it is asked.
+        chat_template: A Jinja template that replaces the tokenizer's own.
 
     Raises:
         ConfigError: The tokenizer has no usable chat template.
     """
 
-    def __init__(self, generator: Generator, settings: SolverSettings | None = None):
+    def __init__(self, generator: Generator, settings: SolverSettings | None = None, chat_template: str | None = None):
         self.settings = settings if settings is not None else SolverSettings()
         self._generator, self._sampling = generator, self.settings.sampling()
-        self._chat = ChatFormat(generator.tokenizer, chat_template=self.settings.chat_template)
+        self._chat = ChatFormat(generator.tokenizer, chat_template=chat_template)
         self._free = asyncio.Semaphore(self.settings.max_requests)
 
     def begin(self, problem: str) -> Conversation:
         """A conversation that has asked for the solution of a problem, and opened the turn that answers."""
         conversation = Conversation(self._chat)
         messages = [{"role": "user", "content": problem}]
-        if self.settings.system_prompt:
-            messages.insert(0, {"role": "system", "content": self.settings.system_prompt})
+        system_prompt = SYSTEM_PROMPT if self.settings.system_prompt is None else self.settings.system_prompt
+        if system_prompt:
+            messages.insert(0, {"role": "system", "content": system_prompt})
         conversation.open_turn(messages)
         return conversation
 
@@ -123,16 +123,18 @@ class Solver:
 
 
 @contextlib.asynccontextmanager
-async def open_solver(open_generator: Callable[[], Generator], settings: SolverSettings) -> AsyncIterator[Solver]:
+async def open_solver(
+    open_generator: Callable[[], Generator], settings: SolverSettings, chat_template: str | None = None
+) -> AsyncIterator[Solver]:
     """Opens a generator and asks it as a solver, for a stage's worker."""
     async with open_generator() as generator:
-        yield Solver(generator, settings)
+        yield Solver(generator, settings, chat_template)
 
 
 @contextlib.asynccontextmanager
 async def open_solver_and_verifier(
-    open_generator: Callable[[], Generator], settings: SolverSettings, open_verifier: Callable[[], Verifier]
+    open_policy: Callable[[], AbstractAsyncContextManager[Solver]], open_verifier: Callable[[], Verifier]
 ) -> AsyncIterator[tuple[Solver, Verifier]]:
     """Opens a policy and the verifier that judges it, for a stage's worker."""
-    async with open_solver(open_generator, settings) as policy, open_verifier() as verifier:
+    async with open_policy() as policy, open_verifier() as verifier:
         yield policy, verifier

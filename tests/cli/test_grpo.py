@@ -63,7 +63,7 @@ def test_a_policy_is_trained_and_training_goes_on(work, capsys):
     assert "GenPRMReward" in printed
     assert (work / "out" / "model.safetensors").is_file()
     assert main(words(work, *reward, format_weight=0.5, max_steps=3)) == 0
-    assert "going on from" in capsys.readouterr().err
+    assert "resuming from" in capsys.readouterr().err
     state = json.loads((work / "out" / "checkpoint-3" / "trainer_state.json").read_text(encoding="utf-8"))
     assert state["global_step"] == 3
 

@@ -112,7 +112,7 @@ def test_without_matplotlib_the_card_has_no_pictures(tmp_path, monkeypatch, capl
     assert caplog.text.count("genprm-trl[plots]") == 1
 
 
-@pytest.mark.parametrize(("stopping", "said"), [("none", False), ("exact", True), ("sequential", True)])
+@pytest.mark.parametrize(("stopping", "said"), [("none", False), ("exact", True)])
 def test_the_card_says_where_estimates_are_of_fewer_than_k_roll_outs(stopping, said, tmp_path):
     statistics = Statistics()
     statistics.add_estimates(Solution("s", "p", ["a"], extra={"mc": [0.5]}))

@@ -13,16 +13,15 @@ from hypothesis import strategies as st
 from genprm_trl.data.problems import SolutionGroup
 from genprm_trl.errors import ConfigError
 from genprm_trl.generation.seeding import derive_seed
-from genprm_trl.labeling.early_stopping import ExactStopping, NoStopping, SequentialTest
-from genprm_trl.labeling.monte_carlo import LabelingConfig, RolloutSchedule, label_group
-from genprm_trl.labeling.progress import Difference, Hard, RelativeProgress, first_error, step_labels
+from genprm_trl.labeling.monte_carlo import LabelingConfig, label_group
+from genprm_trl.labeling.progress import first_error, step_labels
 from genprm_trl.labeling.rollout_tree import RolloutTree, prefix_text, state_digest
 from genprm_trl.records import Solution
 from genprm_trl.solving.solver import Solver
 from tests.helpers.coin_generator import CoinGenerator, solution
 
-SMALL = RolloutSchedule(hard=16, medium=8, easy=4)
-PLAIN = LabelingConfig(stopping=NoStopping(), scope="all", schedule=SMALL)
+SMALL = LabelingConfig(k_hard=16, k=8, k_easy=4)
+PLAIN = replace(SMALL, stopping="none", scope="all")
 
 
 class Streams(RolloutTree):
@@ -65,19 +64,28 @@ def problems(draw):
     return solutions, chances, draw(st.integers(0, 10**6))
 
 
-RULES = st.sampled_from([RelativeProgress(0.8), RelativeProgress(1.0), Difference(0.1), Difference(0.5), Hard()])
+RULES = st.sampled_from(
+    [
+        {"rule": "rpe"},
+        {"rule": "rpe", "epsilon": 1.0},
+        {"rule": "difference"},
+        {"rule": "difference", "delta": 0.5},
+        {"rule": "hard"},
+    ]
+)
 
 
 @given(problems(), RULES, st.integers(1, 6))
 @settings(max_examples=200, deadline=None)
 def test_exact_early_stopping_never_changes_a_label(problem, rule, batch):
     solutions, chances, seed = problem
-    plain, plain_labels = label(tree_of(solutions, chances, seed), solutions, replace(PLAIN, rule=rule))
+    config = replace(PLAIN, **rule)
+    plain, plain_labels = label(tree_of(solutions, chances, seed), solutions, config)
     for row, labels in zip(plain.rows, plain_labels, strict=True):
         # The plain recipe is the definition: labels of the estimates from K roll-outs.
-        assert labels == step_labels(row["extra"]["mc"], row["extra"]["initial_mc"], rule)
+        assert labels == step_labels(row["extra"]["mc"], row["extra"]["initial_mc"], config.label_rule())
         assert row["label"] == first_error(labels)
-    exact = replace(PLAIN, rule=rule, stopping=ExactStopping(), batch=batch)
+    exact = replace(PLAIN, **rule, stopping="exact", rollout_batch=batch)
     tree = tree_of(solutions, chances, seed)
     cheaper, labels = label(tree, solutions, exact)
     assert labels == plain_labels
@@ -88,7 +96,7 @@ def test_exact_early_stopping_never_changes_a_label(problem, rule, batch):
     assert cheapest.counts["rollouts"] <= cheaper.counts["rollouts"]
 
 
-@given(problems(), st.sampled_from([NoStopping(), ExactStopping()]))
+@given(problems(), st.sampled_from(["none", "exact"]))
 @settings(max_examples=150, deadline=None)
 def test_binary_search_finds_the_first_zero_where_zero_stays_zero(problem, stopping):
     solutions, _, seed = problem
@@ -107,7 +115,7 @@ def test_binary_search_finds_the_first_zero_where_zero_stays_zero(problem, stopp
     labels = {}
     for search in ("linear", "binary"):
         trial = Streams(tree.chances, seed)
-        config = LabelingConfig(rule=Hard(), stopping=stopping, search=search, schedule=SMALL)
+        config = replace(SMALL, rule="hard", stopping=stopping, search=search)
         _, labels[search] = label(trial, consistent, config)
         spent[search] = trial.spent
     assert labels["binary"] == labels["linear"]
@@ -117,17 +125,17 @@ def test_binary_search_samples_few_prefixes():
     steps = [str(n) for n in range(1, 17)]
     long = Solution("s", "p", steps, answer="42", final_answer_correct=False)
     tree = Streams({prefix_text(steps[:t], "\n\n"): float(t < 11) for t in range(16)}, 0)
-    outcome, labels = label(tree, [long], LabelingConfig(rule=Hard(), search="binary", schedule=SMALL))
+    outcome, labels = label(tree, [long], replace(SMALL, rule="hard", search="binary"))
     assert labels == [[True] * 10 + [False]]
     assert outcome.counts["states_sampled"] == 1 + 4  # the problem, and log2(16) prefixes
     mc = outcome.rows[0]["extra"]["mc"]
     assert mc[10] == 0.0
     assert sum(value is not None for value in mc) == 3  # the fourth is behind the error
     right = replace(long, final_answer_correct=True)
-    outcome, labels = label(Streams(tree.chances, 0), [right], LabelingConfig(rule=Hard(), search="binary"))
+    outcome, labels = label(Streams(tree.chances, 0), [right], LabelingConfig(rule="hard", search="binary"))
     assert labels == [[True] * 16]
     assert outcome.counts["states_sampled"] == 1
-    for unusable in ({"rule": RelativeProgress()}, {"rule": Hard(), "scope": "all"}):
+    for unusable in ({"rule": "rpe"}, {"rule": "hard", "scope": "all"}):
         with pytest.raises(ConfigError, match="binary search"):
             LabelingConfig(search="binary", **unusable)
 
@@ -136,7 +144,7 @@ def test_binary_search_samples_few_prefixes():
 @settings(max_examples=100, deadline=None)
 def test_who_shares_a_state_changes_no_label(problem, batch):
     solutions, chances, seed = problem
-    config = LabelingConfig(stopping=SequentialTest(0.2), schedule=SMALL, batch=batch)
+    config = replace(SMALL, rollout_batch=batch)
     together, labels = label(tree_of(solutions, chances, seed), solutions, config)
     for order in (solutions[::-1], [solutions[-1]]):
         _, again = label(tree_of(solutions, chances, seed), order, config)
@@ -147,12 +155,12 @@ def test_who_shares_a_state_changes_no_label(problem, batch):
 
 
 def test_k_by_difficulty():
-    schedule = RolloutSchedule()
+    config = LabelingConfig()
     table = {0.0: 128, 0.099: 128, 0.1: 64, 0.5: 64, 0.9: 64, 0.901: 32, 1.0: 32}
-    assert {initial: schedule.k(initial) for initial in table} == table
-    for wrong in ({"hard": 0}, {"hard_below": 0.5, "easy_above": 0.4}, {"easy_above": 1.5}):
+    assert {initial: config.k_of(initial) for initial in table} == table
+    for wrong in ({"k_hard": 0}, {"hard_below": 0.5, "easy_above": 0.4}, {"easy_above": 1.5}):
         with pytest.raises(ConfigError):
-            RolloutSchedule(**wrong)
+            LabelingConfig(**wrong)
 
 
 @pytest.mark.parametrize(("percent", "k", "of_the_problem"), [(100, 4, 8), (50, 8, 8), (0, 16, 16)])
@@ -188,7 +196,7 @@ def test_one_step_solutions_need_the_problem_alone():
         # Graded here, since it says nothing of its answer.
         Solution("unknown", "p", ["So \\boxed{42}."], answer="42"),
     ]
-    outcome, labels = label(Streams({"": 0.5}, 1), solutions, LabelingConfig(schedule=SMALL))
+    outcome, labels = label(Streams({"": 0.5}, 1), solutions, SMALL)
     assert labels == [[True], [False], [True]]
     assert [row["final_answer_correct"] for row in outcome.rows] == [True, False, True]
     assert outcome.counts["rollouts"] == 8
@@ -227,8 +235,8 @@ def test_rollouts_of_a_model(monkeypatch):
 
 
 def test_a_larger_k_goes_on_from_what_is_paid_for():
-    small = replace(PLAIN, schedule=RolloutSchedule(32, 16, 16))
-    large = replace(PLAIN, schedule=RolloutSchedule(64, 32, 32))
+    small = replace(PLAIN, k_hard=32, k=16, k_easy=16)
+    large = replace(PLAIN, k_hard=64, k=32, k_easy=32)
     generator = CoinGenerator()
     first, _ = label(coin_tree(generator, GROUP), GROUP.solutions, small)
     paid = generator.calls

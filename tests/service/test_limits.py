@@ -21,7 +21,7 @@ from tests.helpers.running_service import TOKEN, Running, direct, lines, rows, r
 pytestmark = pytest.mark.serial
 
 LIMITS = ServiceLimits(
-    max_body_bytes=20_000, max_solutions=5, max_steps=4, max_characters=1000, max_n=3, body_seconds=0.5
+    max_body_mb=20_000 / 2**20, max_solutions=5, max_steps=4, max_characters=1000, max_n=3, body_seconds=0.5
 )
 
 

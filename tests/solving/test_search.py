@@ -207,7 +207,7 @@ async def test_paths_that_are_cut_off():
 @pytest.mark.parametrize("method", ["beam", "particles", "best_of_n"])
 async def test_a_row_says_what_was_chosen_and_what_it_cost(method):
     grower = make_grower()
-    config = SearchConfig(method, n=8, width=4)
+    config = SearchConfig(method, paths=8, width=4)
     models = (grower.policy, grower.verifier)
     outcome = await search(models, grower.problem, Partial(), config=config, source={"policy": "p"})
     [row] = outcome.rows
@@ -253,14 +253,14 @@ def test_the_command(problems, tmp_path, capsys):
     assert (tmp_path / "beam.jsonl").read_bytes() == before
     capsys.readouterr()
     assert main([*words, str(tmp_path / "beam.jsonl"), "--method", "particles"]) == 2
-    assert "search_method was 'beam' and is now 'particles'" in capsys.readouterr().err
+    assert "method was 'beam' and is now 'particles'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--paths", "2", "--width", "3"], "width of a beam must be from 1 to n = 2"),
-        (["--paths", "0"], "n must be at least 1"),
+        (["--paths", "2", "--width", "3"], "width of a beam must be from 1 to paths = 2"),
+        (["--paths", "0"], "paths must be at least 1"),
         (["--max_steps", "0"], "max_steps must be at least 1"),
         (["--resample_start", "0"], "temperatures of resampling must be positive"),
         (["--anneal_steps", "0"], "annealed over at least 1 step"),
