@@ -402,7 +402,7 @@ def test_a_mode_that_runs_code_needs_a_sandbox():
 
 def test_prompts_of_another_form_are_refused(tmp_path):
     rows = verifier_dataset([SOLUTION]).map(lambda row: {"prompt": "What is 2 + 3?"})
-    with pytest.raises(DataError, match="make the data set with verifier_dataset"):
+    with pytest.raises(DataError, match="make the dataset with verifier_dataset"):
         train(tmp_path, VerifierRollout(DIRECT), rows)
 
 
