@@ -173,7 +173,7 @@ def test_it_goes_on_to_a_trained_model(made, tmp_path):
         ({"label": {**SECTIONS["label"], "epsilom": 0.5}}, "section 'label', key 'epsilom': .*did you mean 'epsilon'"),
         ({"rollout": {**POLICY, "output": "x"}}, "section 'rollout', key 'output': is set by the recipe"),
         ({"consensus": {"labels": "x"}}, "section 'consensus', key 'labels': is set by the recipe"),
-        ({"rationalize": {**SECTIONS["rationalize"], "samples": "two"}}, "key 'samples': expected a whole number"),
+        ({"rationalize": {**SECTIONS["rationalize"], "samples": "two"}}, "key 'samples': invalid int value: 'two'"),
         ({"until": "sft"}, "--until sft: there is no section 'sft'"),
         ({"critique": {}}, "has no such option"),
     ],

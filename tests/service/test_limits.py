@@ -47,7 +47,7 @@ def one(**fields: object) -> dict[str, object]:
         ({}, 422, "required", None, "solutions"),
         ({"solutions": []}, 422, "at least 1", None, "solutions"),
         ({"solutions": rows(6)}, 422, "a request may hold 5", None, "solutions"),
-        ({"solutions": [3]}, 422, "row 1: must be an object", 1, None),
+        ({"solutions": [3]}, 422, "row 1: must be a JSON object", 1, None),
         (one(problem=None), 422, "row 2, field 'problem'", 2, "problem"),
         (one(steps=[]), 422, "row 2, field 'steps'", 2, "steps"),
         (one(steps=["a", " "]), 422, "row 2, field 'steps[1]'", 2, "steps[1]"),
