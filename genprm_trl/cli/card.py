@@ -23,6 +23,7 @@ class CardOptions:
 
 
 def run(options: CardOptions) -> None:
+    """Runs the command."""
     from pathlib import Path
 
     from genprm_trl.cards.model_card import add_scores

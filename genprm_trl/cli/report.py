@@ -33,6 +33,7 @@ class ReportOptions:
 
 
 def run(options: ReportOptions) -> int:
+    """Runs the command."""
     from genprm_trl.data.solutions import iter_solutions
     from genprm_trl.verdict_report import write_report
 

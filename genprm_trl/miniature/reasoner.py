@@ -47,6 +47,7 @@ class Interpreter:
     namespace: dict[str, object] = field(default_factory=dict)
 
     def run(self, code: str) -> str:
+        """What a code block prints, or its error as the sandbox words it."""
         printed = io.StringIO()
         try:
             with contextlib.redirect_stdout(printed):

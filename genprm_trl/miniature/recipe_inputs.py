@@ -50,6 +50,7 @@ def make_inputs(output_dir: str | Path, *, problems: int, steps: int, seed: int 
 
 
 def main() -> None:
+    """Makes the inputs with the options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", default="outputs/miniature")
     parser.add_argument("--problems", type=int, default=60)

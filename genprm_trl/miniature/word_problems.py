@@ -36,10 +36,12 @@ class Equation:
 
     @property
     def expression(self) -> str:
+        """The left-hand side, such as `3 * 4`."""
         return f"{self.left} {self.operator} {self.right}"
 
     @property
     def text(self) -> str:
+        """The whole equation, such as `3 * 4 = 12`."""
         return f"{self.expression} = {self.result}"
 
     @property
@@ -95,6 +97,7 @@ class Problem:
 
     @cached_property
     def text(self) -> str:
+        """The problem as it is told."""
         numbers = {f"q{i}": quantity for i, quantity in enumerate(self.quantities)}
         return self.family.texts[self.telling].format(**numbers, **self.words)
 
@@ -114,6 +117,7 @@ class Problem:
 
     @property
     def answer(self) -> int:
+        """The result of the plan's last step."""
         return self.plan[-1].result
 
     @property

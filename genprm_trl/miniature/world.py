@@ -22,7 +22,7 @@ def make_problems(n: int, seed: int = 0, split: Split = "train", small_share: fl
         n: How many.
         seed: Equal arguments give equal problems, on any machine.
         split: `train` and `heldout` problems are disjoint.
-        small_share: Probability in [0, 1] that a problem has small numbers (see `problems.random_problem`).
+        small_share: Probability in [0, 1] that a problem has small numbers (see `word_problems.random_problem`).
     """
     rng = seeded("problems", split, seed)
     problems: dict[str, Problem] = {}
@@ -48,7 +48,7 @@ def make_solutions(
         split: `train` and `heldout` problems are disjoint.
         error_share: Probability in [0, 1] that a solution has an error.
         kinds: The kinds of error to draw from.
-        small_share: Probability in [0, 1] that a problem has small numbers (see `problems.random_problem`).
+        small_share: Probability in [0, 1] that a problem has small numbers (see `word_problems.random_problem`).
     """
     rng = seeded("solutions", split, seed)
     solutions = []
@@ -58,24 +58,19 @@ def make_solutions(
             steps = [problem.step_text(index, equation, rng) for index, equation in enumerate(equations)]
         else:
             steps, label, kind = gold_steps(problem, rng), -1, None
-        solutions.append(
-            Solution(
-                id=f"{split}-{seed}-{number}",
-                problem=problem.text,
-                steps=steps,
-                answer=str(problem.answer),
-                final_answer_correct=final_answer(steps) == str(problem.answer),
-                label=label,
-                generator="planted",
-                extra={"error_kind": kind, **problem.to_extra()},
-            )
-        )
+        solutions.append(_solution(problem, steps, label, kind, f"{split}-{seed}-{number}", "planted"))
     return solutions
 
 
 def as_solution(problem: Problem, steps: Sequence[str], id: str, generator: str) -> Solution:
     """A solution that someone wrote for a problem, labelled against the problem's plan (see `check_solution`)."""
     label = check_solution(problem, steps)
+    return _solution(problem, steps, label, None if label == -1 else "natural", id, generator)
+
+
+def _solution(
+    problem: Problem, steps: Sequence[str], label: int, error_kind: str | None, id: str, generator: str
+) -> Solution:
     return Solution(
         id=id,
         problem=problem.text,
@@ -84,5 +79,5 @@ def as_solution(problem: Problem, steps: Sequence[str], id: str, generator: str)
         final_answer_correct=final_answer(steps) == str(problem.answer),
         label=label,
         generator=generator,
-        extra={"error_kind": None if label == -1 else "natural", **problem.to_extra()},
+        extra={"error_kind": error_kind, **problem.to_extra()},
     )

@@ -30,7 +30,7 @@ def critique_prompt(problem: str, steps: Sequence[str]) -> str:
 
 
 def parse_critique(text: str, num_steps: int | None = None) -> int | None:
-    """The index in the last `\\boxed{}`: -1 for no error, None where it cannot be read as an integer.
+    r"""The index in the last `\boxed{}`: -1 for no error, None where it cannot be read as an integer.
 
     Args:
         text: Any text.
@@ -45,7 +45,7 @@ def parse_critique(text: str, num_steps: int | None = None) -> int | None:
 
 
 def _last_box(text: str) -> str:
-    """What the last match of the benchmark's `\\boxed\\{([^}]*)\\}` holds; empty for none.
+    r"""What the last match of the benchmark's `\boxed\{([^}]*)\}` holds; empty for none.
 
     Plain searches, since that expression takes quadratic time on boxes that never close.
     """

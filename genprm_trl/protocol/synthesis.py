@@ -1,7 +1,7 @@
-"""Rationale synthesis: a strong reasoner critiques a whole solution with code (arXiv 2504.00891, section 3.2).
+r"""Rationale synthesis: a strong reasoner critiques a whole solution with code (arXiv 2504.00891, section 3.2).
 
 The reasoner answers in one turn: for each paragraph, under `### Paragraph {i}`, an `<analyze>` and a `<verify>` part;
-at the end the index of the first wrong paragraph in `\\boxed{}`, -1 for none. While it writes, generation stops at the
+at the end the index of the first wrong paragraph in `\boxed{}`, -1 for none. While it writes, generation stops at the
 end of each code block, the block runs, and its output is appended. Paragraphs are numbered from 1.
 """
 
@@ -136,15 +136,6 @@ class Synthesis:
         return rationale if parse_rationale(rationale).status == "ok" else None
 
 
-def _take_element(text: str, tag: str) -> tuple[str, str]:
-    """The content of the first `<tag>` element, without the line breaks next to its tags, and what follows it.
-
-    Without a complete element, nothing and the whole text.
-    """
-    content, closed, rest = text.partition(f"<{tag}>")[2].partition(f"</{tag}>")
-    return (content.removeprefix("\n").removesuffix("\n"), rest) if closed else ("", text)
-
-
 def parse_synthesis(text: str) -> Synthesis:
     """Takes a reasoner's answer apart. Accepts any string; a thinking block that ends in `</think>` is left out."""
     text = text.rpartition("</think>")[2]
@@ -165,6 +156,15 @@ def parse_synthesis(text: str) -> Synthesis:
     else:
         first_error = number - 1 if number > 0 else -1
     return Synthesis(tuple(paragraphs), first_error)
+
+
+def _take_element(text: str, tag: str) -> tuple[str, str]:
+    """The content of the first `<tag>` element, without the line breaks next to its tags, and what follows it.
+
+    Without a complete element, nothing and the whole text.
+    """
+    content, closed, rest = text.partition(f"<{tag}>")[2].partition(f"</{tag}>")
+    return (content.removeprefix("\n").removesuffix("\n"), rest) if closed else ("", text)
 
 
 CritiqueStatus = Literal[

@@ -58,13 +58,13 @@ def best_of_n_accuracy(scores: Sequence[float], correct: Sequence[bool], n: int)
     groups: dict[float, list[bool]] = {}
     for score, outcome in zip(scores, correct, strict=True):
         groups.setdefault(float(score), []).append(bool(outcome))
-    subsets = math.comb(len(scores), n)
+    total = math.comb(len(scores), n)
     expected, below = 0.0, 0
     for score in sorted(groups):
         group = groups[score]
         # Subsets whose highest score is this one: all from here down, less those that lie wholly below.
         led = math.comb(below + len(group), n) - math.comb(below, n)
-        expected += led / subsets * (sum(group) / len(group))
+        expected += led / total * (sum(group) / len(group))
         below += len(group)
     return expected
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import get_args
 
 from prometheus_client import (
@@ -29,41 +30,39 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        counter = partial(Counter, registry=self.registry)
+        gauge = partial(Gauge, registry=self.registry)
+        histogram = partial(Histogram, registry=self.registry, buckets=_LONG)
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         Info("genprm_build", "Version of genprm-trl.", registry=self.registry).info({"version": __version__})
 
-        self.ready = self._gauge("genprm_ready", "1 while requests are accepted, else 0.")
-        self.requests = self._counter("genprm_http_requests", "Requests answered.", ["route", "code"])
-        self.request_seconds = self._histogram(
+        self.ready = gauge("genprm_ready", "1 while requests are accepted, else 0.")
+        self.requests = counter("genprm_http_requests", "Requests answered.", ["route", "code"])
+        self.request_seconds = histogram(
             "genprm_http_request_seconds",
             "Seconds from a request's first byte to its answer's last.",
-            _LONG,
             ["route"],
         )
-        self.requests_in_progress = self._gauge(
+        self.requests_in_progress = gauge(
             "genprm_http_requests_in_progress", "Requests being read or answered.", ["route"]
         )
-        self.solutions = self._counter("genprm_solutions", "Solutions by how they ended.", ["outcome"])
-        self.solution_seconds = self._histogram(
-            "genprm_solution_seconds", "Seconds from a solution's start to its verdict.", _LONG
-        )
-        self.wait_seconds = self._histogram(
-            "genprm_solution_wait_seconds", "Seconds that a solution waited for its start.", _LONG
-        )
-        self.solutions_waiting = self._gauge("genprm_solutions_waiting", "Solutions that have not started.")
-        self.solutions_running = self._gauge("genprm_solutions_running", "Solutions being judged.")
-        self.chains_waiting = self._gauge("genprm_chains_waiting", "Chains of solutions that have not started.")
-        self.chains_running = self._gauge("genprm_chains_running", "Chains of solutions being judged.")
-        self.chains = self._counter("genprm_chains", "Chains of finished verdicts.")
-        self.judgements = self._counter("genprm_judgements", "Judgements of steps by status.", ["status"])
-        self.code_blocks = self._counter("genprm_code_blocks", "Code blocks by how they ended.", ["status"])
-        self.code_seconds = self._histogram("genprm_code_block_seconds", "Seconds of a code block.", _SHORT)
-        self.generations = self._counter("genprm_generations", "Generations by how they ended.", ["finish_reason"])
-        self.generation_seconds = self._histogram("genprm_generation_seconds", "Seconds of a generation.", _LONG)
-        self.generations_in_flight = self._gauge("genprm_generations_in_flight", "Generations asked of the engine.")
-        self.prompt_tokens = self._counter("genprm_prompt_tokens", "Tokens of prompts, cached prefixes included.")
-        self.generated_tokens = self._counter("genprm_generated_tokens", "Tokens that the model generated.")
+        self.solutions = counter("genprm_solutions", "Solutions by how they ended.", ["outcome"])
+        self.solution_seconds = histogram("genprm_solution_seconds", "Seconds from a solution's start to its verdict.")
+        self.wait_seconds = histogram("genprm_solution_wait_seconds", "Seconds that a solution waited for its start.")
+        self.solutions_waiting = gauge("genprm_solutions_waiting", "Solutions that have not started.")
+        self.solutions_running = gauge("genprm_solutions_running", "Solutions being judged.")
+        self.chains_waiting = gauge("genprm_chains_waiting", "Chains of solutions that have not started.")
+        self.chains_running = gauge("genprm_chains_running", "Chains of solutions being judged.")
+        self.chains = counter("genprm_chains", "Chains of finished verdicts.")
+        self.judgements = counter("genprm_judgements", "Judgements of steps by status.", ["status"])
+        self.code_blocks = counter("genprm_code_blocks", "Code blocks by how they ended.", ["status"])
+        self.code_seconds = histogram("genprm_code_block_seconds", "Seconds of a code block.", buckets=_SHORT)
+        self.generations = counter("genprm_generations", "Generations by how they ended.", ["finish_reason"])
+        self.generation_seconds = histogram("genprm_generation_seconds", "Seconds of a generation.")
+        self.generations_in_flight = gauge("genprm_generations_in_flight", "Generations asked of the engine.")
+        self.prompt_tokens = counter("genprm_prompt_tokens", "Tokens of prompts, cached prefixes included.")
+        self.generated_tokens = counter("genprm_generated_tokens", "Tokens that the model generated.")
 
         # Series that exist from the start: a rate over one that appears with its first event misses that event.
         for outcome in ("verdict", "error", "cancelled"):
@@ -84,14 +83,3 @@ class Metrics:
                 for code_round in judgement.code_rounds:
                     self.code_blocks.labels(code_round.status).inc()
                     self.code_seconds.observe(code_round.seconds)
-
-    def _counter(self, name: str, text: str, labels: list[str] | None = None) -> Counter:
-        return Counter(name, text, labels or [], registry=self.registry)
-
-    def _gauge(self, name: str, text: str, labels: list[str] | None = None) -> Gauge:
-        return Gauge(name, text, labels or [], registry=self.registry)
-
-    def _histogram(
-        self, name: str, text: str, buckets: tuple[float, ...], labels: list[str] | None = None
-    ) -> Histogram:
-        return Histogram(name, text, labels or [], registry=self.registry, buckets=buckets)

@@ -38,6 +38,7 @@ class VerdictResponse(Response):
         self._service, self._batch, self._stream, self._rationales = service, batch, stream, rationales
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers a request (ASGI)."""
         notes = scope["state"]["notes"]
         notes |= {"solutions": len(self._batch.solutions), "n": self._batch.n, "verdicts": 0, "errors": 0}
         answer = self._send_lines(send, notes) if self._stream else self._send_object(send, notes)
