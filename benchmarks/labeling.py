@@ -35,7 +35,7 @@ from typing import Any
 
 import torch
 
-from genprm_trl.cards.plots import Curve, plot_score_by_n
+from genprm_trl.cards.plots import Curve, plot_score_by_n, require_plots
 from genprm_trl.cards.tables import markdown_table
 from genprm_trl.data.problems import SolutionGroup, read_groups, read_problems
 from genprm_trl.generation.backends import open_generator
@@ -245,6 +245,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, help="directory for labeling.md and labeling.json")
     parser.add_argument("--images", type=Path, help="directory for label_f1_by_k.png")
     arguments = parser.parse_args()
+    require_plots()
     torch.set_num_threads(1)
     started = time.monotonic()
     output: Path = arguments.output_dir

@@ -33,6 +33,7 @@ import torch
 from _setup import MINIATURE_STEP_TOKENS, describe_machine
 
 from genprm_trl import GenPRM
+from genprm_trl.cards.plots import require_plots
 from genprm_trl.cards.tables import markdown_table
 from genprm_trl.data.problems import read_problems
 from genprm_trl.generation.backends import open_generator
@@ -244,6 +245,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, help="directory for search.md and search.json")
     parser.add_argument("--images", type=Path, help="directory for search_by_tokens.png")
     options = parser.parse_args()
+    require_plots()
     if not (options.quickstart / "genprm" / "model.safetensors").is_file():
         parser.error(f"there is no model in {options.quickstart / 'genprm'}: run `make quickstart` first")
     for directory in (options.output_dir, options.results, options.images):

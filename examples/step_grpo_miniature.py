@@ -41,7 +41,7 @@ from datasets import Dataset
 from transformers import PrinterCallback, TrainerCallback
 
 from genprm_trl import GenPRM, GenPRMReward, StepGRPOConfig, StepGRPOTrainer
-from genprm_trl.cards.plots import Curve, plot_score_by_n
+from genprm_trl.cards.plots import Curve, can_plot, plot_score_by_n
 from genprm_trl.cards.tables import markdown_table
 from genprm_trl.generation import TransformersGenerator
 from genprm_trl.generation.loading import load_tokenizer
@@ -51,6 +51,8 @@ from genprm_trl.rewards import answer_reward
 from genprm_trl.rows.jsonl import JsonlWriter, iter_written_rows
 from genprm_trl.stages.fingerprint import model_fingerprint
 
+# The 97.5 % quantiles of Student's t with 1, 2, ... degrees of freedom; the last one serves for more seeds, too.
+T_QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 # credit rule, and whether final answers are rewarded, too
 VARIANTS = {
     "outcome": ("outcome", True),
@@ -155,11 +157,11 @@ def summarise(options: argparse.Namespace, results: list[dict[str, Any]]) -> Non
                 [variant, title.removesuffix(" (%)"), str(len(runs)), f"{statistics.fmean(points[first]):.1f}",
                  f"{statistics.fmean(points[last]):.1f}", f"{low:.1f} to {high:.1f}"]
             )  # fmt: skip
-        name = f"step_grpo_{share}.png"
-        plot_score_by_n(
-            options.images / name, curves, title=f"Miniature world, {options.heldout} held-out problems",
-            ylabel=title, xlabel="optimiser steps",
-        )  # fmt: skip
+        if can_plot():
+            plot_score_by_n(
+                options.images / f"step_grpo_{share}.png", curves,
+                title=f"Miniature world, {options.heldout} held-out problems", ylabel=title, xlabel="optimiser steps",
+            )  # fmt: skip
     print(markdown_table(["variant", "share of", "seeds", "before", "after", "95 % interval"], rows))
     seconds = statistics.fmean(result["seconds"] for result in results)
     print(
@@ -172,10 +174,9 @@ def interval(values: list[float]) -> tuple[float, float]:
     """95 % interval of the mean over a few seeds, by Student's t."""
     if len(values) < 2:
         return values[0], values[0]
-    from scipy import stats
-
     middle = statistics.fmean(values)
-    half = stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
+    quantile = T_QUANTILES[min(len(values), len(T_QUANTILES) + 1) - 2]
+    half = quantile * statistics.stdev(values) / len(values) ** 0.5
     return middle - half, middle + half
 
 
