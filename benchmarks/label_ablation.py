@@ -40,7 +40,7 @@ from genprm_trl.cards.tables import markdown_table
 from genprm_trl.data.problems import read_groups, read_problems
 from genprm_trl.data.solutions import iter_records, load_solutions
 from genprm_trl.generation.backends import open_generator
-from genprm_trl.labeling.consensus import ConsensusCounts, decide
+from genprm_trl.labeling.consensus import decide
 from genprm_trl.labeling.critiques import SampledSolution
 from genprm_trl.labeling.monte_carlo import LabelingConfig, label
 from genprm_trl.labeling.progress import Difference, Hard, LabelRule, RelativeProgress, first_error, step_labels
@@ -131,19 +131,16 @@ def labels_by(rule: LabelRule | None, truth: list[Solution], estimates: dict[str
     return found
 
 
-def select(
-    critiques: list[SampledSolution], labels: dict[str, int] | None
-) -> tuple[list[RationaleRecord], ConsensusCounts]:
+def select(critiques: list[SampledSolution], labels: dict[str, int] | None) -> list[RationaleRecord]:
     """The training data under one kind of label; without labels every readable critique is kept."""
-    records, counts = [], ConsensusCounts()
+    records = []
     for sampled in critiques:
         label = None if labels is None else labels[sampled.id]
         labelled = replace(sampled, solution=replace(sampled.solution, label=label))
         decision = decide(labelled, require_agreement=labels is not None)
-        counts.add(decision.reason)
         if decision.record is not None:
             records.append(decision.record)
-    return records, counts
+    return records
 
 
 def train_and_judge(name: str, seed: int, output: Path, policy: Path, steps: int, chains: int) -> dict[str, Any]:
@@ -218,7 +215,7 @@ def main() -> None:
     rows: dict[str, list[str]] = {}
     for name, rule in [*RULES.items(), (UNFILTERED, None)]:
         labels = labels_by(rule, train, estimates)
-        records, counts = select(critiques, None if name == UNFILTERED else labels)
+        records = select(critiques, None if name == UNFILTERED else labels)
         write_jsonl(output / "data" / f"{name}.jsonl", records)
         kept_wrong = sum(
             (record.labels.index(False) if False in record.labels else -1) != truth[record.solution.id]
@@ -227,8 +224,8 @@ def main() -> None:
         right = sum(labels[id] == truth[id] for id in truth)
         rows[name] = [
             "" if name == UNFILTERED else f"{100 * right / len(truth):.1f}",
-            f"{counts.kept}",
-            f"{100 * counts.discarded_share:.1f}",
+            f"{len(records)}",
+            f"{100 * (1 - len(records) / len(critiques)):.1f}",
             f"{100 * kept_wrong / max(1, len(records)):.1f}",
         ]
     work: Callable[..., Any] = functools.partial(

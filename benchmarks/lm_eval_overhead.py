@@ -58,7 +58,7 @@ def verify(options: VerifierOptions, data: Path, out: Path) -> tuple[float, dict
     summary = VerdictSummary()
     with VerdictFile(out / "verdicts.jsonl", options.what_decides_verdicts(), solutions) as file:
         with load_verifier(options) as prm:
-            for verdict in prm.verify_all(file.remaining, progress=False):
+            for verdict in prm.verify_all(list(file.remaining()), progress=False):
                 file.write(verdict)
         for verdict in file.verdicts():
             summary.add(verdict)

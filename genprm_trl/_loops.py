@@ -2,21 +2,23 @@
 
 The package is asynchronous inside; scripts, notebooks and trainers call it from ordinary code, in any thread. This
 module joins the two: `run` and `iterate_in_thread` run coroutines and streams from ordinary code, `LoopThread` is an
-event loop that serves any thread, and `FairGate` bounds what runs over all loops. `Closable` is the base class of
-whatever is closed at the end of an `async with`.
+event loop that serves any thread, and `FairGate` bounds what runs over all loops. `as_finished` works on many items,
+several at a time. `Closable` is the base class of whatever is closed at the end of an `async with`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import queue
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator
 from typing import Any, Self, TypeVar
 
+Item = TypeVar("Item")
 T = TypeVar("T")
 
 
@@ -71,6 +73,55 @@ def iterate_in_thread(stream: Callable[[], AsyncGenerator[T, None]], prefetch: i
             yield entry[0]
     finally:
         thread.close()
+
+
+async def as_finished(
+    work: Callable[[Item], Coroutine[Any, Any, T]], items: Iterable[Item], at_once: int
+) -> AsyncGenerator[T, None]:
+    """Works on many items, several at a time, and yields each result as it is ready.
+
+    Items are taken as others finish, so there may be more of them than fit into memory. After a failure no more items
+    are taken, but what was finished beside it is still handed out. When the stream is closed, what runs is cancelled.
+
+    Args:
+        work: Works on one item.
+        items: What to work on.
+        at_once: Items worked on at the same time.
+
+    Raises:
+        Whatever the work or the iterable raises.
+    """
+    remaining = iter(items)
+    tasks: set[asyncio.Task[T]] = set()
+    finished: asyncio.Queue[asyncio.Task[T]] = asyncio.Queue()
+    failure: BaseException | None = None
+
+    def fill() -> None:
+        for item in itertools.islice(remaining, at_once - len(tasks)):
+            task = asyncio.create_task(work(item))
+            tasks.add(task)
+            task.add_done_callback(finished.put_nowait)
+
+    try:
+        fill()
+        while tasks if failure is None else not finished.empty():
+            task = await finished.get()
+            tasks.discard(task)
+            if (error := task.exception()) is not None:
+                failure = failure or error
+                continue
+            if failure is None:
+                try:
+                    fill()
+                except Exception as refusal:  # of the iterable
+                    failure = refusal
+            yield task.result()
+        if failure is not None:
+            raise failure
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class LoopThread:

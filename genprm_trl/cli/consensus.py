@@ -12,6 +12,7 @@ import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from genprm_trl.cli import console
 from genprm_trl.cli.stages import StageOptions
 from genprm_trl.errors import ConfigError
 
@@ -38,7 +39,7 @@ class ConsensusOptions:
 
 def run(options: ConsensusOptions, stage: StageOptions) -> int:
     from genprm_trl.data.solutions import Records, iter_solutions, record_reader
-    from genprm_trl.labeling.consensus import ConsensusCounts, filter_solution, relabelled
+    from genprm_trl.labeling.consensus import consensus_lines, filter_solution, relabelled
     from genprm_trl.labeling.critiques import SampledSolution
     from genprm_trl.stages.run import Worker
 
@@ -56,8 +57,8 @@ def run(options: ConsensusOptions, stage: StageOptions) -> int:
         desc="Comparing",
         unit="solution",
     )
-    print("\n".join(ConsensusCounts.of_stage(summary).lines()))
-    print(f"training data      {stage.output}")
+    print("\n".join(consensus_lines(summary)))
+    console.print_facts({"training data": stage.output})
     if not summary.rows:
         raise ConfigError(f"no solution passed the filter; {stage.output} is empty")
     return 0

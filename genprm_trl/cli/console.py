@@ -1,23 +1,72 @@
-"""What a command shows while it works: log lines, progress bars, and what is kept if it is interrupted.
+"""What a command shows: log lines, progress bars, results, and what is kept if it is interrupted.
 
-Results go to stdout; everything here goes to stderr, so that `genprm ... > file` holds results alone.
+Results go to stdout and everything else to stderr, so that `genprm ... > file` holds results alone.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
-
-from genprm_trl.cli.line_stream import LineStream
+import threading
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
 _quiet = False
-_kept: str | Callable[[], str] | None = None
+_kept: str | None = None
+
+# Moving the cursor and clearing lines, as bars that stand below each other do.
+_MOVES = re.compile(r"\x1b\[\d*[ABCDGJK]")
+
+
+class LineStream:
+    """Makes lines of progress bars, for a stream that is no terminal.
+
+    Whatever a carriage return would write over gets its own line.
+
+    Blank lines that come of clearing a bar, and spaces at the end of a line, are left out.
+
+    Args:
+        stream: Where the text goes.
+    """
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+        self._lock = threading.Lock()
+        self._written = False  # whether there is text on the current line
+        self._spaces = ""  # seen, and written only if text follows
+
+    def write(self, text: str) -> int:
+        """Writes text. Returns its length, as every text stream does."""
+        with self._lock:
+            if not self._written and text and not text.strip("\n"):  # how a bar moves to its place below others
+                return len(text)
+            for piece in re.split(r"([\r\n])", _MOVES.sub("", text)):
+                if piece == "\n":
+                    self._stream.write("\n")
+                    self._written, self._spaces = False, ""
+                elif piece == "\r":
+                    if self._written:
+                        self._stream.write("\n")
+                    self._written, self._spaces = False, ""
+                elif piece.strip(" "):
+                    kept = piece.rstrip(" ")
+                    self._stream.write(self._spaces + kept)
+                    self._written, self._spaces = True, piece[len(kept) :]
+                else:
+                    self._spaces += piece
+        return len(text)
+
+    def isatty(self) -> bool:
+        """Never: such a stream has no need of this one."""
+        return False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 class _StderrHandler(logging.Handler):
@@ -122,16 +171,18 @@ def progress(iterable: Iterable[Any] | None = None, **options: Any) -> tqdm:
     return tqdm(iterable, **(defaults | options))
 
 
-def set_kept(message: str | Callable[[], str] | None) -> None:
-    """Says what a run that is interrupted now leaves behind and how to go on; shown if the user presses Ctrl-C.
+def print_facts(facts: Mapping[str, object]) -> None:
+    """Prints results to stdout, one line each: a name of up to 18 characters, and what there is to say."""
+    for name, text in facts.items():
+        print(f"{name:<18} {text}")
 
-    Args:
-        message: One line, or a function that makes it at the moment of the interrupt.
-    """
+
+def set_kept(message: str | None) -> None:
+    """Says what a run that is interrupted now leaves behind and how to go on; shown if the user presses Ctrl-C."""
     global _kept
     _kept = message
 
 
 def kept() -> str | None:
-    """What `set_kept` was told, as text."""
-    return _kept() if callable(_kept) else _kept
+    """What `set_kept` was told."""
+    return _kept

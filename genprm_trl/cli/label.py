@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from genprm_trl.cli.stages import StageOptions
+from genprm_trl.cli import console
+from genprm_trl.cli.stages import StageOptions, end_of_stage
+from genprm_trl.errors import ConfigError
 from genprm_trl.labeling.monte_carlo import LabelingConfig, label
 from genprm_trl.options.generator import GeneratorOptions
 from genprm_trl.options.sources import SolutionOptions
 from genprm_trl.solving.solver import SolverSettings, open_solver
-from genprm_trl.stages.settings import decisive, settings_digest
+from genprm_trl.stages.settings import OtherSettings, decisive
 
 
 @dataclass
@@ -31,7 +34,7 @@ class LabelOptions(SolutionOptions):
         default=None,
         metadata={
             "help": "Output of an earlier labelling with the same model and seed, whose rollouts are used again: for "
-            "a larger K, or another rule."
+            "a larger K, or another rule. It may be --output itself."
         },
     )
 
@@ -44,7 +47,8 @@ def run(
     stage: StageOptions,
 ) -> int:
     from genprm_trl.data.problems import read_groups
-    from genprm_trl.labeling.earlier_rollouts import EarlierRollouts
+    from genprm_trl.labeling.earlier_rollouts import EarlierRollouts, set_aside
+    from genprm_trl.rows.digests import content_digest
     from genprm_trl.stages.run import Worker
 
     rollout_settings = {**generator.what_decides_text(), **decisive(solver), "seed": config.seed}
@@ -55,43 +59,43 @@ def run(
         "threshold": {"rpe": config.epsilon, "hard": 0.0, "difference": config.delta}[config.rule],
         "stopping": config.stopping,
         "seed": config.seed,
-        "settings": settings_digest(settings),
+        "settings": content_digest(settings),
     }
     groups = read_groups(**options.arguments())
-    earlier = EarlierRollouts(options.estimates, rollout_settings) if options.estimates is not None else None
+    earlier, reads = None, [options.file]
+    if options.estimates is not None:
+        if Path(options.estimates).resolve() == Path(stage.output).resolve():
+            directory = set_aside(Path(stage.output), settings, rollout_settings)
+            earlier = EarlierRollouts(options.estimates, rollout_settings, directory)
+        else:
+            earlier = EarlierRollouts(options.estimates, rollout_settings)
+            reads.append(options.estimates)
     worker = Worker(
         functools.partial(open_solver, generator.opener(), solver, generator.chat_template()),
         functools.partial(label, config=config, source=source, earlier=earlier),
     )
-    summary = stage.run(
-        worker,
-        groups,
-        settings,
-        bad_rows=lambda: groups.bad_rows,
-        reads=[options.file, options.estimates],
-        desc="Labelling",
-        unit="problem",
-    )
-    counts = {name: int(count) for name, count in summary.counts.items()}
+    try:
+        summary = stage.run(worker, groups, settings, reads=reads, desc="Labelling", unit="problem")
+    except OtherSettings as error:
+        if options.estimates is None and not error.changed.keys() & rollout_settings.keys():
+            raise ConfigError(f"{error}, or keep its rollouts with --estimates {stage.output}") from error
+        raise
+    counts = summary.whole_counts()
     ks = ", ".join(
         f"{counts[name]} with K = {name.removeprefix('problems_with_k_')}"
         for name in sorted(counts, key=lambda name: (len(name), name))
         if name.startswith("problems_with_k_")
     )
-    solutions, wrong = counts.get("solutions", 0), counts.get("solutions_with_an_error", 0)
-    steps, wrong_steps = counts.get("steps_labelled", 0), counts.get("steps_labelled_wrong", 0)
-    reused = counts.get("rollouts_reused", 0)
-    print(f"problems           {summary.items}{f' ({ks})' if ks else ''}")
-    print(f"solutions          {solutions}, of which {wrong} have a wrong step")
-    print(f"steps labelled     {steps}, of which {wrong_steps} are wrong")
-    print(
-        f"roll-outs          {counts.get('rollouts', 0):,} from {counts.get('states_sampled', 0):,} prefixes"
-        f"{f', beside {reused:,} of {options.estimates}' if reused else ''}"
+    reused = counts["rollouts_reused"]
+    from_before = f", beside {reused:,} of {options.estimates}" if reused else ""
+    console.print_facts(
+        {
+            "problems": f"{summary.items}{f' ({ks})' if ks else ''}",
+            "solutions": f"{counts['solutions']}, of which {counts['solutions_with_an_error']} have a wrong step",
+            "steps labelled": f"{counts['steps_labelled']}, of which {counts['steps_labelled_wrong']} are wrong",
+            "roll-outs": f"{counts['rollouts']:,} from {counts['states_sampled']:,} prefixes{from_before}",
+            **end_of_stage(summary, "problem"),
+            "labelled solutions": stage.output,
+        }
     )
-    print(f"tokens generated   {counts.get('tokens', 0):,}")
-    if summary.bad_rows:
-        print(f"rows skipped       {summary.bad_rows} that could not be used (named above)")
-    if summary.dropped["failed"]:
-        print(f"problems failed    {summary.dropped['failed']}, left out (named above)")
-    print(f"labelled solutions {stage.output}")
     return 0

@@ -9,23 +9,25 @@ from __future__ import annotations
 
 import functools
 
-from genprm_trl.cli.stages import StageOptions
+from genprm_trl.cli import console
+from genprm_trl.cli.stages import StageOptions, end_of_stage
 from genprm_trl.labeling.rationales import RationaleSettings, open_reasoner, rationalize
 from genprm_trl.options.generator import GeneratorOptions
 from genprm_trl.options.sources import SolutionOptions
-from genprm_trl.stages.settings import decisive, settings_digest
+from genprm_trl.stages.settings import decisive
 
 
 def run(
     solutions: SolutionOptions, settings: RationaleSettings, generator: GeneratorOptions, stage: StageOptions
 ) -> int:
     from genprm_trl.labeling.critiques import SAMPLE_STATUSES
+    from genprm_trl.rows.digests import content_digest
     from genprm_trl.sandbox import LocalSandbox
     from genprm_trl.stages.run import Worker
 
     stream = solutions.read()
     made_with = {**generator.what_decides_text(), **decisive(settings)}
-    source = {"reasoner": generator.model, "seed": settings.seed, "settings": settings_digest(made_with)}
+    source = {"reasoner": generator.model, "seed": settings.seed, "settings": content_digest(made_with)}
     worker = Worker(
         functools.partial(
             open_reasoner, generator.opener(), LocalSandbox, settings, chat_template=generator.chat_template()
@@ -36,25 +38,24 @@ def run(
         worker,
         stream,
         made_with,
-        bad_rows=lambda: stream.bad_rows,
         reads=[solutions.file],
         desc="Critiquing",
         unit="solution",
     )
-    counts = {name: int(count) for name, count in summary.counts.items()}
+    counts = summary.whole_counts()
     ends = ", ".join(
         f"{status} {counts[f'status/{status}']}" for status in SAMPLE_STATUSES if f"status/{status}" in counts
     )
     code = ", ".join(
         f"{name.removeprefix('code/')} {n}" for name, n in sorted(counts.items()) if name.startswith("code/")
     )
-    print(f"solutions          {summary.items}")
-    print(f"critiques          {summary.rows * settings.samples} ({ends})")
-    print(f"code blocks run    {counts.get('code_blocks', 0)}{f' ({code})' if code else ''}")
-    print(f"tokens generated   {counts.get('tokens', 0):,}")
-    if summary.bad_rows:
-        print(f"rows skipped       {summary.bad_rows} that could not be used (named above)")
-    if summary.dropped["failed"]:
-        print(f"solutions failed   {summary.dropped['failed']}, left out (named above)")
-    print(f"critiques          {stage.output}")
+    console.print_facts(
+        {
+            "solutions": summary.items,
+            "critiques": f"{summary.rows * settings.samples} ({ends})",
+            "code blocks run": f"{counts['code_blocks']}{f' ({code})' if code else ''}",
+            **end_of_stage(summary, "solution"),
+        }
+    )
+    console.print_facts({"critiques": stage.output})
     return 0

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from genprm_trl.cli import console
-from genprm_trl.errors import ConfigError, DataError, GenPRMError
+from genprm_trl.errors import ConfigError, GenPRMError
 from genprm_trl.labeling.data_card import RECIPE_FILES
 from genprm_trl.stages.settings import START_ANEW
 
@@ -170,12 +170,8 @@ def _write_data_set(output: Path, name: str, repo_id: str | None) -> None:
 
     directory = output / "dataset"
     rationales, labels = output / STAGES[-1].output, output / STAGES[1].output
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with replacing(directory / rationales.name) as copy, rationales.open("rb") as original:
-            shutil.copyfileobj(original, copy)
-    except OSError as error:
-        raise DataError(f"cannot be written: {error.strerror}", file=str(directory)) from None
+    with replacing(directory / rationales.name) as copy, rationales.open("rb") as original:
+        shutil.copyfileobj(original, copy)
     write_parquet(directory / DATA_FILE, iter_rationales(rationales))
     statistics = Statistics.of(iter_rationales(rationales), iter_records(labels, Solution))
     reports = reports_beside(rationales)

@@ -9,20 +9,18 @@ critiques. To resume, run the same command again.
 from __future__ import annotations
 
 import functools
-import json
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from genprm_trl.cli.stages import StageOptions
-from genprm_trl.errors import DataError
+from genprm_trl.cli import console
+from genprm_trl.cli.stages import StageOptions, end_of_stage
 from genprm_trl.options.generator import GeneratorOptions
 from genprm_trl.options.parser import Prefix
 from genprm_trl.options.sources import ProblemOptions
 from genprm_trl.options.verifier import VerifierOptions, load_verifier
 from genprm_trl.solving.refinement import RefinementConfig, RefinementSummary, refine
 from genprm_trl.solving.solver import SolverSettings, open_solver, open_solver_and_verifier
-from genprm_trl.stages.settings import decisive, settings_digest
+from genprm_trl.stages.settings import decisive
 
 
 @dataclass
@@ -42,7 +40,8 @@ def run(
     solver: Annotated[SolverSettings, Prefix("policy")],
     stage: StageOptions,
 ) -> int:
-    from genprm_trl.rows.jsonl import iter_written_rows, replacing
+    from genprm_trl.rows.digests import content_digest
+    from genprm_trl.rows.jsonl import iter_written_rows, write_json, write_text
     from genprm_trl.stages.run import Worker
 
     of_policy = {**policy.what_decides_text(), **decisive(solver)}
@@ -51,7 +50,7 @@ def run(
         **{f"policy_{name}": value for name, value in of_policy.items()},
         **decisive(config),
     }
-    source = {"policy": policy.model, "verifier": verifier.model, "settings": settings_digest(settings)}
+    source = {"policy": policy.model, "verifier": verifier.model, "settings": content_digest(settings)}
     stream = problems.read(need_answers=False)
     worker = Worker(
         functools.partial(
@@ -61,11 +60,10 @@ def run(
         ),
         functools.partial(refine, config=config, source=source),
     )
-    counts = stage.run(
+    done = stage.run(
         worker,
         stream,
         settings,
-        bad_rows=lambda: stream.bad_rows,
         reads=[problems.file],
         desc="Refining",
         unit="problem",
@@ -73,38 +71,28 @@ def run(
     summary = RefinementSummary()
     for _, row in iter_written_rows(stage.output):
         summary.add(row)
-    numbers = {name: int(count) for name, count in counts.counts.items()}
+    counts = done.whole_counts()
     ends = ", ".join(
-        f"{numbers[f'end_{end}']} {what}"
+        f"{counts[f'end_{end}']} {what}"
         for end, what in (
             ("accepted", "accepted"),
             ("turns", "with all turns used up"),
             ("no_steps", "without anything to judge"),
             ("context", "too long for the policy's context"),
         )
-        if f"end_{end}" in numbers
+        if counts[f"end_{end}"]
     )
-    print(f"problems           {counts.items} ({ends})")
-    print(
-        f"tokens generated   {numbers.get('policy_tokens', 0):,} by the policy, "
-        f"{numbers.get('verifier_tokens', 0):,} by the verifier"
+    tokens = f"{counts['policy_tokens']:,} by the policy, {counts['verifier_tokens']:,} by the verifier"
+    console.print_facts(
+        {"problems": f"{done.items} ({ends})", "tokens generated": tokens, **end_of_stage(done, "problem")}
     )
-    if counts.bad_rows:
-        print(f"rows skipped       {counts.bad_rows} that could not be used (named above)")
-    if counts.dropped["failed"]:
-        print(f"problems failed    {counts.dropped['failed']}, left out (named above)")
     if summary.problems:
         text = refinement_report(summary)
         print(f"\n{text}")
-        output = Path(stage.output)
-        try:
-            for suffix, content in ((".md", text), (".json", json.dumps(_numbers(summary), indent=2) + "\n")):
-                with replacing(output.with_name(output.name + suffix)) as file:
-                    file.write(content.encode("utf-8"))
-        except OSError as error:
-            raise DataError(f"cannot be written: {error.strerror}", file=str(output)) from None
-        print(f"table, numbers     {output}.md, {output}.json")
-    print(f"trajectories       {stage.output}")
+        write_text(f"{stage.output}.md", text)
+        write_json(f"{stage.output}.json", _numbers(summary))
+        console.print_facts({"table, numbers": f"{stage.output}.md, {stage.output}.json"})
+    console.print_facts({"trajectories": stage.output})
     return 0
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import functools
 
-from genprm_trl.cli.stages import StageOptions
+from genprm_trl.cli import console
+from genprm_trl.cli.stages import StageOptions, end_of_stage
 from genprm_trl.labeling.rollouts import RolloutConfig, roll_out
 from genprm_trl.options.generator import GeneratorOptions
 from genprm_trl.options.sources import AnsweredProblemOptions
 from genprm_trl.solving.solver import SolverSettings, open_solver
-from genprm_trl.stages.settings import decisive, settings_digest
+from genprm_trl.stages.settings import decisive
 
 
 def run(
@@ -24,10 +25,11 @@ def run(
     solver: SolverSettings,
     stage: StageOptions,
 ) -> int:
+    from genprm_trl.rows.digests import content_digest
     from genprm_trl.stages.run import Worker
 
     settings = {**generator.what_decides_text(), **decisive(solver), **decisive(config)}
-    source = {"policy": generator.model, "seed": config.seed, "settings": settings_digest(settings)}
+    source = {"policy": generator.model, "seed": config.seed, "settings": content_digest(settings)}
     stream = problems.read()
     worker = Worker(
         functools.partial(open_solver, generator.opener(), solver, generator.chat_template()),
@@ -37,12 +39,11 @@ def run(
         worker,
         stream,
         settings,
-        bad_rows=lambda: stream.bad_rows,
         reads=[problems.file],
         desc="Rolling out",
         unit="problem",
     )
-    counts = {name: int(count) for name, count in summary.counts.items()}
+    counts = summary.whole_counts()
     without = ", ".join(
         f"{summary.dropped[f'problems_without_a_{kind}_solution']} without a {kind} solution"
         for kind in ("right", "wrong")
@@ -52,13 +53,13 @@ def run(
         for name, count in sorted(summary.dropped.items())
         if name.startswith("solutions_")
     )
-    print(f"problems           {summary.items}, of which {counts.get('problems_kept', 0)} are kept ({without})")
-    print(f"solutions sampled  {counts.get('samples', 0)}, of which {counts.get('samples_right', 0)} are right")
-    print(f"solutions kept     {summary.rows}, half of them right ({left_out or 'none left out'})")
-    print(f"tokens generated   {counts.get('tokens', 0):,}")
-    if summary.bad_rows:
-        print(f"rows skipped       {summary.bad_rows} that could not be used (named above)")
-    if summary.dropped["failed"]:
-        print(f"problems failed    {summary.dropped['failed']}, left out (named above)")
-    print(f"solutions          {stage.output}")
+    console.print_facts(
+        {
+            "problems": f"{summary.items}, of which {counts['problems_kept']} are kept ({without})",
+            "solutions sampled": f"{counts['samples']}, of which {counts['samples_right']} are right",
+            "solutions kept": f"{summary.rows}, half of them right ({left_out or 'none left out'})",
+            **end_of_stage(summary, "problem"),
+            "solutions": stage.output,
+        }
+    )
     return 0

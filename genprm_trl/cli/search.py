@@ -10,7 +10,8 @@ from __future__ import annotations
 import functools
 from typing import Annotated
 
-from genprm_trl.cli.stages import StageOptions
+from genprm_trl.cli import console
+from genprm_trl.cli.stages import StageOptions, end_of_stage
 from genprm_trl.errors import ConfigError
 from genprm_trl.options.generator import GeneratorOptions
 from genprm_trl.options.parser import Prefix
@@ -18,7 +19,7 @@ from genprm_trl.options.sources import ProblemOptions
 from genprm_trl.options.verifier import VerifierOptions, load_verifier
 from genprm_trl.solving.search import SearchConfig, search
 from genprm_trl.solving.solver import SolverSettings, open_solver, open_solver_and_verifier
-from genprm_trl.stages.settings import decisive, settings_digest
+from genprm_trl.stages.settings import decisive
 
 
 def run(
@@ -30,6 +31,7 @@ def run(
     stage: StageOptions,
 ) -> int:
     from genprm_trl.metrics.estimates import mean_estimate
+    from genprm_trl.rows.digests import content_digest
     from genprm_trl.rows.jsonl import iter_written_rows
     from genprm_trl.stages.run import Worker
 
@@ -46,7 +48,7 @@ def run(
         "policy": policy.model,
         "verifier": verifier.model,
         "method": config.method,
-        "settings": settings_digest(settings),
+        "settings": content_digest(settings),
     }
     stream = problems.read(need_answers=False)
     worker = Worker(
@@ -61,7 +63,6 @@ def run(
         worker,
         stream,
         settings,
-        bad_rows=lambda: stream.bad_rows,
         reads=[problems.file],
         desc="Searching",
         unit="problem",
@@ -71,25 +72,21 @@ def run(
         if row["correct"] is not None:
             right.append(float(row["correct"]))
             any_right.append(float(any(path["correct"] for path in row["paths"])))
-    counts = {name: int(count) for name, count in summary.counts.items()}
+    counts = summary.whole_counts()
+    written, judged = counts["policy_tokens"], counts["verifier_tokens"]
     each = max(summary.rows, 1)
-    written, judged = counts.get("policy_tokens", 0), counts.get("verifier_tokens", 0)
-    print(f"problems           {summary.items}, by {config.method} with {config.paths} paths")
+    facts = {"problems": f"{summary.items}, by {config.method} with {config.paths} paths"}
     if right:
         accuracy, oracle = mean_estimate(right), mean_estimate(any_right)
-        print(
-            f"right              {accuracy.value:.1f} % ({accuracy.low:.1f} to {accuracy.high:.1f}); "
-            f"{oracle.value:.1f} % have a right one among the last paths"
+        facts["right"] = (
+            f"{accuracy.value:.1f} % ({accuracy.low:.1f} to {accuracy.high:.1f}); {oracle.value:.1f} % have a right "
+            "one among the last paths"
         )
-    print(
-        f"tokens a problem   {written / each:,.0f} by the policy, {judged / each:,.0f} by the verifier, "
-        f"{(written + judged) / each:,.0f} together"
+    facts["tokens a problem"] = (
+        f"{written / each:,.0f} by the policy, {judged / each:,.0f} by the verifier, {(written + judged) / each:,.0f} "
+        "together"
     )
-    if counts.get("paths_cut_off"):
-        print(f"paths cut off      {counts['paths_cut_off']} of {counts['paths']}, by a bound on tokens or steps")
-    if summary.bad_rows:
-        print(f"rows skipped       {summary.bad_rows} that could not be used (named above)")
-    if summary.dropped["failed"]:
-        print(f"problems failed    {summary.dropped['failed']}, left out (named above)")
-    print(f"solutions          {stage.output}")
+    if counts["paths_cut_off"]:
+        facts["paths cut off"] = f"{counts['paths_cut_off']} of {counts['paths']}, by a bound on tokens or steps"
+    console.print_facts({**facts, **end_of_stage(summary, "problem"), "solutions": stage.output})
     return 0

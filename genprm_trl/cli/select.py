@@ -11,19 +11,20 @@ number of candidates, with 95 % bootstrap intervals over problems, beside chance
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from genprm_trl.cli.judging import judge_remaining
+from genprm_trl.cli import console
+from genprm_trl.cli.stages import WorkerOptions, judge_remaining
 from genprm_trl.errors import ConfigError, DataError
 from genprm_trl.options.verifier import VerifierOptions
 
 if TYPE_CHECKING:
     from genprm_trl.data.pools import Pool
+    from genprm_trl.records import Verdict
     from genprm_trl.selection.judged_pool import Choice, JudgedPool, PoolAccuracies
 
 logger = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ class OptionalVerifierOptions(VerifierOptions):
     )
 
 
-def run(options: SelectOptions, verifier: OptionalVerifierOptions) -> int:
+def run(options: SelectOptions, verifier: OptionalVerifierOptions, workers: WorkerOptions) -> int:
     from genprm_trl.data.pools import read_pools
     from genprm_trl.data.solutions import iter_verdicts
     from genprm_trl.rows.jsonl import write_jsonl
@@ -96,7 +97,7 @@ def run(options: SelectOptions, verifier: OptionalVerifierOptions) -> int:
     pools = read_pools(options.file, split=options.split, limit=options.limit, need_answers=False)
     if verifier.model:
         path = _verdicts_path(options, verifier, output)
-        judged = judged_pools(pools, _judge(pools, path, options, verifier), file=str(path))
+        judged = judged_pools(pools, _judge(pools, path, options, verifier, workers), file=str(path))
     elif options.verdicts is not None:
         judged = judged_pools(pools, iter_verdicts(options.verdicts), file=options.verdicts)
     else:
@@ -105,24 +106,24 @@ def run(options: SelectOptions, verifier: OptionalVerifierOptions) -> int:
     write_jsonl(output, (_row(each, choice, options) for each, choice in zip(judged, choices, strict=True)))
 
     candidates = sum(len(pool.ids) for pool in pools)
-    print(f"problems           {len(pools)}, with {candidates} candidates")
+    facts: dict[str, object] = {"problems": f"{len(pools)}, with {candidates} candidates"}
     without = sum(answer is None for each in judged for answer in each.answers)
     if without:
-        print(f"without an answer  {without} of the candidates mark none, and do not vote")
+        facts["without an answer"] = f"{without} of the candidates mark none, and do not vote"
     if judged[0].verdicts:
         tokens = sum(j.num_tokens for each in judged for v in each.verdicts for chain in v.chains for j in chain)
         rationales = sum(len(v.chains) for each in judged for v in each.verdicts)
-        print(f"verifications      {rationales:,} rationales of {tokens:,} tokens")
+        facts["verifications"] = f"{rationales:,} rationales of {tokens:,} tokens"
     known = [each for each in judged if each.pool.correct]
     if known:
         right = sum(
             each.pool.correct[choice.index] for each, choice in zip(judged, choices, strict=True) if each.pool.correct
         )
         name = options.rule if options.rule == "majority" else f"{options.rule} {options.score}"
-        print(f"right              {right} of {len(known)} choices of {name}")
+        console.print_facts({**facts, "right": f"{right} of {len(known)} choices of {name}"})
         accuracies = measure(known, score=options.score, alpha=options.alpha, seed=verifier.seed)
-        _write_accuracies(output, accuracies, known, options)
-    print(f"choices            {output}")
+        facts = _write_accuracies(output, accuracies, known, options)
+    console.print_facts({**facts, "choices": output})
     failed = sum(verdict.has_failed for each in judged for verdict in each.verdicts)
     if failed:
         logger.warning(
@@ -157,7 +158,9 @@ def _output_path(options: SelectOptions) -> Path:
     return output
 
 
-def _judge(pools: Sequence[Pool], path: Path, options: SelectOptions, verifier: VerifierOptions) -> list[Any]:
+def _judge(
+    pools: Sequence[Pool], path: Path, options: SelectOptions, verifier: VerifierOptions, workers: WorkerOptions
+) -> list[Verdict]:
     """The verdicts of all candidates; those that are missing are made, and kept as they finish."""
     from genprm_trl.stages.verdict_file import VerdictFile
 
@@ -169,7 +172,7 @@ def _judge(pools: Sequence[Pool], path: Path, options: SelectOptions, verifier: 
         overwrite=options.overwrite,
         retry_errors=options.retry_errors,
     ) as file:
-        judge_remaining(file, path, len(solutions), verifier)
+        judge_remaining(file, verifier, workers)
         return list(file.verdicts())
 
 
@@ -208,28 +211,25 @@ def _row(judged: JudgedPool, choice: Choice, options: SelectOptions) -> dict[str
 
 def _write_accuracies(
     output: Path, accuracies: PoolAccuracies, judged: Sequence[JudgedPool], options: SelectOptions
-) -> None:
+) -> dict[str, object]:
+    """Prints the accuracies and writes them beside the output. Returns where they are, for the last lines."""
     from genprm_trl.cards.plots import can_plot
-    from genprm_trl.rows.jsonl import replacing
+    from genprm_trl.rows.jsonl import write_json, write_text
 
     text = accuracy_report(accuracies, judged, options)
     print()
     print(text)
+    write_text(output.with_suffix(".md"), text)
+    write_json(output.with_suffix(".json"), {"problems": len(judged), **accuracies.to_dict()})
+    drawn = can_plot()
     try:
-        for suffix, content in (
-            (".md", text),
-            (".json", json.dumps({"problems": len(judged), **accuracies.to_dict()}, indent=2) + "\n"),
-        ):
-            with replacing(output.with_suffix(suffix)) as file:
-                file.write(content.encode("utf-8"))
-        drawn = can_plot()
         if drawn:
             _plot(output.with_suffix(".png"), accuracies, len(judged), options)
     except OSError as error:
         raise DataError(f"cannot be written: {error.strerror}", file=str(error.filename or output)) from None
     table = output.with_suffix(".md")
-    print(f"table, plot        {table}, {output.with_suffix('.png')}" if drawn else f"table              {table}")
-    print(f"numbers            {output.with_suffix('.json')}")
+    tables = {"table, plot": f"{table}, {output.with_suffix('.png')}"} if drawn else {"table": table}
+    return {**tables, "numbers": output.with_suffix(".json")}
 
 
 def _plot(path: Path, accuracies: PoolAccuracies, problems: int, options: SelectOptions) -> None:

@@ -13,16 +13,17 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from genprm_trl.cli.training import ModelOptions, last_checkpoint, model_arguments, train
-from genprm_trl.errors import ConfigError
-from genprm_trl.rows.jsonl import replacing
+from genprm_trl.errors import ConfigError, DataError
+from genprm_trl.rows.jsonl import write_json
+from genprm_trl.stages.settings import changes, read_settings, refuse_changes
 from genprm_trl.training.sft.trainer import GenPRMConfig
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from genprm_trl.training.sft.trainer import GenPRMTrainer
 
 logger = logging.getLogger(__name__)
+
+IDENTITY_FILE = "genprm-sft.json"  # says beside checkpoints what they are of
 
 
 @dataclass
@@ -94,10 +97,10 @@ def run(options: SFTOptions, args: GenPRMConfig, model_options: ModelOptions) ->
             skip_bad_rows=args.skip_bad_rows,
         )
 
-    this_run = RunIdentity.of(options, args, model_options, train_data)
+    this_run = _identity(options, args, model_options, train_data)
     checkpoint = args.resume_from_checkpoint
     if checkpoint is None and last is not None and not options.overwrite:
-        this_run.check(Path(args.output_dir))
+        _refuse_another_run(Path(args.output_dir), this_run)
         checkpoint = last
 
     trainer = GenPRMTrainer(
@@ -117,12 +120,12 @@ def run(options: SFTOptions, args: GenPRMConfig, model_options: ModelOptions) ->
     if trainer.is_world_process_zero():
         if options.overwrite and checkpoint is None:
             _remove_checkpoints(Path(args.output_dir))
-        this_run.save(Path(args.output_dir))
+        write_json(Path(args.output_dir) / IDENTITY_FILE, this_run)
     train(trainer, args, checkpoint, _summary)
     return 0
 
 
-def _described(options: SFTOptions, this_run: RunIdentity) -> DescribedData:
+def _described(options: SFTOptions, this_run: Mapping[str, Any]) -> DescribedData:
     """What the model's card says of the data: their name, a digest, and the stages of the recipe that made them."""
     from genprm_trl.labeling.data_card import reports_beside, stages_table
     from genprm_trl.training.card_facts import DescribedData
@@ -132,7 +135,7 @@ def _described(options: SFTOptions, this_run: RunIdentity) -> DescribedData:
     return DescribedData(
         name=path.name if path.exists() else options.data,
         hub_id=None if path.exists() else options.data,
-        facts={"SHA-256 of the conversations": this_run.data_sha256},
+        facts={"SHA-256 of the conversations": this_run["data_sha256"]},
         recipe=f"Made in these stages:\n\n{stages_table(reports)}" if reports else "",
     )
 
@@ -144,100 +147,51 @@ def _remove_checkpoints(output: Path) -> None:
             shutil.rmtree(directory)
 
 
-@dataclass(frozen=True)
-class RunIdentity:
-    """What a training run is of; a run goes on only from a checkpoint of the same one.
+def _identity(
+    options: SFTOptions, args: GenPRMConfig, model_options: ModelOptions, conversations: Iterable[Any]
+) -> dict[str, Any]:
+    """What a training run is of: it resumes from checkpoints of the same run alone.
 
     Options that may sensibly change between the parts of one run (its length, batch size, what is logged) are not
-    in it.
-
-    Attributes:
-        model: Name of the base model, or its directory's absolute path.
-        revision: The base model's revision.
-        use_peft: Whether an adapter is trained.
-        data: What was named as the data, and its split. For messages alone: moved data are the same data.
-        data_sha256: Digest of the conversations that were read, in order.
-        mode: See `GenPRMConfig`, as for the others.
-        turn_opening: How an assistant's turn opens.
-        first_turn: Form of the first user turn.
-        train_on_interpreter_output: Whether what the interpreter prints is trained on.
-        train_on_forced_prefix: Whether forced prefixes are trained on.
-        seed: Seed of the run.
+    in it. `data` is for messages alone: moved data are the same data.
     """
+    digest = hashlib.sha256()
+    for row in conversations:
+        digest.update(json.dumps(row, sort_keys=True).encode() + b"\n")
+    model = str(model_options.model_name_or_path)
+    return {
+        "model": str(Path(model).resolve()) if Path(model).is_dir() else model,
+        "revision": model_options.model_revision,
+        "use_peft": model_options.use_peft,
+        "data": options.data if options.split is None else f"{options.data}, split {options.split}",
+        "data_sha256": digest.hexdigest(),
+        "mode": args.mode,
+        "turn_opening": args.turn_opening,
+        "first_turn": args.first_turn,
+        "train_on_interpreter_output": args.train_on_interpreter_output,
+        "train_on_forced_prefix": args.train_on_forced_prefix,
+        "seed": args.seed,
+    }
 
-    model: str
-    revision: str | None
-    use_peft: bool
-    data: str
-    data_sha256: str
-    mode: str | None
-    turn_opening: str
-    first_turn: str
-    train_on_interpreter_output: bool
-    train_on_forced_prefix: bool
-    seed: int
 
-    FILE: ClassVar[str] = "genprm-sft.json"
-
-    @classmethod
-    def of(
-        cls, options: SFTOptions, args: GenPRMConfig, model_options: ModelOptions, conversations: Iterable[Any]
-    ) -> RunIdentity:
-        digest = hashlib.sha256()
-        for row in conversations:
-            digest.update(json.dumps(row, sort_keys=True).encode() + b"\n")
-        model = str(model_options.model_name_or_path)
-        from_args = {
-            name: getattr(args, name)
-            for name in ("mode", "turn_opening", "first_turn", "train_on_interpreter_output", "train_on_forced_prefix")
-        }
-        return cls(
-            model=str(Path(model).resolve()) if Path(model).is_dir() else model,
-            revision=model_options.model_revision,
-            use_peft=model_options.use_peft,
-            data=options.data if options.split is None else f"{options.data}, split {options.split}",
-            data_sha256=digest.hexdigest(),
-            seed=args.seed,
-            **from_args,
+def _refuse_another_run(output: Path, now: Mapping[str, Any]) -> None:
+    """Raises `ConfigError` unless the checkpoints in `output` are of this run."""
+    ways_out = "name another --output_dir, or start anew with --overwrite, which removes its checkpoints"
+    try:
+        before = read_settings(output / IDENTITY_FILE)
+    except DataError as error:
+        raise ConfigError(f"{error}; {ways_out}") from error
+    if before is None:
+        raise ConfigError(
+            f"{output} holds checkpoints, but no {IDENTITY_FILE} that says what they are of; {ways_out}, or name the "
+            "checkpoint to go on from with --resume_from_checkpoint"
         )
-
-    def check(self, output: Path) -> None:
-        """Raises `ConfigError` unless the checkpoints in `output` are of this run."""
-        ways_out = "name another --output_dir, or start anew with --overwrite, which removes its checkpoints"
-        file = output / self.FILE
-        try:
-            before = json.loads(file.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            before = None
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{file} cannot be read ({error}): {ways_out}") from error
-        if not isinstance(before, dict):
-            raise ConfigError(
-                f"{output} holds checkpoints, but no {self.FILE} that says what they are of: {ways_out}, or name the "
-                "checkpoint to go on from with --resume_from_checkpoint"
-            )
-        now = asdict(self)
-        differing = [name for name in now if name != "data" and before.get(name) != now[name]]
-        changes = [
-            f"{name} was {before.get(name)} and is now {now[name]}" for name in differing if name != "data_sha256"
-        ]
-        # The mode and the form of the first turn change the conversations, too; that needs no saying.
-        if "data_sha256" in differing and (
-            before.get("data") != self.data or not {"mode", "first_turn"} & {*differing}
-        ):
-            same = before.get("data") == self.data
-            changes.append(
-                f"the rows of {self.data} have changed"
-                if same
-                else f"data was {before.get('data')} and is now {self.data}"
-            )
-        if changes:
-            raise ConfigError(f"{output} holds checkpoints of another run ({'; '.join(changes)}): {ways_out}")
-
-    def save(self, output: Path) -> None:
-        output.mkdir(parents=True, exist_ok=True)
-        with replacing(output / self.FILE) as file:
-            file.write((json.dumps(asdict(self), indent=2) + "\n").encode())
+    changed = changes(before, now)
+    renamed, other_rows = changed.pop("data", None), changed.pop("data_sha256", None)
+    # The mode and the form of the first turn change the conversations, too; that needs no saying.
+    if other_rows and (renamed or not {"mode", "first_turn"} & changed.keys()):
+        changed["data"] = renamed or f"the rows of {now['data']} have changed"
+    refuse_changes(changed, what=f"{output} holds checkpoints of another run", instead=ways_out)
 
 
 def _summary(trainer: GenPRMTrainer) -> list[str]:

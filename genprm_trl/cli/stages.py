@@ -1,7 +1,11 @@
-"""The options of every stage of the data recipe: where rows come from and go, and what works on them."""
+"""What the commands share that work on many items: their options, and the report at the end."""
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import logging
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,27 +13,58 @@ from typing import TYPE_CHECKING, Any
 
 from genprm_trl.cli import console
 from genprm_trl.errors import ConfigError
+from genprm_trl.options.verifier import VerifierOptions, load_verifier
 
 if TYPE_CHECKING:
+    from genprm_trl.records import Solution, Verdict
     from genprm_trl.stages.file import StageSummary
+    from genprm_trl.stages.partial import Partial
+    from genprm_trl.stages.run import Executor
+    from genprm_trl.stages.verdict_file import VerdictFile
+    from genprm_trl.verifier.genprm import GenPRM
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
-class StageOptions:
-    """How a stage runs. A command's `run` takes it beside its own options."""
+class WorkerOptions:
+    """Where the work on many items runs. A command's `run` takes it beside its own options."""
 
-    output: str = field(metadata={"help": "Where the rows go (JSONL). A run that was stopped goes on from there."})
-    overwrite: bool = field(default=False, metadata={"help": "Start anew if the output exists, instead of going on."})
-    drop_failed: bool = field(
-        default=False,
-        metadata={"help": "Leave out what the generator or the sandbox failed on, instead of ending with an error."},
-    )
     max_items: int = field(default=64, metadata={"help": "Rows worked on at once, in each worker."})
     workers: int = field(
         default=0,
         metadata={"help": "Worker processes of Ray Data, each with a model of its own (extra: ray). 0: this process."},
     )
     gpus_per_worker: float = field(default=0.0, metadata={"help": "GPUs that Ray reserves for each worker."})
+
+    def executor(self) -> Executor:
+        """What runs the work.
+
+        Raises:
+            ConfigError: A number is out of range.
+            MissingExtraError: Ray is asked for and not installed.
+        """
+        if self.workers:
+            from genprm_trl.stages.ray import with_ray
+
+            return with_ray(self.workers, self.max_items, gpus_per_worker=self.gpus_per_worker)
+        from genprm_trl.stages.run import in_this_process
+
+        return in_this_process(self.max_items)
+
+
+@dataclass
+class StageOptions(WorkerOptions):
+    """How a stage of the data recipe runs."""
+
+    output: str = field(
+        kw_only=True, metadata={"help": "Where the rows go (JSONL). A run that was stopped goes on from there."}
+    )
+    overwrite: bool = field(default=False, metadata={"help": "Start anew if the output exists, instead of going on."})
+    drop_failed: bool = field(
+        default=False,
+        metadata={"help": "Leave out what the generator or the sandbox failed on, instead of ending with an error."},
+    )
 
     def run(
         self,
@@ -40,41 +75,107 @@ class StageOptions:
         reads: Iterable[str | None],
         desc: str,
         unit: str,
-        **further: Any,
     ) -> StageSummary:
-        """Runs a stage with these options; other arguments as for `labeling.stage.run_stage`.
+        """Runs a stage with these options.
 
         Args:
-            reads: Files and data sets that the rows are made from.
+            worker: The work on one item.
+            items: The input. If it counts `bad_rows`, the summary does, too.
+            settings: What decides the rows, as JSON values.
+            reads: Files and datasets that the rows are made from.
+            desc: The progress bar's label.
+            unit: What an item is called.
 
         Raises:
-            ConfigError: The output is one of them. What `run_stage` raises comes through.
+            ConfigError: The output is one of the files that are read. What `run_stage` raises comes through.
         """
-        from genprm_trl.stages.run import in_this_process, run_stage
+        from genprm_trl.stages.run import run_stage
 
-        output = Path(self.output)
-        for source in reads:
-            if source is not None and output.is_file() and Path(source).is_file() and output.samefile(source):
-                raise ConfigError(f"{output} is read by this command; name another --output")
-        if self.workers:
-            from genprm_trl.stages.ray import with_ray
-
-            execute = with_ray(self.workers, self.max_items, gpus_per_worker=self.gpus_per_worker)
-        else:
-            execute = in_this_process(self.max_items)
+        refuse_input_as_output(self.output, reads)
         return run_stage(
             worker,
             items,
             self.output,
             settings,
-            execute=execute,
+            execute=self.executor(),
             overwrite=self.overwrite,
             drop_failed=self.drop_failed,
+            bad_rows=lambda: getattr(items, "bad_rows", 0),
             progress=not console.is_quiet(),
             desc=desc,
             unit=unit,
             on_start=lambda file: console.set_kept(
-                f"what is finished is in {Path(file.journal_path)}; the same command goes on from there"
+                f"what is finished is in {file.path}; the same command goes on from there"
             ),
-            **further,
         )
+
+
+def refuse_input_as_output(output: str | Path, reads: Iterable[str | None]) -> None:
+    """Refuses to write to a file that is read.
+
+    Raises:
+        ConfigError: The output is one of the files that are read.
+    """
+    output = Path(output)
+    for source in reads:
+        if source is not None and output.is_file() and Path(source).is_file() and output.samefile(source):
+            raise ConfigError(f"{output} is read by this command; name another --output")
+
+
+def judge_remaining(file: VerdictFile, verifier: VerifierOptions, workers: WorkerOptions) -> float:
+    """Makes the verdicts that a file does not hold yet, each written as it finishes.
+
+    Without --workers, one verifier in this process judges all solutions at once, as many as keep its generator busy.
+    Nothing is loaded if all verdicts are there.
+
+    Args:
+        file: Opened for the solutions that are to be judged.
+        verifier: What to judge with.
+        workers: Where to judge.
+
+    Returns:
+        The seconds that the judging took. Loading a verifier in this process is not counted.
+    """
+    from genprm_trl.stages.run import Worker
+
+    remaining = list(file.remaining())
+    if file.done:
+        logger.info("%s holds %d verdicts; going on with the other %d", file.path, file.done, len(remaining))
+    if not remaining:
+        return 0.0
+    with contextlib.ExitStack() as stack:
+        verdicts: Iterable[Verdict | None]
+        if workers.workers:
+            worker = Worker(functools.partial(load_verifier, verifier), judge)
+            finished = stack.enter_context(contextlib.closing(workers.executor()(worker, remaining)))
+            verdicts = (each.result for each in finished)
+        else:
+            prm = stack.enter_context(load_verifier(verifier))
+            verdicts = prm.verify_all(remaining, progress=False)
+        console.set_kept(f"finished verdicts are in {file.path}; the same command goes on from there")
+        started = time.monotonic()
+        for verdict in console.progress(verdicts, total=len(remaining), desc="Verifying", unit="solution"):
+            file.write(verdict)
+        return time.monotonic() - started
+
+
+async def judge(verifier: GenPRM, solution: Solution, partial: Partial) -> Verdict:
+    """Judges one solution, as the work of a stage."""
+    return await verifier.verify(solution)
+
+
+def end_of_stage(summary: StageSummary, unit: str) -> dict[str, str]:
+    """What every stage says at its end, for `console.print_facts`.
+
+    Args:
+        summary: The stage's counts.
+        unit: What an item is called.
+    """
+    facts = {}
+    if "tokens" in summary.counts:
+        facts["tokens generated"] = f"{int(summary.counts['tokens']):,}"
+    if summary.bad_rows:
+        facts["rows skipped"] = f"{summary.bad_rows} that could not be used (named above)"
+    if summary.dropped["failed"]:
+        facts[f"{unit}s failed"] = f"{summary.dropped['failed']}, left out (named above)"
+    return facts

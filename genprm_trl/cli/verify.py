@@ -11,7 +11,8 @@ import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from genprm_trl.cli.judging import judge_remaining
+from genprm_trl.cli import console
+from genprm_trl.cli.stages import WorkerOptions, judge_remaining, refuse_input_as_output
 from genprm_trl.errors import DataError
 from genprm_trl.options.sources import SolutionOptions
 from genprm_trl.options.verifier import VerifierOptions
@@ -43,7 +44,7 @@ def _output_path(file: str, options: VerifyOptions, verifier: VerifierOptions) -
     return Path("outputs", "verify", f"{_stem(file)}-{_stem(verifier.model)}.jsonl")
 
 
-def run(source: SolutionOptions, options: VerifyOptions, verifier: VerifierOptions) -> int:
+def run(source: SolutionOptions, options: VerifyOptions, verifier: VerifierOptions, workers: WorkerOptions) -> int:
     from genprm_trl.data.solutions import load_solutions
     from genprm_trl.stages.verdict_file import VerdictFile
     from genprm_trl.verifier.summary import VerdictSummary
@@ -52,6 +53,7 @@ def run(source: SolutionOptions, options: VerifyOptions, verifier: VerifierOptio
     skipped: list[DataError] = []
     solutions = load_solutions(**source.arguments(), on_bad_row=skipped.append)
     output = _output_path(source.file, options, verifier)
+    refuse_input_as_output(output, [source.file])
     with VerdictFile(
         output,
         verifier.what_decides_verdicts(),
@@ -59,8 +61,8 @@ def run(source: SolutionOptions, options: VerifyOptions, verifier: VerifierOptio
         overwrite=options.overwrite,
         retry_errors=options.retry_errors,
     ) as file:
-        remaining = file.remaining
-        seconds = judge_remaining(file, output, len(solutions), verifier)
+        to_judge = file.total - file.done
+        seconds = judge_remaining(file, verifier, workers)
         # The summary is of the whole file, including what an earlier run judged.
         summary = VerdictSummary()
         by_id = {solution.id: solution for solution in solutions}
@@ -68,11 +70,12 @@ def run(source: SolutionOptions, options: VerifyOptions, verifier: VerifierOptio
             summary.add(verdict, by_id[verdict.id])
 
     print("\n".join(summary.lines()))
+    facts: dict[str, object] = {}
     if skipped:
-        print(f"rows skipped       {len(skipped)} that could not be used (named above)")
+        facts["rows skipped"] = f"{len(skipped)} that could not be used (named above)"
     if seconds:
-        print(f"time               {seconds:.1f} s, {len(remaining) / seconds:.2f} solutions a second")
-    print(f"verdicts           {output}")
+        facts["time"] = f"{seconds:.1f} s, {to_judge / seconds:.2f} solutions a second"
+    console.print_facts({**facts, "verdicts": output})
     if summary.steps["error"]:
         logger.warning(
             "%d judgements failed (see the messages above) and have the reward 0.5. To judge those solutions again, "

@@ -13,6 +13,7 @@ from genprm_trl.errors import ConfigError
 from genprm_trl.harness.data import decode_solution
 from genprm_trl.harness.judge import Judge
 from genprm_trl.records import Solution
+from genprm_trl.stages.settings import changes, refuse_changes
 
 _NOT_SAMPLING = ("until", "do_sample")
 _SETTINGS_KEY = "genprm settings"
@@ -107,13 +108,11 @@ class GenPRMJudge(LM):
         cached = cache_hook.dbdict
         if cached is not None:
             now = json.loads(json.dumps(self._judge.settings()))
-            before = cached.get(_SETTINGS_KEY, now)
-            if before != now:
-                changed = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
-                raise ConfigError(
-                    f"--use_cache: {cached.filename} holds verdicts made with another {', '.join(changed)}; choose "
-                    "another one"
-                )
+            refuse_changes(
+                changes(cached.get(_SETTINGS_KEY, now), now),
+                what=f"--use_cache: {cached.filename} holds verdicts made with other settings",
+                instead="choose another one",
+            )
             cached[_SETTINGS_KEY] = now
         super().set_cache_hook(cache_hook)
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Self, get_args
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
 
 from genprm_trl.errors import ConfigError, DataError
 from genprm_trl.labeling.critiques import RationaleSample, SampledSolution
@@ -35,7 +35,6 @@ DropReason = Literal[
     "minority",  # too few of the solution's critiques agree
 ]
 DROP_REASONS: tuple[str, ...] = get_args(DropReason)
-_SAMPLES = "samples/"  # what the names of counts of single critiques begin with
 
 
 def judged_steps(label: int, num_steps: int) -> int:
@@ -237,54 +236,17 @@ def relabelled(critiques: Iterable[SampledSolution], solutions: Iterable[Solutio
         yield replace(sampled, solution=found)
 
 
-@dataclass(slots=True)
-class ConsensusCounts:
-    """What passed the filter and what did not.
+def left_out_share(summary: StageSummary) -> float:
+    """Share of the solutions that the filter left out, in [0, 1]. The paper gives about 0.51."""
+    return summary.dropped.total() / max(1, summary.items)
 
-    Attributes:
-        kept: Solutions kept.
-        dropped: Reason to number of solutions dropped.
-        samples: The same for single critiques; those of use under `usable`.
-    """
 
-    kept: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)
-    samples: Counter[str] = field(default_factory=Counter)
-
-    def add(self, reason: str | None, samples: Sequence[str | None] = ()) -> None:
-        """Counts a solution: why it was dropped (None if it was not), and the same for each of its critiques."""
-        if reason is None:
-            self.kept += 1
-        else:
-            self.dropped[reason] += 1
-        self.samples.update(sample or "usable" for sample in samples)
-
-    @property
-    def discarded(self) -> int:
-        return self.dropped.total()
-
-    @property
-    def discarded_share(self) -> float:
-        """Share of the solutions that were dropped, in [0, 1]. The paper gives about 0.51."""
-        return self.discarded / max(1, self.kept + self.discarded)
-
-    @classmethod
-    def of_stage(cls, summary: StageSummary) -> Self:
-        """The counts of a finished consensus stage."""
-        samples = {
-            name.removeprefix(_SAMPLES): int(count)
-            for name, count in summary.counts.items()
-            if name.startswith(_SAMPLES)
-        }
-        return cls(summary.rows, Counter(summary.dropped), Counter(samples))
-
-    def lines(self) -> list[str]:
-        """The counts for a reader, a line each; reasons in the order in which critiques are examined."""
-        total = self.kept + self.discarded
-        lines = [f"kept               {self.kept} of {total} solutions ({100 * self.discarded_share:.1f} % dropped)"]
-        reasons = [reason for reason in (*DROP_REASONS, *sorted(self.dropped)) if self.dropped.get(reason)]
-        lines += [f"  {reason:<32}{self.dropped[reason]}" for reason in dict.fromkeys(reasons)]
-        return lines
+def consensus_lines(summary: StageSummary) -> list[str]:
+    """What passed the filter and what did not, for a reader; reasons in the order in which critiques are examined."""
+    share = f"{100 * left_out_share(summary):.1f} % dropped"
+    lines = [f"kept               {summary.rows} of {summary.items} solutions ({share})"]
+    reasons = [reason for reason in (*DROP_REASONS, *sorted(summary.dropped)) if summary.dropped[reason]]
+    return lines + [f"  {reason:<32}{summary.dropped[reason]}" for reason in dict.fromkeys(reasons)]
 
 
 async def filter_solution(
@@ -296,7 +258,7 @@ async def filter_solution(
 
 def outcome_of(decision: Decision) -> Outcome:
     """A decision as a stage writes it."""
-    counts: Mapping[str, float] = Counter(f"{_SAMPLES}{result.reason or 'usable'}" for result in decision.examined)
+    counts: Mapping[str, float] = Counter(f"samples/{result.reason or 'usable'}" for result in decision.examined)
     if decision.record is None:
         assert decision.reason is not None
         return Outcome(dropped={decision.reason: 1}, counts=dict(counts))

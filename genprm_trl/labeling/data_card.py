@@ -15,9 +15,10 @@ from genprm_trl.cards.card import write_card
 from genprm_trl.cards.plots import can_plot, plot_bars
 from genprm_trl.cards.tables import markdown_table
 from genprm_trl.errors import DataError
-from genprm_trl.labeling.consensus import ConsensusCounts
+from genprm_trl.labeling.consensus import left_out_share
 from genprm_trl.records import RationaleRecord, Solution
 from genprm_trl.stages.file import StageSummary, stage_directory
+from genprm_trl.stages.settings import read_settings
 from genprm_trl.version import __version__
 
 # The stages of `genprm recipe`, each with the file that it writes.
@@ -60,8 +61,8 @@ def reports_beside(path: str | Path) -> list[StageReport]:
     reports = []
     for name, file in RECIPE_FILES.items():
         beside = path.with_name(file)
-        with contextlib.suppress(OSError, ValueError, DataError):
-            settings = json.loads((stage_directory(beside) / "settings.json").read_text(encoding="utf-8"))
+        with contextlib.suppress(DataError):
+            settings = read_settings(stage_directory(beside) / "settings.json") or {}
             reports.append(StageReport(name, settings.get("model"), settings, StageSummary.load(beside)))
     return reports
 
@@ -240,14 +241,14 @@ def _consensus(stages: Sequence[StageReport], pictures: Path | None) -> str:
     stage = next((stage for stage in stages if stage.name == "consensus"), None)
     if stage is None:
         return ""
-    counts = ConsensusCounts.of_stage(stage.summary)
     text = (
-        f"The consensus filter left out {100 * counts.discarded_share:.1f} % of the solutions (the paper: about 51 %)."
-        " A solution is kept where the reasoner's verdict on every step up to the first error agrees with the label.\n"
+        f"The consensus filter left out {100 * left_out_share(stage.summary):.1f} % of the solutions (the paper: "
+        "about 51 %). A solution is kept where the reasoner's verdict on every step up to the first error agrees with "
+        "the label.\n"
     )
-    if not counts.dropped or pictures is None:
+    if not stage.summary.dropped or pictures is None:
         return text
-    reasons = counts.dropped.most_common()
+    reasons = stage.summary.dropped.most_common()
     plot_bars(
         pictures / "left_out.png",
         [reason.replace("_", " ") for reason, _ in reasons],

@@ -1,8 +1,9 @@
-"""The roll-outs of an earlier labelling, for another one that asks for more of them, or for other labels."""
+"""The rollouts of an earlier labelling, for another one that asks for more of them, or for other labels."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,59 +11,45 @@ from typing import Any
 from genprm_trl.errors import ConfigError, DataError
 from genprm_trl.labeling.rollout_tree import prefix_text, state_digest
 from genprm_trl.records import Solution
-from genprm_trl.rows.jsonl import decode_line
+from genprm_trl.rows.jsonl import JsonlWriter, decode_line
 from genprm_trl.stages.file import stage_directory
+from genprm_trl.stages.settings import changes, read_settings, refuse_changes
 
 
 class EarlierRollouts:
-    """What `genprm label` paid for in an earlier run, read from its output problem by problem.
+    """What `genprm label` paid for in an earlier run, read from its journal problem by problem.
 
-    Roll-outs of a state are a fixed stream, of which the earlier labelling has a prefix; so it must have been made
-    with the same model, sampling and seed. Its rule, K and way to stop may be others.
+    The rollouts of a state are a fixed stream, and the earlier labelling has a prefix of it. So it must have been made
+    with the same model, sampling and seed. Its rule, K and way to stop may be others, and it need not be finished.
 
     Args:
-        path: The earlier output; finished.
-        settings: What decides roll-outs now, as JSON values.
+        output: The earlier output.
+        settings: What decides rollouts now, as JSON values.
+        directory: Where its journal and settings are, if they were set aside.
 
     Raises:
-        ConfigError: The earlier roll-outs were made with other settings.
-        DataError: The earlier output, or what it was made with, cannot be read.
+        ConfigError: The earlier rollouts were made with other settings.
+        DataError: The earlier journal or settings cannot be read.
     """
 
-    def __init__(self, path: str | Path, settings: Mapping[str, Any]):
-        self.path = Path(path)
-        before = self._settings()
-        now = json.loads(json.dumps(dict(settings)))
-        changed = [name for name, value in now.items() if before.get(name) != value]
-        if changed:
-            differences = ", ".join(f"{name} was {before.get(name)!r} and is now {now[name]!r}" for name in changed)
-            raise ConfigError(f"the roll-outs of {self.path} were made otherwise ({differences})")
-        self._rows_of: dict[str, list[int]] = {}
+    def __init__(self, output: str | Path, settings: Mapping[str, Any], directory: Path | None = None):
+        directory = directory or stage_directory(output)
+        _check(output, directory, settings)
+        self._journal = directory / "journal.jsonl"
+        self._places: dict[str, list[int]] = {}
         place = 0
         try:
-            with self.path.open("rb") as lines:
+            with self._journal.open("rb") as lines:
                 for number, line in enumerate(lines, start=1):
-                    row = decode_line(line, file=str(self.path), row=number)
-                    if not isinstance(row.get("problem"), str):
-                        raise DataError("must be a string", file=str(self.path), row=number, field="problem")
-                    self._rows_of.setdefault(state_digest(row["problem"], ""), []).append(place)
+                    rows = decode_line(line, file=str(self._journal), row=number)["rows"]
+                    for problem in {row["problem"] for row in rows}:
+                        self._places.setdefault(state_digest(problem, ""), []).append(place)
                     place += len(line)
-        except OSError as error:
-            raise DataError(f"cannot be read: {error.strerror}", file=str(self.path)) from None
-
-    def _settings(self) -> dict[str, Any]:
-        path = stage_directory(self.path) / "settings.json"
-        try:
-            settings = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise DataError(
-                f"cannot be read, so it is not known how the roll-outs of {self.path} were made: {error}",
-                file=str(path),
-            ) from None
-        return settings if isinstance(settings, dict) else {}
+        except (OSError, KeyError, TypeError) as error:
+            raise DataError(f"is not the journal of `genprm label`: {error!r}", file=str(self._journal)) from None
 
     def of(self, problem: str, answer: str) -> dict[str, str]:
-        """The roll-outs of a problem's states: state digest to bits (see `rollout_tree.State`).
+        """The rollouts of a problem's states: state digest to bits (see `rollout_tree.State`).
 
         Those that were held against another reference answer say nothing about this one, and are left aside.
 
@@ -70,25 +57,67 @@ class EarlierRollouts:
             DataError: A row is not one of a labelling.
         """
         known: dict[str, str] = {}
-        places = self._rows_of.get(state_digest(problem, ""), [])
+        places = self._places.get(state_digest(problem, ""), [])
         if not places:
             return known
-        with self.path.open("rb") as lines:
+        with self._journal.open("rb") as lines:
             for place in places:
                 lines.seek(place)
-                row = json.loads(lines.readline())
-                try:
-                    solution = Solution.from_dict(row)
-                    separator = solution.extra["separator"]
-                    bits = [solution.extra["monte_carlo"]["initial"], *solution.extra["monte_carlo"]["steps"]]
-                except (KeyError, TypeError) as error:
-                    raise DataError(
-                        f"row '{row.get('id')}' is not one of `genprm label`: {error} is missing", file=str(self.path)
-                    ) from None
-                if solution.answer != answer:
-                    continue
-                for t, outcomes in enumerate(bits):
-                    digest = state_digest(problem, prefix_text(solution.steps[:t], separator))
-                    if len(outcomes) > len(known.get(digest, "")):
-                        known[digest] = outcomes
+                for row in json.loads(lines.readline())["rows"]:
+                    try:
+                        solution = Solution.from_dict(row)
+                        separator = solution.extra["separator"]
+                        bits = [solution.extra["monte_carlo"]["initial"], *solution.extra["monte_carlo"]["steps"]]
+                    except (KeyError, TypeError) as error:
+                        raise DataError(
+                            f"row '{row.get('id')}' is not one of `genprm label`: {error} is missing",
+                            file=str(self._journal),
+                        ) from None
+                    if (solution.problem, solution.answer) != (problem, answer):
+                        continue
+                    for t, outcomes in enumerate(bits):
+                        digest = state_digest(problem, prefix_text(solution.steps[:t], separator))
+                        if len(outcomes) > len(known.get(digest, "")):
+                            known[digest] = outcomes
         return known
+
+
+def set_aside(output: Path, settings: Mapping[str, Any], rollout_settings: Mapping[str, Any]) -> Path:
+    """Makes room for a labelling that takes the place of an earlier one, and keeps the earlier one's rollouts.
+
+    Args:
+        output: The output of both.
+        settings: What decides the rows now, as JSON values. If the labelling has begun already, nothing moves.
+        rollout_settings: What decides rollouts now.
+
+    Returns:
+        The directory with journal and settings of the earlier labelling.
+
+    Raises:
+        ConfigError: The earlier rollouts were made with other settings, or a labelling in between is not finished.
+        DataError: Another process is writing there, or there is no earlier labelling.
+    """
+    directory, earlier = stage_directory(output), output.with_name(output.name + ".earlier")
+    before = read_settings(directory / "settings.json")
+    if before is not None and changes(before, settings):
+        _check(output, directory, rollout_settings)
+        if earlier.exists() and not (directory / "summary.json").exists():
+            raise ConfigError(f"{output} is not finished: finish it with its own settings, or name another --output")
+        with JsonlWriter(directory / "journal.jsonl"):  # nobody else is writing
+            shutil.rmtree(earlier, ignore_errors=True)
+            directory.rename(earlier)
+    if earlier.exists():
+        JsonlWriter(directory / "journal.jsonl").close()  # the output belongs to the new labelling from here on
+    return earlier
+
+
+def _check(output: str | Path, directory: Path, rollout_settings: Mapping[str, Any]) -> None:
+    before = read_settings(directory / "settings.json")
+    if before is None:
+        file = str(directory / "settings.json")
+        raise DataError(f"is not there, so it is not known how the rollouts of {output} were made", file=file)
+    refuse_changes(
+        changes(before, rollout_settings),
+        what=f"{output} holds rollouts made with other settings",
+        instead="leave out --estimates",
+    )

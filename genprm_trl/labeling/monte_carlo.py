@@ -6,7 +6,7 @@ first prefix that no roll-out completes to the right answer nothing more is samp
 - A prefix that several solutions of a problem share is sampled once (`rollout_tree`).
 - A complete solution needs no roll-outs: its estimate is 1 if its answer is right, else 0.
 - Steps after the first wrong one are not sampled (`scope="first_error"`): a verifier is trained up to there.
-- Sampling ends when a label is decided (`early_stopping`), exactly or by a test with a stated error.
+- Sampling ends when the rollouts so far decide a label (`early_stopping`).
 - For hard labels the first wrong step can be found by binary search (OmegaPRM, arXiv 2406.06592, section 3.2): of T
   prefixes about log2(T) are sampled. This is the recipe's label wherever no later prefix of a solution is completed
   after an earlier one never was.

@@ -85,8 +85,6 @@ def write_parquet(path: str | Path, records: Iterable[RationaleRecord]) -> int:
             for rows in _chunks(map(exported_row, records), _ROWS_AT_ONCE):
                 count += len(rows)
                 writer.write_table(pyarrow.Table.from_pylist(_writable(rows), schema=schema))
-    except OSError as error:
-        raise DataError(f"cannot be written: {error.strerror or error}", file=str(path)) from None
     except pyarrow.ArrowException as error:
         raise DataError(f"cannot be written as parquet: {error}", file=str(path)) from None
     return count

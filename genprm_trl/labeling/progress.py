@@ -41,7 +41,7 @@ class LabelRule(Protocol):
     """Judges a step by the estimates before and after it.
 
     A rule is monotone if the estimate before the step is above 0: a correct step stays correct if that estimate is
-    smaller, or the one after the step larger. Exact early stopping relies on it. Rules are hashable.
+    smaller, or the one after the step larger. Early stopping relies on it.
 
     Attributes:
         compares: Whether the estimate before the step matters at all (once it is above 0).

@@ -8,6 +8,7 @@ which is the ablation of arXiv 2504.00891, section 5.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -25,8 +26,7 @@ from transformers import PreTrainedTokenizerBase
 from genprm_trl.cards.model_card import CardContent, MeasuredScore, write_model_card
 from genprm_trl.cards.plots import Curve, can_plot, plot_score_by_n
 from genprm_trl.cards.tables import markdown_table
-from genprm_trl.errors import ConfigError
-from genprm_trl.labeling.consensus import ConsensusCounts
+from genprm_trl.errors import ConfigError, DataError
 from genprm_trl.metrics.estimates import ScoreEstimate, processbench_by_votes
 from genprm_trl.metrics.processbench import best_threshold
 from genprm_trl.miniature.models import tiny_causal_lm, tiny_token_classifier
@@ -36,7 +36,8 @@ from genprm_trl.miniature.side_process import SideProcess
 from genprm_trl.miniature.tokenizer import build_tokenizer
 from genprm_trl.miniature.world import make_solutions
 from genprm_trl.records import RationaleRecord, Solution, Verdict
-from genprm_trl.rows.jsonl import write_jsonl
+from genprm_trl.rows.jsonl import write_json, write_jsonl
+from genprm_trl.stages.settings import changes, read_settings
 from genprm_trl.training.prm.scorer import PRMScorer
 from genprm_trl.training.prm.trainer import PRMConfig, PRMTrainer
 from genprm_trl.training.sft.trainer import GenPRMConfig, GenPRMTrainer
@@ -154,11 +155,11 @@ def run_quickstart(
 
     announce(f"Making {plan.train_solutions} labelled solutions and the reasoner's rationales for them.")
     train = make_solutions(plan.train_solutions, seed=seed, split="train", error_share=plan.error_share)
-    records, counts = rationale_records(train, plan.mode_weights, seed=seed)
+    records, disagreeing = rationale_records(train, plan.mode_weights, seed=seed)
     write_jsonl(output / "data" / "train_rationales.jsonl", records)
     announce(
-        f"{counts.kept} solutions kept, {counts.discarded} dropped because a verdict of the reasoner disagreed with "
-        "the label."
+        f"{len(records)} solutions kept, {disagreeing.total()} dropped because a verdict of the reasoner disagreed "
+        "with the label."
     )
     with SideProcess() as side:
         silent = replace(training, progress=False)
@@ -179,7 +180,7 @@ def run_quickstart(
     write_jsonl(output / "data" / "heldout.jsonl", heldout)
     with SideProcess() as side:
         rows = _judge(output, stages, plan, heldout, seed, progress, side)
-    _write_results(output, plan, rows, records, counts, stages)
+    _write_results(output, plan, rows, records, stages)
     return rows
 
 
@@ -244,7 +245,7 @@ class _Stages:
 
     def __init__(self, output: Path, settings: dict[str, Any], announce: Callable[[str], None]):
         self.output, self.announce = output, announce
-        self.settings = json.loads(json.dumps(settings))
+        self.settings = settings
         self.seconds: dict[str, float] = {}
         for name in STAGES:  # all of them before the first one costs any time
             directory = output / name
@@ -274,7 +275,7 @@ class _Stages:
     def _is_to_do(self, name: str, what: str) -> bool:
         directory = self.output / name
         made = self._mark(directory)
-        if made is not None and made["settings"] == self.settings and made["seconds"] is not None:
+        if made is not None and not changes(made["settings"], self.settings) and made["seconds"] is not None:
             self.announce(f"{what}: done before, in {directory}.")
             self.seconds[name] = made["seconds"]
             return False
@@ -289,15 +290,13 @@ class _Stages:
         self._write_mark(self.output / name, seconds)
 
     def _write_mark(self, directory: Path, seconds: float | None) -> None:
-        mark = {"settings": self.settings, "seconds": seconds}
-        (directory / self.MARK).write_text(json.dumps(mark) + "\n", encoding="utf-8")
+        write_json(directory / self.MARK, {"settings": self.settings, "seconds": seconds})
 
     def _mark(self, directory: Path) -> dict[str, Any] | None:
-        try:
-            mark = json.loads((directory / self.MARK).read_text(encoding="utf-8"))
-            return {"settings": mark["settings"], "seconds": mark["seconds"]}
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
+        with contextlib.suppress(DataError):
+            mark = read_settings(directory / self.MARK)
+            return mark if mark is not None and mark.keys() >= {"settings", "seconds"} else None
+        return None
 
 
 def _timed(work: Callable[..., None], *args: Any) -> float:
@@ -455,7 +454,6 @@ def _write_results(
     plan: QuickstartPlan,
     rows: Sequence[Row],
     records: Sequence[RationaleRecord],
-    counts: ConsensusCounts,
     stages: _Stages,
 ) -> None:
     machine = f"{os.cpu_count()} CPU cores, {platform.machine()}, torch {torch.__version__}"
@@ -522,7 +520,7 @@ def _write_results(
                 for score in ("error_acc", "correct_acc", "f1")
             ],
             training={
-                "solutions": f"{len(records)} of {counts.kept + counts.discarded} (consensus filter)",
+                "solutions": f"{len(records)} of {plan.train_solutions} (consensus filter)",
                 "epochs": plan.epochs,
                 "learning rate": plan.learning_rate,
                 "batch size": plan.batch_size,

@@ -18,11 +18,12 @@ from __future__ import annotations
 import contextlib
 import io
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from genprm_trl.errors import ConfigError, DataError
-from genprm_trl.labeling.consensus import ConsensusCounts, disagreement, judged_steps
+from genprm_trl.labeling.consensus import disagreement, judged_steps
 from genprm_trl.miniature.word_problems import Equation, Problem, read_equation
 from genprm_trl.protocol import CodeBlock, Rationale
 from genprm_trl.records import RationaleRecord, Solution
@@ -201,7 +202,7 @@ def rationale_records(
     seed: int = 0,
     mistake_rate: float = 0.07,
     consensus: bool = True,
-) -> tuple[list[RationaleRecord], ConsensusCounts]:
+) -> tuple[list[RationaleRecord], Counter[str]]:
     """Training data: each solution is judged in one mode, and kept if all verdicts agree with its label.
 
     Args:
@@ -211,19 +212,24 @@ def rationale_records(
         mistake_rate: Probability in [0, 1] of a mistake in each rationale.
         consensus: Whether to drop the solutions where a verdict up to the first error disagrees with the label
             (arXiv 2504.00891, section 3.2). Without, `labels` are the reasoner's verdicts.
+
+    Returns:
+        The records, and for each reason how many solutions disagree.
     """
     rng = random.Random(f"reasoner modes {seed}")
-    records, counts = [], ConsensusCounts()
+    records: list[RationaleRecord] = []
+    disagreeing: Counter[str] = Counter()
     for solution in solutions:
         (mode,) = rng.choices(list(modes), list(modes.values()))
         rationales = judge(solution, mode, seed, mistake_rate)
         verdicts = [bool(rationale.judgement) for rationale in rationales]
         assert solution.label is not None  # see `judge`
         reason = disagreement(verdicts, solution.label, len(solution.steps))
-        counts.add(reason)
+        if reason is not None:
+            disagreeing[reason] += 1
         if reason is None or not consensus:
             source = {"reasoner": "scripted", "mode": mode, "seed": seed}
             records.append(
                 RationaleRecord(solution, [rationale.render() for rationale in rationales], verdicts, source)
             )
-    return records, counts
+    return records, disagreeing

@@ -277,21 +277,41 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """Opens a new file that takes the path's place when the block ends well, and vanishes when it does not.
 
     Readers see the old file or the new one, never a part of either.
+
+    Raises:
+        DataError: The disk refused it. What was at the path before is still there.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     # In the same directory, since only a rename within one file system is atomic.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
+        if isinstance(error, OSError):
+            raise DataError(f"cannot be written: {_reason(error)}", file=str(path)) from error
         raise
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Writes a whole file of UTF-8 text atomically.
+
+    Raises:
+        DataError: The file cannot be written. What was at the path before is still there.
+    """
+    with replacing(path) as file:
+        file.write(text.encode("utf-8"))
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Writes a JSON value as `write_text` does, for people to read, too."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
 
 
 def write_jsonl(path: str | os.PathLike[str], records: Iterable[Record | Mapping[str, Any]]) -> int:
@@ -302,18 +322,15 @@ def write_jsonl(path: str | os.PathLike[str], records: Iterable[Record | Mapping
             at the path before is still there.
     """
     count = 0
-    try:
-        with replacing(path) as file, contextlib.ExitStack() as stack:
-            compress = str(path).endswith(".gz")
-            # No time stamp and no name in the header, so that equal rows make equal files.
-            out: Any = stack.enter_context(gzip.GzipFile("", "wb", fileobj=file, mtime=0)) if compress else file
-            for count, record in enumerate(records, start=1):
-                try:
-                    out.write(encode_line(record))
-                except DataError as error:
-                    raise error.at(file=str(path), row=count) from None
-    except OSError as error:
-        raise DataError(f"cannot be written: {_reason(error)}", file=str(path)) from None
+    with replacing(path) as file, contextlib.ExitStack() as stack:
+        compress = str(path).endswith(".gz")
+        # No time stamp and no name in the header, so that equal rows make equal files.
+        out: Any = stack.enter_context(gzip.GzipFile("", "wb", fileobj=file, mtime=0)) if compress else file
+        for count, record in enumerate(records, start=1):
+            try:
+                out.write(encode_line(record))
+            except DataError as error:
+                raise error.at(file=str(path), row=count) from None
     return count
 
 

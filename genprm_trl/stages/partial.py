@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,29 +39,31 @@ class PartialFile:
 
     Args:
         path: The file; made when the first record is kept. Records of finished items are removed from it.
-        unfinished: The ids of the items that are not finished.
+        unfinished: Whether the item of an id is of the input and not finished.
 
     Raises:
         DataError: The file cannot be read or written.
     """
 
-    def __init__(self, path: Path, unfinished: Container[str]):
+    def __init__(self, path: Path, unfinished: Callable[[str], bool]):
         self._path = path
         self._writer: JsonlWriter | None = None
         self._places: dict[str, list[int]] = {}
         if path.exists():
             self._clean(unfinished)
 
-    def _clean(self, unfinished: Container[str]) -> None:
+    def _clean(self, unfinished: Callable[[str], bool]) -> None:
         with replacing(self._path) as kept, self._path.open("rb") as lines:
             for line in lines:
                 try:
                     row = json.loads(line)
                 except ValueError:  # torn by a kill: it will be made again
                     continue
-                if row["id"] in unfinished:
+                if unfinished(row["id"]):
                     self._places.setdefault(row["id"], []).append(kept.tell())
                     kept.write(encode_line(row))
+        if not self._places:
+            self._path.unlink()
 
     def of(self, id: str) -> Partial:
         """What an earlier run left of an item, and where to keep more. The known records are handed out once."""

@@ -8,7 +8,6 @@ default.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Mapping
@@ -19,10 +18,11 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from tqdm.auto import tqdm
 
-from genprm_trl._loops import iterate_in_thread
+from genprm_trl._loops import as_finished, iterate_in_thread
 from genprm_trl.errors import ConfigError, GenPRMError
-from genprm_trl.stages.file import ItemT, Outcome, StageFile, StageSummary
+from genprm_trl.stages.file import Outcome, StageFile, StageSummary
 from genprm_trl.stages.partial import Partial, PartialFile, no_partial
+from genprm_trl.stages.resumable import ItemT
 
 logger = logging.getLogger(__name__)
 
@@ -137,13 +137,13 @@ def run_stage(
         if on_start is not None:
             on_start(file)
         if 0 < file.done < file.total:
-            logger.info("%s: %d of %d are done; going on with the others", file.path, file.done, file.total)
+            logger.info("%s: %d of %d are done; going on with the others", file.output, file.done, file.total)
         if file.done < file.total:
             bar = tqdm(
                 total=file.total, initial=file.done, desc=desc, unit=unit, disable=not progress, dynamic_ncols=True
             )
             with (
-                contextlib.closing(PartialFile(file.partial_path, file.unfinished)) as partial,
+                contextlib.closing(PartialFile(file.partial_path, file.is_unfinished)) as partial,
                 bar,
                 contextlib.closing(run(worker, file.remaining(), partial.of)) as finished_items,
             ):
@@ -195,10 +195,7 @@ class _Failures:
             )
 
     def _kept(self) -> str:
-        return (
-            f"The {self.file.done} finished ones are kept in {self.file.journal_path}; the same command goes on from "
-            "there."
-        )
+        return f"The {self.file.done} finished ones are kept in {self.file.path}; the same command goes on from there."
 
 
 def in_this_process(max_items: int = 64) -> Executor:
@@ -223,29 +220,11 @@ def in_this_process(max_items: int = 64) -> Executor:
 async def _work(
     worker: Worker[Any, ItemT, ResultT], items: Iterable[ItemT], partial: Callable[[str], Partial], max_items: int
 ) -> AsyncGenerator[Finished[ResultT], None]:
-    remaining = iter(items)
-    running: dict[asyncio.Task[Finished[ResultT]], None] = {}  # in the input's order, for equal runs as far as may be
     async with worker.open() as opened:
-        try:
-            while True:
-                while len(running) < max_items and (item := next(remaining, None)) is not None:
-                    running[asyncio.create_task(finish_item(worker, opened, item, partial(item.id)))] = None
-                if not running:
-                    return
-                await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-                done = [task for task in running if task.done()]
-                for task in done:
-                    del running[task]
-                broken = [task for task in done if task.exception() is not None]
-                for task in done:
-                    if task not in broken:
-                        yield task.result()
-                if broken:
-                    broken[0].result()  # raises, once what was finished beside it has been handed out
-        finally:
-            for task in running:
-                task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
+        results = as_finished(lambda item: finish_item(worker, opened, item, partial(item.id)), items, max_items)
+        async with contextlib.aclosing(results):
+            async for finished in results:
+                yield finished
 
 
 async def finish_item(

@@ -1,4 +1,4 @@
-"""The settings that a file was made with, kept beside it, so that a run that goes on never mixes two makings."""
+"""The settings that a file or a run was made with, kept beside it, so that a resumed run never mixes two makings."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from genprm_trl.errors import ConfigError, DataError
-from genprm_trl.rows.digests import content_digest
-from genprm_trl.rows.jsonl import replacing
 
 # How an error of a command ends that will not go on with a file.
 START_ANEW = "choose another --output, or --overwrite"
@@ -38,41 +36,66 @@ def decisive(options: Any) -> dict[str, Any]:
     return {field.name: getattr(options, field.name) for field in fields if not field.metadata.get("operational")}
 
 
-def settings_digest(settings: Mapping[str, Any]) -> str:
-    """A short hash of settings, equal for equal JSON values whatever their order: for rows that say their making.
+class OtherSettings(ConfigError):
+    """Something was made with other settings.
 
-    Examples:
-        >>> settings_digest({"seed": 0, "model": "m"}) == settings_digest({"model": "m", "seed": 0})
-        True
+    Attributes:
+        changed: For each setting that differs, a text that says how.
     """
-    return content_digest(dict(settings))
+
+    def __init__(self, message: str, changed: Mapping[str, str]):
+        super().__init__(message)
+        self.changed = changed
 
 
-def check_settings(path: Path, settings: Mapping[str, Any], *, made: Path | None, what: str) -> None:
-    """Refuses to go on with a file that was made with other settings, and keeps those of this run.
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
+    """What differs between the settings of two makings.
 
     Args:
-        path: Where the settings are kept.
-        settings: What decides the file's content, as JSON values.
-        made: The file, if it holds anything yet. What was kept with a file that holds nothing does not bind.
-        what: What the file holds, for the message.
+        before: The earlier settings, as JSON values. Those that are not among the new ones do not count.
+        now: The new settings.
+
+    Returns:
+        For each setting that differs, in the new settings' order, a text that says how.
+
+    Examples:
+        >>> changes({"n": 1, "seed": 0}, {"n": 8, "seed": 0})
+        {'n': 'n was 1 and is now 8'}
+    """
+    return {
+        name: f"{name} was {before.get(name)!r} and is now {value!r}"
+        for name, value in json.loads(json.dumps(dict(now))).items()
+        if before.get(name) != value
+    }
+
+
+def refuse_changes(changed: Mapping[str, str], *, what: str, instead: str) -> None:
+    """Refuses to mix two makings.
+
+    Args:
+        changed: What differs, from `changes`.
+        what: What is wrong, for the message: "labels.jsonl holds rows made with other settings".
+        instead: What the user can do, for the message.
 
     Raises:
-        ConfigError: The file was made with other settings.
-        DataError: The settings cannot be read or written.
+        OtherSettings: Something differs.
     """
-    now = json.loads(json.dumps(dict(settings)))
-    if made is not None and path.exists():
-        try:
-            before = json.loads(path.read_text(encoding="utf-8"))
-            changed = [name for name, value in now.items() if before.get(name) != value]
-        except (OSError, ValueError, AttributeError) as error:
-            raise DataError(f"cannot be read: {error}", file=str(path)) from error
-        if changed:
-            differences = ", ".join(f"{name} was {before.get(name)!r} and is now {now[name]!r}" for name in changed)
-            raise ConfigError(f"{made} holds {what} made with other settings ({differences}); {START_ANEW}")
+    if changed:
+        raise OtherSettings(f"{what} ({', '.join(changed.values())}); {instead}", changed)
+
+
+def read_settings(path: Path) -> dict[str, Any] | None:
+    """The settings that a file holds; None if there is no such file.
+
+    Raises:
+        DataError: The file cannot be read, or holds something else.
+    """
     try:
-        with replacing(path) as file:
-            file.write(json.dumps(now, indent=2).encode() + b"\n")
-    except OSError as error:
-        raise DataError(f"cannot be written: {error.strerror}", file=str(path)) from error
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot be read: {error}", file=str(path)) from error
+    if not isinstance(settings, dict):
+        raise DataError("does not hold settings", file=str(path))
+    return settings

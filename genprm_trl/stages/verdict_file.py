@@ -1,36 +1,28 @@
-"""A file of verdicts that a run which was stopped can take up, and that never mixes what does not belong together."""
+"""A file of verdicts that a run can resume, and that never mixes what does not belong together."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from genprm_trl.data.solutions import iter_verdicts
-from genprm_trl.errors import ConfigError, DataError
 from genprm_trl.records import Solution, Verdict
-from genprm_trl.rows.jsonl import JsonlWriter, encode_line, iter_written_rows, replacing
-from genprm_trl.stages.settings import check_settings
+from genprm_trl.stages.resumable import ResumableFile
 
 
-class VerdictFile:
+class VerdictFile(ResumableFile[Solution]):
     """Verdicts of one verifier over one set of solutions, appended as they finish.
 
-    While it is open no other process writes to it. Beside it stands `NAME.settings.json` with the settings that the
-    verdicts were made with; a file made with others is refused, and so is one whose verdicts are about other texts
-    under the same ids.
+    Beside it stands `NAME.settings.json` with the settings that the verdicts were made with. A file made with others
+    is refused, and so is one whose verdicts are about other texts under the same ids.
 
     Args:
         path: The JSON Lines file, made with its directory where missing.
         settings: What decides verdicts, as JSON values.
         solutions: All that are to be judged.
         overwrite: Start anew, once no other process is found to be writing.
-        retry_errors: Take out the verdicts with a judgement that failed (status `error`), so that their solutions
-            remain to be judged.
-
-    Attributes:
-        remaining: The solutions that have no verdict yet, in order.
+        retry_errors: Remove the verdicts with a judgement that failed (status `error`), so that their solutions remain
+            to be judged.
 
     Raises:
         ConfigError: The file was made with other settings, or `path` is a directory.
@@ -46,75 +38,27 @@ class VerdictFile:
         overwrite: bool = False,
         retry_errors: bool = False,
     ):
-        self.path = Path(path)
-        if self.path.is_dir():
-            raise ConfigError(f"{self.path} is a directory; name a file")
-        if self.path.exists() and not self.path.is_file():
-            raise ConfigError(f"{self.path} is not a regular file, so a run that was stopped could not go on from it")
-        # The lock comes first: whatever is read from here on stays as it is.
-        self._writer = JsonlWriter(self.path, overwrite=overwrite)
-        try:
-            made = self.path if self.path.stat().st_size else None
-            check_settings(self.settings_path, settings, made=made, what="verdicts")
-            self._by_id = {solution.id: solution for solution in solutions}
-            if retry_errors:
-                self._take_out_failed()
-            done = {verdict.id for verdict in self.verdicts()}
-            self.remaining = [solution for solution in solutions if solution.id not in done]
-        except BaseException:
-            self.close()
-            raise
+        path = Path(path)
+        super().__init__(
+            path,
+            settings,
+            solutions,
+            settings_path=Path(f"{path}.settings.json"),
+            output=path,
+            what="verdicts",
+            overwrite=overwrite,
+        )
+        if retry_errors and any(verdict.has_failed for verdict in self.verdicts()):
+            self.remove(lambda row: row["id"] in self and Verdict.from_dict(row).has_failed)
 
-    @property
-    def settings_path(self) -> Path:
-        return self.path.with_name(self.path.name + ".settings.json")
-
-    def _take_out_failed(self) -> None:
-        failed = {verdict.id for verdict in self.verdicts() if verdict.has_failed}
-        if not failed:
-            return
-        with replacing(self.path) as file:
-            for _, row in iter_written_rows(self.path):
-                if row.get("id") not in failed:
-                    file.write(encode_line(row))
-        # The lock is on the file that was replaced.
-        before, self._writer = self._writer, JsonlWriter(self.path)
-        before.close()
+    def _key(self, line: Mapping[str, Any]) -> tuple[str, str]:
+        verdict = Verdict.from_dict(line)  # a bad verdict shows before any work starts
+        return verdict.id, verdict.solution_digest
 
     def verdicts(self) -> Iterator[Verdict]:
-        """The finished verdicts of the solutions at hand, one at a time.
-
-        Raises:
-            DataError: One is about another text than the solution of its id.
-        """
-        for verdict in iter_verdicts(self.path):
-            solution = self._by_id.get(verdict.id)
-            if solution is None:  # beyond a --limit that was larger before
-                continue
-            if verdict.solution_digest not in ("", solution.digest):
-                raise DataError(
-                    f"holds a verdict of '{verdict.id}' about another text: the solution has changed, or the file "
-                    "belongs to other data; choose another --output, or --overwrite",
-                    file=str(self.path),
-                )
-            yield verdict
+        """The finished verdicts of the solutions at hand, in the solutions' order."""
+        return map(Verdict.from_dict, self.lines())
 
     def write(self, verdict: Verdict) -> None:
         """Appends a verdict; it survives a kill from here on."""
-        self._writer.write(verdict)
-
-    def close(self) -> None:
-        """Closes the file, and removes it if nothing was ever written to it. Safe to call twice."""
-        empty = self.path.exists() and not self.path.stat().st_size
-        if empty:
-            self.path.unlink()
-            self.settings_path.unlink(missing_ok=True)
-        self._writer.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+        self.append(verdict.id, verdict)

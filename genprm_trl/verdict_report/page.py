@@ -85,12 +85,9 @@ def write_report(
         raise DataError("holds no verdicts", file=str(verdicts))
     stop = settings.get("stop")
     charts = draw(measure(judged, all_steps=None if stop is None else stop == "never"))
-    try:
-        with replacing(output) as file:
-            for piece in render(verdicts.name, result.verdicts, charts, entries, settings):
-                file.write(piece.encode("utf-8", "replace"))  # a file's name may hold half a surrogate pair
-    except OSError as error:
-        raise DataError(f"cannot be written: {error.strerror or error}", file=str(output)) from None
+    with replacing(output) as file:
+        for piece in render(verdicts.name, result.verdicts, charts, entries, settings):
+            file.write(piece.encode("utf-8", "replace"))  # a file's name may hold half a surrogate pair
     return result
 
 

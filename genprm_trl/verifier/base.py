@@ -7,7 +7,6 @@ better than the base class.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
@@ -16,7 +15,7 @@ from typing import Self
 
 from tqdm.auto import tqdm
 
-from genprm_trl._loops import Closable, iterate_in_thread, run
+from genprm_trl._loops import Closable, as_finished, iterate_in_thread, run
 from genprm_trl.records import Solution, Verdict
 
 
@@ -58,7 +57,7 @@ class Verifier(Closable):
         """Solutions that keep it busy when they are judged at once."""
         return 1
 
-    async def verify_stream(self, solutions: Iterable[Solution]) -> AsyncGenerator[Verdict, None]:
+    def verify_stream(self, solutions: Iterable[Solution]) -> AsyncGenerator[Verdict, None]:
         """Judges many solutions and yields each verdict as it is ready.
 
         Solutions are taken from the iterable only as there is room for them, so it may be longer than memory. Of a
@@ -67,39 +66,8 @@ class Verifier(Closable):
         """
         if isinstance(solutions, Sequence):
             solutions = sorted(solutions, key=lambda solution: len(solution.steps), reverse=True)
-        remaining = iter(solutions)
-        tasks: set[asyncio.Task[Verdict]] = set()
-        finished: asyncio.Queue[asyncio.Task[Verdict]] = asyncio.Queue()
-        failure: BaseException | None = None
-
-        def fill() -> None:
-            # One solution more than it works on is ready to start, so that it never waits for the next one.
-            while len(tasks) <= self.concurrency and (solution := next(remaining, None)) is not None:
-                task = asyncio.create_task(self.verify(solution))
-                tasks.add(task)
-                task.add_done_callback(finished.put_nowait)
-
-        try:
-            fill()
-            # After a failure, what was finished beside it is still handed out.
-            while tasks if failure is None else not finished.empty():
-                task = await finished.get()
-                tasks.discard(task)
-                if (error := task.exception()) is not None:
-                    failure = failure or error
-                    continue
-                if failure is None:
-                    try:
-                        fill()
-                    except Exception as refusal:  # of the caller's iterable
-                        failure = refusal
-                yield task.result()
-            if failure is not None:
-                raise failure
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        # One solution more than it works on is ready to start, so that it never waits for the next one.
+        return as_finished(self.verify, solutions, self.concurrency + 1)
 
     def verify_all(
         self,

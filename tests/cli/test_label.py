@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import random
 import resource
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -162,9 +163,9 @@ def test_a_larger_k_takes_up_an_earlier_labelling(solutions, tmp_path, capsys):
         assert one.label == other.label
         assert one.extra["initial_mc"] == other.extra["initial_mc"]
     assert main([*words, "--seed", "1", "--output", str(tmp_path / "other.jsonl"), "--estimates", str(small)]) == 2
-    assert "were made otherwise (seed was 0 and is now 1)" in capsys.readouterr().err
+    assert "holds rollouts made with other settings (seed was 0 and is now 1)" in capsys.readouterr().err
     assert main([*words, "--output", str(tmp_path / "other.jsonl"), "--estimates", str(solutions)]) == 2
-    assert "settings.json: cannot be read" in capsys.readouterr().err
+    assert "settings.json: is not there" in capsys.readouterr().err
 
 
 def test_estimates_of_another_answer_are_not_taken_up(solutions, tmp_path, capsys):
@@ -179,18 +180,43 @@ def test_estimates_of_another_answer_are_not_taken_up(solutions, tmp_path, capsy
 
 
 def test_what_is_read_is_not_written_over(solutions, tmp_path, capsys):
-    labels = tmp_path / "labels.jsonl"
     words = ["label", str(solutions), *LABEL, *COIN, "--overwrite"]
     text = solutions.read_bytes()
     assert main([*words, "--output", str(solutions)]) == 2
     assert f"{solutions} is read by this command; name another --output" in capsys.readouterr().err
     assert solutions.read_bytes() == text
-    # A larger K in the place of the smaller one would throw away what it is to go on from.
-    assert main([*words, "--output", str(labels)]) == 0
-    kept = files(labels)
-    assert main([*words, "--output", str(labels), "--k", "16", "--estimates", str(labels)]) == 2
-    assert f"{labels} is read by this command; name another --output" in capsys.readouterr().err
-    assert files(labels) == kept
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_larger_k_takes_the_place_of_a_smaller_one(finished, solutions, tmp_path, capsys):
+    labels, whole, apart = (tmp_path / f"{name}.jsonl" for name in ("labels", "whole", "apart"))
+    words = ["label", str(solutions), *LABEL, *COIN]
+    if finished:
+        assert main([*words, "--output", str(labels)]) == 0
+        shutil.copytree(stage_directory(labels), stage_directory(apart))
+    else:
+        assert in_child([*words, "--output", str(labels)], 20) == -signal.SIGKILL
+    larger = [*words, "--k", "16", "--k_hard", "32"]
+    capsys.readouterr()
+    assert main([*larger, "--output", str(labels)]) == 2
+    error = capsys.readouterr().err
+    assert "k was 8 and is now 16" in error
+    assert error.endswith(f"or --overwrite, or keep its rollouts with --estimates {labels}\n")
+    assert main([*larger, "--output", str(labels), "--seed", "1"]) == 2
+    assert "--estimates" not in capsys.readouterr().err
+
+    # Killed after the earlier labelling was set aside, it goes on and still knows the earlier rollouts.
+    in_place = [*larger, "--output", str(labels), "--estimates", str(labels)]
+    assert in_child(in_place, 3) == -signal.SIGKILL
+    assert main(in_place) == 0
+    assert StageSummary.load(labels).counts["rollouts_reused"] > 0
+    assert main(in_place) == 0
+    assert main([*larger, "--output", str(whole)]) == 0
+    assert [s.label for s in load_solutions(str(labels))] == [s.label for s in load_solutions(str(whole))]
+    if finished:
+        words = [*larger, "--output", str(whole), "--overwrite", "--estimates", str(apart)]
+        assert main(words) == 0
+        assert StageSummary.load(whole) == StageSummary.load(labels)
 
 
 def test_a_dead_generator_is_an_error_and_finished_work_is_kept(solutions, tmp_path, capsys, monkeypatch):

@@ -16,9 +16,9 @@ from genprm_trl.labeling.critiques import SampledSolution
 from genprm_trl.miniature.reasoner_generator import ScriptedReasoner
 from genprm_trl.miniature.world import make_solutions
 from genprm_trl.records import Solution
+from genprm_trl.rows.digests import content_digest
 from genprm_trl.rows.jsonl import write_jsonl
 from genprm_trl.stages.file import stage_directory
-from genprm_trl.stages.settings import settings_digest
 from genprm_trl.training.sft.data import load_conversations
 
 REASONER = ["--model", "scripted", "--backend", "genprm_trl.miniature.reasoner_generator:ScriptedReasoner"]
@@ -43,7 +43,7 @@ def test_critiques_say_what_they_were_made_from(samples):
     assert [item.solution for item in sampled] == SOLUTIONS
     # The settings themselves are beside the file, once for all rows.
     settings = json.loads((stage_directory(samples) / "settings.json").read_text())
-    assert sampled[0].source == {"reasoner": "scripted", "seed": 3, "settings": settings_digest(settings)}
+    assert sampled[0].source == {"reasoner": "scripted", "seed": 3, "settings": content_digest(settings)}
     assert (settings["samples"], settings["top_k"], settings["backend_options"]) == (2, 40, {"mistake_rate": 0.2})
     assert all(sample.thinking is None for item in sampled for sample in item.samples)
 

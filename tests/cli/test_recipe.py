@@ -104,7 +104,8 @@ def test_started_again_it_does_nothing_and_with_other_settings_it_refuses(made, 
     assert main(["recipe", "--config", other]) == 2
     error = capsys.readouterr().err
     assert "rule was 'rpe' and is now 'hard'" in error
-    assert error.endswith("; choose another --output_dir, or --overwrite_from label\n")
+    ways_out = "; choose another --output_dir, or --overwrite_from label, or keep its rollouts with --estimates "
+    assert error.endswith(f"{ways_out}{made / 'labels.jsonl'}\n")
 
 
 def test_stages_can_be_done_anew(tmp_path):

@@ -109,9 +109,9 @@ def test_a_run_of_something_else_is_refused_and_overwritten_whole(base, tmp_path
     solutions = solutions_file(tmp_path / "solutions.jsonl")
     capsys.readouterr()
     for changed, said in [
-        (words(other_base, data, output), [f"model was {base} and is now {other_base}"]),
-        (words(base, data, output, mode="direct"), ["mode was None and is now direct"]),
-        (words(base, solutions, output, mode="direct"), ["mode was", f"data was {data} and is now {solutions}"]),
+        (words(other_base, data, output), [f"model was '{base}' and is now '{other_base}'"]),
+        (words(base, data, output, mode="direct"), ["mode was None and is now 'direct'"]),
+        (words(base, solutions, output, mode="direct"), ["mode was", f"data was '{data}' and is now '{solutions}'"]),
         (words(base, data, output, seed=7), ["seed was 42 and is now 7"]),
     ]:
         assert main(changed) == 2
@@ -150,7 +150,7 @@ def test_moved_data_go_on_and_unknown_checkpoints_need_a_word(base, tmp_path, ca
     assert main(words(base, moved, output, max_steps=5)) == 0  # now it is said
     (output / "genprm-sft.json").write_text("{", encoding="utf-8")
     assert main(words(base, moved, output, max_steps=6)) == 2
-    assert "genprm-sft.json cannot be read" in capsys.readouterr().err
+    assert "genprm-sft.json: cannot be read" in capsys.readouterr().err
 
 
 def test_the_direct_baseline_takes_labelled_solutions(base, tmp_path):

@@ -146,7 +146,7 @@ def test_verdicts_of_other_texts_under_the_same_ids_are_refused(model_dir, tmp_p
     before = output.read_bytes()
     write_rows(data, [row(1), row(2, steps=["2 + 2 = 5."]), row(3)])
     assert main(command) == 2
-    assert "verdict of 's2' about another text" in capsys.readouterr().err
+    assert "verdicts of 's2' about another text" in capsys.readouterr().err
     assert output.read_bytes() == before
     write_rows(data, [row(1), row(2), row(3)])  # rows that were added are simply judged
     assert main(command) == 0

@@ -159,9 +159,9 @@ def test_failed_verdicts_are_taken_out_under_the_lock(tmp_path):
         for number, status in enumerate(("ok", "error", "truncated")):
             file.write(verdict(number, status))
     with VerdictFile(path, {}, solutions) as file:
-        assert [solution.id for solution in file.remaining] == ["s3"]
+        assert [solution.id for solution in file.remaining()] == ["s3"]
     with VerdictFile(path, {}, solutions, retry_errors=True) as file:
-        assert [solution.id for solution in file.remaining] == ["s1", "s3"]
+        assert [solution.id for solution in file.remaining()] == ["s1", "s3"]
         with pytest.raises(Exception, match="another process is writing"):
             JsonlWriter(path)
         file.write(verdict(1))

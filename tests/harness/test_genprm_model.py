@@ -98,7 +98,7 @@ def test_a_cache_is_of_one_verifier(genprm_dir, processbench_dir, tmp_path, caps
     first, second = (json.loads(only("results_*.json", tmp_path / name).read_text())["results"] for name in ("a", "b"))
     assert first == second
     assert run(genprm_dir, processbench_dir, tmp_path / "c", *words, arguments=f"{arguments},n=2") == 2
-    assert "made with another n" in capsys.readouterr().err
+    assert "made with other settings (n was 1 and is now" in capsys.readouterr().err
 
 
 def test_gen_kwargs_sample(genprm_dir, processbench_dir, tmp_path, capsys):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 
 import pytest
 from hypothesis import given
@@ -12,11 +11,12 @@ from hypothesis import strategies as st
 from genprm_trl.errors import ConfigError, DataError
 from genprm_trl.labeling.consensus import (
     DROP_REASONS,
-    ConsensusCounts,
+    consensus_lines,
     decide,
     disagreement,
     examine,
     judged_steps,
+    left_out_share,
     outcome_of,
     verdicts_of,
 )
@@ -253,20 +253,17 @@ def test_what_cannot_be_decided():
 
 
 def test_counts():
-    counts, summary = ConsensusCounts(), StageSummary()
+    summary = StageSummary()
     groups = [[sample()], [sample(ran=[]), sample(GOOD.replace("{2}", "{1}"))], [sample(status="out_of_tokens")]]
     for samples in groups:
         decision = decide(SampledSolution(solution(), samples))
-        counts.add(decision.reason, [result.reason for result in decision.examined])
         summary.add(outcome_of(decision))
-    assert counts == ConsensusCounts(
-        1,
-        Counter({"code_not_run": 1, "out_of_tokens": 1}),
-        Counter({"usable": 1, "code_not_run": 1, BEFORE: 1, "out_of_tokens": 1}),
-    )
-    assert ConsensusCounts.of_stage(summary) == counts
-    assert counts.discarded_share == 2 / 3
-    assert counts.lines()[0].endswith("1 of 3 solutions (66.7 % dropped)")
+    assert (summary.items, summary.rows) == (3, 1)
+    assert summary.dropped == {"code_not_run": 1, "out_of_tokens": 1}
+    samples = {"usable": 1, "code_not_run": 1, BEFORE: 1, "out_of_tokens": 1}
+    assert summary.counts == {f"samples/{reason}": number for reason, number in samples.items()}
+    assert left_out_share(summary) == 2 / 3
+    assert consensus_lines(summary)[0].endswith("1 of 3 solutions (66.7 % dropped)")
 
 
 HOSTILE = st.lists(

@@ -23,7 +23,7 @@ from genprm_trl.rows.jsonl import write_jsonl
 from genprm_trl.stages.file import StageSummary
 from genprm_trl.training.sft.data import load_conversations, read_row
 
-RECORDS, COUNTS = rationale_records(make_solutions(40, seed=8), {"full": 1}, mistake_rate=0.15)
+RECORDS, DROPPED = rationale_records(make_solutions(40, seed=8), {"full": 1}, mistake_rate=0.15)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "label", "policy", {"rule": "rpe"}, StageSummary(40, 40, Counter(), {"tokens": 12345, "share": 0.5})
         ),
         StageReport(
-            "consensus", None, {}, StageSummary(40, len(RECORDS), COUNTS.dropped, {"samples/usable": len(RECORDS)}, 2)
+            "consensus", None, {}, StageSummary(40, len(RECORDS), DROPPED, {"samples/usable": len(RECORDS)}, 2)
         ),
     ]
     statistics = Statistics.of(RECORDS, [record.solution for record in RECORDS])
@@ -103,7 +103,7 @@ def test_the_card_counts_what_is_there(directory):
 
 def test_without_matplotlib_the_card_has_no_pictures(tmp_path, monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    stages = [StageReport("consensus", None, {}, StageSummary(40, len(RECORDS), COUNTS.dropped))]
+    stages = [StageReport("consensus", None, {}, StageSummary(40, len(RECORDS), DROPPED))]
     statistics = Statistics.of(RECORDS, [Solution("s", "p", ["a"], extra={"mc": [0.5]})])
     text = write_data_card(tmp_path, "A test", statistics, stages).read_text()
     assert "![" not in text

@@ -126,25 +126,24 @@ def test_code_uses_names_of_earlier_steps() -> None:
 
 def test_consensus_drops_what_disagrees_with_the_label() -> None:
     modes = {"full": 2, "analysis": 1, "code_execution": 1, "direct": 1}
-    records, counts = rationale_records(SOLUTIONS, modes, mistake_rate=0.1)
-    assert counts.kept == len(records)
-    assert counts.kept + counts.discarded == len(SOLUTIONS)
-    assert set(counts.dropped) == {"disagrees_before_first_error", "disagrees_at_first_error"}
+    records, dropped = rationale_records(SOLUTIONS, modes, mistake_rate=0.1)
+    assert len(records) + dropped.total() == len(SOLUTIONS)
+    assert set(dropped) == {"disagrees_before_first_error", "disagrees_at_first_error"}
     for record in records:
         assert record.labels == right_verdicts(record.solution)
         assert [parse_rationale(text).rationale.judgement for text in record.rationales] == record.labels
     everything, _ = rationale_records(SOLUTIONS, modes, mistake_rate=0.1, consensus=False)
     assert len(everything) == len(SOLUTIONS)
     disagreeing = [record for record in everything if record.labels != right_verdicts(record.solution)]
-    assert len(disagreeing) == counts.discarded
+    assert len(disagreeing) == dropped.total()
 
 
 def test_mistakes_come_at_their_rate() -> None:
     _, flawless = rationale_records(SOLUTIONS, {"full": 1}, mistake_rate=0)
     _, careless = rationale_records(SOLUTIONS, {"full": 1}, mistake_rate=0.1)
-    assert flawless.discarded == 0
+    assert flawless.total() == 0
     # About three rationales a solution: 1 - 0.9 ** 3 is 27 %, less what is right by luck.
-    assert 0.12 < careless.discarded / len(SOLUTIONS) < 0.35
+    assert 0.12 < careless.total() / len(SOLUTIONS) < 0.35
 
 
 def test_unknown_mode_is_refused() -> None:

@@ -10,17 +10,24 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
 
+from genprm_trl.cli.main import main
+from genprm_trl.conversation.settings import ModelSettings
+from genprm_trl.data.solutions import iter_verdicts
 from genprm_trl.errors import ConfigError, GenPRMError, MissingExtraError
+from genprm_trl.miniature.world import make_solutions
+from genprm_trl.rows.jsonl import write_jsonl
 from genprm_trl.stages.file import Outcome, stage_directory
 from genprm_trl.stages.partial import Partial
 from genprm_trl.stages.ray import with_ray
 from genprm_trl.stages.run import Worker, run_stage
 from tests.helpers import rationale_program
 from tests.helpers.stage_program import Number, Numbers
+from tests.helpers.tiny_models import tiny_model, tiny_tokenizer
 
 pytestmark = [pytest.mark.slow, pytest.mark.serial]
 
@@ -73,6 +80,31 @@ def test_both_work_and_the_end_of_one_keeps_what_was_finished(tmp_path):
     pids = {row["pid"] for line in journal for row in json.loads(line)["rows"]}
     assert len(pids) == 2
     assert os.getpid() not in pids
+
+
+def test_verdicts_of_two_workers_are_those_of_none(tmp_path, capsys):
+    """Each worker has a model and a sandbox of its own; the verdicts depend on the solutions and the seed alone."""
+    model, data = tmp_path / "genprm", tmp_path / "solutions.jsonl"
+    tokenizer = tiny_tokenizer()
+    tiny_model(tokenizer).save_pretrained(model)
+    tokenizer.save_pretrained(model)
+    ModelSettings(modes=("full",)).save(model)
+    write_jsonl(data, make_solutions(6, seed=3))
+
+    def verdicts(name: str, *words: str) -> dict[str, tuple[Any, ...]]:
+        output = tmp_path / name
+        command = ["verify", str(data), "--model", str(model), "--output", str(output), "--n", "2"]
+        assert main([*command, "--max_step_tokens", "16", *words]) == 0
+        assert "solutions judged   6" in capsys.readouterr().out
+        # Seconds of code runs differ from run to run.
+        return {
+            verdict.id: (verdict.rewards, [[step.rationale for step in chain] for chain in verdict.chains])
+            for verdict in iter_verdicts(output)
+        }
+
+    alone = verdicts("alone.jsonl")
+    assert len(alone) == 6
+    assert verdicts("together.jsonl", "--workers", "2", "--max_items", "2") == alone
 
 
 @pytest.mark.parametrize(("words", "options"), [((0,), {}), ((1, 0), {}), ((1,), {"gpus_per_worker": -1.0})])
