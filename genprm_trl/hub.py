@@ -91,10 +91,11 @@ def push_card(model_dir: str | Path, repo_id: str) -> str:
 
 @contextlib.contextmanager
 def _refusals(what: str) -> Iterator[None]:
-    from httpx2 import HTTPError
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 
+    # What the Hub's client raises where there is no connection: httpx's error, or httpx2's, by its version.
+    connection_error: type[BaseException] = HfHubHTTPError.__bases__[0]
     try:
         yield
-    except (HfHubHTTPError, LocalTokenNotFoundError, HFValidationError, HTTPError, ValueError) as error:
+    except (HfHubHTTPError, LocalTokenNotFoundError, HFValidationError, connection_error, ValueError) as error:
         raise ConfigError(f"{what}: {' '.join(str(error).split())}") from error

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
+import urllib.parse
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from genprm_trl.errors import GenPRMError
+from genprm_trl.errors import ConfigError, GenPRMError
 
 # Solutions whose replica is remembered. Far more than are ever in progress at once.
 _HOMES = 65_536
@@ -56,7 +58,7 @@ class ReplicaPool:
     def __init__(
         self,
         names: Sequence[str],
-        capacity: int,
+        capacity: float = math.inf,
         patience: float = 60.0,
         clock: Callable[[], float] = time.monotonic,
     ):
@@ -102,6 +104,18 @@ class ReplicaPool:
     def hold_off(self, replica: Replica, seconds: float) -> None:
         """Gives a replica no request for some time, because it asked for that."""
         replica.not_before = max(replica.not_before, self._clock() + seconds)
+
+    def set_aside(self, replica: Replica, seconds: float) -> bool:
+        """Gives a replica that has failed no request for some time, unless it is the last one that can be used.
+
+        Returns:
+            Whether another one can be used now.
+        """
+        now = self._clock()
+        if not any(other.up and other.not_before <= now for other in self.replicas if other is not replica):
+            return False
+        self.hold_off(replica, seconds)
+        return True
 
     def mark_down(self, replica: Replica) -> None:
         """Takes a replica out; whoever waits for its answer is told by `Replica.gone`."""
@@ -165,6 +179,30 @@ class ReplicaPool:
         """Requests in flight up to which a replica keeps those who are at home there."""
         up = [replica.in_flight for replica in self.replicas if replica.up]
         return 1.5 * sum(up) / len(up) + 2
+
+
+def server_addresses(urls: Sequence[str]) -> list[str]:
+    """Addresses of servers, checked, without a slash at their ends.
+
+    Raises:
+        ConfigError: There is none, one is not the URL of a server, or one is given twice.
+    """
+    addresses: list[str] = []
+    for url in urls:
+        try:
+            parsed = urllib.parse.urlsplit(url)
+            usable = parsed.scheme in ("http", "https") and bool(parsed.hostname) and parsed.port != 0
+        except (ValueError, TypeError, AttributeError):
+            usable = False
+        if not usable:
+            raise ConfigError(f"{url!r} is not the URL of a server; expected one such as http://127.0.0.1:8000")
+        address = url.rstrip("/")
+        if address in addresses:
+            raise ConfigError(f"the server URL {url} is given twice")
+        addresses.append(address)
+    if not addresses:
+        raise ConfigError("give the URL of at least one server")
+    return addresses
 
 
 def _is_cancelling() -> bool:

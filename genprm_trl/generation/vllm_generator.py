@@ -120,7 +120,7 @@ class VLLMGenerator(LoopGenerator):
         self.max_concurrent = config.scheduler_config.max_num_seqs * ranks
         # With data parallelism every rank has its own cache, so a prefix is worth returning to. vLLM queues whatever
         # is too much for a rank, so none is ever full.
-        self._ranks = ReplicaPool([str(rank) for rank in range(ranks)], capacity=2**31)
+        self._ranks = ReplicaPool([str(rank) for rank in range(ranks)])
 
     def _shut_down(self) -> None:
         if self._closed:

@@ -20,10 +20,11 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-import httpx2
+import aiohttp
 import tenacity
 
 from genprm_trl.errors import ConfigError, DataError, GenPRMError
+from genprm_trl.generation.replicas import ReplicaPool, server_addresses
 from genprm_trl.records import Solution, Verdict
 from genprm_trl.rows.jsonl import as_row, parse_json
 from genprm_trl.verifier.base import Verifier
@@ -105,22 +106,19 @@ class VerifierClient(Verifier):
         timeout: float = 60.0,
         patience: float = 300.0,
     ):
-        listed = [urls] if isinstance(urls, str) else list(urls)
-        if not listed:
-            raise ConfigError("the client needs the URL of a server")
         for name, value in (("batch_size", batch_size), ("concurrency", concurrency), ("timeout", timeout)):
             if not value > 0:
                 raise ConfigError(f"{name} must be positive, got {value}")
         if patience < 0:
             raise ConfigError(f"patience must not be negative, got {patience}")
-        self._replicas = [_Replica(url) for url in listed]
+        # Never waited for, so that calls in any event loop share it: there is always one that can be used.
+        self._pool = ReplicaPool(server_addresses([urls] if isinstance(urls, str) else urls))
         self._token = token if token is not None else os.environ.get(TOKEN_VARIABLE)
         options = {"n": n, "mode": mode, "stop": stop, "adaptive": adaptive, "threshold": threshold, "seed": seed}
         self._options: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
         self._options |= {"rationales": rationales, "stream": True}
         self._batch_size, self._concurrency = batch_size, concurrency
         self._timeout, self._patience = timeout, patience
-        self._tls: Any = None
 
     async def verify(self, solution: Solution) -> Verdict:
         """Judges one solution.
@@ -155,7 +153,7 @@ class VerifierClient(Verifier):
         """
         # A session for each call: connections belong to the event loop that made them, and callers have several.
         async with self._session() as http:
-            run = _Run(http, self._replicas, self._options, self._patience, _batched(solutions, self._batch_size))
+            run = _Run(http, self._pool, self._options, self._patience, _batched(solutions, self._batch_size))
             workers = [asyncio.create_task(run.work()) for _ in range(self._concurrency)]
             try:
                 working = len(workers)
@@ -189,30 +187,28 @@ class VerifierClient(Verifier):
         """
         deadline = time.monotonic() + seconds
         async with self._session() as http:
-            for replica in self._replicas:
-                while reason := await self._trouble(http, replica):
+            for replica in self._pool.replicas:
+                while reason := await self._trouble(http, replica.name):
                     if time.monotonic() >= deadline:
-                        raise ServiceError(f"{replica.url} is not ready after {seconds:g} s: {reason}")
+                        raise ServiceError(f"{replica.name} is not ready after {seconds:g} s: {reason}")
                     await asyncio.sleep(min(1.0, max(deadline - time.monotonic(), 0.01)))
 
-    async def _trouble(self, http: httpx2.AsyncClient, replica: _Replica) -> str | None:
+    async def _trouble(self, http: aiohttp.ClientSession, url: str) -> str | None:
         try:
-            response = await http.get(f"{replica.url}/health")
-        except httpx2.HTTPError as error:
+            async with http.get(f"{url}/health", allow_redirects=False) as answer:
+                return None if answer.status == 200 else _message(answer.status, await answer.read())
+        except (aiohttp.ClientError, OSError) as error:
             return _describe(error)
-        return None if response.status_code == 200 else _message(response.status_code, response.content)
 
-    def _session(self) -> httpx2.AsyncClient:
-        if self._tls is None:
-            self._tls = httpx2.create_ssl_context()
+    def _session(self) -> aiohttp.ClientSession:
         headers = {"Accept": "application/x-ndjson", "Content-Type": "application/json"}
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
-        return httpx2.AsyncClient(
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._timeout, sock_read=self._timeout),
             headers=headers,
-            timeout=httpx2.Timeout(self._timeout),
-            limits=httpx2.Limits(max_connections=None),
-            verify=self._tls,
+            trust_env=True,
         )
 
 
@@ -227,13 +223,13 @@ class _Run:
 
     def __init__(
         self,
-        http: httpx2.AsyncClient,
-        replicas: Sequence[_Replica],
+        http: aiohttp.ClientSession,
+        pool: ReplicaPool,
         options: dict[str, Any],
         patience: float,
         batches: Iterator[list[Solution]],
     ):
-        self._http, self._replicas, self._options, self._patience = http, replicas, options, patience
+        self._http, self._pool, self._options, self._patience = http, pool, options, patience
         self._batches = batches
         self._defects: Counter[str] = Counter()
         self.results: asyncio.Queue[Verdict | None] = asyncio.Queue()
@@ -273,50 +269,47 @@ class _Run:
 
     async def _attempt(self, missing: dict[str, Solution]) -> None:
         """Sends what is missing to a server; takes what comes out of `missing`."""
-        replica = min(self._replicas, key=_Replica.load)
+        replica = await self._pool.acquire()
         before = len(missing)
-        replica.in_flight += 1
         try:
-            await self._exchange(replica, missing)
+            await self._exchange(replica.name, missing)
         except _Unavailable as failure:
-            replica.failed = time.monotonic()
-            failure.elsewhere = not all(other.is_cooling for other in self._replicas)
+            failure.elsewhere = self._pool.set_aside(replica, _COOL_DOWN)
             if len(missing) == before:
                 raise
             logger.info("%s; sending the other %d solutions again", failure, len(missing))
         finally:
-            replica.in_flight -= 1
+            self._pool.release(replica)
 
-    async def _exchange(self, replica: _Replica, missing: dict[str, Solution]) -> None:
+    async def _exchange(self, url: str, missing: dict[str, Solution]) -> None:
         rows = [{"id": s.id, "problem": s.problem, "steps": s.steps, "label": s.label} for s in missing.values()]
         # In ASCII, so that even what is not valid Unicode gets there, to be refused by name.
         body = json.dumps({"solutions": rows, **self._options}).encode()
         failure = "the answer was incomplete"
         try:
-            async with self._http.stream("POST", f"{replica.url}/verify", content=body) as answer:
-                if answer.status_code != 200:
-                    content = await answer.aread()
-                    self._refuse(answer.status_code, answer.headers, content, missing, replica)
+            async with self._http.post(f"{url}/verify", data=body, allow_redirects=False) as answer:
+                if answer.status != 200:
+                    self._refuse(answer.status, answer.headers, await answer.read(), missing, url)
                     return
-                async for line in answer.aiter_lines():
+                async for line in _lines(answer.content):
                     if not line.strip():  # a sign of life
                         continue
-                    row = as_row(parse_json(line, file=replica.url), file=replica.url, row=1)
+                    row = as_row(parse_json(line.decode(), file=url), file=url, row=1)
                     if "error" in row:
                         failure = self._note(row, missing)
                         continue
                     verdict = Verdict.from_dict(row)
                     solution = missing.get(verdict.id)
                     if solution is None or verdict.solution_digest != solution.digest:
-                        raise ServiceError(f"{replica.url} answered for a solution that it was not asked about")
+                        raise ServiceError(f"{url} answered for a solution that it was not asked about")
                     del missing[verdict.id]
                     self.results.put_nowait(verdict)
-        except httpx2.HTTPError as error:
-            raise _Unavailable(f"{replica.url}: {_describe(error)}") from None
-        except DataError as error:  # a line that was cut, or not one of ours
-            raise _Unavailable(f"{replica.url} sent something unreadable: {error.message}") from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise _Unavailable(f"{url}: {_describe(error)}") from None
+        except (DataError, UnicodeDecodeError) as error:  # a line that was cut, or not one of ours
+            raise _Unavailable(f"{url} sent something unreadable: {getattr(error, 'message', error)}") from None
         if missing:
-            raise _Unavailable(f"{replica.url}: {failure}")
+            raise _Unavailable(f"{url}: {failure}")
 
     def _note(self, row: dict[str, Any], missing: dict[str, Solution]) -> str:
         """Takes in that a solution got no verdict. A defect on the server's side may be the solution's fault."""
@@ -329,7 +322,7 @@ class _Run:
         return message
 
     def _refuse(
-        self, status: int, headers: httpx2.Headers, content: bytes, missing: dict[str, Solution], replica: _Replica
+        self, status: int, headers: Mapping[str, str], content: bytes, missing: dict[str, Solution], url: str
     ) -> None:
         """Draws the consequences of a status other than 200.
 
@@ -337,9 +330,9 @@ class _Run:
             _Unavailable: Another attempt may succeed.
             ServiceError: None will.
         """
-        message = f"{replica.url}: {_message(status, content)}"
+        message = f"{url}: {_message(status, content)}"
         if status in (408, 429) or status >= 500:
-            pause = headers.get("retry-after", "")
+            pause = headers.get("Retry-After", "")
             raise _Unavailable(message, float(pause) if pause.isdecimal() else 0.0)
         row = _error_of(content).get("row")
         if status != 422 or not isinstance(row, int) or not 1 <= row <= len(missing):
@@ -348,30 +341,6 @@ class _Run:
         identity = list(missing)[row - 1]
         del missing[identity]
         self.refused[identity] = message
-
-
-class _Replica:
-    """A server, and how it is doing."""
-
-    def __init__(self, url: str):
-        try:
-            parsed = httpx2.URL(url)
-        except (httpx2.InvalidURL, TypeError) as error:
-            raise ConfigError(f"{url!r} is not a URL: {error}") from None
-        if parsed.scheme not in ("http", "https") or not parsed.host:
-            raise ConfigError(f"{url!r} is not the URL of a server; expected one such as http://127.0.0.1:8000")
-        self.url = url.rstrip("/")
-        self.in_flight = 0
-        self.failed = float("-inf")
-
-    @property
-    def is_cooling(self) -> bool:
-        """Whether it failed a moment ago."""
-        return time.monotonic() - self.failed < _COOL_DOWN
-
-    def load(self) -> tuple[bool, int]:
-        """The smaller, the better."""
-        return self.is_cooling, self.in_flight
 
 
 def _batched(solutions: Iterable[Solution], size: int) -> Iterator[list[Solution]]:
@@ -404,7 +373,19 @@ def _log_retry(state: tenacity.RetryCallState) -> None:
     logger.log(logging.WARNING if is_long else logging.INFO, "%s; trying again in %.1f s", error, pause)
 
 
-def _describe(error: httpx2.HTTPError) -> str:
+async def _lines(content: aiohttp.StreamReader) -> AsyncGenerator[bytes, None]:
+    """The lines of an answer. Those with long rationales are longer than the reader's own bound on lines."""
+    pieces: list[bytes] = []
+    async for part in content.iter_any():
+        *ended, rest = part.split(b"\n")
+        for piece in ended:
+            yield b"".join([*pieces, piece])
+            pieces.clear()
+        pieces.append(rest)
+    yield b"".join(pieces)
+
+
+def _describe(error: Exception) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from genprm_trl.errors import GenPRMError
-from genprm_trl.generation.replicas import ReplicaPool
+from genprm_trl.errors import ConfigError, GenPRMError
+from genprm_trl.generation.replicas import ReplicaPool, server_addresses
 
 
 class Clock:
@@ -122,3 +122,30 @@ async def test_patience_ends_when_all_stay_down() -> None:
     pool.mark_down(a)
     with pytest.raises(GenPRMError, match=r"no server has answered for 0\.05 s: a, b"):
         await pool.acquire()
+
+
+async def test_one_that_failed_is_set_aside_while_another_can_be_used() -> None:
+    clock = Clock()
+    pool = ReplicaPool(["a", "b"], clock=clock)
+    first, second = pool.replicas
+    assert pool.set_aside(first, 10)
+    assert not pool.set_aside(second, 10)  # the last one is asked again
+    assert [(await pool.acquire()).name for _ in range(3)] == ["b"] * 3
+    clock.now = 10
+    assert (await pool.acquire()).name == "a"
+    lone = ReplicaPool(["a"])
+    assert not lone.set_aside(lone.replicas[0], 10)
+
+
+@pytest.mark.parametrize("url", ["localhost:8000", "ftp://host", "http://", "http://h:port", "http://[::1", 7])
+def test_what_is_no_address_of_a_server_is_refused(url) -> None:
+    with pytest.raises(ConfigError, match="is not the URL of a server"):
+        server_addresses(["http://a:1", url])
+
+
+def test_addresses_of_servers() -> None:
+    assert server_addresses(["http://a:1/", "https://b/verifier"]) == ["http://a:1", "https://b/verifier"]
+    with pytest.raises(ConfigError, match="given twice"):
+        server_addresses(["http://a:1/", "http://a:1"])
+    with pytest.raises(ConfigError, match="at least one"):
+        server_addresses([])

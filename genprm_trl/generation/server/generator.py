@@ -25,7 +25,7 @@ from genprm_trl.generation.assembly import Assembler
 from genprm_trl.generation.base import GenerationResult, SamplingParams
 from genprm_trl.generation.loading import load_tokenizer
 from genprm_trl.generation.loop_generator import CLOSED, LoopGenerator
-from genprm_trl.generation.replicas import Replica, ReplicaPool
+from genprm_trl.generation.replicas import Replica, ReplicaPool, server_addresses
 from genprm_trl.generation.server.wire import (
     Abilities,
     BadAnswer,
@@ -140,7 +140,9 @@ class ServerGenerator(LoopGenerator):
         for name, seconds in (("timeout", timeout), ("patience", patience)):
             if not seconds > 0:
                 raise ConfigError(f"{name} must be a positive number of seconds, got {seconds}")
-        roots = _roots([urls] if isinstance(urls, str) else urls)
+        # Some write the `/v1` at the end of the address, and some do not.
+        listed = [urls] if isinstance(urls, str) else urls
+        roots = server_addresses([url.strip().rstrip("/").removesuffix("/v1") for url in listed])
         source = model if tokenizer is None else tokenizer
         self.tokenizer = load_tokenizer(source) if isinstance(source, str | Path) else source
         # Callers encode with the tokenizer while answers are decoded; fast tokenizers may not be shared like that.
@@ -512,21 +514,6 @@ async def _read_stream(response: aiohttp.ClientResponse, stop: Sequence[str]) ->
         answer["choices"][0]["finish_reason"] = "stop"
         answer.pop("usage", None)
     return answer
-
-
-def _roots(urls: Sequence[str]) -> list[str]:
-    """Base URLs without the `/v1` that some write and some do not."""
-    roots: list[str] = []
-    for url in urls:
-        root = url.strip().rstrip("/").removesuffix("/v1").rstrip("/")
-        if not root.startswith(("http://", "https://")):
-            raise ConfigError(f"the server URL {url!r} must start with http:// or https://")
-        if root in roots:
-            raise ConfigError(f"the server URL {url} is given twice")
-        roots.append(root)
-    if not roots:
-        raise ConfigError("give at least one server URL")
-    return roots
 
 
 def _context_of(tokenizer: Any) -> int | None:
