@@ -13,8 +13,8 @@ fish:
 
   genprm completion fish > ~/.config/fish/completions/genprm.fish
 
-The script holds all commands and options, so that nothing has to be started while you type; print it again after an
-update.
+The script holds all commands and options, so nothing is started while you type. Print it again after an update. It
+needs the extra `completion`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
+
+from genprm_trl.errors import MissingExtraError
 
 
 @dataclass
@@ -33,15 +35,19 @@ class CompletionOptions:
 
 
 def run(options: CompletionOptions) -> None:
-    import shtab
+    print(_shtab().complete(completion_parser(), shell=options.shell))
 
-    print(shtab.complete(completion_parser(), shell=options.shell))
+
+def _shtab() -> Any:
+    try:
+        import shtab
+    except ImportError as error:
+        raise MissingExtraError("shtab", "completion", "genprm completion") from error
+    return shtab
 
 
 def completion_parser() -> argparse.ArgumentParser:
     """A parser of the whole command line: every command with every option, files where any text is taken."""
-    import shtab
-
     from genprm_trl.cli.main import COMMANDS, command_parser, top_level_parser
 
     parser = top_level_parser(commands=False)
@@ -49,7 +55,7 @@ def completion_parser() -> argparse.ArgumentParser:
     made: dict[str, argparse.ArgumentParser] = {}
     commands = parser.add_subparsers(metavar="COMMAND", parser_class=lambda prog, **_: made[prog])  # type: ignore[call-overload]
     for name, command in COMMANDS.items():
-        made[name] = _completing(command_parser(name), shtab.FILE)
+        made[name] = _completing(command_parser(name), _shtab().FILE)
         commands.add_parser(name, prog=name, help=command.summary)
     return parser
 

@@ -1,13 +1,13 @@
-"""The `genprm` command: finds the subcommand, reads its options, runs it, and turns what happens into an exit code.
+"""The `genprm` command: finds the subcommand, reads its options, runs it, and turns the outcome into an exit code.
 
 A subcommand is a module of `genprm_trl.cli` with a function `run`, whose parameters are annotated with dataclasses of
-options (see `options`), and a line in `COMMANDS`. The module's docstring is what `genprm NAME --help` shows above the
-options. Whatever is slow to import is imported inside `run`, so that help and errors come at once. A command that
-reads its words itself has `run_words` instead, which gets them as they stand, and `option_parser` with their parser.
+options (see `options.parser`), and a line in `COMMANDS`. `genprm NAME --help` shows the module's docstring above the
+options. Slow imports stand inside `run`, so that help and errors come at once. A command that reads its words itself
+has `run_words`, which gets the words, and `option_parser`, which makes their parser.
 
 Exit codes: what `run` returns (None is 0); 2 for a wrong command line or an error that the user can act on
-(`GenPRMError`); 1 for any other exception, with its traceback, and without one for a full disk or a missing right;
-130 after Ctrl-C; 141 if stdout was closed (`| head`).
+(`GenPRMError`); 1 for any other exception, with its traceback (without one for a full disk or a missing right); 130
+after Ctrl-C; 141 if stdout was closed (`| head`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module, metadata
-from typing import NoReturn
 
 from genprm_trl.cli import console
 from genprm_trl.errors import GenPRMError
@@ -71,18 +70,15 @@ exit codes: 0 done; 1 failed; 2 wrong options or data; 130 stopped by Ctrl-C; 14
 _OF_THE_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
-class _VersionAction(argparse.Action):
-    """Prints the versions that a bug report needs, without importing the packages."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *args: object, **kwargs: object) -> NoReturn:
-        others = []
-        for package in ("trl", "transformers", "torch"):
-            try:
-                others.append(f"{package} {metadata.version(package)}")
-            except metadata.PackageNotFoundError:
-                others.append(f"{package} not installed")
-        print(f"genprm-trl {__version__} ({', '.join(others)}, Python {platform.python_version()})")
-        parser.exit(0)
+def versions() -> str:
+    """The versions that a bug report needs, without importing the packages."""
+    others = []
+    for package in ("trl", "transformers", "torch"):
+        try:
+            others.append(f"{package} {metadata.version(package)}")
+        except metadata.PackageNotFoundError:
+            others.append(f"{package} not installed")
+    return f"genprm-trl {__version__} ({', '.join(others)}, Python {platform.python_version()})"
 
 
 def command_parser(name: str) -> argparse.ArgumentParser:
@@ -116,7 +112,7 @@ def top_level_parser(*, commands: bool = True) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action=_VersionAction, nargs=0, help="show versions and exit")
+    parser.add_argument("--version", action="store_true", help="show versions and exit")
     volume = parser.add_mutually_exclusive_group()
     volume.add_argument("-v", "--verbose", action="store_true", help="show more of what happens")
     volume.add_argument("-q", "--quiet", action="store_true", help="show errors and results alone")
@@ -145,16 +141,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
         sys.stdout.flush()
         return code
-    except BrokenPipeError:
-        if not _stdout_is_closed():
-            raise
-        _drop_stdout()
-        return 141
     except OSError as error:
-        # What is left of the output cannot be written; that of a command is reported where the command is.
-        if error.errno != errno.ENOSPC:
+        # stdout cannot be written. Files that a command writes are reported where the command is run.
+        closed = isinstance(error, BrokenPipeError) and _stdout_is_closed()
+        if not closed and error.errno != errno.ENOSPC:
             raise
         _drop_stdout()
+        if closed:
+            return 141
         print(f"genprm: error: stdout: {error.strerror}", file=sys.stderr)
         return 1
 
@@ -162,6 +156,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _dispatch(argv: Sequence[str] | None) -> int:
     parser = top_level_parser()
     top = parser.parse_args(argv)
+    if top.version:
+        print(versions())
+        return 0
     if top.command is None:
         parser.print_help()
         return 0
@@ -171,8 +168,8 @@ def _dispatch(argv: Sequence[str] | None) -> int:
         parser.error(f"unknown command '{top.command}'{suggestion(top.command, COMMANDS)}")
     prog = f"genprm {top.command}"
 
-    # These three are taken as they stand, before the command's options are read and before anything slow is imported:
-    # libraries read their settings from the environment once, and an error while reading options can have a traceback.
+    # These three are read before the command's options, and before anything slow is imported: libraries read their
+    # settings from the environment once, and an error while reading options can have a traceback.
     verbose = top.verbose or _given(top.arguments, "-v", "--verbose")
     quiet = top.quiet or _given(top.arguments, "-q", "--quiet")
     debug = top.debug or _given(top.arguments, "--debug") or os.environ.get("GENPRM_DEBUG", "0") not in ("", "0")
@@ -190,19 +187,21 @@ def _dispatch(argv: Sequence[str] | None) -> int:
         print(f"{prog}: error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        # The machine's, and for its user to settle; any other may be a bug, and a bug has a traceback.
         if error.errno not in _OF_THE_MACHINE:
-            raise
+            raise  # it may be a bug, and a bug has a traceback
         if debug:
             traceback.print_exc()
         where = f"{error.filename}: " if error.filename is not None else ""
-        kept = console.kept()
-        print(f"{prog}: error: {where}{error.strerror}{f'; {kept}' if kept else ''}", file=sys.stderr)
+        print(f"{prog}: error: {where}{error.strerror}{_and_kept()}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        kept = console.kept()
-        print(f"\n{prog}: interrupted{f'; {kept}' if kept else ''}", file=sys.stderr)
+        print(f"\n{prog}: interrupted{_and_kept()}", file=sys.stderr)
         return 130
+
+
+def _and_kept() -> str:
+    kept = console.kept()
+    return f"; {kept}" if kept else ""
 
 
 def _given(words: Sequence[str], *names: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,12 @@ def test_every_command_is_in_it(scripts):
     [commands] = [line for line in text.splitlines() if line.startswith("_shtab_genprm_subparsers=")]
     assert {*commands.split("=", 1)[1].strip("()").replace("'", "").split()} == {*COMMANDS}
     assert "--max-step-tokens" not in text  # each option in one spelling
+
+
+def test_without_shtab_it_says_how_to_install_it(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    assert main(["completion", "bash"]) == 2
+    assert "pip install 'genprm-trl[completion]'" in capsys.readouterr().err
 
 
 def test_an_unknown_shell(capsys):
