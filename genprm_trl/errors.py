@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class GenPRMError(Exception):
     """Base of the errors this package raises on purpose. The command line prints them without a traceback."""
@@ -51,3 +53,52 @@ class MissingExtraError(GenPRMError, ImportError):
         super().__init__(
             f"{purpose} needs the package '{package}'. Install it with: pip install 'genprm-trl[{extra}]'"
         )
+
+
+def check_at_least(least: float, **values: float | None) -> None:
+    """Checks settings that must not be below a bound; one that is None is not set.
+
+    Raises:
+        ConfigError: A value is below the bound, or is not a number.
+
+    Examples:
+        >>> check_at_least(1, n=8, limit=None)
+    """
+    for name, value in values.items():
+        if value is not None and not value >= least:
+            raise ConfigError(f"{name} must be at least {least:g}, got {value}")
+
+
+def check_positive(**values: float) -> None:
+    """Checks settings that must be above 0.
+
+    Raises:
+        ConfigError: A value is 0 or below, or is not a number.
+    """
+    for name, value in values.items():
+        if not value > 0:
+            raise ConfigError(f"{name} must be positive, got {value}")
+
+
+def check_share(**values: float) -> None:
+    """Checks settings that must be from 0 to 1.
+
+    Raises:
+        ConfigError: A value is outside [0, 1], or is not a number.
+    """
+    for name, value in values.items():
+        if not 0 <= value <= 1:
+            raise ConfigError(f"{name} must be within [0, 1], got {value}")
+
+
+def check_one_of(choices: Iterable[str | None], **values: object) -> None:
+    """Checks settings that must have one of a few values.
+
+    Raises:
+        ConfigError: A value is none of them.
+    """
+    known = list(choices)
+    for name, value in values.items():
+        if value not in known:
+            listed = ", ".join(choice for choice in known if choice is not None)
+            raise ConfigError(f"unknown {name} {value!r}; choose one of {listed}")

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from genprm_trl.cli import console
 from genprm_trl.cli.stages import WorkerOptions, judge_remaining
-from genprm_trl.errors import ConfigError, DataError
+from genprm_trl.errors import ConfigError, DataError, check_at_least
 from genprm_trl.options.verifier import VerifierOptions
 
 if TYPE_CHECKING:
@@ -87,8 +87,7 @@ def run(options: SelectOptions, verifier: OptionalVerifierOptions, workers: Work
     from genprm_trl.rows.jsonl import write_jsonl
     from genprm_trl.selection.judged_pool import JudgedPool, choose, judged_pools, measure
 
-    if not options.alpha >= 0:
-        raise ConfigError(f"alpha must be at least 0, not {options.alpha}")
+    check_at_least(0, alpha=options.alpha)
     if not verifier.model and options.verdicts is None and options.rule != "majority":
         raise ConfigError(
             f"--rule {options.rule} needs verdicts: name a file of them with --verdicts, or a verifier with --model"

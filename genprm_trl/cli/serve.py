@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 
 from genprm_trl.cli import console
-from genprm_trl.errors import ConfigError, MissingExtraError
+from genprm_trl.errors import ConfigError, MissingExtraError, check_at_least
 from genprm_trl.options.verifier import VerifierOptions, load_verifier
 from genprm_trl.service.limits import ServiceLimits
 
@@ -33,8 +33,7 @@ class ServeOptions:
     )
 
     def __post_init__(self) -> None:
-        if self.shutdown_seconds < 0:
-            raise ConfigError(f"--shutdown_seconds must not be negative, got {self.shutdown_seconds}")
+        check_at_least(0, shutdown_seconds=self.shutdown_seconds)
 
 
 def run(options: ServeOptions, limits: ServiceLimits, verifier: VerifierOptions) -> None:

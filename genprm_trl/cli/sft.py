@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from genprm_trl.cli.training import ModelOptions, last_checkpoint, model_arguments, train
-from genprm_trl.errors import ConfigError, DataError
+from genprm_trl.errors import ConfigError, DataError, check_at_least
 from genprm_trl.rows.jsonl import write_json
 from genprm_trl.stages.settings import changes, read_settings, refuse_changes
 from genprm_trl.training.sft.trainer import GenPRMConfig
@@ -74,8 +74,7 @@ def run(options: SFTOptions, args: GenPRMConfig, model_options: ModelOptions) ->
         raise ConfigError(f"--eval_strategy {args.eval_strategy.value} needs --eval_data")
     if args.eval_strategy == "no" and (options.eval_data or options.verify_data):
         raise ConfigError("evaluation needs --eval_strategy steps or epoch")
-    if options.verify_limit < 1:
-        raise ConfigError(f"--verify_limit must be at least 1, got {options.verify_limit}")
+    check_at_least(1, verify_limit=options.verify_limit)
     last = last_checkpoint(args)
 
     # All data are read before the model is loaded: a bad row must not surface after minutes.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import get_args
 
 from genprm_trl.conversation.template import TurnOpening
-from genprm_trl.errors import ConfigError
+from genprm_trl.errors import ConfigError, check_one_of
 from genprm_trl.protocol.genprm import MODES, FirstTurn
 
 SETTINGS_FILE = "genprm.json"
@@ -33,14 +33,12 @@ class ModelSettings:
     modes: tuple[str, ...] = ("full",)
 
     def __post_init__(self) -> None:
-        for name, kinds in (("turn_opening", get_args(TurnOpening)), ("first_turn", get_args(FirstTurn))):
-            if getattr(self, name) not in kinds:
-                raise ConfigError(f"unknown {name} {getattr(self, name)!r}; choose {' or '.join(kinds)}")
+        check_one_of(get_args(TurnOpening), turn_opening=self.turn_opening)
+        check_one_of(get_args(FirstTurn), first_turn=self.first_turn)
         if not self.modes:
             raise ConfigError("modes must name at least one mode")
         for mode in self.modes:
-            if mode not in MODES:
-                raise ConfigError(f"unknown mode {mode!r}; choose one of {', '.join(MODES)}")
+            check_one_of(MODES, mode=mode)
 
     @property
     def default_mode(self) -> str:

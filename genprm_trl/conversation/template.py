@@ -12,10 +12,10 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from genprm_trl.conversation.encoding import PlainEncoder
-from genprm_trl.errors import ConfigError
+from genprm_trl.errors import ConfigError, check_one_of
 
 TurnOpening = Literal["generation_prompt", "as_published"]
 
@@ -64,8 +64,7 @@ class ChatFormat:
     def __init__(
         self, tokenizer: Any, turn_opening: TurnOpening = "generation_prompt", chat_template: str | None = None
     ):
-        if turn_opening not in ("generation_prompt", "as_published"):
-            raise ConfigError(f"unknown turn_opening {turn_opening!r}; choose generation_prompt or as_published")
+        check_one_of(get_args(TurnOpening), turn_opening=turn_opening)
         if chat_template is None and not getattr(tokenizer, "chat_template", None):
             name = getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__
             raise ConfigError(

@@ -9,7 +9,7 @@ from typing import Any
 
 from genprm_trl.data.solutions import Records, RowReader, solution_reader
 from genprm_trl.data.steps import join_steps
-from genprm_trl.errors import ConfigError, DataError
+from genprm_trl.errors import DataError, check_at_least
 from genprm_trl.grading.comparison import answers_match
 from genprm_trl.grading.extract import extract_answer
 from genprm_trl.records import Solution
@@ -72,8 +72,7 @@ def read_pools(
         DataError: The file cannot be read or a row is unusable; names file, row and field.
         ConfigError: `limit` is below 1.
     """
-    if limit is not None and limit < 1:
-        raise ConfigError(f"limit must be at least 1, not {limit}")
+    check_at_least(1, limit=limit)
     pools: dict[str, Pool] = {}
     graded: dict[str, list[bool | None]] = {}
     for solution in Records[Solution](source, partial(_open_reader, need_answers), split=split):

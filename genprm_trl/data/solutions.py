@@ -10,7 +10,7 @@ from typing import Any, Protocol, Self, TypeVar
 
 from genprm_trl.data.formats import FORMATS, detect_format, to_solutions
 from genprm_trl.data.sources import open_source
-from genprm_trl.errors import ConfigError, DataError
+from genprm_trl.errors import DataError, check_at_least, check_one_of
 from genprm_trl.records import RationaleRecord, Solution, Verdict
 from genprm_trl.rows.digests import IdTable
 from genprm_trl.rows.jsonl import iter_written_rows
@@ -56,8 +56,7 @@ class Records(Iterable[T]):
         on_bad_row: Callable[[DataError], None] | None = None,
         then: Callable[[Iterator[Any]], Iterator[T]] | None = None,
     ):
-        if limit is not None and limit < 1:
-            raise ConfigError(f"limit must be at least 1, not {limit}")
+        check_at_least(1, limit=limit)
         self._source, self._split, self._limit = source, split, limit
         self._open_reader, self._then = open_reader, then
         self._skip_bad_rows, self._on_bad_row = skip_bad_rows, on_bad_row
@@ -104,8 +103,7 @@ def solution_reader(format: str = "auto") -> OpenReader:
     Raises:
         ConfigError: The format is unknown.
     """
-    if format != "auto" and format not in FORMATS:
-        raise ConfigError(f"unknown row format {format!r}; choose auto or one of {', '.join(FORMATS)}")
+    check_one_of(("auto", *FORMATS), format=format)
 
     def open_reader(stem: str) -> RowReader:
         chosen = None if format == "auto" else format

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from genprm_trl._loops import Closable
-from genprm_trl.errors import ConfigError
+from genprm_trl.errors import ConfigError, check_at_least
 
 FinishReason = Literal["stop", "length", "context", "error"]
 
@@ -39,16 +39,11 @@ class SamplingParams:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        if self.max_new_tokens < 0:
-            raise ConfigError(f"max_new_tokens must not be negative, got {self.max_new_tokens}")
+        check_at_least(0, max_new_tokens=self.max_new_tokens, top_k=self.top_k, logprobs=self.logprobs)
         if not 0 <= self.temperature < float("inf"):
             raise ConfigError(f"temperature must be 0 (greedy) or a positive number, got {self.temperature}")
         if not 0 < self.top_p <= 1:
             raise ConfigError(f"top_p must be above 0 and at most 1, got {self.top_p}")
-        if self.top_k < 0:
-            raise ConfigError(f"top_k must be positive, or 0 for no filter, got {self.top_k}")
-        if self.logprobs < 0:
-            raise ConfigError(f"logprobs must not be negative, got {self.logprobs}")
         if not isinstance(self.stop, tuple) or not all(isinstance(s, str) and s for s in self.stop):
             raise ConfigError(f"stop must be a tuple of non-empty strings, got {self.stop!r}")
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from genprm_trl.errors import ConfigError, GenPRMError, MissingExtraError
+from genprm_trl.errors import ConfigError, GenPRMError, MissingExtraError, check_at_least
 from genprm_trl.generation.assembly import Assembler
 from genprm_trl.generation.base import FinishReason, GenerationResult, SamplingParams
 from genprm_trl.generation.loading import load_tokenizer
@@ -72,8 +72,7 @@ class VLLMGenerator(LoopGenerator):
             from vllm.platforms import current_platform
         except ImportError as error:
             raise MissingExtraError("vllm", "vllm", "the backend vllm") from error
-        if max_batch_size is not None and max_batch_size < 1:
-            raise ConfigError(f"max_batch_size must be at least 1, got {max_batch_size}")
+        check_at_least(1, max_batch_size=max_batch_size)
         source = model if tokenizer is None else tokenizer
         self.tokenizer = load_tokenizer(source) if isinstance(source, str | Path) else source
         # Callers encode with the tokenizer while results are decoded; fast tokenizers may not be shared like that.

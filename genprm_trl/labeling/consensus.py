@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
-from genprm_trl.errors import ConfigError, DataError
+from genprm_trl.errors import DataError, check_share
 from genprm_trl.labeling.critiques import RationaleSample, SampledSolution
 from genprm_trl.protocol.genprm import CODE_OUTPUT_START, parse_rationale
 from genprm_trl.protocol.synthesis import Synthesis, parse_synthesis
@@ -184,8 +184,7 @@ def decide(sampled: SampledSolution, *, min_agreement: float = 0.0, require_agre
     Raises:
         DataError: The solution has no label, and one is needed.
     """
-    if not 0 <= min_agreement <= 1:
-        raise ConfigError(f"min_agreement must be within [0, 1], got {min_agreement}")
+    check_share(min_agreement=min_agreement)
     solution, samples = sampled.solution, sampled.samples
     if require_agreement and solution.label is None:
         raise DataError(f"solution '{solution.id}' has no label to hold rationales against", field="label")

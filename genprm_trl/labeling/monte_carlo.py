@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from genprm_trl.data.problems import SolutionGroup
-from genprm_trl.errors import ConfigError
+from genprm_trl.errors import ConfigError, check_at_least, check_one_of
 from genprm_trl.grading.comparison import grade_many
 from genprm_trl.labeling.earlier_rollouts import EarlierRollouts
 from genprm_trl.labeling.early_stopping import Count, possible_labels
@@ -85,22 +85,15 @@ class LabelingConfig:
     seed: int = field(default=0, metadata={"help": "The same seed gives the same rows."})
 
     def __post_init__(self) -> None:
-        if min(self.k_hard, self.k, self.k_easy) < 1:
-            raise ConfigError(f"each K must be at least 1, got {self.k_hard}, {self.k}, {self.k_easy}")
+        check_at_least(1, k_hard=self.k_hard, k=self.k, k_easy=self.k_easy, rollout_batch=self.rollout_batch)
+        check_one_of(("none", "exact"), stopping=self.stopping)
+        check_one_of(("first_error", "all"), scope=self.scope)
+        check_one_of(("linear", "binary"), search=self.search)
         if not 0 <= self.hard_below <= self.easy_above <= 1:
             raise ConfigError(
                 "the bounds of MC(s_1) must be 0 <= hard_below <= easy_above <= 1, got "
                 f"{self.hard_below} and {self.easy_above}"
             )
-        if self.rollout_batch < 1:
-            raise ConfigError(f"rollout_batch must be at least 1, got {self.rollout_batch}")
-        for name, kinds in (
-            ("stopping", ("none", "exact")),
-            ("scope", ("first_error", "all")),
-            ("search", ("linear", "binary")),
-        ):
-            if getattr(self, name) not in kinds:
-                raise ConfigError(f"unknown {name} {getattr(self, name)!r}; choose {' or '.join(kinds)}")
         self.label_rule()
         if self.search == "binary" and not (self.rule == "hard" and self.scope == "first_error"):
             raise ConfigError(

@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import ClassVar, Literal, Protocol, get_args
 
-from genprm_trl.errors import ConfigError
+from genprm_trl.errors import ConfigError, check_share
 
 RuleName = Literal["rpe", "hard", "difference"]
 
@@ -77,8 +77,7 @@ class Difference:
     delta: float = 0.1
 
     def __post_init__(self) -> None:
-        if not 0 <= self.delta <= 1:
-            raise ConfigError(f"delta must be within [0, 1], got {self.delta}")
+        check_share(delta=self.delta)
 
     def judge(self, before: Fraction, after: Fraction) -> bool:
         return after - before >= -_exact(self.delta)

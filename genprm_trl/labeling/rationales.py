@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from genprm_trl.conversation.template import ChatFormat
-from genprm_trl.errors import ConfigError
+from genprm_trl.errors import check_at_least
 from genprm_trl.generation.base import Generator, SamplingParams
 from genprm_trl.labeling.critiques import RationaleSample, SampledCode, SampledSolution
 from genprm_trl.protocol.synthesis import SynthesisProtocol
@@ -55,9 +55,7 @@ class RationaleSettings:
     )
 
     def __post_init__(self) -> None:
-        for name in ("samples", "max_chains"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        check_at_least(1, samples=self.samples, max_chains=self.max_chains)
         self.sampling()
         self.protocol()
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from genprm_trl.data.problems import Problem
 from genprm_trl.data.steps import StepSplit, split_steps
-from genprm_trl.errors import ConfigError
+from genprm_trl.errors import ConfigError, check_at_least
 from genprm_trl.generation.seeding import derive_seed
 from genprm_trl.grading.comparison import grade_many
 from genprm_trl.records import Solution
@@ -68,8 +68,7 @@ class RolloutConfig:
             raise ConfigError(
                 f"the first round must be from 2 to max_samples = {self.max_samples} solutions, got {self.first_round}"
             )
-        if self.give_up < 2:
-            raise ConfigError(f"give_up must be at least 2, got {self.give_up}")
+        check_at_least(2, give_up=self.give_up)
 
 
 @dataclass(frozen=True, slots=True)

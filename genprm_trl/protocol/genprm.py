@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from genprm_trl.errors import ConfigError
+from genprm_trl.errors import ConfigError, check_at_least, check_one_of
 from genprm_trl.protocol.base import (
     Action,
     Append,
@@ -90,8 +90,7 @@ class Mode:
         """
         if isinstance(mode, Mode):
             return mode
-        if mode not in MODES:
-            raise ConfigError(f"unknown mode {mode!r}; choose one of {', '.join(MODES)}")
+        check_one_of(MODES, mode=mode)
         return MODES[mode]
 
 
@@ -260,11 +259,13 @@ class GenPRMProtocol:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "mode", Mode.of(self.mode))
-        if self.first_turn not in ("evaluation", "demonstration"):
-            raise ConfigError(f"unknown first_turn {self.first_turn!r}; choose evaluation or demonstration")
-        for name in ("max_step_tokens", "max_code_rounds", "verdict_tokens"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        check_one_of(get_args(FirstTurn), first_turn=self.first_turn)
+        check_at_least(
+            1,
+            max_step_tokens=self.max_step_tokens,
+            max_code_rounds=self.max_code_rounds,
+            verdict_tokens=self.verdict_tokens,
+        )
 
     @property
     def _mode(self) -> Mode:

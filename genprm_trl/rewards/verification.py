@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from genprm_trl.data.steps import StepStyle, split_steps
-from genprm_trl.errors import ConfigError, GenPRMError
+from genprm_trl.errors import ConfigError, GenPRMError, check_at_least, check_one_of
 from genprm_trl.records import Solution, StepStatus, Verdict
 from genprm_trl.rewards.texts import completion_text, problem_text
 from genprm_trl.selection.aggregates import Aggregate, aggregate
@@ -85,12 +85,9 @@ class GenPRMReward:
     ):
         if (verifier is None) == (server is None):
             raise ConfigError("GenPRMReward needs either a verifier (a GenPRM, its name or directory) or a server")
-        if aggregate not in get_args(Aggregate):
-            raise ConfigError(f"unknown aggregate {aggregate!r}; choose one of {', '.join(get_args(Aggregate))}")
-        if step_style not in get_args(StepStyle):
-            raise ConfigError(f"unknown step_style {step_style!r}; choose one of {', '.join(get_args(StepStyle))}")
-        if max_steps < 1:
-            raise ConfigError(f"max_steps must be at least 1, got {max_steps}")
+        check_one_of(get_args(Aggregate), aggregate=aggregate)
+        check_one_of(get_args(StepStyle), step_style=step_style)
+        check_at_least(1, max_steps=max_steps)
         self.aggregate: Aggregate = aggregate
         self.step_style: StepStyle = step_style
         self.problem_column = problem_column

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from genprm_trl._loops import FairGate
-from genprm_trl.errors import ConfigError
+from genprm_trl.errors import ConfigError, check_at_least
 from genprm_trl.sandbox.base import ExecutionResult, Sandbox, Session
 from genprm_trl.sandbox.guest import linux
 from genprm_trl.sandbox.guest.wire import TIMEOUT_TEXT
@@ -92,8 +92,7 @@ class LocalSandbox(Sandbox):
         imports: tuple[str, ...] = ("math", "sympy", "numpy"),
         seed: int = 0,
     ):
-        if max_concurrency is not None and max_concurrency < 1:
-            raise ConfigError(f"max_concurrency must be at least 1, not {max_concurrency}.")
+        check_at_least(1, max_concurrency=max_concurrency)
         if not 0 <= seed < 1 << 32:
             raise ConfigError(f"seed must be from 0 to 2**32 - 1, not {seed}.")
         self.limits = limits or Limits()

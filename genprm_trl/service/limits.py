@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 
-from genprm_trl.errors import ConfigError
+from genprm_trl.errors import check_positive
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +46,7 @@ class ServiceLimits:
     )
 
     def __post_init__(self) -> None:
-        for item in fields(self):
-            value = getattr(self, item.name)
-            if not value > 0:
-                raise ConfigError(f"{item.name} must be positive, got {value}")
+        check_positive(**asdict(self))
 
     @property
     def max_body_bytes(self) -> int:

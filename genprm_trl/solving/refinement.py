@@ -14,7 +14,7 @@ from typing import Any
 
 from genprm_trl.data.problems import Problem
 from genprm_trl.data.steps import split_steps
-from genprm_trl.errors import ConfigError
+from genprm_trl.errors import check_at_least
 from genprm_trl.generation.seeding import derive_seed
 from genprm_trl.grading.comparison import grade
 from genprm_trl.grading.extract import extract_answer
@@ -54,8 +54,7 @@ class RefinementConfig:
     seed: int = field(default=0, metadata={"help": "The same seed gives the same rows."})
 
     def __post_init__(self) -> None:
-        if self.turns < 1:
-            raise ConfigError(f"the number of turns must be at least 1, got {self.turns}")
+        check_at_least(1, turns=self.turns)
 
 
 async def refine(

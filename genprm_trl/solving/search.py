@@ -11,7 +11,7 @@ import numpy as np
 
 from genprm_trl.data.problems import Problem
 from genprm_trl.data.steps import join_steps
-from genprm_trl.errors import ConfigError
+from genprm_trl.errors import ConfigError, check_at_least, check_one_of
 from genprm_trl.generation.seeding import derive_seed
 from genprm_trl.grading.comparison import grade
 from genprm_trl.grading.extract import extract_answer
@@ -61,14 +61,10 @@ class SearchConfig:
     seed: int = field(default=0, metadata={"help": "The same seed gives the same rows."})
 
     def __post_init__(self) -> None:
-        if self.method not in get_args(Method):
-            raise ConfigError(f"unknown method {self.method!r}; choose one of {', '.join(get_args(Method))}")
-        if self.paths < 1:
-            raise ConfigError(f"paths must be at least 1, got {self.paths}")
+        check_one_of(get_args(Method), method=self.method)
+        check_at_least(1, paths=self.paths, max_steps=self.max_steps)
         if self.method == "beam" and not 1 <= self.width <= self.paths:
             raise ConfigError(f"the width of a beam must be from 1 to paths = {self.paths}, got {self.width}")
-        if self.max_steps < 1:
-            raise ConfigError(f"max_steps must be at least 1, got {self.max_steps}")
         self.annealing()
 
     def annealing(self) -> Annealing:

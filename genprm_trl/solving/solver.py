@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from genprm_trl.conversation.conversation import Conversation
 from genprm_trl.conversation.template import ChatFormat
-from genprm_trl.errors import ConfigError, GenPRMError
+from genprm_trl.errors import ConfigError, GenPRMError, check_at_least
 from genprm_trl.generation.base import GenerationResult, Generator, SamplingParams
 from genprm_trl.stages.run import ItemFailed
 from genprm_trl.verifier.base import Verifier
@@ -43,10 +43,7 @@ class SolverSettings:
     )
 
     def __post_init__(self) -> None:
-        if self.max_requests < 1:
-            raise ConfigError(f"the number of requests in flight must be at least 1, got {self.max_requests}")
-        if self.max_tokens < 1:
-            raise ConfigError(f"the bound on tokens must be at least 1, got {self.max_tokens}")
+        check_at_least(1, max_tokens=self.max_tokens, max_requests=self.max_requests)
         if self.temperature == 0:
             raise ConfigError("with temperature 0 all samples are the same one; give a positive temperature")
         self.sampling()

@@ -17,7 +17,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from genprm_trl.errors import ConfigError, GenPRMError, MissingExtraError
+from genprm_trl.errors import GenPRMError, MissingExtraError, check_at_least
 from genprm_trl.stages.partial import Partial, no_partial
 from genprm_trl.stages.run import Executor, Finished, Worker, finish_item
 
@@ -41,12 +41,8 @@ def with_ray(num_workers: int, max_items: int = 64, *, gpus_per_worker: float = 
         ConfigError: A number is out of range.
         MissingExtraError: Ray is not installed.
     """
-    if num_workers < 1:
-        raise ConfigError(f"the number of workers must be at least 1, got {num_workers}")
-    if max_items < 1:
-        raise ConfigError(f"the number of items worked on at once must be at least 1, got {max_items}")
-    if gpus_per_worker < 0:
-        raise ConfigError(f"gpus_per_worker must not be negative, got {gpus_per_worker}")
+    check_at_least(1, workers=num_workers, max_items=max_items)
+    check_at_least(0, gpus_per_worker=gpus_per_worker)
     try:
         import ray.data
         from ray import cloudpickle

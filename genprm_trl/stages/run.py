@@ -19,7 +19,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from tqdm.auto import tqdm
 
 from genprm_trl._loops import as_finished, iterate_in_thread
-from genprm_trl.errors import ConfigError, GenPRMError
+from genprm_trl.errors import GenPRMError, check_at_least
 from genprm_trl.stages.file import Outcome, StageFile, StageSummary
 from genprm_trl.stages.partial import Partial, PartialFile, no_partial
 from genprm_trl.stages.resumable import ItemT
@@ -203,8 +203,7 @@ def in_this_process(max_items: int = 64) -> Executor:
 
     Items are taken from the iterable as others finish, so there may be more of them than fit into memory.
     """
-    if max_items < 1:
-        raise ConfigError(f"the number of items worked on at once must be at least 1, got {max_items}")
+    check_at_least(1, max_items=max_items)
 
     def execute(
         worker: Worker[Any, ItemT, ResultT],

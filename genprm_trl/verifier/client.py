@@ -23,7 +23,7 @@ from typing import Any, Literal
 import aiohttp
 import tenacity
 
-from genprm_trl.errors import ConfigError, DataError, GenPRMError
+from genprm_trl.errors import DataError, GenPRMError, check_at_least, check_positive
 from genprm_trl.generation.replicas import ReplicaPool, server_addresses
 from genprm_trl.records import Solution, Verdict
 from genprm_trl.rows.jsonl import as_row, parse_json
@@ -106,11 +106,8 @@ class VerifierClient(Verifier):
         timeout: float = 60.0,
         patience: float = 300.0,
     ):
-        for name, value in (("batch_size", batch_size), ("concurrency", concurrency), ("timeout", timeout)):
-            if not value > 0:
-                raise ConfigError(f"{name} must be positive, got {value}")
-        if patience < 0:
-            raise ConfigError(f"patience must not be negative, got {patience}")
+        check_positive(batch_size=batch_size, concurrency=concurrency, timeout=timeout)
+        check_at_least(0, patience=patience)
         # Never waited for, so that calls in any event loop share it: there is always one that can be used.
         self._pool = ReplicaPool(server_addresses([urls] if isinstance(urls, str) else urls))
         self._token = token if token is not None else os.environ.get(TOKEN_VARIABLE)

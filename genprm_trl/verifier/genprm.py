@@ -10,12 +10,12 @@ import asyncio
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from genprm_trl._loops import FairGate, run
 from genprm_trl.conversation.settings import ModelSettings, load_settings
 from genprm_trl.conversation.template import ChatFormat, TurnOpening
-from genprm_trl.errors import ConfigError
+from genprm_trl.errors import ConfigError, check_at_least, check_one_of, check_share
 from genprm_trl.generation.backends import Backend, open_generator
 from genprm_trl.generation.base import Generator, SamplingParams
 from genprm_trl.protocol.base import ResumableProtocol, VerificationProtocol
@@ -301,18 +301,12 @@ def _check_options(
     **others: Any,
 ) -> None:
     """Raises `ConfigError` for an option of `GenPRM` that has no such value; passes over `others`."""
-    if n < 1:
-        raise ConfigError(f"n must be at least 1, got {n}")
+    check_at_least(1, n=n, max_chains=None if max_chains == "auto" else int(max_chains))
+    check_share(threshold=threshold)
+    check_one_of(get_args(StopRule), stop=stop)
+    check_one_of(get_args(AdaptiveN), adaptive=adaptive)
     if n > MAX_N:
         raise ConfigError(f"n is {n}; more than {MAX_N} rationales a solution are surely a mistake")
-    if isinstance(max_chains, int) and max_chains < 1:
-        raise ConfigError(f"max_chains must be at least 1, got {max_chains}")
-    if not 0 <= threshold <= 1:
-        raise ConfigError(f"threshold must be within [0, 1], got {threshold}")
-    if stop not in ("never", "first_error"):
-        raise ConfigError(f"unknown stop rule {stop!r}; choose never or first_error")
-    if adaptive not in ("off", "exact"):
-        raise ConfigError(f"unknown rule for adaptive N {adaptive!r}; choose off or exact")
 
 
 def _chains_for(generator: Generator) -> int:

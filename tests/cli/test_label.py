@@ -276,12 +276,12 @@ def test_a_full_disk_is_an_error_and_loses_nothing(solutions, tmp_path, capfd):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--k", "0"], "each K must be at least 1"),
+        (["--k", "0"], "k must be at least 1"),
         (["--rule", "rpe", "--epsilon", "0"], "epsilon must be above 0"),
         (["--search", "binary"], "binary search"),
         (["--easy_above", "2"], "the bounds of MC(s_1)"),
         (["--temperature", "0"], "all samples are the same"),
-        (["--rollout_batch", "0"], "batch must be at least 1"),
+        (["--rollout_batch", "0"], "rollout_batch must be at least 1"),
         (["--limit", "0"], "limit must be at least 1"),
         (["--backend", "tests.helpers.coin_generator:Nothing"], "cannot be imported"),
     ],

@@ -263,7 +263,7 @@ def test_unusable_model_directories(model_dir, tmp_path, capsys, damage, message
         (["--first_turn", "exam"], "first_turn"),
         (["--split", "test"], "no split 'test'"),
         (["--n", "1000000000"], "surely a mistake"),
-        (["--format", "csv"], "unknown row format 'csv'; choose auto"),
+        (["--format", "csv"], "unknown format 'csv'; choose one of auto"),
         (["--limit", "0"], "limit must be at least 1"),
         (["--chat_template_path", "nowhere.jinja"], "nowhere.jinja"),
         (["--turn_opening", "politely"], "turn_opening"),

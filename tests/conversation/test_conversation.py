@@ -414,5 +414,5 @@ def test_a_broken_template_is_refused(template):
 
 
 def test_unknown_turn_opening():
-    with pytest.raises(ConfigError, match="unknown turn_opening 'prompt'; choose generation_prompt or as_published"):
+    with pytest.raises(ConfigError, match="unknown turn_opening 'prompt'; choose one of generation_prompt, "):
         ChatFormat(STYLES["chatml"](), "prompt")

@@ -276,7 +276,7 @@ def test_iteration_is_lazy(tmp_path):
     assert next(solutions).id == "a"
     with pytest.raises(DataError, match="row 2"):
         next(solutions)
-    with pytest.raises(ConfigError, match="unknown row format 'csv'"):
+    with pytest.raises(ConfigError, match="unknown format 'csv'"):
         iter_solutions(path, format="csv")  # at once, not at the first row
 
 

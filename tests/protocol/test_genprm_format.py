@@ -335,7 +335,7 @@ def test_modes():
     ("options", "message"),
     [
         ({"mode": "fully"}, "unknown mode 'fully'.*full, analysis_code.*direct"),
-        ({"first_turn": "exam"}, "unknown first_turn 'exam'.*evaluation or demonstration"),
+        ({"first_turn": "exam"}, "unknown first_turn 'exam'; choose one of evaluation, demonstration"),
         ({"max_step_tokens": 0}, "max_step_tokens must be at least 1, got 0"),
         ({"max_code_rounds": 0}, "max_code_rounds"),
         ({"verdict_tokens": -1}, "verdict_tokens"),

@@ -263,7 +263,7 @@ def test_sigterm_while_the_model_is_being_loaded(model_dir):
         (["--n", "64"], "--max_n"),
         (["--max_queue", "0"], "max_queue must be positive"),
         (["--token_file", "nowhere"], "cannot be read"),
-        (["--shutdown_seconds", "-1"], "must not be negative"),
+        (["--shutdown_seconds", "-1"], "shutdown_seconds must be at least 0"),
     ],
 )
 def test_unusable_options(model_dir, capsys, monkeypatch, words, message):

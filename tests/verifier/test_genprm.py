@@ -400,7 +400,7 @@ def test_seeds_do_not_depend_on_order_or_concurrency():
     [
         ({"n": 0}, "n must be at least 1"),
         ({"threshold": 1.5}, "threshold"),
-        ({"stop": "soon"}, "stop rule"),
+        ({"stop": "soon"}, "unknown stop 'soon'"),
         ({"adaptive": "maybe"}, "adaptive"),
         ({"max_chains": 0}, "max_chains"),
         ({"sandbox": None}, "sandbox"),

@@ -22,7 +22,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from genprm_trl.errors import ConfigError, GenPRMError
+from genprm_trl.errors import ConfigError, GenPRMError, check_at_least
 from genprm_trl.generation.base import GenerationResult, Generator, SamplingParams
 from genprm_trl.generation.hf.batch import BatchDecoder, Request
 from genprm_trl.generation.hf.prefix_cache import PrefixCache
@@ -89,8 +89,7 @@ class TransformersGenerator(Generator):
         max_context: int | None = None,
         model_kwargs: Mapping[str, Any] | None = None,
     ):
-        if max_batch_size < 1:
-            raise ConfigError(f"max_batch_size must be at least 1, got {max_batch_size}")
+        check_at_least(1, max_batch_size=max_batch_size)
         if isinstance(model_or_path, str | Path):
             # The tokenizer first: it is quick, and a directory without one should not cost the loading of a model.
             source = model_or_path if tokenizer is None else tokenizer

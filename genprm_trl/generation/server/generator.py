@@ -20,7 +20,7 @@ import aiohttp
 import tenacity
 from transformers import PreTrainedTokenizerBase
 
-from genprm_trl.errors import ConfigError
+from genprm_trl.errors import ConfigError, check_at_least, check_positive
 from genprm_trl.generation.assembly import Assembler
 from genprm_trl.generation.base import GenerationResult, SamplingParams
 from genprm_trl.generation.loading import load_tokenizer
@@ -134,12 +134,8 @@ class ServerGenerator(LoopGenerator):
         patience: float = 60.0,
         abilities: Abilities | None = None,
     ):
-        for name, value in (("max_batch_size", max_batch_size), ("attempts", attempts)):
-            if value < 1:
-                raise ConfigError(f"{name} must be at least 1, got {value}")
-        for name, seconds in (("timeout", timeout), ("patience", patience)):
-            if not seconds > 0:
-                raise ConfigError(f"{name} must be a positive number of seconds, got {seconds}")
+        check_at_least(1, max_batch_size=max_batch_size, attempts=attempts)
+        check_positive(timeout=timeout, patience=patience)
         # Some write the `/v1` at the end of the address, and some do not.
         listed = [urls] if isinstance(urls, str) else urls
         roots = server_addresses([url.strip().rstrip("/").removesuffix("/v1") for url in listed])

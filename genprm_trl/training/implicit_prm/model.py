@@ -25,7 +25,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl.trainer.utils import is_async_callable
 
-from genprm_trl.errors import ConfigError
+from genprm_trl.errors import ConfigError, check_at_least, check_one_of
 from genprm_trl.generation.loading import load_model
 from genprm_trl.training.implicit_prm.logps import completion_logps
 from genprm_trl.training.implicit_prm.processes import add_gradients, copy_from_first, total
@@ -124,13 +124,11 @@ class ImplicitPRM(TrainerCallback):
         batch_size: int = 8,
         gradient_checkpointing: bool = False,
     ):
-        if update not in get_args(Update):
-            raise ConfigError(f"unknown update {update!r}; choose one of {', '.join(get_args(Update))}")
+        check_one_of(get_args(Update), update=update)
+        check_at_least(1, batch_size=batch_size)
         for name, value in (("beta", beta), ("learning_rate", learning_rate), ("max_grad_norm", max_grad_norm)):
             if not 0 < value < math.inf:
                 raise ConfigError(f"{name} must be positive, got {value}")
-        if batch_size < 1:
-            raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
         if is_async_callable(outcome_reward):
             raise ConfigError("outcome_reward must not be async: all processes learn from outcomes in step")
         if ref_model is not None and ref_model is model:

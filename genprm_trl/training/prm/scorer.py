@@ -9,7 +9,7 @@ import torch
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from genprm_trl.errors import ConfigError, DataError
+from genprm_trl.errors import ConfigError, DataError, check_at_least
 from genprm_trl.records import Solution, StepJudgement, Verdict, prediction_from_rewards
 from genprm_trl.training.prm.data import StepCollator
 from genprm_trl.training.prm.loading import load_step_tokenizer, load_trained_classifier
@@ -49,8 +49,7 @@ class PRMScorer:
         max_length: int | None = None,
         threshold: float = 0.5,
     ):
-        if batch_size < 1:
-            raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
+        check_at_least(1, batch_size=batch_size)
         if isinstance(model_or_path, str | os.PathLike):
             path = os.fspath(model_or_path)
             self.model = load_trained_classifier(path)

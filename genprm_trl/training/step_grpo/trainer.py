@@ -21,7 +21,7 @@ from trl.trainer.utils import get_callable_name, nanstd
 
 from genprm_trl._loops import LoopThread
 from genprm_trl.data.steps import StepStyle
-from genprm_trl.errors import ConfigError
+from genprm_trl.errors import ConfigError, check_one_of, check_positive, check_share
 from genprm_trl.generation.tokens import Detokenizer
 from genprm_trl.training.credit import Baseline, Credit, Scale, step_advantages
 from genprm_trl.training.precision import computes_in_bf16
@@ -112,23 +112,16 @@ class StepGRPOConfig(GRPOConfig):
         if self.bf16 is None and not computes_in_bf16(self.use_cpu):
             self.bf16 = False
         super().__post_init__()
-        for name, choices in (
-            ("credit", get_args(Credit)),
-            ("step_style", get_args(StepStyle)),
-            ("scale_step_rewards", (None, *get_args(Scale))),
-            ("step_baseline", get_args(Baseline)),
-        ):
-            if getattr(self, name) not in choices:
-                known = ", ".join(str(choice) for choice in choices if choice is not None)
-                raise ConfigError(f"unknown {name} {getattr(self, name)!r}; choose one of {known}")
+        check_one_of(get_args(Credit), credit=self.credit)
+        check_one_of(get_args(StepStyle), step_style=self.step_style)
+        check_one_of((None, *get_args(Scale)), scale_step_rewards=self.scale_step_rewards)
+        check_one_of(get_args(Baseline), step_baseline=self.step_baseline)
         if not math.isfinite(self.step_reward_weight):
             raise ConfigError(f"step_reward_weight must be a finite number, got {self.step_reward_weight}")
         if not 0 <= self.idle_step_penalty < math.inf:
             raise ConfigError(f"idle_step_penalty must not be negative, got {self.idle_step_penalty}")
-        if not self.min_form_temperature > 0:
-            raise ConfigError(f"min_form_temperature must be positive, got {self.min_form_temperature}")
-        if not 0 <= self.step_discount <= 1:
-            raise ConfigError(f"step_discount must be within [0, 1], got {self.step_discount}")
+        check_positive(min_form_temperature=self.min_form_temperature)
+        check_share(step_discount=self.step_discount)
         if self.credit != "outcome" and self.loss_type not in _LOSSES:
             raise ConfigError(
                 f"loss_type={self.loss_type!r} is not known to take an advantage for each token; choose one of "
