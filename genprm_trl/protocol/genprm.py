@@ -179,35 +179,34 @@ def parse_rationale(text: str, step: int | None = None) -> ParsedRationale:
         text: The assistant's turn.
         step: The paragraph's number, used if the text does not say it; default 1.
     """
-    rest, well_formed = text, True
+    at, well_formed = 0, True
     analysis: str | None = None
-    opening = _ANALYZE_PREFIX_PATTERN.match(rest)
+    opening = _ANALYZE_PREFIX_PATTERN.match(text)
     if opening:
         step = int(opening.group(1))
-        analysis, closed, rest = rest[opening.end() :].partition(ANALYZE_END)
-        well_formed = bool(closed)
+        analysis, well_formed, at = _until(ANALYZE_END, text, opening.end())
     blocks: list[CodeBlock] = []
     remark = ""
-    if rest.startswith(VERIFY_PREFIX):
-        rest, lead = rest[len(VERIFY_PREFIX) :], ""
+    if text.startswith(VERIFY_PREFIX, at):
+        at, lead = at + len(VERIFY_PREFIX), ""
         while True:
-            code, closed, rest = rest.partition(CODE_END)
+            code, closed, at = _until(CODE_END, text, at)
             if not closed:
                 well_formed = False
                 blocks.append(CodeBlock(code, None, lead))
                 break
             output = None
-            if rest.startswith(CODE_OUTPUT_START):
-                output, closed, rest = rest[len(CODE_OUTPUT_START) :].partition(CODE_END)
-                well_formed = well_formed and bool(closed)
+            if text.startswith(CODE_OUTPUT_START, at):
+                output, closed, at = _until(CODE_END, text, at + len(CODE_OUTPUT_START))
+                well_formed = well_formed and closed
             blocks.append(CodeBlock(code, output, lead))
-            end, fence = rest.find(VERIFY_END), rest.find(CODE_START)
-            if fence >= 0 and (end < 0 or fence < end):
-                lead, rest = rest[:fence], rest[fence + len(CODE_START) :]
-                continue
-            remark, closed, rest = rest.partition(VERIFY_END)
-            well_formed = well_formed and bool(closed)
-            break
+            fence = text.find(CODE_START, at)
+            if fence < 0 or text.find(VERIFY_END, at, fence) >= 0:
+                remark, closed, at = _until(VERIFY_END, text, at)
+                well_formed = well_formed and closed
+                break
+            lead, at = text[at:fence], fence + len(CODE_START)
+    rest = text[at:]
     judgement: bool | None = None
     for verdict in (True, False):
         if rest == OUTPUT_PREFIX + ("{Yes}" if verdict else "{No}") + "$\n" + OUTPUT_END:
@@ -221,6 +220,12 @@ def parse_rationale(text: str, step: int | None = None) -> ParsedRationale:
     rationale = Rationale(step if step is not None else 1, judgement, analysis, tuple(blocks), remark)
     status: ParseStatus = "malformed" if not well_formed else "ok" if judgement is not None else "no_verdict"
     return ParsedRationale(rationale, status)
+
+
+def _until(end: str, text: str, start: int) -> tuple[str, bool, int]:
+    """What stands before the next `end`, whether there is one, and where the text goes on after it."""
+    found = text.find(end, start)
+    return (text[start:], False, len(text)) if found < 0 else (text[start:found], True, found + len(end))
 
 
 def last_code_block(text: str) -> str | None:

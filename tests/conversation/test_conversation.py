@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from itertools import groupby
 
 import pytest
@@ -15,6 +14,7 @@ from genprm_trl.errors import ConfigError
 from genprm_trl.protocol import GenPRMProtocol
 from tests.helpers import chat_templates
 from tests.helpers.chat_templates import STYLES
+from tests.helpers.growth import growth
 
 SYSTEM = "You are a math teacher. Your task is to review and critique the paragraphs in solution step by step."
 ANALYZE = "<analyze>\nLet's analyze the Paragraph 1 step by step: "
@@ -318,14 +318,13 @@ def test_untrusted_text_cannot_pose_as_a_turn():
     assert step in text.replace("\u200b", "")
 
 
-def test_long_text_is_made_safe_quickly():
+def test_time_to_make_text_safe_is_linear():
     tokenizer = chat_templates.chatml()
     tokenizer.add_special_tokens({"additional_special_tokens": [f"<|reserved_{i}|>" for i in range(300)]})
     chat = ChatFormat(tokenizer)
     for text in ("a < b | c" * 11_000, "<" * 100_000, "<|reserved_" * 9_000):
-        start = time.process_time()
         assert chat.neutralize(text) == text
-        assert time.process_time() - start < 3  # linear: a few hundredths; quadratic: many seconds
+        assert growth(chat.neutralize, text) < 30
 
 
 def test_overlapping_control_tokens_are_all_broken():

@@ -78,7 +78,7 @@ async def test_a_place_is_not_lost_with_whoever_was_cancelled() -> None:
     await settle()
     pool.release(replica)  # wakes the first one,
     cancelled.cancel()  # which is gone before it takes the place
-    assert await asyncio.wait_for(patient, 1) is replica
+    assert await asyncio.wait_for(patient, 60) is replica
     assert cancelled.cancelled() or (await asyncio.wait([cancelled]))
 
 
@@ -102,7 +102,7 @@ async def test_one_that_asked_for_time_gets_it() -> None:
     await settle()
     assert not waiting.done()
     clock.now = 0.06
-    assert (await asyncio.wait_for(waiting, 1)) is b
+    assert (await asyncio.wait_for(waiting, 60)) is b
     clock.now = 6
     assert (await pool.acquire()) is a
 

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import psutil
@@ -21,6 +20,7 @@ from genprm_trl.errors import GenPRMError
 from genprm_trl.grading import pool
 from genprm_trl.grading.comparison import Grade, answers_match, grade, grade_many
 from genprm_trl.grading.extract import extract_answer, extract_boxed
+from tests.helpers.growth import growth
 from tests.helpers.paths import SAMPLES, shared_data
 
 pytestmark = pytest.mark.serial
@@ -96,9 +96,7 @@ def test_extraction_takes_any_text(text):
     ],
 )
 def test_extraction_time_is_linear(text):
-    start = time.perf_counter()
-    extract_answer(text)
-    assert time.perf_counter() - start < 60
+    assert growth(extract_answer, text) < 30
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -185,10 +183,7 @@ TOWER = r"\boxed{9^{9^{9^{9}}}}"
     ],
 )
 def test_hostile_predictions_end_with_a_status(prediction, status):
-    grade("x+1", "1+x")  # a process is running, so its start is not part of what is measured
-    start = time.monotonic()
     result = grade(prediction, "1/7", timeout=1.0)
-    assert time.monotonic() - start < 60
     assert not result.correct
     # What takes a fast machine its limit may take a slow one's too; a hang is what must not be.
     assert result.status in (status, "timeout")

@@ -297,7 +297,7 @@ async def breaks_off(request: web.Request) -> web.StreamResponse:
     return response
 
 
-def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+def until(condition: Callable[[], bool], seconds: float = 120.0) -> None:
     """Waits for something that happens in another thread."""
     end = time.monotonic() + seconds
     while not condition():

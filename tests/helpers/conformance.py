@@ -239,7 +239,7 @@ class GeneratorConformance:
         await asyncio.sleep(0.05)
         await asyncio.wait_for(generator.close(), 20)
         await generator.close()
-        result = await asyncio.wait_for(task, 5)
+        result = await asyncio.wait_for(task, 60)
         assert result.finish_reason == "error"
         assert "closed" in result.message
         with pytest.raises(GenPRMError, match="closed"):

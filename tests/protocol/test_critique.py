@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from genprm_trl.protocol import critique_prompt, parse_critique, vote
 from genprm_trl.protocol.critique import tag_paragraphs
+from tests.helpers.growth import growth
 
 EXPECTED = r"""The following is a math problem and a solution (split into paragraphs, enclosed with tags and indexed from 0):
 
@@ -73,10 +72,9 @@ def test_any_text_is_read(text):
 
 
 @pytest.mark.parametrize("text", ["\\boxed{" * 15_000, ("\\boxed{" + " " * 100) * 1000, "\\boxed{" + "1" * 100_000])
-def test_long_text_is_read_quickly(text):
-    start = time.process_time()
+def test_time_is_linear(text):
     assert parse_critique(text) is None
-    assert time.process_time() - start < 3  # linear: a few hundredths; quadratic: many seconds
+    assert growth(parse_critique, text) < 30
 
 
 def test_vote():

@@ -65,7 +65,7 @@ async def test_wire_format(session: Session, name: str):
         assert result.output.startswith("Code execute Error: ")
     else:
         assert result.output == output
-    assert 0 <= result.seconds < 10
+    assert result.seconds >= 0
 
 
 async def test_names_persist_over_blocks(session: Session):

@@ -100,7 +100,7 @@ def test_a_body_that_does_not_come_is_given_up(service):
     )
     started = time.monotonic()
     assert talk(service, head).startswith(b"HTTP/1.1 408")
-    assert 0.4 < time.monotonic() - started < 10
+    assert time.monotonic() - started > 0.4
 
 
 def talk(service: Running, data: bytes) -> bytes:

@@ -8,7 +8,6 @@ import dataclasses
 import functools
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -355,15 +354,13 @@ def test_a_process_may_end_without_close(model_dir: Path) -> None:
     assert done.returncode == 7, done.stderr
 
 
-async def test_close_is_quick_while_a_batch_runs() -> None:
+async def test_close_ends_a_batch_that_runs() -> None:
     generator = TransformersGenerator(tiny_model(), tiny_tokenizer())
     tasks = [
         asyncio.create_task(generator.generate(p, dataclasses.replace(GREEDY, max_new_tokens=1500))) for p in PROMPTS
     ]
     await asyncio.sleep(0.2)
-    start = time.monotonic()
     await generator.close()
-    assert time.monotonic() - start < 60  # a guard against hanging, not a measurement
     assert {(await task).finish_reason for task in tasks} <= {"error", "stop"}
 
 

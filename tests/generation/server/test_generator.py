@@ -192,11 +192,9 @@ async def test_servers_that_stay_away_end_the_run(engine: TransformersGenerator)
             await asyncio.to_thread(until, lambda: one.in_flight + other.in_flight == 4)
             one.stop()
             other.stop()
-            started = time.monotonic()
             for outcome in await asyncio.gather(*in_flight, return_exceptions=True):
                 assert isinstance(outcome, GenPRMError)
                 assert "no server has answered for 0.5 s" in str(outcome)
-            assert time.monotonic() - started < 10
 
 
 # Requests that fail
@@ -242,13 +240,13 @@ async def test_what_may_go_better_is_tried_again(server: CompletionServer, fault
 
 
 async def test_a_late_answer_is_given_up(server: CompletionServer) -> None:
-    async with connect(server, timeout=0.3, attempts=2) as generator:
-        server.faults = [waits(5)]
+    async with connect(server, timeout=1.5, attempts=2) as generator:
+        server.faults = [waits(60)]
         assert (await generator.generate(PROMPTS[1], GREEDY)).finish_reason == "length"
-        server.faults = [waits(5), waits(5)]
+        server.faults = [waits(60), waits(60)]
         result = await generator.generate(PROMPTS[1], GREEDY)
     assert result.finish_reason == "error"
-    assert "has not answered within 0.3 s" in result.message
+    assert "has not answered within 1.5 s" in result.message
 
 
 @pytest.mark.parametrize("status", [429, 503])
@@ -261,7 +259,7 @@ async def test_waits_as_long_as_a_busy_server_asks(server: CompletionServer, sta
         server.faults = [answers(status, Retry_After=header)]
         started = time.monotonic()
         assert (await generator.generate(PROMPTS[1], GREEDY)).finish_reason == "length"
-        assert wanted - 1.1 < wanted - 1 * (form == "date") <= time.monotonic() - started < wanted + 2
+        assert time.monotonic() - started >= wanted - (form == "date")
 
 
 async def test_being_turned_away_does_not_use_up_tries(server: CompletionServer) -> None:
@@ -278,10 +276,8 @@ async def test_being_turned_away_does_not_use_up_tries(server: CompletionServer)
 async def test_a_busy_servers_requests_go_to_another(engine: TransformersGenerator) -> None:
     with CompletionServer(engine) as one, CompletionServer(engine) as other:
         async with connect(one, other) as generator:
-            one.every = answers(429, Retry_After="60")
-            started = time.monotonic()
+            one.every = answers(429, Retry_After="6000")  # to wait for it is to hang
             results = await asyncio.gather(*(generator.generate(PROMPTS[1], GREEDY) for _ in range(10)))
-            assert time.monotonic() - started < 10
     assert {result.finish_reason for result in results} == {"length"}
 
 
