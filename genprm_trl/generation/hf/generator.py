@@ -23,6 +23,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from genprm_trl.errors import ConfigError, GenPRMError, check_at_least
+from genprm_trl.generation.assembly import refuse
 from genprm_trl.generation.base import GenerationResult, Generator, SamplingParams
 from genprm_trl.generation.hf.batch import BatchDecoder, Request
 from genprm_trl.generation.hf.prefix_cache import PrefixCache
@@ -168,17 +169,11 @@ class TransformersGenerator(Generator):
 
     def _refuse(self, token_ids: list[int], params: SamplingParams) -> GenerationResult | None:
         """The result of a request that the model need not, or must not, see."""
-        if not token_ids:
-            return GenerationResult("", [], finish_reason="error", message="the prompt is empty")
         # An id past the embeddings would end a CUDA process for good, and take the rest of the batch with it.
-        if min(token_ids) < 0 or max(token_ids) >= self._vocabulary:
+        if token_ids and not 0 <= min(token_ids) <= max(token_ids) < self._vocabulary:
             message = f"the prompt has token ids outside the model's {self._vocabulary} embeddings"
             return GenerationResult("", [], finish_reason="error", message=message)
-        if len(token_ids) >= self.max_context:
-            return GenerationResult("", [], finish_reason="context")
-        if params.max_new_tokens == 0:
-            return GenerationResult("", [], finish_reason="length")
-        return None
+        return refuse(token_ids, params, self.max_context)
 
     def _stop_strings_of(self, params: SamplingParams) -> StopStrings:
         known = self._stop_strings.get(params.stop)

@@ -24,11 +24,12 @@ class BlockTimeout(BaseException):
     """Raised inside a block when its time is up. Not an `Exception`, so a plain handler does not swallow it."""
 
 
-def cut_middle(text, limit):
+def cut_middle(text: str, limit: int) -> str:
+    """Cuts the middle of a text that is over `limit` characters."""
     half = limit // 2
     if len(text) <= limit:
         return text
-    return f"{text[:half]}\n... [{len(text) - 2 * half} bytes of output cut] ...\n{text[-half:]}"
+    return f"{text[:half]}\n... [{len(text) - 2 * half} characters of output cut] ...\n{text[-half:]}"
 
 
 def describe(error):

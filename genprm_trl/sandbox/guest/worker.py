@@ -21,6 +21,7 @@ import time
 import types
 from typing import Any
 
+from .driver import cut_middle
 from .wire import READY, REQUEST, RESULT, STATUSES, TIMEOUT_TEXT
 
 RETRY_INTERVAL = 0.1  # a program that swallows the time-out gets it again after this many seconds
@@ -64,7 +65,7 @@ class _Capture(io.RawIOBase):
             return (head + tail).decode("utf-8", "replace")
         return (
             _whole_end(head).decode("utf-8", "replace")
-            + cut_mark(total)
+            + f"\n... [{total} bytes of output cut] ...\n"
             + _whole_start(tail).decode("utf-8", "replace")
         )
 
@@ -85,16 +86,6 @@ def _whole_start(tail: bytes) -> bytes:
     while skip < min(3, len(tail)) and tail[skip] & 0xC0 == 0x80:
         skip += 1
     return tail[skip:]
-
-
-def cut_mark(count: int) -> str:
-    return f"\n... [{count} bytes of output cut] ...\n"
-
-
-def cut_middle(text: str, limit: int) -> str:
-    """Cuts the middle of a text that is over `limit` characters."""
-    half = limit // 2
-    return text if len(text) <= limit else text[:half] + cut_mark(len(text) - 2 * half) + text[-half:]
 
 
 def _ends(descriptor: int, limit: int) -> tuple[bytes, bytes, int]:
