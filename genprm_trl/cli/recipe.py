@@ -2,8 +2,8 @@
 
 The stages are the commands `genprm rollout`, `label`, `rationalize` and `consensus`, and `genprm sft` if there is a
 section for it. Each has a section of its own in the configuration file, with the command's options; where its input
-comes from and its output goes is the recipe's part. A recipe that was stopped goes on where it was when started again
-with the same words, and only does what is missing. See examples/configs/genprm_data_qwen.yaml.
+comes from and its output goes is the recipe's part. To resume, run the same command again: it does only what is
+missing. See examples/configs/genprm_data_qwen.yaml.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 FILE holds candidates: rows with `problem`, `answer` and `candidates`, or rows of solutions with several of each
 problem (what `genprm verify` reads, GSM8K's model solutions for instance). They come with verdicts (--verdicts, a file
-of `genprm verify`), or with a verifier that judges them (--model and the options of `genprm verify`; a run that was
-stopped goes on, and with --verdicts it goes on from that file). --rule majority needs neither.
+of `genprm verify`), or with a verifier that judges them (--model and the options of `genprm verify`). To resume, run
+the same command again; with --verdicts it resumes from that file. --rule majority needs neither.
 
 For each problem the choice is written as a line. Where the right answers are known, every rule is measured against the
 number of candidates, with 95 % bootstrap intervals over problems, beside chance, majority vote, and the oracle.
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 class SelectOptions:
     """Options of `genprm select`."""
 
-    file: str = field(metadata={"help": "Candidates: a file, or a data set.", "positional": True})
+    file: str = field(metadata={"help": "Candidates: a file or a dataset.", "positional": True})
     rule: Literal["best", "weighted", "majority", "pessimistic"] = field(
         default="best",
         metadata={
@@ -62,14 +62,14 @@ class SelectOptions:
         },
     )
     overwrite: bool = field(
-        default=False, metadata={"help": "With --model: judge anew if there are verdicts, instead of going on."}
+        default=False, metadata={"help": "With --model: judge anew if there are verdicts, instead of resuming."}
     )
     retry_errors: bool = field(
         default=False,
-        metadata={"help": "Judge again what an earlier run could not, because the generator or the sandbox failed."},
+        metadata={"help": "Judge again what failed in an earlier run, because of the generator or the sandbox."},
     )
-    limit: int | None = field(default=None, metadata={"help": "Take the first LIMIT problems alone."})
-    split: str | None = field(default=None, metadata={"help": "Split of FILE, where it has several."})
+    limit: int | None = field(default=None, metadata={"help": "Use only the first LIMIT problems."})
+    split: str | None = field(default=None, metadata={"help": "Split of FILE, if it has several."})
 
 
 @dataclass

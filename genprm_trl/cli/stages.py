@@ -58,12 +58,12 @@ class StageOptions(WorkerOptions):
     """How a stage of the data recipe runs."""
 
     output: str = field(
-        kw_only=True, metadata={"help": "Where the rows go (JSONL). A run that was stopped goes on from there."}
+        kw_only=True, metadata={"help": "Where the rows go (JSONL). To resume, run the same command again."}
     )
-    overwrite: bool = field(default=False, metadata={"help": "Start anew if the output exists, instead of going on."})
+    overwrite: bool = field(default=False, metadata={"help": "Start anew if the output exists, instead of resuming."})
     drop_failed: bool = field(
         default=False,
-        metadata={"help": "Leave out what the generator or the sandbox failed on, instead of ending with an error."},
+        metadata={"help": "Skip what the generator or the sandbox failed on, instead of ending with an error."},
     )
 
     def run(
