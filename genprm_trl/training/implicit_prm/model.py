@@ -21,6 +21,7 @@ from typing import Any, Literal, get_args
 import torch
 from accelerate import PartialState
 from accelerate.logging import get_logger
+from accelerate.utils import broadcast, reduce
 from torch.nn import functional
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl.trainer.utils import is_async_callable
@@ -28,7 +29,6 @@ from trl.trainer.utils import is_async_callable
 from genprm_trl.errors import ConfigError, check_at_least, check_one_of
 from genprm_trl.generation.loading import load_model
 from genprm_trl.training.implicit_prm.logps import completion_logps
-from genprm_trl.training.implicit_prm.processes import add_gradients, copy_from_first, total
 
 logger = get_logger(__name__)
 
@@ -237,7 +237,7 @@ class ImplicitPRM(TrainerCallback):
         """Takes one step of the optimizer; returns the log-ratios before it, or None if there is no outcome at all."""
         device = self._trained[0].device
         labelled = [completion.label for completion in batch if completion.label is not None]
-        count = int(total(torch.tensor(len(labelled), device=device)).item())
+        count = int(reduce(torch.tensor(len(labelled), device=device), "sum").item())
         if not count:
             return None
         ratios: list[torch.Tensor] = []
@@ -255,7 +255,9 @@ class ImplicitPRM(TrainerCallback):
                     told = (logits > 0) == (targets > 0.5)
                     sums += torch.stack([loss.detach(), told.sum().float(), logits.detach().sum()])
             ratios += [ratio.detach() for ratio in of_part]
-        add_gradients(self._trained)
+        for parameter in self._trained:
+            own = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            parameter.grad = reduce(own, "sum")
         norm = torch.nn.utils.clip_grad_norm_(self._trained, self.max_grad_norm)
         if norm.isfinite():
             self.optimizer.step()
@@ -263,7 +265,7 @@ class ImplicitPRM(TrainerCallback):
             logger.warning("the gradient of the implicit process reward model is %s; this step is left out", norm)
         self.optimizer.zero_grad(set_to_none=True)
         if log_metric is not None:
-            loss_mean, accuracy, logit = (total(sums) / count).tolist()
+            loss_mean, accuracy, logit = (reduce(sums, "sum") / count).tolist()
             log_metric("implicit_prm/loss", loss_mean)
             log_metric("implicit_prm/accuracy", accuracy)
             log_metric("implicit_prm/reward", logit)
@@ -312,7 +314,7 @@ class ImplicitPRM(TrainerCallback):
         self.model.to(device)
         if self.ref_model is not None:
             self.ref_model.to(device)
-        copy_from_first(self._trained)
+        broadcast([parameter.data for parameter in self._trained])
         self._is_placed = True
 
     # As a callback: resuming -----------------------------------------------------------------------------------------
