@@ -1,4 +1,4 @@
-"""What a trainer knows about its own run, for the model's card."""
+"""The model's card, as a trainer writes it: what it knows about its own run."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow.compute as compute
 from datasets import Dataset, IterableDataset
+from transformers import Trainer
 
+from genprm_trl.cards.card import CITATION
+from genprm_trl.cards.model_card import CardContent, MeasuredScore, ModelKind, write_model_card
 from genprm_trl.training.scores import IGNORED
 
 if TYPE_CHECKING:
-    from transformers import Trainer, TrainingArguments
-
-    from genprm_trl.cards.model_card import MeasuredScore
+    from transformers import TrainingArguments
 
 # Of the machine, the account and the way of reporting, not of the model.
 _NOT_OF_THE_MODEL = re.compile(
@@ -40,6 +42,69 @@ class DescribedData:
     hub_id: str | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
     recipe: str = ""
+
+
+class CardWriter(Trainer):
+    """What the trainers of both kinds of reward models do for the card. Named before a trainer class of TRL.
+
+    Attributes:
+        card_kind: What the model is.
+        card_citation: BibTeX of the work to cite.
+        described_data: What the caller knows of the training data.
+    """
+
+    card_kind: ClassVar[ModelKind]
+    card_citation: ClassVar[str] = CITATION
+    described_data: DescribedData | None = None
+
+    def card_training(self) -> dict[str, Any]:
+        """Facts of this kind of training, for the card's table."""
+        return {}
+
+    def card_data(self) -> dict[str, Any]:
+        """Counts of the training data, for the card's table."""
+        return row_facts(self.train_dataset)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Saves the model, and a model card to `args.output_dir`."""
+        super().save_model(output_dir, _internal_call)
+        if not _internal_call:
+            self.create_model_card(model_name=Path(self.args.hub_model_id or self.args.output_dir).name)
+
+    def create_model_card(
+        self, model_name: str | None = None, dataset_name: str | None = None, tags: str | list[str] | None = None
+    ) -> None:
+        """Writes `README.md` to `args.output_dir`. Asks nothing of a hub.
+
+        Args:
+            model_name: Title of the card.
+            dataset_name: What the model was trained on.
+            tags: Tags besides the trainer's own.
+        """
+        if not self.is_world_process_zero():
+            return
+        base_model, args = self.model.config.name_or_path, self.args
+        data = self.described_data or DescribedData(dataset_name)
+        content = CardContent(
+            name=model_name or Path(args.output_dir).name,
+            description=f"Trained on {data.name}." if data.name else "",
+            scores=measured_while_training(self),
+            training={
+                "trainer": f"genprm_trl.{type(self).__name__}",
+                **self.card_training(),
+                **training_facts(self),
+            },
+            data={**self.card_data(), **data.facts},
+            recipe=data.recipe,
+            arguments=changed_arguments(args),
+            base_model=None if not base_model or Path(base_model).exists() else base_model,
+            datasets=(data.hub_id,) if data.hub_id else (),
+            tags=(tags,) if isinstance(tags, str) else tuple(tags or ()),
+            model_id=args.hub_model_id,
+            kind=self.card_kind,
+            citation=self.card_citation,
+        )
+        write_model_card(args.output_dir, content)
 
 
 def training_facts(trainer: Trainer) -> dict[str, Any]:

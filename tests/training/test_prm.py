@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -223,17 +224,22 @@ def test_separator_without_tokens_is_refused():
 # ---- rows ----
 
 
+def prepared(rows: Any, args: PRMConfig, name: str, **options: Any) -> Dataset:
+    """The rows as the trainer with these options prepares them."""
+    return prepare_dataset(rows, args.step_encoder(tiny_tokenizer(), name, **options), args.dataset_num_proc)
+
+
 def test_dataset_labels_lie_on_the_separator(tmp_path):
     tokenizer = tiny_tokenizer()
     row = {"prompt": "Anna", "completions": ["one.", "two.", "three."], "labels": [True, False, True]}
     args = config(tmp_path)
-    tokenized = prepare_dataset(Dataset.from_list([row]), tokenizer, args, "train_dataset")[0]
+    tokenized = prepared(Dataset.from_list([row]), args, "train_dataset")[0]
     tokens = tokenize_steps(tokenizer, "Anna", row["completions"])
     assert tokenized["input_ids"] == tokens.input_ids
     assert [tokenized["labels"][end] for end in tokens.step_ends] == [1, 0, 1]
     assert tokenized["labels"].count(IGNORED) == len(tokens.input_ids) - 3
 
-    last = prepare_dataset(Dataset.from_list([row]), tokenizer, args, "train_dataset", last_step_only=True)[0]
+    last = prepared(Dataset.from_list([row]), args, "train_dataset", last_step_only=True)[0]
     assert [last["labels"][end] for end in tokens.step_ends] == [IGNORED, IGNORED, 1]
 
 
@@ -243,14 +249,10 @@ def test_processbench_rows_stop_at_the_first_wrong_step(tmp_path):
     known = labelled_steps(Solution("1", "P", steps, label=1))
     assert (known.prompt, known.steps, known.labels) == ("P", ["a", "b"], [True, False])
 
-    args, tokenizer = config(tmp_path), tiny_tokenizer()
-    from_solutions = prepare_dataset([Solution("1", "P", steps, label=1)], tokenizer, args, "train")
-    from_table = prepare_dataset(
-        Dataset.from_list([{"problem": "P", "steps": steps, "label": 1}]), tokenizer, args, "t"
-    )
-    from_trl = prepare_dataset(
-        [{"prompt": "P", "completions": ["a", "b"], "labels": [True, False]}], tokenizer, args, "t"
-    )
+    args = config(tmp_path)
+    from_solutions = prepared([Solution("1", "P", steps, label=1)], args, "train")
+    from_table = prepared(Dataset.from_list([{"problem": "P", "steps": steps, "label": 1}]), args, "t")
+    from_trl = prepared([{"prompt": "P", "completions": ["a", "b"], "labels": [True, False]}], args, "t")
     assert from_solutions[0] == from_table[0] == from_trl[0]
 
 
@@ -271,7 +273,7 @@ def test_processbench_rows_stop_at_the_first_wrong_step(tmp_path):
 def test_bad_stepwise_row_is_named(tmp_path, changes, field):
     good = {"prompt": "P", "completions": ["a", "b"], "labels": [True, False]}
     with pytest.raises(DataError) as caught:
-        prepare_dataset([good, {**good, **changes}], tiny_tokenizer(), config(tmp_path), "train_dataset")
+        prepared([good, {**good, **changes}], config(tmp_path), "train_dataset")
     assert (caught.value.file, caught.value.row, caught.value.field) == ("train_dataset", 2, field)
 
 
@@ -303,9 +305,7 @@ def test_bad_row_of_a_table_is_named(tmp_path, num_proc):
         DataError,
         match=r"train_dataset, row 3, field 'completions': must hold at least one step",
     ):
-        prepare_dataset(
-            Dataset.from_list(rows), tiny_tokenizer(), config(tmp_path, dataset_num_proc=num_proc), "train_dataset"
-        )
+        prepared(Dataset.from_list(rows), config(tmp_path, dataset_num_proc=num_proc), "train_dataset")
 
 
 def test_rows_without_a_step_that_fits_are_dropped_and_counted(tmp_path, caplog):
@@ -314,15 +314,15 @@ def test_rows_without_a_step_that_fits_are_dropped_and_counted(tmp_path, caplog)
     short = {"prompt": "Anna", "completions": ["a"], "labels": [True]}
     args = config(tmp_path, max_length=30)
     with caplog.at_level("WARNING"):
-        kept = prepare_dataset([short, long, half], tiny_tokenizer(), args, "train_dataset")
+        kept = prepared([short, long, half], args, "train_dataset")
     assert len(kept) == 2
     assert "1 of 3 rows dropped" in caplog.text
     assert "3 steps in 2 rows left out" in caplog.text
     assert max(map(len, kept["input_ids"])) <= 30
     with pytest.raises(DataError, match="no row has a labelled step within max_length=30"):
-        prepare_dataset([long], tiny_tokenizer(), args, "train_dataset")
+        prepared([long], args, "train_dataset")
     with pytest.raises(DataError, match="train_dataset: has no rows"):
-        prepare_dataset([], tiny_tokenizer(), args, "train_dataset")
+        prepared([], args, "train_dataset")
 
 
 def test_collator_pads_on_the_right_whatever_the_tokenizer_does():
@@ -744,7 +744,7 @@ def test_seam_base_trainer():
     from trl.trainer.base_trainer import _BaseTrainer
 
     assert issubclass(_BaseTrainer, transformers.Trainer)
-    assert {"_tag_names", "_name", "_paper"} <= set(vars(_BaseTrainer))
+    assert {"_tag_names", "_name"} <= set(vars(_BaseTrainer))
     card = set(inspect.signature(_BaseTrainer.create_model_card).parameters)
     assert card == set(inspect.signature(PRMTrainer.create_model_card).parameters)
 

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import inspect
 import json
 import logging
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from datasets import Dataset
-from transformers import AttentionInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from trl import SFTTrainer
+from trl import SFTConfig, SFTTrainer
 
 from genprm_trl import GenPRMConfig, GenPRMTrainer
 from genprm_trl.conversation.settings import ModelSettings, load_settings
@@ -457,18 +454,6 @@ def test_packing_changes_neither_loss_nor_gradients(tmp_path, attention):
     assert len(losses(packed)) == 2
 
 
-def test_packing_refuses_attention_that_mixes_documents(tmp_path):
-    # transformers makes no mask for an implementation that it does not know, so every document sees those before it.
-    AttentionInterface.register("without_documents", sdpa_attention_forward)
-    model = copy.deepcopy(tiny_model())
-    model.set_attn_implementation("without_documents")
-    with pytest.raises(ConfigError, match=r"see one another with this model's attention \(without_documents\)"):
-        trainer(tmp_path, model=model, packing=True).train()
-    run = trainer(tmp_path, model=model)
-    run.train()
-    assert len(losses(run)) == 2
-
-
 def test_gradient_checkpointing_changes_nothing(tmp_path):
     runs = [trainer(tmp_path, gradient_checkpointing=on) for on in (False, True)]
     for run in runs:
@@ -686,23 +671,54 @@ def test_an_adapter_is_trained_and_saved(tmp_path):
     assert (tmp_path / "tokenizer.json").exists()
 
 
-def test_the_seams_of_trl_are_as_they_were():
-    """What of SFTTrainer the trainer overrides or reads that TRL does not promise to keep."""
-    parameters = inspect.signature(SFTTrainer._prepare_dataset).parameters
-    assert list(parameters)[1:] == [
-        "dataset",
-        "processing_class",
-        "args",
-        "packing",
-        "formatting_func",
-        "dataset_name",
-    ]
-    # A data set with these columns is taken as tokenized; this set of columns reaches the collator.
-    assert '"input_ids" in column_names' in inspect.getsource(SFTTrainer._prepare_dataset)
-    assert "_signature_columns" in inspect.getsource(SFTTrainer._set_signature_columns_if_needed)
-    assert "self.padding_free = " in inspect.getsource(SFTTrainer.__init__)
-    for name in ("compute_loss", "prediction_step", "evaluation_loop", "evaluate", "save_model"):
-        assert callable(getattr(SFTTrainer, name))
+class Seam(SFTTrainer):
+    """Keeps how TRL calls what `GenPRMTrainer` overrides."""
+
+    prepared: ClassVar[list[tuple[str, bool]]] = []
+
+    def _prepare_dataset(self, dataset, processing_class, args, packing, formatting_func, dataset_name):
+        self.prepared.append((dataset_name, packing))
+        assert args is not None
+        assert processing_class is not None
+        return super()._prepare_dataset(dataset, processing_class, args, packing, formatting_func, dataset_name)
+
+    def _set_signature_columns_if_needed(self):
+        super()._set_signature_columns_if_needed()
+        self._signature_columns.append("verdicts")
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_seam_encoded_rows_pass_through_the_overridden_methods(tmp_path, packing):
+    row = {"input_ids": [5, 6, 7, 8], "labels": [-100, 6, -100, 8], "verdicts": [[3, 1, 8, 9]]}
+    rows = Dataset.from_list([row | {"input_ids": [5, 6, 7, 8 + i]} for i in range(4)])
+    batches: list[list[dict[str, Any]]] = []
+    Seam.prepared.clear()
+    args = SFTConfig(
+        str(tmp_path), packing=packing, eval_packing=False, max_length=8, max_steps=1, report_to="none", bf16=False,
+        use_cpu=True, disable_tqdm=True, save_strategy="no",
+    )  # fmt: skip
+    run = Seam(
+        copy.deepcopy(tiny_model()), args, train_dataset=rows.remove_columns("verdicts"), eval_dataset={"easy": rows},
+        processing_class=copy.deepcopy(tiny_tokenizer()),
+    )  # fmt: skip
+    assert Seam.prepared == [("train", packing), ("easy", False)]
+    assert run.padding_free == packing
+    ids = run.train_dataset["input_ids"]
+    assert sorted(token for row in ids for token in row) == sorted(token for row in rows["input_ids"] for token in row)
+    assert len(ids) == (2 if packing else 4)
+    if packing:
+        assert run.train_dataset["seq_lengths"][:] == [[4, 4], [4, 4]]
+
+    collator = run.data_collator
+
+    def collate(examples):
+        batches.append([dict(example) for example in examples])
+        return collator(examples)
+
+    run.data_collator = collate
+    run.evaluate()
+    for example, whole in zip(batches[0], rows, strict=True):
+        assert {name: list(value) for name, value in example.items() if name in whole} == whole
 
 
 # --- Several processes -----------------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import math
 import random
 from pathlib import Path
@@ -26,7 +25,7 @@ from genprm_trl.rewards import rationale_format_reward, step_agreement_reward, v
 from genprm_trl.sandbox import LocalSandbox
 from genprm_trl.training.verifier_rl.rollout import JudgedSolution, VerifierRollout, verifier_dataset
 from tests.helpers.scripted_generator import Reply, ScriptedGenerator
-from tests.helpers.step_grpo import Watch
+from tests.helpers.step_grpo import PROMPTS, Watch, advantages_of, make
 from tests.helpers.tiny_models import tiny_model, tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer()
@@ -415,14 +414,45 @@ def test_settings_are_those_of_the_rollouts():
 # The seams of TRL ----------------------------------------------------------------------------------------------------
 
 
-def test_seam_a_rollout_is_a_dict_whose_mask_is_that_of_tools():
-    source = inspect.getsource(GRPOTrainer._generate)
-    assert 'required_keys = {"prompt_ids", "completion_ids", "logprobs"}' in source
-    assert 'tool_mask = extra_fields.pop("env_mask", None)' in source
-    assert "output = self.rollout_func(prompts, self)" in source
+def test_seam_a_rollout_is_trained_on_by_its_mask_and_told_to_reward_functions(tmp_path):
+    calls: list[tuple[list[str], Any]] = []
+    told: dict[str, Any] = {}
+
+    def rollout(prompts, trainer):
+        calls.append((prompts, trainer))
+        return {
+            "prompt_ids": [[5, 6]] * 4,
+            "completion_ids": [[7, 8, 9, TOKENIZER.eos_token_id]] * 4,
+            "logprobs": None,
+            "env_mask": [[1, 0, 0, 1]] * 4,
+            "verdicts": [[True], [False], [True, None], [True]],
+            "num_steps": [1, 1, 2, 1],
+        }
+
+    def reward(completions, completion_ids, verdicts, num_steps, answer, **columns):
+        told.update(ids=completion_ids, verdicts=verdicts, num_steps=num_steps, answer=answer)
+        return [1.0, 0.0, 0.0, 0.0]
+
+    trainer = make(tmp_path, GRPOTrainer, reward_funcs=[reward], rollout_func=rollout)
+    _, output = advantages_of(trainer)
+    assert calls == [([PROMPTS[0]] * 4, trainer)]
+    assert output["tool_mask"].tolist() == [[1, 0, 0, 1]] * 4
+    assert output["num_items_in_batch"].item() == 8
+    assert "sampling_per_token_logps" not in output
+    assert told == {
+        "ids": [[7, 8, 9, TOKENIZER.eos_token_id]] * 4,
+        "verdicts": [[True], [False], [True, None], [True]],
+        "num_steps": [1, 1, 2, 1],
+        "answer": ["5"] * 4,
+    }
 
 
-def test_seam_further_fields_of_a_rollout_reach_reward_functions():
-    source = inspect.getsource(GRPOTrainer._generate_and_score_completions)
-    assert "for key, values in extra_fields.items():" in source
-    assert "if sampling_per_token_logps_list is not None:" in source
+@pytest.mark.parametrize("missing", ["prompt_ids", "completion_ids", "logprobs"])
+def test_seam_a_rollout_has_three_fields_at_least(tmp_path, missing):
+    def rollout(prompts, trainer):
+        whole = {"prompt_ids": [[5]] * 4, "completion_ids": [[7]] * 4, "logprobs": None}
+        return {name: value for name, value in whole.items() if name != missing}
+
+    trainer = make(tmp_path, GRPOTrainer, reward_funcs=[verdict_agreement_reward], rollout_func=rollout)
+    with pytest.raises(ValueError, match=missing):
+        advantages_of(trainer)

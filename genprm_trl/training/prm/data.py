@@ -16,13 +16,11 @@ from torch.nn.utils.rnn import pad_sequence
 from genprm_trl.data.formats import read_stepwise
 from genprm_trl.errors import DataError
 from genprm_trl.records import Solution
-from genprm_trl.training.prm.tokens import tokenize_steps
+from genprm_trl.training.prm.tokens import DEFAULT_STEP_SEPARATOR, tokenize_steps
 from genprm_trl.training.scores import IGNORED
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-    from genprm_trl.training.prm.trainer import PRMConfig
 
 logger = get_logger(__name__)
 
@@ -81,33 +79,80 @@ def labelled_steps(row: Solution | Mapping[str, Any]) -> LabelledSteps:
     return LabelledSteps(solution.problem, steps, [True] * solution.label + [False])
 
 
-def prepare_dataset(
-    rows: Rows,
-    tokenizer: PreTrainedTokenizerBase,
-    args: PRMConfig,
-    name: str,
-    *,
-    last_step_only: bool = False,
-) -> Dataset:
+@dataclass(frozen=True)
+class StepEncoder:
+    """Turns a row into token ids and labels; `datasets` calls it in as many processes as it likes.
+
+    Attributes:
+        tokenizer: The model's tokenizer.
+        name: Name of the rows in errors and warnings.
+        step_separator: Text that ends each step.
+        max_length: Bound on the tokens of a row. None is no bound.
+        max_completion_length: Bound on the tokens of the steps. None is no bound.
+        last_step_only: Label only the last step.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    name: str
+    step_separator: str = DEFAULT_STEP_SEPARATOR
+    max_length: int | None = None
+    max_completion_length: int | None = None
+    last_step_only: bool = False
+
+    def read(self, row: Solution | Mapping[str, Any], number: int) -> LabelledSteps:
+        """The row's steps.
+
+        Raises:
+            DataError: The row is unusable. Names it.
+        """
+        try:
+            return labelled_steps(row)
+        except DataError as error:
+            raise error.at(file=self.name, row=number) from None
+
+    def __call__(self, row: Mapping[str, Any], index: int) -> dict[str, Any]:
+        """The columns `input_ids` and `labels`, the number of labelled steps, and of those that are cut."""
+        example = self.read(row, index + 1)
+        tokens = tokenize_steps(
+            self.tokenizer,
+            example.prompt,
+            example.steps,
+            self.step_separator,
+            max_length=self.max_length,
+            max_completion_length=self.max_completion_length,
+        )
+        labels = [IGNORED] * len(tokens.input_ids)
+        last = len(example.steps) - 1
+        for step, (end, label) in enumerate(zip(tokens.step_ends, example.labels, strict=False)):
+            if step == last or not self.last_step_only:
+                labels[end] = int(label)
+        return {
+            "input_ids": tokens.input_ids,
+            "labels": labels,
+            "labelled": sum(label != IGNORED for label in labels),
+            "cut": len(example.steps) - len(tokens.step_ends),
+        }
+
+
+def prepare_dataset(rows: Rows, encoder: StepEncoder, num_proc: int | None = None) -> Dataset:
     """Turns rows into `input_ids` and `labels`: 1 or 0 at the end of each labelled step, -100 everywhere else.
 
-    Steps that do not fit `args.max_length` or `args.max_completion_length` are left out, and so are the rows of which
-    no labelled step is left; a warning counts both. A dataset that has `input_ids` and `labels` is returned as it is.
+    Steps that do not fit the encoder's bounds are left out, and so are the rows of which no labelled step is left; a
+    warning counts both. A dataset that has `input_ids` and `labels` is returned as it is.
 
     Args:
         rows: Rows that `labelled_steps` reads.
-        tokenizer: The model's tokenizer.
-        args: Separator, bounds, and number of processes.
-        name: Name of the rows in errors and warnings.
-        last_step_only: Label only the last step.
+        encoder: What encodes them.
+        num_proc: Number of processes that encode.
 
     Raises:
         DataError: A row is unusable, there are no rows, or none is left.
     """
+    name = encoder.name
     if not isinstance(rows, Dataset):
         if isinstance(rows, str | Mapping) or not isinstance(rows, Sequence):
             raise DataError(f"must be a `datasets.Dataset` or a list of rows, got {type(rows).__name__}", file=name)
-        read = [_read(row, name, number) for number, row in enumerate(rows, start=1)]
+        read = [encoder.read(row, number) for number, row in enumerate(rows, start=1)]
         columns = {"prompt": [r.prompt for r in read], "completions": [r.steps for r in read]}
         rows = Dataset.from_dict({**columns, "labels": [r.labels for r in read]})
     if len(rows) == 0:
@@ -119,27 +164,19 @@ def prepare_dataset(
     # One process tokenizes and the others read its cache.
     with PartialState().main_process_first():
         tokenized = rows.with_format(None).map(
-            _tokenize_row,
+            encoder,
             with_indices=True,
-            fn_kwargs={
-                "tokenizer": tokenizer,
-                "name": name,
-                "last_step_only": last_step_only,
-                "step_separator": args.step_separator,
-                "max_length": args.max_length,
-                "max_completion_length": args.max_completion_length,
-            },
             remove_columns=rows.column_names,
             # Named, because `map` would otherwise keep the type of the column `labels`, which is bool.
             features=Features(
                 {"input_ids": integers, "labels": integers, "labelled": Value("int64"), "cut": Value("int64")}
             ),
-            num_proc=args.dataset_num_proc,
+            num_proc=num_proc,
             desc=f"Tokenizing {name}",
         )
     labelled, cut = np.asarray(tokenized["labelled"]), np.asarray(tokenized["cut"])
     tokenized = tokenized.remove_columns(["labelled", "cut"])
-    bounds = f"max_length={args.max_length}, max_completion_length={args.max_completion_length}"
+    bounds = f"max_length={encoder.max_length}, max_completion_length={encoder.max_completion_length}"
     if cut.any():
         logger.warning(f"{name}: {int(cut.sum())} steps in {int((cut > 0).sum())} rows left out, over {bounds}.")
     kept = np.flatnonzero(labelled > 0)
@@ -151,45 +188,6 @@ def prepare_dataset(
         )
         tokenized = tokenized.select(kept)
     return tokenized
-
-
-def _read(row: Solution | Mapping[str, Any], name: str, number: int) -> LabelledSteps:
-    try:
-        return labelled_steps(row)
-    except DataError as error:
-        raise error.at(file=name, row=number) from None
-
-
-def _tokenize_row(
-    row: dict[str, Any],
-    index: int,
-    tokenizer: PreTrainedTokenizerBase,
-    name: str,
-    last_step_only: bool,
-    step_separator: str,
-    max_length: int | None,
-    max_completion_length: int | None,
-) -> dict[str, Any]:
-    example = _read(row, name, index + 1)
-    tokens = tokenize_steps(
-        tokenizer,
-        example.prompt,
-        example.steps,
-        step_separator,
-        max_length=max_length,
-        max_completion_length=max_completion_length,
-    )
-    labels = [IGNORED] * len(tokens.input_ids)
-    last = len(example.steps) - 1
-    for step, (end, label) in enumerate(zip(tokens.step_ends, example.labels, strict=False)):
-        if step == last or not last_step_only:
-            labels[end] = int(label)
-    return {
-        "input_ids": tokens.input_ids,
-        "labels": labels,
-        "labelled": sum(label != IGNORED for label in labels),
-        "cut": len(example.steps) - len(tokens.step_ends),
-    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import functools
 import os
-import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from importlib import resources
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -16,7 +14,7 @@ import numpy as np
 import torch
 from accelerate.logging import get_logger
 from accelerate.utils import is_peft_model
-from huggingface_hub import ModelCard, ModelCardData
+from datasets import Dataset
 from torch.nn.functional import cross_entropy
 from transformers import (
     DataCollator,
@@ -33,12 +31,11 @@ from trl.trainer.base_config import _BaseConfig
 from trl.trainer.base_trainer import _BaseTrainer
 from trl.trainer.utils import disable_dropout_in_model
 
-from genprm_trl.cards.model_card import arguments_block, framework_versions
-from genprm_trl.cards.tables import facts_table
+from genprm_trl.cards.model_card import DISCRIMINATIVE
 from genprm_trl.errors import ConfigError, MissingExtraError
-from genprm_trl.training.card_facts import changed_arguments, row_facts, training_facts
+from genprm_trl.training.card_facts import CardWriter
 from genprm_trl.training.precision import computes_in_bf16
-from genprm_trl.training.prm.data import Rows, StepCollator, prepare_dataset
+from genprm_trl.training.prm.data import Rows, StepCollator, StepEncoder, prepare_dataset
 from genprm_trl.training.prm.loading import load_new_classifier, load_step_tokenizer
 from genprm_trl.training.prm.tokens import DEFAULT_STEP_SEPARATOR
 from genprm_trl.training.scores import IGNORED, step_scores
@@ -108,8 +105,26 @@ class PRMConfig(_BaseConfig):
             if bound is not None and bound < 1:
                 raise ConfigError(f"{name} must be at least 1 or unset, got {bound}")
 
+    def step_encoder(
+        self, tokenizer: PreTrainedTokenizerBase, name: str, *, last_step_only: bool = False
+    ) -> StepEncoder:
+        """What encodes the rows of that name by these options."""
+        return StepEncoder(
+            tokenizer, name, self.step_separator, self.max_length, self.max_completion_length, last_step_only
+        )
 
-class PRMTrainer(_BaseTrainer):
+
+_CITATION = """\
+@article{uesato2022solving,
+  title   = {Solving math word problems with process- and outcome-based feedback},
+  author  = {Uesato, Jonathan and Kushman, Nate and Kumar, Ramana and Song, Francis and Siegel, Noah and
+             Wang, Lisa and Creswell, Antonia and Irving, Geoffrey and Higgins, Irina},
+  journal = {arXiv preprint arXiv:2211.14275},
+  year    = {2022}
+}"""
+
+
+class PRMTrainer(CardWriter, _BaseTrainer):
     """Trains a token classifier to tell at the end of each step whether the step is correct.
 
     Discriminative process supervision as in Uesato et al. 2022 (arXiv 2211.14275) and Lightman et al. 2023
@@ -158,18 +173,8 @@ class PRMTrainer(_BaseTrainer):
 
     _tag_names: ClassVar[list[str]] = ["trl", "prm", "genprm-trl"]
     _name = "PRM"
-    _paper: ClassVar[dict[str, str]] = {
-        "title": "Solving math word problems with process- and outcome-based feedback",
-        "id": "2211.14275",
-        "citation": textwrap.dedent("""\
-            @article{uesato2022solving,
-              title   = {Solving math word problems with process- and outcome-based feedback},
-              author  = {Uesato, Jonathan and Kushman, Nate and Kumar, Ramana and Song, Francis and Siegel, Noah and
-                         Wang, Lisa and Creswell, Antonia and Irving, Geoffrey and Higgins, Irina},
-              journal = {arXiv preprint arXiv:2211.14275},
-              year    = {2022}
-            }"""),
-    }
+    card_kind = DISCRIMINATIVE
+    card_citation = _CITATION
 
     def __init__(
         self,
@@ -218,9 +223,8 @@ class PRMTrainer(_BaseTrainer):
         if args.disable_dropout:
             disable_dropout_in_model(classifier)
 
-        train_dataset = prepare_dataset(
-            train_dataset, processing_class, args, "train_dataset", last_step_only=args.train_on_last_step_only
-        )
+        encoder = args.step_encoder(processing_class, "train_dataset", last_step_only=args.train_on_last_step_only)
+        train_dataset = prepare_dataset(train_dataset, encoder, args.dataset_num_proc)
         eval_dataset = _prepare_eval(eval_dataset, processing_class, args)
         super().__init__(
             model=classifier,
@@ -263,50 +267,14 @@ class PRMTrainer(_BaseTrainer):
         if self.args.should_save and is_peft_model(self.accelerator.unwrap_model(self.model)):
             # PEFT saves the adapter alone; the separator is in the model's configuration.
             self.model.config.save_pretrained(output_dir or self.args.output_dir)
+
+    def _save_checkpoint(self, *args: Any) -> None:
+        """Writes the card with each checkpoint, as the trainers of TRL do."""
         self.create_model_card(model_name=Path(self.args.hub_model_id or self.args.output_dir).name)
+        super()._save_checkpoint(*args)
 
-    def create_model_card(
-        self, model_name: str | None = None, dataset_name: str | None = None, tags: str | list[str] | None = None
-    ) -> None:
-        """Writes `README.md` to `args.output_dir`. Asks nothing of a hub.
-
-        Args:
-            model_name: Title of the card.
-            dataset_name: What the model was trained on.
-            tags: Tags besides the trainer's own.
-        """
-        if not self.is_world_process_zero():
-            return
-        base_model = self.model.config.name_or_path
-        if not base_model or Path(base_model).exists():
-            base_model = None
-        extra_tags = [tags] if isinstance(tags, str) else tags or []
-        data = ModelCardData(
-            base_model=base_model,
-            datasets=dataset_name,
-            library_name="transformers",
-            model_name=model_name,
-            pipeline_tag="token-classification",
-            tags=sorted({"generated_from_trainer", *self._tag_names, *extra_tags}),
-        )
-        with resources.as_file(resources.files(__package__) / "prm_model_card.jinja") as template:
-            card = ModelCard.from_template(
-                data,
-                template_path=str(template),
-                model_name=model_name or Path(self.args.output_dir).name,
-                model_id=self.args.hub_model_id or self.args.output_dir,
-                base_model=base_model,
-                dataset_name=dataset_name,
-                step_separator=self.args.step_separator,
-                trainer_name=f"genprm_trl.{type(self).__name__}",
-                paper_title=self._paper["title"],
-                paper_id=self._paper["id"],
-                citation=self._paper["citation"],
-                data=facts_table(row_facts(self.train_dataset)),
-                training=facts_table({**training_facts(self), **framework_versions()}),
-                arguments=arguments_block(changed_arguments(self.args)),
-            )
-        card.save(Path(self.args.output_dir) / "README.md")
+    def card_training(self) -> dict[str, Any]:
+        return {"step separator": repr(self.args.step_separator)}
 
 
 def step_loss(
@@ -359,9 +327,12 @@ def _rows(batches: Any) -> Iterable[np.ndarray]:
 
 
 def _prepare_eval(rows: Any, tokenizer: PreTrainedTokenizerBase, args: PRMConfig) -> Any:
+    def prepare(part: Rows, name: str) -> Dataset:
+        return prepare_dataset(part, args.step_encoder(tokenizer, name), args.dataset_num_proc)
+
     if isinstance(rows, dict):
-        return {name: prepare_dataset(part, tokenizer, args, f"eval_dataset[{name!r}]") for name, part in rows.items()}
-    return None if rows is None else prepare_dataset(rows, tokenizer, args, "eval_dataset")
+        return {name: prepare(part, f"eval_dataset[{name!r}]") for name, part in rows.items()}
+    return None if rows is None else prepare(rows, "eval_dataset")
 
 
 def _add_adapter(model: PreTrainedModel, peft_config: PeftConfig) -> PeftModel:

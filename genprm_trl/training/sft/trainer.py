@@ -16,24 +16,17 @@ from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase, P
 from transformers.trainer_utils import EvalLoopOutput
 from trl import SFTConfig, SFTTrainer
 
-from genprm_trl.cards.model_card import CardContent, write_model_card
+from genprm_trl.cards.model_card import GENERATIVE
 from genprm_trl.conversation.conversation import TokenKind
 from genprm_trl.conversation.settings import ModelSettings
 from genprm_trl.conversation.template import ChatFormat
 from genprm_trl.errors import ConfigError
 from genprm_trl.generation.loading import load_tokenizer
 from genprm_trl.protocol.genprm import MODES
-from genprm_trl.training.card_facts import (
-    DescribedData,
-    changed_arguments,
-    measured_while_training,
-    row_facts,
-    training_facts,
-)
+from genprm_trl.training.card_facts import CardWriter, row_facts
 from genprm_trl.training.precision import computes_in_bf16
 from genprm_trl.training.scores import step_scores
 from genprm_trl.training.sft.data import ConversationEncoder, Rows, as_dataset, encode_dataset
-from genprm_trl.training.sft.packing import leakage
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -165,7 +158,7 @@ class GenPRMConfig(SFTConfig):
         return tuple(kinds)
 
 
-class GenPRMTrainer(SFTTrainer):
+class GenPRMTrainer(CardWriter, SFTTrainer):
     """Trains a generative process reward model (Zhao et al. 2025, arXiv 2504.00891, section 3).
 
     The model learns to write the rationale of each step in the conversation that the verifier holds with it: the loss
@@ -205,6 +198,7 @@ class GenPRMTrainer(SFTTrainer):
 
     _tag_names: ClassVar[list[str]] = ["trl", "genprm-trl", "genprm"]
     _name = "GenPRM"
+    card_kind = GENERATIVE
     args: GenPRMConfig
     train_dataset: Dataset | IterableDataset
     data_collator: Any
@@ -232,10 +226,8 @@ class GenPRMTrainer(SFTTrainer):
             processing_class = load_tokenizer(model)
         self._modes: dict[str, None] = {}  # in the order they are met
         self._max_tokens = _max_tokens(model, args)
-        self._documents_apart = False
         self._judgements: list[torch.Tensor] = []
         self._data_facts: dict[str, str] = {}
-        self.described_data: DescribedData | None = None
         super().__init__(
             model=model,
             args=args,
@@ -279,25 +271,6 @@ class GenPRMTrainer(SFTTrainer):
         super()._set_signature_columns_if_needed()
         if _VERDICTS not in self._signature_columns:
             self._signature_columns.append(_VERDICTS)
-
-    def compute_loss(
-        self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
-    ) -> torch.Tensor | tuple[torch.Tensor, Any]:
-        if self.padding_free and not self._documents_apart:
-            # Here, since only now is the model where and how it will be trained, whatever wraps it.
-            self._check_documents_apart(model)
-        return super().compute_loss(model, inputs, *args, **kwargs)
-
-    def _check_documents_apart(self, model: torch.nn.Module) -> None:
-        config = self.model.config
-        leaked = leakage(model, config.get_text_config().vocab_size, self.args.device)
-        # A few per cent are rounding, where the tokens of documents are grouped (mixtures of experts).
-        if leaked > 0.05:
-            raise ConfigError(
-                f"packed conversations see one another with this model's attention ({config._attn_implementation}); "
-                "load it with attn_implementation='sdpa' or a FlashAttention, or set packing=False"
-            )
-        self._documents_apart = True
 
     def evaluate(
         self,
@@ -379,44 +352,17 @@ class GenPRMTrainer(SFTTrainer):
         super().save_model(output_dir, _internal_call)
         if self.args.should_save:
             self.model_settings.save(output_dir or self.args.output_dir)
-        if not _internal_call:
-            self.create_model_card(model_name=Path(self.args.hub_model_id or self.args.output_dir).name)
 
-    def create_model_card(
-        self, model_name: str | None = None, dataset_name: str | None = None, tags: str | list[str] | None = None
-    ) -> None:
-        """Writes `README.md` to `args.output_dir`. Asks nothing of a hub.
+    def card_training(self) -> dict[str, Any]:
+        settings = self.model_settings
+        return {
+            "modes": ", ".join(settings.modes),
+            "turns open with": settings.turn_opening,
+            "form of the first turn": settings.first_turn,
+        }
 
-        Args:
-            model_name: Title of the card.
-            dataset_name: What the model was trained on.
-            tags: Tags besides the trainer's own.
-        """
-        if not self.is_world_process_zero():
-            return
-        base_model = self.model.config.name_or_path
-        settings, args = self.model_settings, self.args
-        data = self.described_data or DescribedData(dataset_name)
-        content = CardContent(
-            name=model_name or Path(args.output_dir).name,
-            description=f"Trained on {data.name}." if data.name else "",
-            scores=measured_while_training(self),
-            training={
-                "trainer": f"genprm_trl.{type(self).__name__}",
-                "modes": ", ".join(settings.modes),
-                "turns open with": settings.turn_opening,
-                "form of the first turn": settings.first_turn,
-                **training_facts(self),
-            },
-            data={**self._data_facts, **data.facts},
-            recipe=data.recipe,
-            arguments=changed_arguments(args),
-            base_model=None if not base_model or Path(base_model).exists() else base_model,
-            datasets=(data.hub_id,) if data.hub_id else (),
-            tags=(tags,) if isinstance(tags, str) else tuple(tags or ()),
-            model_id=args.hub_model_id,
-        )
-        write_model_card(args.output_dir, content)
+    def card_data(self) -> dict[str, Any]:
+        return self._data_facts  # counted before the conversations were packed
 
 
 _VERDICTS = "verdicts"
