@@ -73,7 +73,7 @@ def run(options: JudgeOptions) -> int | None:
             pass
         print("the result")
     elif options.model == "slow":
-        console.set_kept(lambda: "2 verdicts are in out.jsonl")
+        console.set_kept("2 verdicts are in out.jsonl")
         print("started", flush=True)
         time.sleep(60)
     elif options.model == "chatty":
