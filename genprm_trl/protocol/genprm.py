@@ -165,8 +165,13 @@ ParseStatus = Literal["ok", "no_verdict", "malformed"]
 
 @dataclass(frozen=True, slots=True)
 class ParsedRationale:
-    """What `parse_rationale` found. `ok`: complete and well formed; `no_verdict`: well formed as far as it goes, but
-    without a verdict; `malformed`: something stands outside of the format (`rationale` holds what could be read)."""
+    """What `parse_rationale` found.
+
+    Attributes:
+        rationale: What could be read.
+        status: `ok`: complete and well formed. `no_verdict`: well formed as far as it goes, but without a verdict.
+            `malformed`: something stands outside of the format.
+    """
 
     rationale: Rationale
     status: ParseStatus

@@ -63,7 +63,7 @@ def with_ray(num_workers: int, max_items: int = 64, *, gpus_per_worker: float = 
             return
         results = ray.data.from_arrow_refs(blocks).map_batches(
             _Actor,
-            fn_constructor_args=(cloudpickle.dumps(worker),),
+            fn_constructor_args=(cloudpickle.dumps(worker),),  # type: ignore[no-untyped-call]
             batch_size=None,
             batch_format="pyarrow",
             zero_copy_batch=True,

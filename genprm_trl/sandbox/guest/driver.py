@@ -16,6 +16,7 @@ import signal
 import sys
 import time
 import types
+from typing import Any, TextIO
 
 TIMEOUT_TEXT = "Code execute time out: Code execution timed out"
 
@@ -32,7 +33,8 @@ def cut_middle(text: str, limit: int) -> str:
     return f"{text[:half]}\n... [{len(text) - 2 * half} characters of output cut] ...\n{text[-half:]}"
 
 
-def describe(error):
+def describe(error: BaseException) -> str:
+    """The error line of a block, even if the error's own text cannot be made."""
     try:
         return f"Code execute Error: {type(error).__name__}: {error}"
     except BlockTimeout:
@@ -41,7 +43,8 @@ def describe(error):
         return f"Code execute Error: {type(error).__name__}: "
 
 
-def execute(code, namespace):
+def execute(code: str, namespace: "dict[str, object]") -> "tuple[str, str]":
+    """Runs a block. Returns its status and its error line."""
     try:
         exec(compile(code, "<string>", "exec", dont_inherit=True), namespace)
         return "ok", ""
@@ -54,13 +57,13 @@ def execute(code, namespace):
         return "memory" if short else "error", describe(error)
 
 
-def run_block(code, namespace, seconds, limit):
+def run_block(code: str, namespace: "dict[str, object]", seconds: float, limit: int) -> "tuple[str, str, float]":
     """Status, text and seconds of one block."""
     fired = []
 
-    def alarm(signum, frame):
+    def alarm(signum: int, frame: "types.FrameType | None") -> None:
         fired.append(True)
-        if frame.f_code is not run_block.__code__:
+        if frame is None or frame.f_code is not run_block.__code__:
             raise BlockTimeout
 
     raw = io.BytesIO()
@@ -87,14 +90,15 @@ def run_block(code, namespace, seconds, limit):
     return status, cut_middle(text, limit), time.perf_counter() - start
 
 
-def limit_memory(size):
+def limit_memory(size: int) -> None:
+    """Bounds the address space to what is in use and `size` bytes more."""
     with contextlib.suppress(OSError, ValueError):
         with open("/proc/self/statm") as statm:
             size += int(statm.read().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (size, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
-def run_blocks(request, out):
+def run_blocks(request: "dict[str, Any]", out: TextIO) -> None:
     """Runs the request's blocks and writes the last one's result to `out`."""
     module = types.ModuleType("__main__")
     sys.modules["__main__"] = module
@@ -113,7 +117,8 @@ def run_blocks(request, out):
     out.flush()
 
 
-def main():
+def main() -> None:
+    """Runs the request on standard input, and ends the process."""
     if os.environ.get("PYTHONHASHSEED") != "0":
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "PYTHONHASHSEED": "0"})
     request, out = json.load(sys.stdin), os.fdopen(os.dup(1), "w", encoding="utf-8")
