@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Runs a coroutine to its end in an event loop of its own, and returns what it returns.
+    """Runs a coroutine to its end in a separate event loop, and returns its result.
 
     Unlike `asyncio.run` it works where an event loop runs already, as in a notebook. Ctrl-C cancels the coroutine.
 
@@ -38,7 +38,7 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 def iterate_in_thread(stream: Callable[[], AsyncGenerator[T, None]], prefetch: int = 256) -> Iterator[T]:
-    """Runs an asynchronous generator in an event loop of its own and yields what it yields.
+    """Runs an asynchronous generator in a separate event loop and yields what it yields.
 
     Works where an event loop runs already. When the iterator is closed or an exception passes through it (Ctrl-C
     included), the stream is cancelled and has finished before this returns.
@@ -229,7 +229,7 @@ def _wake(turn: asyncio.Future[None]) -> None:
 
 
 class Closable(ABC):
-    """What holds something that has to be freed: `async with` closes it at the end of the block."""
+    """Base of everything that holds resources: `async with` closes it at the end of the block."""
 
     @abstractmethod
     async def close(self) -> None:

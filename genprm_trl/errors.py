@@ -14,7 +14,7 @@ class DataError(GenPRMError):
 
     Args:
         message: What is wrong and, if it helps, what was expected.
-        file: Path of the file, or the name of the data set.
+        file: Path of the file, or name of the dataset.
         row: Row number counted from 1.
         field: Name of the field within the row.
     """

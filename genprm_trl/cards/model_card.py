@@ -84,10 +84,10 @@ class MeasuredScore:
     Attributes:
         dataset: What was judged.
         metric: Name of the score.
-        value: Its value in per cent.
-        setting: How it was measured, such as `full, Maj@8`.
-        hub_id: The data set's id on the Hub, or a word for where else it is from.
-        split: Of a data set on the Hub.
+        value: The score in per cent.
+        setting: How it was measured, for example `full, Maj@8`.
+        hub_id: The dataset's id on the Hub, or a word for another source.
+        split: The split of a dataset on the Hub.
         stderr: The value's standard error, if it is known.
     """
 

@@ -65,7 +65,7 @@ def plot_score_by_n(
     """Draws scores against N, sampled rationales averaged, and saves a PNG.
 
     Args:
-        path: Where the picture goes.
+        path: File of the picture.
         curves: Name to curve.
         levels: Name to a score that does not depend on N, drawn as a horizontal line.
         title: Heading of the picture.
@@ -114,7 +114,7 @@ def plot_bars(
     """Draws a bar for each name, in order, and saves a PNG.
 
     Args:
-        path: Where the picture goes.
+        path: File of the picture.
         names: The names of the bars.
         values: Their heights.
         xlabel: What the names are; horizontal bars do not show it.

@@ -15,7 +15,7 @@ class CardOptions:
 
     model: str = field(metadata={"help": "Directory of the model.", "positional": True})
     results: list[str] = field(
-        metadata={"help": "What `lm_eval --output_path` wrote: files, or directories of which the newest is taken."}
+        metadata={"help": "Results of `lm_eval --output_path`: files, or directories, whose newest file is taken."}
     )
     push_to_hub: str | None = field(
         default=None, metadata={"help": "Put the card into this repository of the Hub (USER/NAME), too."}

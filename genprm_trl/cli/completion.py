@@ -1,6 +1,6 @@
 """Print a script that completes commands and options in your shell.
 
-bash, for you alone (needs the package bash-completion; new shells then have it):
+bash, for your user only (needs the package bash-completion; open a new shell afterwards):
 
   mkdir -p ~/.local/share/bash-completion/completions
   genprm completion bash > ~/.local/share/bash-completion/completions/genprm

@@ -1,6 +1,6 @@
 """What a command shows: log lines, progress bars, results, and what is kept if it is interrupted.
 
-Results go to stdout and everything else to stderr, so that `genprm ... > file` holds results alone.
+Results go to stdout and everything else to stderr, so that `genprm ... > file` holds only results.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class _StderrHandler(logging.Handler):
             if record.levelno >= logging.WARNING:
                 text = f"{record.levelname.lower()}: {text}"
             if isinstance(sys.stderr, LineStream):
-                print(f"\r{text}", file=sys.stderr, flush=True)  # on a line of its own, and no bar drawn anew
+                print(f"\r{text}", file=sys.stderr, flush=True)  # on a separate line, and no bar drawn again
             # A bar can only be on the screen if somebody has imported tqdm; otherwise do not pay for it.
             elif "tqdm" in sys.modules:
                 from tqdm import tqdm
@@ -97,8 +97,8 @@ def configure(verbosity: int = 0) -> None:
 
     Args:
         verbosity: 0 shows this package's log lines and others' warnings; 1 and above shows everybody's; below 0
-            shows errors alone and no progress bar. Of several processes of one training run, only the first one
-            speaks; the others show errors alone.
+            shows only errors and no progress bar. Of several processes of one training run, only the first one
+            speaks; the others show only errors.
     """
     global _quiet
     _quiet = verbosity < 0 or os.environ.get("RANK", "0") != "0"
@@ -113,7 +113,7 @@ def configure(verbosity: int = 0) -> None:
     root.setLevel(others)
     logging.getLogger("genprm_trl").setLevel(ours)
     logging.captureWarnings(True)
-    # Python's warnings are for whoever writes code on other libraries; a command's user can do nothing about them.
+    # Python's warnings are for people who write code on other libraries; a command's user cannot act on them.
     logging.getLogger("py.warnings").setLevel(logging.WARNING if verbosity > 0 else logging.ERROR)
 
     environment = {
@@ -129,7 +129,7 @@ def configure(verbosity: int = 0) -> None:
             "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
         }
     elif not sys.stderr.isatty():
-        # In a log file every refresh of a bar is a line of its own: show that there is life, do not flood.
+        # In a log file every refresh of a bar is a separate line: show life, do not flood.
         environment["TQDM_MININTERVAL"] = "30"
         if not isinstance(sys.stderr, LineStream):
             sys.stderr = LineStream(sys.stderr)
@@ -141,8 +141,8 @@ def set_log_format(format: str, *filters: logging.Filter) -> None:
     """Gives log lines another form, for a command that runs for days rather than before somebody's eyes.
 
     Args:
-        format: As for `logging.Formatter`.
-        filters: Give records the fields of their own that `format` names.
+        format: A format of `logging.Formatter`.
+        filters: Filters that add the fields that `format` names to records.
     """
     for handler in logging.getLogger().handlers:
         if isinstance(handler, _StderrHandler):
@@ -152,7 +152,7 @@ def set_log_format(format: str, *filters: logging.Filter) -> None:
 
 
 def is_quiet() -> bool:
-    """Whether the user asked for errors alone (`-q`)."""
+    """Whether the user asked for errors only (`-q`)."""
     return _quiet
 
 
@@ -178,7 +178,7 @@ def print_facts(facts: Mapping[str, object]) -> None:
 
 
 def set_kept(message: str | None) -> None:
-    """Says what a run that is interrupted now leaves behind and how to go on; shown if the user presses Ctrl-C."""
+    """Says what an interrupted run leaves behind and how to resume; shown if the user presses Ctrl-C."""
     global _kept
     _kept = message
 

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 
 
 def option_parser() -> argparse.ArgumentParser:
-    """The harness's parser with `--path`; that alone where the harness is not installed."""
+    """The harness's parser with `--path`; only `--path` if the harness is not installed."""
     try:
         from lm_eval._cli import HarnessCLI
     except ImportError:
@@ -33,7 +33,7 @@ def option_parser() -> argparse.ArgumentParser:
 
 
 def run_words(words: Sequence[str]) -> int | None:
-    """Runs the command with its words as they stand: they are the harness's."""
+    """Passes the words on to the harness unchanged."""
     if list(words) == ["--path"]:
         from genprm_trl.harness.tasks import tasks_path
 

@@ -115,7 +115,7 @@ def top_level_parser(*, commands: bool = True) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="store_true", help="show versions and exit")
     volume = parser.add_mutually_exclusive_group()
     volume.add_argument("-v", "--verbose", action="store_true", help="show more of what happens")
-    volume.add_argument("-q", "--quiet", action="store_true", help="show errors and results alone")
+    volume.add_argument("-q", "--quiet", action="store_true", help="show only errors and results")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error (or set GENPRM_DEBUG=1)")
     if commands:
         parser.add_argument("command", nargs="?", metavar="COMMAND", help=argparse.SUPPRESS)
@@ -211,7 +211,7 @@ def _given(words: Sequence[str], *names: str) -> bool:
 
 
 def _stdout_is_closed() -> bool:
-    """Tells stdout's broken pipe from one of our own, such as a worker process that died."""
+    """Tells stdout's broken pipe from one inside the program, for example of a worker process that died."""
     try:
         output = sys.stdout.fileno()
     except (OSError, ValueError):  # not a real file

@@ -1,9 +1,8 @@
-"""Make training data for a GenPRM from problems: every stage in order, and a data set with its card.
+"""Make training data for a GenPRM from problems: every stage in order, and a dataset with its card.
 
 The stages are the commands `genprm rollout`, `label`, `rationalize` and `consensus`, and `genprm sft` if there is a
-section for it. Each has a section of its own in the configuration file, with the command's options; where its input
-comes from and its output goes is the recipe's part. To resume, run the same command again: it does only what is
-missing. See examples/configs/genprm_data_qwen.yaml.
+section for it. Each has a section in the configuration file with the command's options; the recipe sets its input and
+output. To resume, run the same command again: finished work is kept. See examples/configs/genprm_data_qwen.yaml.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ class Stage:
     Attributes:
         name: The command's name.
         output: Name of its file.
-        set_here: Options that are not the section's to set.
+        set_here: Options that the recipe sets, so the section must not.
     """
 
     name: StageName
@@ -59,9 +58,9 @@ SFT = Stage("sft", "sft", ("data", "output_dir", "overwrite"))
 class RecipeOptions:
     """Options of `genprm recipe`."""
 
-    problems: str = field(metadata={"help": "Problems with their answers: a file, or a data set."})
+    problems: str = field(metadata={"help": "Problems with their answers: a file or a dataset."})
     output_dir: str = field(metadata={"help": "Where everything goes."})
-    name: str = field(default="GenPRM training data", metadata={"help": "The data set's name, on its card."})
+    name: str = field(default="GenPRM training data", metadata={"help": "The dataset's name, on its card."})
     rollout: dict[str, Any] = field(default_factory=dict, metadata={"help": "Options of `genprm rollout`."})
     label: dict[str, Any] = field(default_factory=dict, metadata={"help": "Options of `genprm label`."})
     rationalize: dict[str, Any] = field(default_factory=dict, metadata={"help": "Options of `genprm rationalize`."})
@@ -70,12 +69,12 @@ class RecipeOptions:
         default=None, metadata={"help": "Options of `genprm sft`. Without them no model is trained."}
     )
     push_to_hub: str | None = field(
-        default=None, metadata={"help": "Upload the data set to this repository of the Hub (USER/NAME), too."}
+        default=None, metadata={"help": "Also upload the dataset to this repository of the Hub (USER/NAME)."}
     )
     private: bool = field(default=False, metadata={"help": "Make that repository a private one."})
     until: StageName | None = field(default=None, metadata={"help": "Stop after this stage."})
     overwrite_from: StageName | None = field(
-        default=None, metadata={"help": "Do this stage and those after it anew, for instance with other settings."}
+        default=None, metadata={"help": "Run this stage and all later ones again, for example with other settings."}
     )
 
 
@@ -101,7 +100,7 @@ def run(options: RecipeOptions) -> int:
             return int(code)
         if stage is STAGES[-1]:
             _write_data_set(output, options.name, options.push_to_hub)
-            print(f"data set           {output / 'dataset'}")
+            print(f"dataset            {output / 'dataset'}")
             if options.push_to_hub is not None:
                 from genprm_trl.hub import push_data_set
 
@@ -145,7 +144,7 @@ def read_section(stage: Stage, section: dict[str, Any], words: Sequence[str]) ->
 
     Args:
         stage: The stage.
-        section: Its section of the configuration file.
+        section: The stage's section of the configuration file.
         words: What the recipe itself sets, as words of a command line.
 
     Raises:

@@ -1,7 +1,7 @@
 """Make a page of verdicts to read: one HTML file that needs no network.
 
-VERDICTS is what `genprm verify` wrote. The page lists the solutions with their steps' rewards; each unfolds into the
-rationales with their code and what it printed. Charts show the rewards, and where there are labels how good they are.
+VERDICTS is a file that `genprm verify` wrote. The page lists the solutions with the rewards of their steps. Each
+unfolds into its rationales with code and output. Charts show the rewards and, if there are labels, how good they are.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class ReportOptions:
         metadata={"help": "The solutions that were judged, as `genprm verify` was given them: shows the text of "
                   "problems and steps, and whether final answers are right."},
     )  # fmt: skip
-    split: str | None = field(default=None, metadata={"help": "Split of a data set of solutions from the Hub."})
+    split: str | None = field(default=None, metadata={"help": "Split of a dataset of solutions from the Hub."})
     format: str = field(default="auto", metadata={"help": "Row format of the solutions, as for `genprm verify`."})
 
 

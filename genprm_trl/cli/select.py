@@ -1,12 +1,12 @@
 """Choose one of several solutions of each problem: Best-of-N, votes, or pessimistic verification.
 
-FILE holds candidates: rows with `problem`, `answer` and `candidates`, or rows of solutions with several of each
-problem (what `genprm verify` reads, GSM8K's model solutions for instance). They come with verdicts (--verdicts, a file
-of `genprm verify`), or with a verifier that judges them (--model and the options of `genprm verify`). To resume, run
-the same command again; with --verdicts it resumes from that file. --rule majority needs neither.
+FILE holds candidates: rows with `problem`, `answer` and `candidates`, or rows of single solutions, several per
+problem, in any format that `genprm verify` reads. Give their verdicts with --verdicts (a file of `genprm verify`), or
+a verifier with --model and the options of `genprm verify`. --rule majority needs neither. To resume judging, run the
+same command again; with --verdicts it continues that file.
 
-For each problem the choice is written as a line. Where the right answers are known, every rule is measured against the
-number of candidates, with 95 % bootstrap intervals over problems, beside chance, majority vote, and the oracle.
+Each output row is the choice for one problem. If the right answers are known, every rule is measured for each number
+of candidates, with 95 % bootstrap intervals over problems. Chance, majority vote and the oracle stand beside them.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ class SelectOptions:
     rule: Literal["best", "weighted", "majority", "pessimistic"] = field(
         default="best",
         metadata={
-            "help": "best: the solution of the highest score. weighted: the answer whose solutions' scores sum up to "
-            "most. majority: the most frequent answer. pessimistic: the answer of the highest mean score, less a "
-            "penalty that shrinks with the number of its verifications."
+            "help": "best: the solution with the highest score. weighted: the answer with the highest sum of scores. "
+            "majority: the most frequent answer. pessimistic: the answer with the highest mean score, minus a penalty "
+            "that shrinks with the number of its verifications."
         },
     )
     score: Literal["min", "mean", "last", "product"] = field(
-        default="min", metadata={"help": "From the rewards of a solution's steps to its score."}
+        default="min", metadata={"help": "How step rewards become the score of a solution."}
     )
     alpha: float = field(default=0.1, metadata={"help": "Weight of the penalty of --rule pessimistic."})
     verdicts: str | None = field(
@@ -62,7 +62,7 @@ class SelectOptions:
         },
     )
     overwrite: bool = field(
-        default=False, metadata={"help": "With --model: judge anew if there are verdicts, instead of resuming."}
+        default=False, metadata={"help": "With --model: judge again if there are verdicts, instead of resuming."}
     )
     retry_errors: bool = field(
         default=False,

@@ -1,7 +1,7 @@
 """Offer a GenPRM to other programs over HTTP: solutions in, verdicts out as they finish.
 
 POST /verify takes solutions and streams verdicts, /health says whether it is ready, /metrics is for Prometheus. It
-listens on this machine alone unless a token guards it: put the token into the environment variable
+listens only on this machine unless a token guards it: put the token into the environment variable
 GENPRM_SERVICE_TOKEN, or into a file that --token_file names. After SIGTERM or Ctrl-C it finishes what is in progress
 and ends. `genprm_trl.client.VerifierClient` is its client.
 """
@@ -29,7 +29,7 @@ class ServeOptions:
         metadata={"help": "File with the bearer token that requests must carry. Default: $GENPRM_SERVICE_TOKEN"},
     )
     shutdown_seconds: float = field(
-        default=30.0, metadata={"help": "How long requests in progress may go on after SIGTERM or Ctrl-C."}
+        default=30.0, metadata={"help": "Seconds that requests in progress may take after SIGTERM or Ctrl-C."}
     )
 
     def __post_init__(self) -> None:

@@ -59,7 +59,7 @@ class SFTOptions:
     )
     overwrite: bool = field(
         default=False,
-        metadata={"help": "Remove the checkpoints in the output and start anew, instead of resuming."},
+        metadata={"help": "Remove the checkpoints in the output and start again, instead of resuming."},
     )
 
 

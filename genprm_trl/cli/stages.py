@@ -33,7 +33,7 @@ class WorkerOptions:
     max_items: int = field(default=64, metadata={"help": "Rows worked on at once, in each worker."})
     workers: int = field(
         default=0,
-        metadata={"help": "Worker processes of Ray Data, each with a model of its own (extra: ray). 0: this process."},
+        metadata={"help": "Worker processes of Ray Data, each with its own model (extra: ray). 0: this process."},
     )
     gpus_per_worker: float = field(default=0.0, metadata={"help": "GPUs that Ray reserves for each worker."})
 
@@ -60,7 +60,7 @@ class StageOptions(WorkerOptions):
     output: str = field(
         kw_only=True, metadata={"help": "Where the rows go (JSONL). To resume, run the same command again."}
     )
-    overwrite: bool = field(default=False, metadata={"help": "Start anew if the output exists, instead of resuming."})
+    overwrite: bool = field(default=False, metadata={"help": "Start again if the output exists, instead of resuming."})
     drop_failed: bool = field(
         default=False,
         metadata={"help": "Skip what the generator or the sandbox failed on, instead of ending with an error."},

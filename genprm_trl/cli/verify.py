@@ -27,7 +27,7 @@ class VerifyOptions:
     output: str | None = field(
         default=None, metadata={"help": "Where the verdicts go (JSONL). Default: outputs/verify/FILE-MODEL.jsonl"}
     )
-    overwrite: bool = field(default=False, metadata={"help": "Start anew if the output exists, instead of resuming."})
+    overwrite: bool = field(default=False, metadata={"help": "Start again if the output exists, instead of resuming."})
     retry_errors: bool = field(
         default=False,
         metadata={"help": "Judge again what failed in an earlier run, because of the generator or the sandbox."},

@@ -1,4 +1,4 @@
-"""What has been paid for of items that are not finished: a long item that a kill interrupts is not begun anew."""
+"""Partial results of unfinished items, so that a long item resumes after a kill."""
 
 from __future__ import annotations
 

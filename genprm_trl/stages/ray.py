@@ -1,4 +1,4 @@
-"""Working on a stage with Ray Data: several workers, each with a model of its own, on one machine or a cluster.
+"""Working on a stage with Ray Data: several workers, each with its own model, on one machine or a cluster.
 
 Ray places the workers, moves the items, and starts a worker again that died; nothing of that is done here. Since what
 comes of an item depends on the item and the settings alone, and the stage's file puts rows into the order of the
@@ -89,7 +89,7 @@ def with_ray(num_workers: int, max_items: int = 64, *, gpus_per_worker: float = 
 
 
 def _blocks(items: Iterable[Any], size: int) -> Iterator[Any]:
-    """The items in Ray's object store, which spills to disk; references alone stay in this process."""
+    """The items in Ray's object store, which spills to disk; only references stay in this process."""
     import pyarrow
     import ray
 
@@ -114,7 +114,7 @@ def _unpack(pickled: bytes) -> Finished[Any]:
 
 
 class _Actor:
-    """Opens the stage's worker in an event loop of its own, and works on whole blocks, several at once."""
+    """Opens the stage's worker in a separate event loop, and works on whole blocks, several at once."""
 
     def __init__(self, worker: bytes):
         self._loop = asyncio.new_event_loop()

@@ -116,7 +116,7 @@ def run_stage(
         output: The output file; see `stage_file`.
         settings: What decides the rows, as JSON values. An output made with others is refused.
         execute: Runs the work; `in_this_process` by default.
-        overwrite: Start anew.
+        overwrite: Start again.
         drop_failed: Leave out items that failed, counted as dropped for the reason `failed`, instead of raising.
         bad_rows: How many rows of the input could not be used; asked for when the input has been read.
         progress: Show a progress bar on stderr.
@@ -129,7 +129,7 @@ def run_stage(
     Raises:
         ConfigError: The output was made with other settings.
         DataError: The input is bad, or the output cannot be written.
-        GenPRMError: Items failed. What is finished is kept, and the same call goes on from there.
+        GenPRMError: Items failed. Finished items are kept; the same call resumes.
     """
     run = execute if execute is not None else in_this_process()
     with StageFile(output, settings, items, overwrite=overwrite) as file:
@@ -199,7 +199,7 @@ class _Failures:
 
 
 def in_this_process(max_items: int = 64) -> Executor:
-    """An executor that works on up to `max_items` items at once in an event loop of its own.
+    """An executor that works on up to `max_items` items at once in a separate event loop.
 
     Items are taken from the iterable as others finish, so there may be more of them than fit into memory.
     """
