@@ -22,9 +22,10 @@ from pathlib import Path
 
 import psutil
 
-from genprm_trl.sandbox import LocalSandbox
+from genprm_trl.sandbox import LocalSandbox, Session
 
 ROUNDS = 5
+WRITING = 0.5  # seconds between a session's opening and its first block: a model writes it
 CODE = "x = 2 + 2\nprint(x == 4)"  # a one-line check, as a verifier writes them
 
 
@@ -88,6 +89,40 @@ def resources(directory: Path) -> dict[str, int]:
             p.memory_info().rss >> 10 for p in process.children() for p in p.children() or [p]
         ),
     }
+
+
+async def first_blocks(sandbox: LocalSandbox, sessions: int) -> list[float]:
+    """Seconds that the first blocks of sessions take, which begin together after a model has written for a while."""
+    opened = [sandbox.session() for _ in range(sessions)]
+    await asyncio.sleep(WRITING)
+
+    async def first(session: Session) -> float:
+        start = time.perf_counter()
+        assert (await session.run("print(6 * 7)")).output == "42"
+        return time.perf_counter() - start
+
+    seconds = await asyncio.gather(*map(first, opened))
+    await asyncio.gather(*(session.close() for session in opened))
+    return list(seconds)
+
+
+async def spare_processes() -> list[str]:
+    """First blocks in processes made ready while the model writes, and in processes forked for them, in turns."""
+    lines = []
+    async with LocalSandbox() as ready, LocalSandbox() as forked:
+        forked._spares.clear(closed=True)
+        for sessions in (1, 8, 64):
+            times: dict[str, list[float]] = {"ready": [], "forked": []}
+            for _ in range(ROUNDS):
+                times["ready"] += await first_blocks(ready, sessions)
+                times["forked"] += await first_blocks(forked, sessions)
+            p50 = {name: statistics.median(values) * 1e3 for name, values in times.items()}
+            lines.append(
+                f"{sessions:3d} first blocks at once: "
+                + "; ".join(f"{name} p50 {p50[name]:7.2f} ms, max {max(times[name]) * 1e3:7.2f}" for name in times)
+                + f"; ratio {p50['forked'] / p50['ready']:.1f} x"
+            )
+    return lines
 
 
 async def leak(count: int, at_once: int = 8) -> list[str]:
@@ -181,6 +216,7 @@ async def measure(seconds: float, leak_sessions: int) -> list[str]:
         )
         for session in sessions_open:
             await session.close()
+    lines += ["", *await spare_processes()]
     if leak_sessions:
         lines += ["", *await leak(leak_sessions)]
     return lines
