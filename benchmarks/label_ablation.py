@@ -82,7 +82,7 @@ def stage_solutions(output: Path, policy: Path, max_samples: int) -> list[Soluti
     config = RolloutConfig(max_samples=max_samples, first_round=8, give_up=16, keep=4)
     worker = Worker(open_policy(policy), functools.partial(roll_out, config=config, source={}))
     problems = read_problems(str(output / "problems.jsonl"))
-    run_stage(worker, problems, path, {"max_samples": max_samples}, desc="Roll-outs", unit="problem")
+    run_stage(worker, problems, path, {"max_samples": max_samples}, desc="Rollouts", unit="problem")
     solutions = []
     for solution in iter_records(path, Solution):
         problem = Problem.from_text(solution.problem)
@@ -101,7 +101,7 @@ def stage_heldout(output: Path, policy: Path, n: int) -> None:
 
 
 def stage_estimates(output: Path, policy: Path, k: int) -> dict[str, Solution]:
-    """Every training solution with the Monte Carlo estimates of its steps, from K roll-outs each."""
+    """Every training solution with the Monte Carlo estimates of its steps, from K rollouts each."""
     path = output / "estimates.jsonl"
     config = LabelingConfig(stopping="none", scope="all", k_hard=k, k=k, k_easy=k)
     worker = Worker(open_policy(policy), functools.partial(label, config=config, source={}))
@@ -195,7 +195,7 @@ def main() -> None:
     parser.add_argument("--problems", type=int, default=300)
     parser.add_argument("--max_samples", type=int, default=32, help="solutions sampled of a problem")
     parser.add_argument("--heldout", type=int, default=80)
-    parser.add_argument("--k", type=int, default=16, help="roll-outs a prefix")
+    parser.add_argument("--k", type=int, default=16, help="rollouts a prefix")
     parser.add_argument("--samples", type=int, default=2, help="critiques a solution")
     parser.add_argument("--steps", type=int, default=500, help="steps of each GenPRM, 8 solutions each")
     parser.add_argument("--chains", type=int, default=2)

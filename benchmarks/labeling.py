@@ -78,7 +78,7 @@ class Memory:
     async def generate(
         self, token_ids: list[int], params: SamplingParams, *, affinity: str | None = None
     ) -> GenerationResult:
-        # The affinity is the state's digest, and a roll-out's seed tells it from others of the state.
+        # The affinity is the state's digest, and a rollout's seed tells it from others of the state.
         key = f"{affinity}/{params.seed}"
         if key not in self._known:
             result = await self._generator.generate(token_ids, params, affinity=affinity)
@@ -98,11 +98,11 @@ class Memory:
 async def label_all(
     memory: Memory, groups: Sequence[SolutionGroup], config: LabelingConfig, *, shared: bool = True
 ) -> tuple[dict[str, list[bool]], list[dict[str, Any]], int, int]:
-    """Labels all solutions; labels by solution, rows, roll-outs and tokens.
+    """Labels all solutions; labels by solution, rows, rollouts and tokens.
 
     Args:
         shared: Sample a prefix that several solutions share once. Otherwise each solution is labelled by itself, as
-            the plain recipe does; the problem's own roll-outs are made once for all of them then, too.
+            the plain recipe does; the problem's own rollouts are made once for all of them then, too.
     """
     requests, tokens = memory.requests, memory.tokens
     solver = Solver(memory, SOLVER)  # type: ignore[arg-type]
@@ -169,7 +169,7 @@ def part_a(memory: Memory, groups: Sequence[SolutionGroup]) -> tuple[str, dict[s
         numbers[name] = {"rollouts": rollouts, "tokens": tokens, "same": same, "solutions": len(reference)}
         print(rows[-1], flush=True)
     table = markdown_table(
-        ["way", "roll-outs", "tokens", "% of plain", "same first error, %", "same step labels, %"], rows
+        ["way", "rollouts", "tokens", "% of plain", "same first error, %", "same step labels, %"], rows
     )
     return table, numbers
 
@@ -177,7 +177,7 @@ def part_a(memory: Memory, groups: Sequence[SolutionGroup]) -> tuple[str, dict[s
 def part_b(
     memory: Memory, groups: Sequence[SolutionGroup], truth: dict[str, int], image: Path
 ) -> tuple[str, dict[str, Any]]:
-    """Accuracy and F1 of the rules against K, from disjoint parts of the same roll-outs."""
+    """Accuracy and F1 of the rules against K, from disjoint parts of the same rollouts."""
     most = KS[-1]
     config = LabelingConfig(rule="hard", stopping="none", scope="all", k_hard=most, k=most, k_easy=most)
     _, rows, _, _ = asyncio.run(label_all(memory, groups, config))
@@ -213,7 +213,7 @@ def part_b(
         curves,
         title="Labels against the truth in the miniature world",
         ylabel="F1 of the first wrong step (%)",
-        xlabel="roll-outs a prefix, K",
+        xlabel="rollouts a prefix, K",
     )
     return (
         markdown_table(["labels", "K", "accuracy", "error_acc", "correct_acc", "F1", "F1, least to most"], cells),
@@ -222,7 +222,7 @@ def part_b(
 
 
 def labels_from(row: dict[str, Any], rule: LabelRule, part: slice) -> list[bool]:
-    """Labels from a part of each state's roll-outs."""
+    """Labels from a part of each state's rollouts."""
 
     def estimate(bits: str) -> float | None:
         bits = bits[part]
@@ -232,7 +232,7 @@ def labels_from(row: dict[str, Any], rule: LabelRule, part: slice) -> list[bool]
     mc = [*(estimate(bits) for bits in steps[:-1]), float(row["final_answer_correct"])]
     initial = estimate(row["extra"]["monte_carlo"]["initial"])
     assert initial is not None
-    # A state that nothing was sampled of stands behind one whose roll-outs, all of them, failed.
+    # A state that nothing was sampled of stands behind one whose rollouts, all of them, failed.
     return step_labels(mc, initial, rule)
 
 
@@ -261,7 +261,7 @@ def main() -> None:
         read_problems(str(output / "problems.jsonl")),
         output / "rollouts.jsonl",
         {"keep": config.keep, "problems": arguments.problems},
-        desc="Roll-outs",
+        desc="Rollouts",
         unit="problem",
     )
     groups = list(read_groups(str(output / "rollouts.jsonl")))
@@ -295,7 +295,7 @@ Printed by `python benchmarks/labeling.py`.
 
 ## Tokens
 
-K is 128, 64 or 32 by the problem's own estimate, as in the paper. The plain recipe samples K roll-outs of every
+K is 128, 64 or 32 by the problem's own estimate, as in the paper. The plain recipe samples K rollouts of every
 prefix up to the first zero; the problem's own are made once for all of its solutions. Step labels are compared up to
 the plain recipe's first error.
 
@@ -303,7 +303,7 @@ the plain recipe's first error.
 ## Against the truth
 
 Right is the label that names the very step that is wrong, or none. For K below {KS[-1]} the mean over disjoint parts
-of the same {KS[-1]} roll-outs of each prefix.
+of the same {KS[-1]} rollouts of each prefix.
 
 {table_b}"""
     print(text)

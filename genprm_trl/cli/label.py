@@ -93,7 +93,7 @@ def run(
             "problems": f"{summary.items}{f' ({ks})' if ks else ''}",
             "solutions": f"{counts['solutions']}, of which {counts['solutions_with_an_error']} have a wrong step",
             "steps labelled": f"{counts['steps_labelled']}, of which {counts['steps_labelled_wrong']} are wrong",
-            "roll-outs": f"{counts['rollouts']:,} from {counts['states_sampled']:,} prefixes{from_before}",
+            "rollouts": f"{counts['rollouts']:,} from {counts['states_sampled']:,} prefixes{from_before}",
             **end_of_stage(summary, "problem"),
             "labelled solutions": stage.output,
         }

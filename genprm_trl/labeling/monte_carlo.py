@@ -1,17 +1,17 @@
 """Monte Carlo estimates of a solution's steps, and the labels they give (arXiv 2504.00891, sections 3.1 and 3.2).
 
 The plain recipe completes every prefix of a solution K times; K depends on how hard the problem is, and after the
-first prefix that no roll-out completes to the right answer nothing more is sampled. The same labels cost less here:
+first prefix that no rollout completes to the right answer nothing more is sampled. The same labels cost less here:
 
 - A prefix that several solutions of a problem share is sampled once (`rollout_tree`).
-- A complete solution needs no roll-outs: its estimate is 1 if its answer is right, else 0.
+- A complete solution needs no rollouts: its estimate is 1 if its answer is right, else 0.
 - Steps after the first wrong one are not sampled (`scope="first_error"`): a verifier is trained up to there.
 - Sampling ends when the rollouts so far decide a label (`early_stopping`).
 - For hard labels the first wrong step can be found by binary search (OmegaPRM, arXiv 2406.06592, section 3.2): of T
   prefixes about log2(T) are sampled. This is the recipe's label wherever no later prefix of a solution is completed
   after an earlier one never was.
 
-Roll-outs are a fixed stream for each prefix, so a label does not depend on what else is sampled, nor on the order in
+Rollouts are a fixed stream for each prefix, so a label does not depend on what else is sampled, nor on the order in
 which anything finishes.
 """
 
@@ -130,10 +130,10 @@ async def label(
     Args:
         solver: The completion model.
         group: The solutions.
-        partial: Its roll-outs so far.
+        partial: Its rollouts so far.
         config: How they are labelled.
         source: What every row says of its making.
-        earlier: Roll-outs of an earlier labelling, which are not paid for again.
+        earlier: Rollouts of an earlier labelling, which are not paid for again.
 
     Returns:
         See `label_group`.
@@ -167,7 +167,7 @@ async def label_group(
     Returns:
         A row for each solution, which is the solution with its `label` (ProcessBench's: the first wrong step), and in
         `extra`: `labels` (of each judged step), `mc` (the estimates after them, None where none was made and 0 from
-        the first 0 on), `initial_mc`, `monte_carlo` with K and the outcomes of all roll-outs (of the problem and of
+        the first 0 on), `initial_mc`, `monte_carlo` with K and the outcomes of all rollouts (of the problem and of
         each prefix, as strings of `0` and `1`), and `labelled_by`.
 
     Raises:
@@ -218,7 +218,7 @@ def _graded(group: SolutionGroup) -> list[Solution]:
 class _Labeling:
     """The labelling of one solution.
 
-    It looks at no more of a state's roll-outs than it has asked for itself, though another solution that shares the
+    It looks at no more of a state's rollouts than it has asked for itself, though another solution that shares the
     state may have asked for more: what it decides does not depend on when others run.
     """
 
@@ -279,7 +279,7 @@ class _Labeling:
                 await self._look_further(t)
 
     async def _search(self) -> list[bool]:
-        """Binary search for the first step after which no roll-out reaches the answer."""
+        """Binary search for the first step after which no rollout reaches the answer."""
         last = len(self.states) - 1
         if self.states[last].known:
             return [True] * last

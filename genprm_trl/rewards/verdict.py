@@ -34,7 +34,7 @@ def verdict_agreement_reward(
             `verifier/error_acc` and `verifier/correct_acc` (here in [0, 1]), and `verifier/judged_steps`.
 
     Raises:
-        ConfigError: The rollouts are not those of `VerifierRollout`, or the data set has no column `label`.
+        ConfigError: The rollouts are not those of `VerifierRollout`, or the dataset has no column `label`.
 
     Example:
         >>> from genprm_trl.rewards import verdict_agreement_reward
@@ -108,7 +108,7 @@ def _rollouts(
     if verdicts is None or statuses is None or num_steps is None:
         raise ConfigError(f"{name} needs rollout_func=VerifierRollout(...)")
     if label is None:
-        raise ConfigError(f"{name} needs a column 'label' in the data set; make it with verifier_dataset")
+        raise ConfigError(f"{name} needs a column 'label' in the dataset; make it with verifier_dataset")
     failed = ["error" in row for row in statuses]
     return list(zip(verdicts, failed, num_steps, label, strict=True))
 

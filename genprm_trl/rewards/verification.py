@@ -45,7 +45,7 @@ class GenPRMReward:
         aggregate: Rule from step rewards to the completion's: `min`, `mean`, `last` or `product`.
         n: Rationales a completion (Maj@N). Default: the verifier's own.
         step_style: How completions are split into steps, where a trainer has not split them; see `steps.split_steps`.
-        problem_column: Column of the data set with the problem's text. Default: the prompt, or its last user message.
+        problem_column: Column of the dataset with the problem's text. Default: the prompt, or its last user message.
         max_steps: Steps beyond this one are not judged and have reward 0: text that runs on costs, and is not to pay.
         blank_reward: Reward of a completion without any text.
         **options: Passed to `GenPRM.from_pretrained`, or to `VerifierClient`.
@@ -103,7 +103,7 @@ class GenPRMReward:
             **kwargs: What a trainer passes: the dataset's columns, `trainer_state`, `log_extra`, `log_metric`.
 
         Raises:
-            ConfigError: The data set has no `problem_column`.
+            ConfigError: The dataset has no `problem_column`.
         """
         steps = [split_steps(completion_text(completion), self.step_style).steps for completion in completions]
         rewards = await self.step_rewards(prompts, completions, steps, **kwargs)
@@ -122,7 +122,7 @@ class GenPRMReward:
             **kwargs: The same as in a call of the reward.
 
         Raises:
-            ConfigError: The data set has no `problem_column`.
+            ConfigError: The dataset has no `problem_column`.
         """
         started = time.monotonic()
         problems = self._problems(prompts, kwargs)
@@ -147,7 +147,7 @@ class GenPRMReward:
         if self.problem_column is None:
             return [problem_text(prompt) for prompt in prompts]
         if self.problem_column not in columns:
-            raise ConfigError(f"the data set has no column {self.problem_column!r}, which problem_column names")
+            raise ConfigError(f"the dataset has no column {self.problem_column!r}, which problem_column names")
         return [str(problem) for problem in columns[self.problem_column]]
 
     async def _verify(self, solutions: list[Solution]) -> dict[str, Verdict]:

@@ -1,4 +1,4 @@
-"""`genprm recipe`: problems in, a data set out; sections are checked, kills lose nothing."""
+"""`genprm recipe`: problems in, a dataset out; sections are checked, kills lose nothing."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_killed_anywhere_it_ends_with_the_same_data(made, tmp_path):
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         return subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, check=False).returncode
 
-    # Lines are appended for roll-outs (partial ones, too), labels, critiques and decisions, one after the other.
+    # Lines are appended for rollouts (partial ones, too), labels, critiques and decisions, one after the other.
     kills = 0
     for kill in range(3):
         kills += run(rng.randint(15, 45), torn=kill % 2 == 0) == -9

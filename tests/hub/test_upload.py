@@ -1,4 +1,4 @@
-"""Uploading models, cards and data sets, and loading them again, with a stand-in for the Hub at the other end."""
+"""Uploading models, cards and datasets, and loading them again, with a stand-in for the Hub at the other end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The data set that comes out: parquet that `datasets` and the trainers read, its card, its pictures."""
+"""The dataset that comes out: parquet that `datasets` and the trainers read, its card, its pictures."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_datasets_loads_the_directory(directory):
 
 def test_datasets_takes_no_data_set_for_another(tmp_path):
     def made(place: str, ids: list[str]) -> list[str]:
-        """Writes a data set, and reads it through the cache that all of them share."""
+        """Writes a dataset, and reads it through the cache that all of them share."""
         records = [RationaleRecord(Solution(id, "p", ["a"]), ["r"], [True]) for id in ids]
         write_parquet(tmp_path / place / "dataset" / DATA_FILE, records)
         write_data_card(tmp_path / place / "dataset", "A test", Statistics.of(records, []), [])

@@ -24,7 +24,7 @@ def counts(draw, largest=12):
 
 
 def labels_left(rule, before, after, first):
-    """By trying every outcome of the remaining roll-outs."""
+    """By trying every outcome of the remaining rollouts."""
     return {
         judge_step(rule, Fraction(b, before.whole), Fraction(a, after.whole))
         for b in range(before.least, before.most + 1)

@@ -1,4 +1,4 @@
-"""Labelling: the plain recipe by hand, the cheaper ways against it on the same roll-outs, sharing, and reuse."""
+"""Labelling: the plain recipe by hand, the cheaper ways against it on the same rollouts, sharing, and reuse."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PLAIN = replace(SMALL, stopping="none", scope="all")
 
 
 class Streams(RolloutTree):
-    """States whose roll-outs are drawn at given chances, by text."""
+    """States whose rollouts are drawn at given chances, by text."""
 
     def __init__(self, chances: dict[str, float], seed: int):
         super().__init__(None, "p", "42", seed=seed)  # type: ignore[arg-type]
@@ -82,7 +82,7 @@ def test_exact_early_stopping_never_changes_a_label(problem, rule, batch):
     config = replace(PLAIN, **rule)
     plain, plain_labels = label(tree_of(solutions, chances, seed), solutions, config)
     for row, labels in zip(plain.rows, plain_labels, strict=True):
-        # The plain recipe is the definition: labels of the estimates from K roll-outs.
+        # The plain recipe is the definition: labels of the estimates from K rollouts.
         assert labels == step_labels(row["extra"]["mc"], row["extra"]["initial_mc"], config.label_rule())
         assert row["label"] == first_error(labels)
     exact = replace(PLAIN, **rule, stopping="exact", rollout_batch=batch)

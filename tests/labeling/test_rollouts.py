@@ -1,4 +1,4 @@
-"""Roll-outs: rounds and when they end, what is kept and what is left out."""
+"""Rollouts: rounds and when they end, what is kept and what is left out."""
 
 from __future__ import annotations
 

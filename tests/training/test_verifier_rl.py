@@ -203,7 +203,7 @@ def test_a_chain_without_a_verdict_ends():
     assert [judgement.status for judgement in judged.judgements] == ["no_verdict"]
 
 
-# The data set --------------------------------------------------------------------------------------------------------
+# The dataset --------------------------------------------------------------------------------------------------------
 
 
 def test_steps_without_a_label_are_left_out():

@@ -182,7 +182,7 @@ class ImplicitPRM(TrainerCallback):
             completion_ids: Token ids that the policy wrote.
             token_steps: The step of each of them, -1 for none.
             training: Whether to learn from the outcomes.
-            **kwargs: The data set's columns, which the outcome reward is given, and `log_metric`.
+            **kwargs: The dataset's columns, which the outcome reward is given, and `log_metric`.
         """
         self._place()
         log_metric = kwargs.pop("log_metric", None)
