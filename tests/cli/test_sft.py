@@ -17,8 +17,8 @@ from genprm_trl.conversation.settings import ModelSettings, load_settings
 from genprm_trl.options.parser import OptionParser
 from genprm_trl.rows.jsonl import JsonlWriter
 from tests.helpers.paths import ROOT
+from tests.helpers.sft import records
 from tests.helpers.tiny_models import tiny_model, tiny_tokenizer
-from tests.training.test_sft import records
 
 CONFIGS = sorted((ROOT / "examples" / "configs").glob("genprm_sft_*.yaml"))
 

@@ -18,6 +18,7 @@ from genprm_trl.conversation.settings import ModelSettings
 from genprm_trl.data.solutions import iter_verdicts
 from genprm_trl.rows.jsonl import JsonlWriter
 from tests.helpers.paths import SAMPLES
+from tests.helpers.solution_rows import row, write_rows
 from tests.helpers.tiny_models import tiny_model, tiny_tokenizer
 
 GSM8K = SAMPLES / "gsm8k_solutions_sample.jsonl"
@@ -33,15 +34,6 @@ def model_dir(tmp_path_factory) -> Path:
     tokenizer.save_pretrained(path)
     ModelSettings(modes=("full",)).save(path)
     return path
-
-
-def write_rows(path: Path, rows: list[object]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
-
-
-def row(number: int, **fields: object) -> dict[str, object]:
-    return {"id": f"s{number}", "problem": "What is 1 + 1?", "steps": [f"{number} + 1 = {number + 1}."], **fields}
 
 
 def test_judges_sampled_solutions_and_goes_on_with_more(model_dir, tmp_path, capsys):

@@ -18,7 +18,7 @@ from genprm_trl.data.solutions import iter_verdicts
 from genprm_trl.records import Solution, StepJudgement, Verdict
 from genprm_trl.rows.jsonl import JsonlWriter
 from genprm_trl.stages.verdict_file import VerdictFile
-from tests.cli.test_verify import row, write_rows
+from tests.helpers.solution_rows import row, write_rows
 from tests.helpers.tiny_models import tiny_model, tiny_tokenizer
 
 pytestmark = pytest.mark.serial

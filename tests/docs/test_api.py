@@ -11,7 +11,7 @@ from types import ModuleType
 
 import pytest
 
-from tests.docs.test_docs import PAGES, blocks_of
+from tests.helpers.pages import PAGES, blocks_of
 from tests.helpers.paths import ROOT
 
 LISTED = re.findall(r"^::: (\S+)$", (ROOT / "docs" / "api.md").read_text(encoding="utf-8"), re.MULTILINE)

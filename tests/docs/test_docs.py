@@ -26,7 +26,6 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import FunctionType
 
@@ -36,51 +35,12 @@ import yaml
 from genprm_trl.cli.main import command_parser, top_level_parser
 from genprm_trl.conversation.settings import ModelSettings
 from genprm_trl.rows.jsonl import write_jsonl
+from tests.helpers.pages import FENCE, PAGES, Block, blocks_of
 from tests.helpers.paths import ROOT
 from tests.helpers.tiny_models import tiny_model, tiny_tokenizer
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-LANGUAGES = {"bash": "bash", "sh": "bash", "shell": "bash", "console": "bash", "python": "python", "py": "python"}
-LANGUAGES |= {"yaml": "yaml", "yml": "yaml"}
-FENCE = re.compile(r"^( *)```(\w+)[^\n]*\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
-COMMENT = re.compile(r"<!-- *(run|check|needs a GPU)(?:: ([^\n]+?))? *(?:\n(.*))?-->", re.DOTALL)
 # Programs whose words are not ours to check.
 OTHERS = {"cd", "curl", "docker", "export", "hf", "mkdir", "ray", "source", "vllm"}
-
-
-@dataclass(frozen=True)
-class Block:
-    """A fenced block.
-
-    Attributes:
-        place: Page and line, as in `docs/rl.md:12`.
-        language: `bash`, `python` or `yaml`.
-        text: What it holds.
-        treatment: `run`, `check`, `needs a GPU`; None if the page does not say.
-        argument: What the comment says after a colon.
-        before: Python to run before it.
-    """
-
-    place: str
-    language: str
-    text: str
-    treatment: str | None
-    argument: str | None
-    before: str
-
-
-def blocks_of(page: Path) -> Iterator[Block]:
-    text = page.read_text(encoding="utf-8")
-    for found in FENCE.finditer(text):
-        if (language := LANGUAGES.get(found[2])) is None:
-            continue
-        above = text[: found.start()].rstrip()
-        comment = COMMENT.fullmatch(above[above.rfind("<!--") :]) if "<!--" in above else None
-        treatment, argument, before = comment.groups() if comment else (None, None, None)
-        line = text.count("\n", 0, found.start()) + 1
-        lines = [each.removeprefix(found[1]) for each in found[3].splitlines()]
-        place = f"{page.relative_to(ROOT)}:{line}"
-        yield Block(place, language, "\n".join(lines) + "\n", treatment, argument, before or "")
 
 
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]

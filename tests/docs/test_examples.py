@@ -15,8 +15,8 @@ import pytest
 from genprm_trl.conversation.settings import ModelSettings, load_settings
 from genprm_trl.rows.jsonl import write_jsonl
 from tests.helpers.paths import ROOT
+from tests.helpers.sft import records
 from tests.helpers.tiny_models import tiny_model, tiny_tokenizer
-from tests.training.test_sft import records
 
 
 def docstring_examples() -> list[tuple[str, str]]:

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from genprm_trl.cli.main import main
+from genprm_trl.conversation.settings import ModelSettings
 from genprm_trl.harness.tasks import tasks_path
+from tests.helpers.judging_generator import BACKEND
 from tests.helpers.paths import SAMPLES
 from tests.helpers.tiny_models import tiny_model, tiny_tokenizer
 
@@ -35,6 +38,13 @@ def tiny_dir(tmp_path_factory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def genprm_dir(tiny_dir) -> Path:
+    """The tiny model with settings that make it a verifier."""
+    ModelSettings(modes=("direct", "full")).save(tiny_dir)
+    return tiny_dir
+
+
 @pytest.fixture
 def own_tasks_alone(monkeypatch):
     """Leaves the harness's own tasks out of its index: reading them takes twenty seconds each time."""
@@ -53,6 +63,18 @@ def load_tasks(names, **metadata):
     from lm_eval.tasks import TaskManager
 
     return TaskManager(include_path=str(tasks_path()), include_defaults=False, metadata=metadata).load(names)
+
+
+def run(genprm_dir: Path, processbench_dir: Path, out: Path, *words: str, arguments: str = "n=3,mode=direct") -> int:
+    """`genprm lm-eval` with the model `genprm`, whose generator is `Judging`."""
+    arguments += f",backend={BACKEND}"
+    return main(
+        [
+            *("lm-eval", "--model", "genprm", "--model_args", f"pretrained={genprm_dir},{arguments}"),
+            *("--metadata", json.dumps({"data_dir": str(processbench_dir)})),
+            *("--output_path", str(out), "--log_samples", *words),
+        ]
+    )
 
 
 def only(pattern: str, directory: Path) -> Path:

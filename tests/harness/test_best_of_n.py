@@ -13,8 +13,7 @@ from genprm_trl.data.pools import read_pools
 from genprm_trl.errors import DataError
 from genprm_trl.selection.aggregates import aggregate
 from tests.harness.conftest import DATA, load_tasks, only
-from tests.harness.test_genprm_model import BACKEND
-from tests.helpers.judging_generator import Judging
+from tests.helpers.judging_generator import BACKEND, Judging
 
 POOL = DATA / "gsm8k_solutions_sample.jsonl"
 

@@ -12,13 +12,12 @@ from genprm_trl.cards.model_card import CardContent, MeasuredScore, write_model_
 from genprm_trl.cli.main import main
 from genprm_trl.errors import ConfigError, DataError
 from genprm_trl.harness.results import read_scores
-from tests.harness.conftest import only
-from tests.harness.test_genprm_model import genprm_dir, run  # noqa: F401
+from tests.harness.conftest import only, run
 
 pytestmark = pytest.mark.usefixtures("own_tasks_alone")
 
 
-def test_the_card_has_the_numbers_of_the_results_file(genprm_dir, processbench_dir, tmp_path, capsys):  # noqa: F811
+def test_the_card_has_the_numbers_of_the_results_file(genprm_dir, processbench_dir, tmp_path, capsys):
     model = tmp_path / "model"
     shutil.copytree(genprm_dir, model)
     earlier = MeasuredScore("miniature", "F1", 50.0, "full, Pass@1")
@@ -55,7 +54,7 @@ def test_the_card_has_the_numbers_of_the_results_file(genprm_dir, processbench_d
         read_scores(out, model)
 
 
-def test_one_rationale_is_listed_once(genprm_dir, processbench_dir, tmp_path):  # noqa: F811
+def test_one_rationale_is_listed_once(genprm_dir, processbench_dir, tmp_path):
     out = tmp_path / "out"
     task = "processbench_genprm_math"
     assert run(genprm_dir, processbench_dir, out, "--tasks", task, arguments="n=1,mode=direct") == 0

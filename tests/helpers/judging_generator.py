@@ -10,6 +10,8 @@ from typing import Any
 from genprm_trl.generation.base import GenerationResult, SamplingParams
 from tests.helpers.scripted_generator import Reply, ScriptedGenerator
 
+BACKEND = "tests.helpers.judging_generator:Judging"
+
 
 class Judging(ScriptedGenerator):
     """Writes an analysis, a line of code and a verdict, with a probability of Yes drawn from prompt and seed.

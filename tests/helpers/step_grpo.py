@@ -120,3 +120,51 @@ def advantages_of(trainer: Any, prompts: list[str] = PROMPTS[:1]) -> tuple[torch
     rows = [{"prompt": prompt, "answer": "5"} for prompt in prompts for _ in range(trainer.num_generations)]
     output = trainer._generate_and_score_completions(rows)
     return output["advantages"], output
+
+
+def advantages_and_losses(directory: Path, batch_size: int) -> dict[str, Any]:
+    """A short run under several rules, as JSON; run by one process, or by each of two."""
+    watch, seen = Watch(), []
+
+    def outcome(completions: list[str], **kwargs: Any) -> list[float]:
+        return [float("five" in completion) for completion in completions]
+
+    for credit, scale, baseline in (
+        ("process", "group", "step"), ("process", "batch", "step"), ("min_form", "batch", "token"),
+        ("discounted", "none", "step"),
+    ):  # fmt: skip
+        trainer = make(
+            directory, watch=watch, reward_funcs=[outcome], step_reward_func=good_steps,
+            rollout_func=scripted_by_prompt, step_style="step", credit=credit, scale_step_rewards=scale,
+            step_baseline=baseline, per_device_train_batch_size=batch_size, num_generations=2, max_steps=1,
+        )  # fmt: skip
+        original = trainer._generate_and_score_completions
+
+        def keep(rows, original=original, trainer=trainer):
+            output = original(rows)
+            gather = trainer.accelerator.gather
+            padded = torch.nn.functional.pad(output["advantages"], (0, 64 - output["advantages"].shape[1]))
+            seen.append(gather(padded.contiguous()).tolist())
+            return output
+
+        trainer._generate_and_score_completions = keep
+        trainer.train()
+    return {
+        "main": trainer.accelerator.is_main_process,
+        "processes": trainer.accelerator.num_processes,
+        "advantages": seen,
+        "gap": watch.values("process_outcome/gap"),
+        "idle": watch.values("steps/count"),
+    }
+
+
+def scripted_by_prompt(prompts: list[Any], trainer: Any) -> dict[str, Any]:
+    """Different texts for different prompts, the same in whatever process: the group is spread over them."""
+    first = trainer.accelerator.process_index * len(prompts)
+    texts = [TEXTS[(PROMPTS.index(prompt) + first + place) % 4] for place, prompt in enumerate(prompts)]
+    completion_ids = [[*TOKENIZER.encode(text, add_special_tokens=False), TOKENIZER.eos_token_id] for text in texts]
+    return {
+        "prompt_ids": [TOKENIZER.encode(str(prompt), add_special_tokens=False) for prompt in prompts],
+        "completion_ids": completion_ids,
+        "logprobs": [[-1.0] * len(ids) for ids in completion_ids],
+    }

@@ -17,7 +17,7 @@ from pathlib import Path
 from genprm_trl import PRMConfig, PRMTrainer
 from genprm_trl.cli.main import main
 from genprm_trl.doctor.checks import check_hub
-from tests.cli.test_recipe import write_config
+from tests.helpers.recipes import write_config
 from tests.helpers.tiny_models import tiny_model, tiny_tokenizer
 
 

@@ -1,4 +1,4 @@
-"""Modules import only from packages that stand above theirs in docs/architecture.md."""
+"""Modules import only from packages above theirs in docs/architecture.md, and tests from no other test."""
 
 import ast
 import re
@@ -6,6 +6,8 @@ import re
 from tests.helpers.paths import ROOT
 
 PACKAGE = ROOT / "genprm_trl"
+# In programs within strings, too.
+IMPORT_OF_A_TEST = re.compile(r"\b(?:from|import)\s+(?:[\w., ]*|\([\w\s,]*)\btest_\w+")
 
 
 def floors() -> dict[str, int]:
@@ -47,3 +49,12 @@ def test_modules_import_only_from_those_above():
         if name in floor and floor[name] > floor[here]
     ]
     assert below == []
+
+
+def test_no_test_imports_another():
+    found = [
+        f"{path.relative_to(ROOT)}: {match.group()}"
+        for path in sorted((ROOT / "tests").rglob("*.py"))
+        for match in IMPORT_OF_A_TEST.finditer(path.read_text(encoding="utf-8"))
+    ]
+    assert found == []

@@ -16,9 +16,8 @@ from genprm_trl.sandbox import LocalSandbox
 from genprm_trl.service import ServiceLimits
 from genprm_trl.verifier.genprm import GenPRM
 from tests.helpers.running_service import direct, lines, rows, running, solutions, wait_for
-from tests.helpers.scripted_generator import Reply, ScriptedGenerator
+from tests.helpers.scripted_generator import Reply, ScriptedGenerator, checking_script
 from tests.helpers.tiny_models import tiny_model, tiny_tokenizer
-from tests.verifier.test_genprm import checking_script
 
 pytestmark = pytest.mark.serial
 

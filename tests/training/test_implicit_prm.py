@@ -16,40 +16,21 @@ from peft import LoraConfig, get_peft_model
 from genprm_trl.errors import ConfigError
 from genprm_trl.rewards import answer_reward
 from genprm_trl.training.implicit_prm.model import DIRECTORY, ImplicitPRM
+from tests.helpers.implicit_prm import (
+    BETA,
+    COMPLETION_IDS,
+    LABELS,
+    PROMPT_IDS,
+    STEPS,
+    TOKEN_STEPS,
+    call,
+    learn,
+    make_prm,
+    two_models,
+)
 from tests.helpers.paths import ROOT
 from tests.helpers.step_grpo import TEXTS, TOKENIZER, Watch, advantages_of, dataset, make, scripted
 from tests.helpers.tiny_models import tiny_model
-
-PROMPT_IDS = [TOKENIZER.encode(text) for text in ("What is 2 + 3?", "4?", "What is 7 - 1, and why?", "8 / 2")]
-COMPLETION_IDS = [TOKENIZER.encode(text) for text in ("Five.\nIt is 5.", "A dollar", "6", "Step 1: 8\nStep 2: 4")]
-# The step of each token; the second completion's last token is a tool's.
-TOKEN_STEPS = [[min(at // 3, 1) for at in range(len(ids))] for ids in COMPLETION_IDS]
-TOKEN_STEPS[1][-1] = -1
-STEPS = [["s"] * (max(row) + 1) for row in TOKEN_STEPS]
-LABELS = [1.0, 0.0, 0.25, 1.0]
-BETA = 0.3
-
-
-def two_models(**config: Any) -> tuple[Any, Any]:
-    return copy.deepcopy(tiny_model(seed=1, **config)), copy.deepcopy(tiny_model(seed=2, **config))
-
-
-def labels_of(labels: list[float | None]) -> Any:
-    return lambda **columns: labels
-
-
-def make_prm(model: Any = None, labels: Any = LABELS, **options: Any) -> ImplicitPRM:
-    if model is None:
-        model, options["ref_model"] = two_models()
-    return ImplicitPRM(model, labels_of(labels), **{"beta": BETA, "learning_rate": 1e-3, **options})
-
-
-def call(prm: ImplicitPRM, **changes: Any) -> list[list[float | None]]:
-    arguments = {
-        "prompts": ["p"] * 4, "completions": ["c"] * 4, "steps": STEPS, "prompt_ids": PROMPT_IDS,
-        "completion_ids": COMPLETION_IDS, "token_steps": TOKEN_STEPS, **changes,
-    }  # fmt: skip
-    return prm(**arguments)
 
 
 def log_ratio(model: Any, reference: Any, prompt: list[int], completion: list[int]) -> torch.Tensor:
@@ -391,29 +372,11 @@ def test_another_tokenizer_is_refused():
 # Two processes -------------------------------------------------------------------------------------------------------
 
 
-def learn(rank: int, world: int) -> dict[str, torch.Tensor]:
-    """Two batches, of which each process has its share; the second process has one completion without an outcome."""
-    model, reference = two_models()
-    if rank:
-        with torch.no_grad():
-            model.lm_head.weight.add_(1.0)  # the first process's weights are what counts
-    share = slice(rank * 4 // world, (rank + 1) * 4 // world)
-    prm = make_prm(model, ref_model=reference, labels=[1.0, 0.0, None, 1.0][share])
-    metrics: dict[str, float] = {}
-    for _ in range(2):
-        call(
-            prm, prompts=["p"] * (4 // world), completions=["c"] * (4 // world), steps=STEPS[share],
-            prompt_ids=PROMPT_IDS[share], completion_ids=COMPLETION_IDS[share], token_steps=TOKEN_STEPS[share],
-            log_metric=metrics.__setitem__,
-        )  # fmt: skip
-    return {**model.state_dict(), **{name: torch.tensor(value) for name, value in metrics.items()}}
-
-
 @pytest.mark.serial
 @pytest.mark.slow
 def test_two_processes_learn_what_one_learns(tmp_path):
     script = (
-        "import sys, torch; from accelerate import PartialState; from tests.training.test_implicit_prm import learn; "
+        "import sys, torch; from accelerate import PartialState; from tests.helpers.implicit_prm import learn; "
         "state = PartialState(cpu=True); "
         "torch.save(learn(state.process_index, state.num_processes), f'{sys.argv[1]}/{state.process_index}.pt')"
     )

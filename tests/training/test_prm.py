@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import json
 import os
-import random
 import re
 import subprocess
 import sys
@@ -37,6 +36,7 @@ from genprm_trl.training.prm.tokens import tokenize_steps
 from genprm_trl.training.prm.trainer import PRMConfig, PRMTrainer, step_loss, step_metrics
 from genprm_trl.training.scores import IGNORED
 from tests.helpers.paths import ROOT
+from tests.helpers.prm import toy_rows
 from tests.helpers.tiny_models import tiny_tokenizer
 
 # Qwen's pre-tokenizer lets punctuation take the line breaks that follow it, so ".\n" can become one token.
@@ -88,17 +88,6 @@ def base_dir(tmp_path) -> Path:
     Qwen2ForCausalLM(small_config(tiny_tokenizer())).save_pretrained(path)
     tiny_tokenizer().save_pretrained(path)
     return path
-
-
-def toy_rows(n: int, seed: int = 0) -> list[dict]:
-    """A step is wrong iff it buys eggs. Labels of neighbours are independent: one on another step teaches nothing."""
-    rng = random.Random(seed)
-    rows = []
-    for _ in range(n):
-        labels = [rng.random() < 0.6 for _ in range(rng.randint(1, 5))]
-        steps = [f"Anna buys {rng.randint(1, 9)} {'books' if ok else 'eggs'} more." for ok in labels]
-        rows.append({"prompt": f"Anna has {rng.randint(1, 9)} apples.", "completions": steps, "labels": labels})
-    return rows
 
 
 def config(tmp_path, **options) -> PRMConfig:
@@ -495,7 +484,7 @@ def test_two_processes_give_the_losses_of_one_with_twice_the_batch(base_dir, tmp
 import json, sys
 from datasets import Dataset
 from genprm_trl.training.prm.trainer import PRMConfig, PRMTrainer
-from tests.training.test_prm import toy_rows
+from tests.helpers.prm import toy_rows
 
 args = PRMConfig(sys.argv[1], per_device_train_batch_size=int(sys.argv[2]), per_device_eval_batch_size=3,
                  max_steps=4, logging_steps=1, learning_rate=1e-3, use_cpu=True, report_to="none",

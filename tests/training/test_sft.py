@@ -9,7 +9,6 @@ import logging
 import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -22,69 +21,15 @@ from genprm_trl.conversation.settings import ModelSettings, load_settings
 from genprm_trl.conversation.template import ChatFormat
 from genprm_trl.errors import ConfigError, DataError
 from genprm_trl.generation.base import GenerationResult, Generator, SamplingParams
-from genprm_trl.protocol import MODES, CodeBlock, GenPRMProtocol, Rationale
-from genprm_trl.records import RationaleRecord, Solution
+from genprm_trl.protocol import MODES, GenPRMProtocol, Rationale
+from genprm_trl.records import Solution
 from genprm_trl.training.callbacks import VerificationCallback
 from genprm_trl.training.sft.data import ConversationEncoder, read_row
 from genprm_trl.training.sft.trainer import verdict_metrics
 from tests.helpers import chat_templates
 from tests.helpers.paths import ROOT
+from tests.helpers.sft import config, losses, rationale, records, train_and_report, trainer
 from tests.helpers.tiny_models import CHATML_TEMPLATE, tiny_model, tiny_tokenizer
-
-
-def rationale(step: int, judgement: bool, code: str = "print(1)", output: str | None = "1") -> Rationale:
-    return Rationale(step, judgement, f"Paragraph {step} adds.\n", (CodeBlock(code, output),), "That is it.\n")
-
-
-def records(count: int = 6, steps: int = 2) -> list[RationaleRecord]:
-    """Solutions whose last step is wrong in every other one, with a full rationale for each step."""
-    made = []
-    for i in range(count):
-        labels = [True] * (steps - 1) + [i % 2 == 0]
-        texts = [f"Step {t + 1}: {i} + {t} = {i + t + (not labels[t])}." for t in range(steps)]
-        rationales = [
-            rationale(t + 1, labels[t], f"print({i} + {t} == {i + t + (not labels[t])})", str(labels[t])).render()
-            for t in range(steps)
-        ]
-        solution = Solution(f"s{i}", f"What is {i} + {steps - 1}?", texts, label=-1 if labels[-1] else steps - 1)
-        made.append(RationaleRecord(solution, rationales, labels))
-    return made
-
-
-def config(path: Path, **options: Any) -> GenPRMConfig:
-    defaults: dict[str, Any] = {
-        "max_length": 1024,
-        "max_steps": 2,
-        "per_device_train_batch_size": 4,
-        "logging_steps": 1,
-        "learning_rate": 1e-3,
-        "report_to": "none",
-        "save_strategy": "no",
-        "disable_tqdm": True,
-        "gradient_checkpointing": False,
-    }
-    return GenPRMConfig(str(path), **(defaults | options))
-
-
-def trainer(
-    path: Path, rows: Any = None, *, model: Any = None, tokenizer: Any = None, **options: Any
-) -> GenPRMTrainer:
-    others = {
-        name: options.pop(name)
-        for name in ("eval_dataset", "callbacks", "peft_config", "data_collator")
-        if name in options
-    }
-    return GenPRMTrainer(
-        model if model is not None else copy.deepcopy(tiny_model()),
-        args=config(path, **options),
-        train_dataset=records() if rows is None else rows,
-        processing_class=copy.deepcopy(tokenizer or tiny_tokenizer()),
-        **others,
-    )
-
-
-def losses(run: GenPRMTrainer) -> list[float]:
-    return [entry["loss"] for entry in run.state.log_history if "loss" in entry]
 
 
 def trained_text(row: dict[str, Any]) -> str:
@@ -308,7 +253,7 @@ def test_tokenizing_again_finds_the_cache(tmp_path):
     Dataset.from_list([record.to_dict() for record in records()]).save_to_disk(str(tmp_path / "rows"))
     script = (
         "import sys; from pathlib import Path; from datasets import load_from_disk; "
-        "from tests.training.test_sft import trainer; "
+        "from tests.helpers.sft import trainer; "
         "print(trainer(Path(sys.argv[1]), load_from_disk(sys.argv[1] + '/rows')).train_dataset.cache_files)"
     )
     seen = []
@@ -724,37 +669,11 @@ def test_seam_encoded_rows_pass_through_the_overridden_methods(tmp_path, packing
 # --- Several processes -----------------------------------------------------------------------------------------------
 
 
-def train_and_report(path: Path, batch_size: int) -> dict[str, Any]:
-    """A short run with evaluation and verification, as JSON; run by one process, or by each of several."""
-    run = trainer(
-        path,
-        records(8),
-        eval_dataset=records(5),  # not a multiple of the batches, so that padding rows would show
-        per_device_train_batch_size=batch_size,
-        per_device_eval_batch_size=batch_size,
-        max_steps=4,
-        max_grad_norm=1.0,
-        use_cpu=True,
-    )
-    run.train()
-    metrics = run.evaluate()
-    solutions = [record.solution for record in records(5)]
-    verified = VerificationCallback(run, solutions, mode="direct").verify()
-    return {
-        "processes": run.accelerator.num_processes,
-        "losses": losses(run),
-        "metrics": {name: metrics[f"eval_{name}"] for name in ("step_accuracy", "error_acc", "correct_acc")},
-        "verified": dict(verified),
-        "weights": [float(weight.detach().double().norm()) for weight in run.model.parameters()],
-        "main": run.is_world_process_zero(),
-    }
-
-
 @pytest.mark.serial
 @pytest.mark.slow
 def test_two_processes_train_as_one_with_twice_the_batch(tmp_path):
     script = (
-        "import json, sys; from pathlib import Path; from tests.training.test_sft import train_and_report; "
+        "import json, sys; from pathlib import Path; from tests.helpers.sft import train_and_report; "
         "report = train_and_report(Path(sys.argv[1]), 2); "
         "report['main'] and Path(sys.argv[1], 'report.json').write_text(json.dumps(report))"
     )

@@ -8,7 +8,6 @@ import math
 import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pandas
@@ -28,6 +27,7 @@ from tests.helpers.step_grpo import (
     TEXTS,
     TOKENIZER,
     Watch,
+    advantages_and_losses,
     advantages_of,
     dataset,
     good_steps,
@@ -374,59 +374,11 @@ def test_a_trainer_needs_something_to_reward(tmp_path):
 # Two processes -------------------------------------------------------------------------------------------------------
 
 
-def advantages_and_losses(directory: Path, batch_size: int) -> dict[str, Any]:
-    """Run by the test below in one process and in two."""
-    watch, seen = Watch(), []
-
-    def outcome(completions, **kwargs):
-        return [float("five" in completion) for completion in completions]
-
-    for credit, scale, baseline in (
-        ("process", "group", "step"), ("process", "batch", "step"), ("min_form", "batch", "token"),
-        ("discounted", "none", "step"),
-    ):  # fmt: skip
-        trainer = make(
-            directory, watch=watch, reward_funcs=[outcome], step_reward_func=good_steps,
-            rollout_func=scripted_by_prompt, step_style="step", credit=credit, scale_step_rewards=scale,
-            step_baseline=baseline, per_device_train_batch_size=batch_size, num_generations=2, max_steps=1,
-        )  # fmt: skip
-        original = trainer._generate_and_score_completions
-
-        def keep(rows, original=original, trainer=trainer):
-            output = original(rows)
-            gather = trainer.accelerator.gather
-            padded = torch.nn.functional.pad(output["advantages"], (0, 64 - output["advantages"].shape[1]))
-            seen.append(gather(padded.contiguous()).tolist())
-            return output
-
-        trainer._generate_and_score_completions = keep
-        trainer.train()
-    return {
-        "main": trainer.accelerator.is_main_process,
-        "processes": trainer.accelerator.num_processes,
-        "advantages": seen,
-        "gap": watch.values("process_outcome/gap"),
-        "idle": watch.values("steps/count"),
-    }
-
-
-def scripted_by_prompt(prompts: list[Any], trainer: Any) -> dict[str, Any]:
-    """Different texts for different prompts, the same in whatever process: the group is spread over them."""
-    first = trainer.accelerator.process_index * len(prompts)
-    texts = [TEXTS[(PROMPTS.index(prompt) + first + place) % 4] for place, prompt in enumerate(prompts)]
-    completion_ids = [[*TOKENIZER.encode(text, add_special_tokens=False), TOKENIZER.eos_token_id] for text in texts]
-    return {
-        "prompt_ids": [TOKENIZER.encode(str(prompt), add_special_tokens=False) for prompt in prompts],
-        "completion_ids": completion_ids,
-        "logprobs": [[-1.0] * len(ids) for ids in completion_ids],
-    }
-
-
 @pytest.mark.serial
 @pytest.mark.slow
 def test_two_processes_give_the_advantages_of_one(tmp_path):
     script = (
-        "import json, sys; from pathlib import Path; from tests.training.test_step_grpo import advantages_and_losses; "
+        "import json, sys; from pathlib import Path; from tests.helpers.step_grpo import advantages_and_losses; "
         "report = advantages_and_losses(Path(sys.argv[1]), 2); "
         "report['main'] and Path(sys.argv[1], 'report.json').write_text(json.dumps(report))"
     )

@@ -22,31 +22,9 @@ from genprm_trl.records import Solution, Verdict
 from genprm_trl.sandbox import LocalSandbox
 from genprm_trl.sandbox.base import ExecutionResult, Sandbox, Session
 from genprm_trl.verifier.genprm import GenPRM
-from tests.helpers.scripted_generator import Reply, ScriptedGenerator
+from tests.helpers.scripted_generator import Reply, ScriptedGenerator, checking_script, current_turn
 
 SOLUTION = Solution("s1", "What is 2 * 3 + 1?", ["First, 2 * 3 = 6.", "Then 6 + 1 = 8."])
-
-
-def current_turn(prompt: str) -> str:
-    """The open assistant turn of a prompt in the tiny tokenizer's ChatML template."""
-    return prompt.rpartition("<|im_start|>assistant\n")[2]
-
-
-def checking_script(prompt: str) -> str:
-    """A model that checks the step's equation with code and believes what the code prints."""
-    turn = current_turn(prompt)
-    if turn.endswith("step by step: "):
-        return "The claim is an equation. </analyze>\n"
-    step = prompt.rpartition("<|im_start|>user\n")[2].partition("<|im_end|>")[0].splitlines()[-1]
-    equation = step.rstrip(".").split(" ", 1)[1].replace(" = ", " == ")
-    if turn.endswith("```python\n"):
-        return f"print({equation})\n```\n"
-    if turn.endswith("```\n"):
-        verdict = "Yes" if "True" in turn.rpartition("[Code Output]")[2] else "No"
-        return f"</verify>\n<output>\n**Judgement**: $\\boxed{{{verdict}}}$\n</output>\n"
-    if turn.endswith("\\boxed"):
-        return "{Yes}$\n</output>\n"
-    raise AssertionError(f"unexpected prompt: {turn!r}")
 
 
 @pytest.fixture

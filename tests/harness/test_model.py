@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
 
 import pytest
 
 from genprm_trl.cli.main import main
-from genprm_trl.conversation.settings import ModelSettings
 from genprm_trl.data.solutions import iter_verdicts, load_solutions
 from genprm_trl.errors import ConfigError
 from genprm_trl.harness.judge import Judge
@@ -17,30 +15,11 @@ from genprm_trl.metrics.processbench import processbench_scores
 from genprm_trl.protocol import GenPRMProtocol
 from genprm_trl.records import Verdict
 from genprm_trl.verifier.genprm import GenPRM
-from tests.harness.conftest import load_tasks, only
-from tests.helpers.judging_generator import Judging
+from tests.harness.conftest import load_tasks, only, run
+from tests.helpers.judging_generator import BACKEND, Judging
 from tests.helpers.running_service import running
 
-BACKEND = "tests.helpers.judging_generator:Judging"
-
 pytestmark = pytest.mark.usefixtures("own_tasks_alone")
-
-
-@pytest.fixture(scope="module")
-def genprm_dir(tiny_dir) -> Path:
-    ModelSettings(modes=("direct", "full")).save(tiny_dir)
-    return tiny_dir
-
-
-def run(genprm_dir, processbench_dir, out: Path, *words: str, arguments: str = "n=3,mode=direct") -> int:
-    arguments += f",backend={BACKEND}"
-    return main(
-        [
-            *("lm-eval", "--model", "genprm", "--model_args", f"pretrained={genprm_dir},{arguments}"),
-            *("--metadata", json.dumps({"data_dir": str(processbench_dir)})),
-            *("--output_path", str(out), "--log_samples", *words),
-        ]
-    )
 
 
 @pytest.mark.parametrize("mode", ["direct", "full"])
