@@ -70,6 +70,7 @@ class Examination(TrainerCallback):
         self.marks: list[dict[str, float]] = []
 
     def examine(self, step: int) -> None:
+        """Samples solutions of the held-out problems, and adds their scores to `marks`."""
         # Sampled as while training, since a greedy policy of this size changes its mind in jumps.
         generator = TransformersGenerator(self.trainer.model, self.trainer.processing_class)
         solutions = sample_solutions(generator, self.problems, samples=4, seed=11)
@@ -88,14 +89,17 @@ class Examination(TrainerCallback):
         self.trainer.model.train()
 
     def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+        """Examines the policy as it is before training."""
         self.examine(0)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Examines the policy after every `every` steps."""
         if state.global_step % self.every == 0:
             self.examine(state.global_step)
 
 
 def train(options: argparse.Namespace, prm: GenPRM, variant: str, seed: int) -> list[dict[str, float]]:
+    """Trains the policy with one variant and seed, and returns the marks of its examinations."""
     credit, with_answers = VARIANTS[variant]
     problems = make_problems(options.problems, seed=100 + seed, small_share=1.0)
     trainer = StepGRPOTrainer(
@@ -181,6 +185,7 @@ def interval(values: list[float]) -> tuple[float, float]:
 
 
 def main() -> None:
+    """Trains what no earlier run with the same settings has trained, and summarises all results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quickstart", type=Path, default=Path("outputs/quickstart"), help="what the quickstart made")
     parser.add_argument("--policy", type=Path, help="the policy that learns on; default: the quickstart's")

@@ -35,6 +35,7 @@ class CompletionOptions:
 
 
 def run(options: CompletionOptions) -> None:
+    """Prints the completion script of the shell that the options name."""
     print(_shtab().complete(completion_parser(), shell=options.shell))
 
 

@@ -38,6 +38,14 @@ class ConsensusOptions:
 
 
 def run(options: ConsensusOptions, stage: StageOptions) -> int:
+    """Filters critiques by their agreement with the labels, and prints how many solutions pass.
+
+    Returns:
+        The exit code, 0.
+
+    Raises:
+        ConfigError: No solution passed the filter.
+    """
     from genprm_trl.data.solutions import Records, iter_solutions, record_reader
     from genprm_trl.labeling.consensus import consensus_lines, filter_solution, relabelled
     from genprm_trl.labeling.critiques import SampledSolution

@@ -59,6 +59,14 @@ class GRPOOptions:
 
 
 def run(options: GRPOOptions, args: StepGRPOConfig, model_options: ModelOptions) -> int:
+    """Trains a policy with the step rewards and outcome rewards that the options choose.
+
+    Returns:
+        The exit code, 0.
+
+    Raises:
+        ConfigError: `args` sets `reward_weights`, which the options set.
+    """
     from genprm_trl.rewards import answer_reward, step_format_reward
     from genprm_trl.training.step_grpo.trainer import StepGRPOTrainer
 

@@ -46,6 +46,14 @@ def run(
     solver: SolverSettings,
     stage: StageOptions,
 ) -> int:
+    """Labels the steps of solutions by sampling rollouts, and prints what was sampled.
+
+    Returns:
+        The exit code, 0.
+
+    Raises:
+        ConfigError: The output was made with other settings. If its rollouts still fit, the error says so.
+    """
     from genprm_trl.data.problems import read_groups
     from genprm_trl.labeling.earlier_rollouts import EarlierRollouts, set_aside
     from genprm_trl.rows.digests import content_digest

@@ -32,6 +32,7 @@ class QuickstartOptions:
 
 
 def run(options: QuickstartOptions) -> int:
+    """Runs every stage of the quickstart that is not finished, and prints its tables."""
     from genprm_trl.miniature.quickstart import (
         FAST_PLAN,
         FULL_PLAN,

@@ -20,6 +20,11 @@ from genprm_trl.stages.settings import decisive
 def run(
     solutions: SolutionOptions, settings: RationaleSettings, generator: GeneratorOptions, stage: StageOptions
 ) -> int:
+    """Samples critiques of solutions, and prints how they ended and what code they ran.
+
+    Returns:
+        The exit code, 0.
+    """
     from genprm_trl.labeling.critiques import SAMPLE_STATUSES
     from genprm_trl.rows.digests import content_digest
     from genprm_trl.sandbox import LocalSandbox

@@ -42,6 +42,7 @@ class Stage:
 
     @property
     def run(self) -> Any:
+        """The function `run` of the command's module, which is imported only when it is asked for."""
         return import_module(f"genprm_trl.cli.{self.name}").run
 
 
@@ -79,6 +80,16 @@ class RecipeOptions:
 
 
 def run(options: RecipeOptions) -> int:
+    """Runs the stages of the recipe in order, then writes the dataset and pushes it if a repository is named.
+
+    Every section is read before the first stage starts.
+
+    Returns:
+        The exit code of the first stage that does not end with 0, else 0.
+
+    Raises:
+        ConfigError: A section cannot be used, or a stage was made with other settings.
+    """
     output = Path(options.output_dir)
     # Every section is read before the first stage costs anything.
     planned = plan(options)

@@ -40,6 +40,11 @@ def run(
     solver: Annotated[SolverSettings, Prefix("policy")],
     stage: StageOptions,
 ) -> int:
+    """Lets a policy refine its answers, and writes the trajectories with a table of the scores after each turn.
+
+    Returns:
+        The exit code, 0.
+    """
     from genprm_trl.rows.digests import content_digest
     from genprm_trl.rows.jsonl import iter_written_rows, write_json, write_text
     from genprm_trl.stages.run import Worker

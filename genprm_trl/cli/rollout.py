@@ -25,6 +25,11 @@ def run(
     solver: SolverSettings,
     stage: StageOptions,
 ) -> int:
+    """Samples solutions of problems, and prints how many of them are right and how many it keeps.
+
+    Returns:
+        The exit code, 0.
+    """
     from genprm_trl.rows.digests import content_digest
     from genprm_trl.stages.run import Worker
 

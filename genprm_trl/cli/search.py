@@ -30,6 +30,14 @@ def run(
     solver: Annotated[SolverSettings, Prefix("policy")],
     stage: StageOptions,
 ) -> int:
+    """Searches for solutions of problems, and prints the accuracy and the tokens that the search took.
+
+    Returns:
+        The exit code, 0.
+
+    Raises:
+        ConfigError: The verifier would leave out chains or steps, whose rewards the search needs.
+    """
     from genprm_trl.metrics.estimates import mean_estimate
     from genprm_trl.rows.digests import content_digest
     from genprm_trl.rows.jsonl import iter_written_rows

@@ -82,6 +82,14 @@ class OptionalVerifierOptions(VerifierOptions):
 
 
 def run(options: SelectOptions, verifier: OptionalVerifierOptions, workers: WorkerOptions) -> int:
+    """Judges the candidates where it must, chooses one for each problem, and measures the choices where it can.
+
+    Returns:
+        The exit code, 0.
+
+    Raises:
+        ConfigError: The rule needs verdicts, and the options name neither verdicts nor a verifier.
+    """
     from genprm_trl.data.pools import read_pools
     from genprm_trl.data.solutions import iter_verdicts
     from genprm_trl.rows.jsonl import write_jsonl

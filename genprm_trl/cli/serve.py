@@ -37,6 +37,12 @@ class ServeOptions:
 
 
 def run(options: ServeOptions, limits: ServiceLimits, verifier: VerifierOptions) -> None:
+    """Serves a verifier over HTTP until a signal ends it.
+
+    Raises:
+        MissingExtraError: A package of the extra `serve` is not installed.
+        ConfigError: The verifier's N is above what the limits let a request ask for.
+    """
     for package in ("fastapi", "uvicorn", "prometheus_client"):
         if find_spec(package) is None:
             raise MissingExtraError(package, "serve", "genprm serve")

@@ -64,6 +64,16 @@ class SFTOptions:
 
 
 def run(options: SFTOptions, args: GenPRMConfig, model_options: ModelOptions) -> int:
+    """Trains a GenPRM, and resumes from the last checkpoint if the same run has left one.
+
+    All data are read before the model is loaded.
+
+    Returns:
+        The exit code, 0.
+
+    Raises:
+        ConfigError: Options are missing or contradict each other, or the checkpoints are those of another run.
+    """
     from genprm_trl.data.solutions import load_solutions
     from genprm_trl.training.sft.data import load_conversations
     from genprm_trl.training.sft.trainer import GenPRMTrainer

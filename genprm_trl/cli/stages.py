@@ -131,7 +131,7 @@ def judge_remaining(file: VerdictFile, verifier: VerifierOptions, workers: Worke
     Args:
         file: Opened for the solutions that are to be judged.
         verifier: What to judge with.
-        workers: Where to judge.
+        workers: The options that say where to judge.
 
     Returns:
         The seconds that the judging took. Loading a verifier in this process is not counted.

@@ -45,6 +45,11 @@ def _output_path(file: str, options: VerifyOptions, verifier: VerifierOptions) -
 
 
 def run(source: SolutionOptions, options: VerifyOptions, verifier: VerifierOptions, workers: WorkerOptions) -> int:
+    """Judges solutions that the output holds no verdict on yet, and prints a summary of all verdicts.
+
+    Returns:
+        The exit code, 0. Judgements that failed are logged, and do not change it.
+    """
     from genprm_trl.data.solutions import load_solutions
     from genprm_trl.stages.verdict_file import VerdictFile
     from genprm_trl.verifier.summary import VerdictSummary

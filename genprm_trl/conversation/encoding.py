@@ -29,6 +29,7 @@ class PlainEncoder:
         )
 
     def __call__(self, text: str) -> list[int]:
+        """Returns the token ids of a text, equal to those of `tokenizer.encode` without special tokens."""
         if self._is_plain:
             backend = self._tokenizer.backend_tokenizer
             # What others asked of the tokenizer stays switched on in it until its own `encode` switches it off.

@@ -127,7 +127,7 @@ def iter_solutions(
     skip_bad_rows: bool = False,
     on_bad_row: Callable[[DataError], None] | None = None,
 ) -> Iterator[Solution]:
-    """As `load_solutions`, one solution at a time, for sources that do not fit into memory.
+    """Reads like `load_solutions`, but one solution at a time, for sources that do not fit into memory.
 
     A bad row raises only when it is reached. Ids are remembered, as hashes, to find duplicates.
     """

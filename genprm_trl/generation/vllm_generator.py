@@ -27,7 +27,7 @@ _SHUTDOWN_SECONDS = 10.0
 
 
 class VLLMGenerator(LoopGenerator):
-    """Generates with vLLM: continuous batching, and prefixes computed once.
+    r"""Generates with vLLM: continuous batching, and prefixes computed once.
 
     The engine runs in separate processes, which end with `close`, at the interpreter's exit, and if the construction
     fails. Requests may come from any number of tasks, event loops and threads. If the engine dies, requests raise
@@ -53,7 +53,7 @@ class VLLMGenerator(LoopGenerator):
         ```python
         async with VLLMGenerator("GenPRM/GenPRM-7B", gpu_memory_utilization=0.8) as generator:
             ids = generator.tokenizer.encode("Two and two is")
-            result = await generator.generate(ids, SamplingParams(max_new_tokens=20, stop=("\\n",)))
+            result = await generator.generate(ids, SamplingParams(max_new_tokens=20, stop=("\n",)))
         ```
     """
 

@@ -115,7 +115,7 @@ class Worker:
 
 
 class Pool:
-    """As many workers as are needed at once, up to a bound, kept for later."""
+    """Keeps workers for later: as many as were needed at once, up to a bound."""
 
     def __init__(self) -> None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

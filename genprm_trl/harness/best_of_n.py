@@ -30,6 +30,7 @@ class BestOfN(ConfigurableTask):
         self.sizes = subset_sizes(self.smallest_pool())
 
     def smallest_pool(self) -> int:
+        """Returns the number of candidates of the problem with the fewest, which bounds N."""
         return min(len(pool) for pool in self.eval_docs["steps"])
 
     def construct_requests(self, doc: Mapping[str, Any], ctx: Any, **kwargs: Any) -> list[Instance]:
@@ -51,19 +52,32 @@ class BestOfN(ConfigurableTask):
         ]
 
     def process_results(self, doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
+        """Returns one problem's metrics from the verdicts on its candidates."""
         rewards = [read_verdict(text).rewards for text in results]
         return self.accuracies(doc["votes"], doc["correct"], rewards)
 
     def accuracies(
         self, votes: Sequence[int | None], correct: Sequence[bool], rewards: Sequence[Sequence[float]]
     ) -> dict[str, float]:
+        """Measures every way of choosing on one problem's pool.
+
+        Args:
+            votes: The answer that each candidate votes for; None for no answer.
+            correct: Whether each candidate is right.
+            rewards: The step rewards of each candidate.
+
+        Returns:
+            The metrics of `pool_accuracies`, in per cent.
+        """
         values = pool_accuracies(votes, correct, rewards, self.sizes)
         return {name: 100 * value for name, value in values.items()}
 
     def aggregation(self) -> dict[str, Callable[..., float]]:
+        """Tells the harness to average every metric over the problems."""
         return dict.fromkeys(self._names(), mean)
 
     def higher_is_better(self) -> dict[str, bool]:
+        """Tells the harness that a higher value of every metric is better."""
         return dict.fromkeys(self._names(), True)
 
     def _names(self) -> list[str]:

@@ -41,7 +41,7 @@ def run_harness(words: Sequence[str]) -> None:
     Raises:
         MissingExtraError: lm-eval is not installed.
         ConfigError: A word is no JSON.
-        SystemExit: From the harness's parser.
+        SystemExit: The harness's parser ends the run, for instance after `--help`.
     """
     register()
     from lm_eval._cli import HarnessCLI

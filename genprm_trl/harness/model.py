@@ -82,9 +82,19 @@ class GenPRMJudge(LM):
         return answers
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
+        """Refuses tasks that ask for likelihoods.
+
+        Raises:
+            ConfigError: Always.
+        """
         raise ConfigError("the model genprm judges solutions; it has no likelihood of other texts")
 
     def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
+        """Refuses tasks that ask for likelihoods.
+
+        Raises:
+            ConfigError: Always.
+        """
         raise ConfigError("the model genprm judges solutions; it has no likelihood of other texts")
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
@@ -93,6 +103,7 @@ class GenPRMJudge(LM):
 
     @property
     def tokenizer_name(self) -> str:
+        """The name that the harness puts into the keys of its cached requests."""
         return "genprm"
 
     def get_model_info(self) -> dict[str, Any]:

@@ -61,6 +61,7 @@ def problems_dataset(name: str, problems: Any = None, **_: Any) -> dict[str, Dat
 
 
 def doc_to_text(doc: Mapping[str, Any]) -> str:
+    """Returns the prompt of a problem: its text, and the instruction to reason step by step."""
     return f"{doc['problem']}\n\n{SYSTEM_PROMPT}"
 
 
@@ -86,6 +87,7 @@ class PolicyBestOfN(BestOfN):
         super().__init__(config)
 
     def smallest_pool(self) -> int:
+        """Returns how many solutions the harness samples of each problem."""
         return int(self.config.repeats)
 
     def build_all_requests(self, **kwargs: Any) -> None:
@@ -129,6 +131,10 @@ class PolicyBestOfN(BestOfN):
         return self._instances
 
     def process_results(self, doc: Mapping[str, Any], results: Sequence[Any]) -> dict[str, float]:
+        """Grades the samples of one problem, and returns its metrics.
+
+        A sample without a verdict has the reward 0.
+        """
         samples = [json.loads(text) for text in results[0]]
         correct, votes = grade_pool([sample["text"] for sample in samples], doc["answer"])
         rewards = [sample["verdict"]["rewards"] if sample["verdict"] else [0.0] for sample in samples]

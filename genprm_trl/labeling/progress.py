@@ -1,4 +1,4 @@
-"""From Monte Carlo estimates to step labels: relative progress, hard and difference labels.
+"""Turns Monte Carlo estimates into step labels: relative progress, hard and difference labels.
 
 The estimate MC(s) of a state is the share of rollouts from it that end at the right answer. A solution of T steps has
 T + 1 states: the problem itself (`initial`, MC(s_1)) and the prefix after each step (`mc`, MC(s_t, a_t)). A rule
@@ -66,6 +66,7 @@ class RelativeProgress:
             raise ConfigError(f"epsilon must be above 0, got {self.epsilon}")
 
     def judge(self, before: Fraction, after: Fraction) -> bool:
+        """Whether the estimate after the step is at least epsilon times the one before it."""
         return after >= _exact(self.epsilon) * before
 
 
@@ -80,6 +81,7 @@ class Difference:
         check_share(delta=self.delta)
 
     def judge(self, before: Fraction, after: Fraction) -> bool:
+        """Whether the step lowers the estimate by at most delta."""
         return after - before >= -_exact(self.delta)
 
 
@@ -90,6 +92,7 @@ class Hard:
     compares: ClassVar[bool] = False
 
     def judge(self, before: Fraction, after: Fraction) -> bool:
+        """Whether any rollout after the step succeeded; the estimate before it does not matter."""
         return after > 0
 
 
@@ -183,10 +186,17 @@ def hard_labels(mc: Sequence[float | None], initial: float) -> list[bool]:
 def difference_labels(mc: Sequence[float | None], initial: float, delta: float = 0.1) -> list[bool]:
     """Labels by the difference of estimates: correct iff MC(s_t, a_t) - MC(s_t) >= -delta.
 
-    The other arguments and the errors are those of `relative_progress`.
-
     Args:
+        mc: The estimate after each step, as for `relative_progress`.
+        initial: The problem's own estimate MC(s_1), in [0, 1].
         delta: The largest loss of a correct step, in [0, 1]. The paper compares 0.1 and 0.5.
+
+    Returns:
+        One boolean per step: whether it is correct.
+
+    Raises:
+        ValueError: An estimate is outside [0, 1], or missing where it counts.
+        ConfigError: Delta is outside [0, 1].
 
     Examples:
         >>> difference_labels([0.5, 0.45, 0.25, 0.0, 0.0], initial=0.5)

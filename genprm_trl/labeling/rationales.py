@@ -60,9 +60,15 @@ class RationaleSettings:
         self.protocol()
 
     def sampling(self) -> SamplingParams:
+        """Returns the sampling parameters of a critique, which asks for no log-probabilities."""
         return SamplingParams(temperature=self.temperature, top_p=self.top_p, top_k=self.top_k, logprobs=0)
 
     def protocol(self, opens_thinking: bool = False) -> SynthesisProtocol:
+        """Returns the protocol that writes a critique within these bounds.
+
+        Args:
+            opens_thinking: Whether the chat template's generation prompt leaves a thinking block open.
+        """
         return SynthesisProtocol(self.max_tokens, self.max_code_rounds, opens_thinking)
 
 
@@ -125,7 +131,7 @@ class Reasoner:
         )
 
     async def critiques(self, solution: Solution) -> list[RationaleSample]:
-        """As many critiques as the settings say, in order. Raises as `critique` does."""
+        """Samples as many critiques as the settings say, in order. Raises what `critique` raises."""
         tasks = [asyncio.create_task(self.critique(solution, number)) for number in range(self.settings.samples)]
         try:
             return list(await asyncio.gather(*tasks))

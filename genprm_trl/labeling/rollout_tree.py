@@ -50,6 +50,7 @@ class State:
 
 
 def write_bits(outcomes: Sequence[bool]) -> str:
+    """Writes outcomes as a string with `1` for each success and `0` for each failure."""
     return "".join("1" if outcome else "0" for outcome in outcomes)
 
 

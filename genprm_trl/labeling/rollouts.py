@@ -88,6 +88,7 @@ class Sample:
     correct: bool | None
 
     def to_dict(self) -> dict[str, Any]:
+        """Returns the sample as JSON values; `Sample(**values)` reads it back."""
         return {
             "text": self.text, "finished": self.finished, "num_tokens": self.num_tokens, "correct": self.correct
         }  # fmt: skip

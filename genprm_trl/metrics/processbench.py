@@ -43,7 +43,7 @@ def compare(labels: Sequence[int], predictions: Sequence[Sequence[int | None]]) 
     """Which solutions have a wrong step, shape (B,), and which predictions are exactly the label, shape (B, G).
 
     Args:
-        labels: As for `processbench_scores`. Shape (B,).
+        labels: The labels that `processbench_scores` takes. Shape (B,).
         predictions: What each of G verifiers predicts for each solution. Shape (B, G).
 
     Raises:
@@ -83,7 +83,7 @@ def best_threshold(labels: Sequence[int], rewards: Sequence[Sequence[float]]) ->
     Exact: considers every threshold that makes a difference. Among equals, the one nearest to 0.5.
 
     Args:
-        labels: As for `processbench_scores`, both classes present. Shape (B,).
+        labels: The labels that `processbench_scores` takes, with both classes among them. Shape (B,).
         rewards: The step rewards of each solution: at least `label + 1`, or one where the label is -1.
 
     Returns:

@@ -111,7 +111,7 @@ class Row:
         key: The line's key in `MODE_NOTES`.
         by_n: Scores by the number of averaged rationales; only N = 1 where sampling changes nothing.
         best_f1: F1 at the threshold that suits these very solutions best: a bound on what another threshold could do.
-        found: By kind of error, how many solutions were judged exactly right and how many there are.
+        found: How many solutions were judged exactly right and how many there are, by kind of error.
     """
 
     name: str

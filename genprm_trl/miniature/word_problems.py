@@ -193,7 +193,7 @@ class Problem:
 
 @cache
 def _tellings(name: str) -> tuple[re.Pattern[str], ...]:
-    """For each telling of a family an expression that reads its numbers and words back."""
+    """Returns for each telling of a family an expression that reads its numbers and words back."""
     family = _FAMILIES[name]
     patterns = []
     for text in family.texts:

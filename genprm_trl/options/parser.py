@@ -142,6 +142,18 @@ class OptionParser(HfArgumentParser):
         return lambda values: kind(**{field: getattr(values, name) for field, name in names.items()})
 
     def add_argument(self, *names: Any, **settings: Any) -> argparse.Action:
+        """Adds an option as `argparse` does, with the forms that this project's dataclasses use.
+
+        A field marked `positional` becomes a positional argument, which may be left out unless it is required. An
+        option of type dict reads JSON. Help texts show what a switch takes and what its negation does.
+
+        Args:
+            *names: The option's names, beginning with its field's.
+            **settings: Arguments of `argparse`, and the marks `operational` and `positional` of the field's metadata.
+
+        Returns:
+            The option that was added.
+        """
         settings.pop("operational", None)
         if settings.pop("positional", False):
             name = names[0].lstrip("-")
@@ -190,8 +202,8 @@ class OptionParser(HfArgumentParser):
             One object for each dataclass. (`verbose`, `quiet` and `debug` are the caller's to look for.)
 
         Raises:
-            ConfigError: For a configuration file that cannot be used.
-            SystemExit: With code 2 for a usage error (after printing it), with 0 after `--help`.
+            ConfigError: A configuration file cannot be used.
+            SystemExit: The code is 2 for a usage error (after printing it), and 0 after `--help`.
         """
         words = self._normalised(arguments)
         if "-h" in words or "--help" in words:

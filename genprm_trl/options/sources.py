@@ -33,7 +33,7 @@ class ProblemOptions(SourceOptions):
         """The problems, read when they are iterated over.
 
         Args:
-            need_answers: See `read_problems`.
+            need_answers: Whether a row without the reference answer is a bad one.
 
         Raises:
             ConfigError: The limit is below 1.

@@ -79,6 +79,7 @@ class Mode:
 
     @property
     def name(self) -> str:
+        """The name in `MODES` of the mode with the same parts."""
         return next(name for name, mode in MODES.items() if mode == self)
 
     @classmethod
@@ -250,12 +251,12 @@ def last_code_block(text: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class GenPRMProtocol:
-    """GenPRM's conversation as a verification protocol.
+    r"""GenPRM's conversation as a verification protocol.
 
     Attributes:
         mode: Parts of the rationale, by name or as a `Mode`.
-        first_turn: `evaluation` joins problem and first step as `{problem}\\n{step}` (the published evaluation);
-            `demonstration` as `Question: {problem}\\n\\n{step}` (the published example).
+        first_turn: `evaluation` joins problem and first step as `{problem}\n{step}` (the published evaluation);
+            `demonstration` as `Question: {problem}\n\n{step}` (the published example).
         max_step_tokens: Bound on the tokens of an assistant turn, interpreter output included (2,048 as published).
         max_code_rounds: Generations after the analysis before the verdict is forced (3 as published).
         verdict_tokens: Tokens for a forced verdict (20 as published).
@@ -284,6 +285,7 @@ class GenPRMProtocol:
 
     @property
     def system_prompt(self) -> str:
+        """The system message, which asks for a bare verdict where the mode writes no rationale."""
         return DIRECT_SYSTEM_PROMPT if self._mode.direct else SYSTEM_PROMPT
 
     def user_turn(self, problem: str, steps: Sequence[str], index: int) -> str:

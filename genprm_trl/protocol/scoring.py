@@ -55,7 +55,8 @@ def binary_probability(
     Args:
         written: What the model wrote.
         position: The character of `written.text` at which the verdict word begins.
-        positive, negative: The two words.
+        positive: The word whose probability is asked for.
+        negative: The other word.
         alternatives: (token text, log-probability) at the token that opens the word, if not in `written`.
 
     Returns:

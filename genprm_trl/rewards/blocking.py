@@ -43,4 +43,5 @@ class BlockingReward:
         self.__name__ = get_callable_name(func)  # what trainers log it as
 
     def __call__(self, *args: Any, **kwargs: Any) -> Rewards:
+        """Calls the asynchronous function with the same arguments, waits, and returns its rewards."""
         return run(self._func(*args, **kwargs))

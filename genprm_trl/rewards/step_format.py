@@ -13,7 +13,7 @@ _NUMBER = re.compile(r"\W*step\W*(\d+)", re.IGNORECASE)
 
 
 def step_format_reward(completions: Sequence[Any], **kwargs: Any) -> list[float]:
-    """The share of a completion's steps that are in order: `Step 1:`, `Step 2:`, ... with text after each heading.
+    r"""The share of a completion's steps that are in order: `Step 1:`, `Step 2:`, ... with text after each heading.
 
     A policy that is verified step by step has to write steps. Text before the first heading counts as a step out of
     order, and so does a number that is skipped or repeated, or a heading with nothing after it.
@@ -24,7 +24,7 @@ def step_format_reward(completions: Sequence[Any], **kwargs: Any) -> list[float]
 
     Example:
         >>> from genprm_trl.rewards import step_format_reward
-        >>> step_format_reward(["Step 1: 2 + 2 = 4\\nStep 2: The answer is 4.", "It is 4."])
+        >>> step_format_reward(["Step 1: 2 + 2 = 4\nStep 2: The answer is 4.", "It is 4."])
         [1.0, 0.0]
     """
     return [_share_in_order(split_steps(completion_text(completion), "step").steps) for completion in completions]

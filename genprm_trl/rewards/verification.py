@@ -99,7 +99,8 @@ class GenPRMReward:
         """A reward for each completion, None where none of its steps could be judged.
 
         Args:
-            prompts, completions: Texts, or lists of messages.
+            prompts: Texts, or lists of messages.
+            completions: One for each prompt, in the same form.
             **kwargs: What a trainer passes: the dataset's columns, `trainer_state`, `log_extra`, `log_metric`.
 
         Raises:
@@ -117,7 +118,8 @@ class GenPRMReward:
         """A reward for each step of each completion, None where the verifier failed; one for a completion without any.
 
         Args:
-            prompts, completions: Texts, or lists of messages.
+            prompts: Texts, or lists of messages.
+            completions: One for each prompt, in the same form.
             steps: The steps that each completion was split into.
             **kwargs: The same as in a call of the reward.
 

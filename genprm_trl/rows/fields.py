@@ -86,7 +86,7 @@ def as_choice(value: Any, field: str, choices: Collection[str]) -> str:
 
 
 def as_optional_text(value: Any, field: str) -> str | None:
-    """As `as_text`, or None."""
+    """None, or what `as_text` returns."""
     return None if value is None else as_text(value, field)
 
 
@@ -100,7 +100,7 @@ def as_bool(value: Any, field: str) -> bool:
 
 
 def as_optional_bool(value: Any, field: str) -> bool | None:
-    """As `as_bool`, or None."""
+    """None, or what `as_bool` returns."""
     return None if value is None else as_bool(value, field)
 
 

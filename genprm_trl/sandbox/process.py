@@ -48,6 +48,7 @@ class Ended:
     out_of_memory: bool = False
 
     def describe(self) -> str:
+        """Returns a clause for error messages that says what ended the process."""
         if self.wait_status is None:
             return "the process that starts sessions is gone"
         if self.wait_status == wire.SPAWN_FAILED:
@@ -166,6 +167,11 @@ class Zygote:
         return Worker(self, key, channel, status)
 
     def kill(self, key: int) -> None:
+        """Asks the zygote to kill a worker, and does nothing if the zygote is gone or is a parent process's.
+
+        Args:
+            key: The worker's key.
+        """
         if self._pid != os.getpid():
             return  # a forked child's copy of the handle; the session is its parent's
         with self._lock, contextlib.suppress(OSError):

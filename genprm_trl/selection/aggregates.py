@@ -1,4 +1,4 @@
-"""From the rewards of a solution's steps to one score of the solution."""
+"""Turns the rewards of a solution's steps into one score of the solution."""
 
 from __future__ import annotations
 

@@ -39,6 +39,7 @@ class ServiceRefusal(Exception):
         self.headers = dict(headers or {})
 
     def response(self) -> Response:
+        """Returns the refusal as an HTTP response: the error as JSON, and Retry-After in whole seconds if known."""
         error: dict[str, Any] = {"type": self.kind, "message": self.message}
         if self.row is not None:
             error["row"] = self.row

@@ -29,6 +29,7 @@ class RequestIdFilter(logging.Filter):
     """Gives every log record the id of the request it belongs to, as `request_id`."""
 
     def filter(self, record: logging.LogRecord) -> bool:
+        """Sets the record's `request_id` and lets every record pass."""
         record.request_id = request_id.get()
         return True
 
@@ -44,6 +45,7 @@ class RequestMiddleware:
         self.app, self.service = app, service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Gives a request its id, counts and times it, and logs how it ended; other scopes pass through."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return

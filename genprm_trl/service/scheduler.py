@@ -63,6 +63,7 @@ class Batch:
         self._results: asyncio.Queue[tuple[int, Outcome]] = asyncio.Queue()
 
     def put(self, index: int, outcome: Outcome) -> None:
+        """Queues what became of the solution at `index` for `outcomes` to yield."""
         self._results.put_nowait((index, outcome))
 
     async def outcomes(self, pause: float) -> AsyncGenerator[tuple[int, Outcome] | None, None]:

@@ -103,7 +103,7 @@ class ServiceServer(uvicorn.Server):
         await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """As uvicorn does, but a stop by SIGTERM is a success, and not raised again afterwards."""
+        """Handles signals as uvicorn does, but a stop by SIGTERM is a success, and not raised again afterwards."""
         if sig == signal.SIGTERM:
             self.should_exit = True
         else:

@@ -42,6 +42,7 @@ class Path:
 
     @property
     def is_open(self) -> bool:
+        """Whether the policy may write a further step."""
         return self.end == "open"
 
     @property

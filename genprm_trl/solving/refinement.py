@@ -235,6 +235,7 @@ class RefinementSummary:
 
     @property
     def problems(self) -> int:
+        """The number of problems added whose answers are known to be right or wrong."""
         return len(self._outcomes)
 
     def by_turn(self) -> list[TurnScores]:

@@ -49,6 +49,7 @@ class SolverSettings:
         self.sampling()
 
     def sampling(self) -> SamplingParams:
+        """Returns the sampling parameters of a solution, which asks for no log-probabilities."""
         return SamplingParams(self.max_tokens, self.temperature, self.top_p, self.top_k, logprobs=0)
 
 

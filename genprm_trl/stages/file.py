@@ -72,6 +72,7 @@ class StageSummary:
         return Counter({name: int(amount) for name, amount in self.counts.items()})
 
     def to_dict(self) -> dict[str, Any]:
+        """Returns the counts as JSON values, sorted by name."""
         return {
             "items": self.items,
             "rows": self.rows,

@@ -120,7 +120,8 @@ def run_stage(
         drop_failed: Leave out items that failed, counted as dropped for the reason `failed`, instead of raising.
         bad_rows: How many rows of the input could not be used; asked for when the input has been read.
         progress: Show a progress bar on stderr.
-        desc, unit: The bar's label, and what an item is called.
+        desc: The bar's label.
+        unit: What the bar calls an item.
         on_start: Called when the file is open and before any work.
 
     Returns:

@@ -40,7 +40,7 @@ class OtherSettings(ConfigError):
     """Something was made with other settings.
 
     Attributes:
-        changed: For each setting that differs, a text that says how.
+        changed: A text for each setting that differs, which says how.
     """
 
     def __init__(self, message: str, changed: Mapping[str, str]):

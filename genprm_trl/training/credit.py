@@ -139,7 +139,10 @@ def step_advantages(
         credit: `outcome` ignores the step rewards. For the others see the module.
         outcome_advantages: Advantages from outcome rewards, shape (B,), added to every token. Default: none.
         step_weight: Factor of the steps' advantages.
-        scale, temperature, gamma, baseline: Options of `step_credit`.
+        scale: What the steps' advantages are divided by; see `step_credit`.
+        temperature: Temperature of `min_form`.
+        gamma: Discount per step of `discounted`; 1 is none.
+        baseline: What `min_form` and `discounted` subtract; see `step_credit`.
 
     Returns:
         Token advantages, shape (B, T). Where `token_steps` is -1 they are only the outcome's.

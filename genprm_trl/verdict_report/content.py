@@ -105,7 +105,7 @@ class Passage(NamedTuple):
         kind: `analysis`, `code`, `verdict`, or `text` outside of them; `mark` for tags and fences; `output` for what
             the interpreter answered; `claimed_output` for the same form without a run on record: the model's words.
         text: Its text, unchanged.
-        ran: For an output, the code round that printed it. None where the interpreter found no code to run.
+        ran: The code round that printed an output. None where the interpreter found no code to run.
     """
 
     kind: str

@@ -125,8 +125,10 @@ class GenPRM(Verifier):
             model: A directory, a name on the Hub, or a loaded model (then give its tokenizer, too).
             tokenizer: Default: the one saved with the model.
             backend: Name of the generator; see `generation.backends.open_generator`.
-            mode, turn_opening, first_turn: Default: the settings in the model's directory. Without them: the full
-                mode, the evaluation's first turn, and the published opening for checkpoints of the paper's authors.
+            mode: Parts of the rationale. Default: the mode in the model's directory, or else the full one.
+            turn_opening: How a turn opens. Default: the one in the model's directory. Without it: `as_published` for
+                checkpoints of the paper's authors, and `generation_prompt` for others.
+            first_turn: The form of the first turn. Default: the one in the model's directory, or else `evaluation`.
             chat_template: A Jinja template that replaces the tokenizer's.
             sandbox: Default: a `LocalSandbox` if the mode executes code.
             generator_kwargs: Passed to the backend's generator.

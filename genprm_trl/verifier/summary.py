@@ -23,7 +23,7 @@ class VerdictSummary:
         tokens: Tokens the model generated.
         flagged: Verdicts that name a wrong step.
         labels, predictions: Labels and predictions of the verdicts whose solution has a label.
-        accepted: By correctness of the final answer, how many solutions had no step flagged, and how many there are.
+        accepted: How many solutions had no step flagged and how many there are, by correctness of the final answer.
     """
 
     solutions: int = 0

@@ -13,6 +13,7 @@ load = processbench_dataset
 
 
 def doc_to_text(doc):
+    """Returns the benchmark's prompt for a critique of a solution."""
     return critique_prompt(doc["problem"], doc["steps"])
 
 
@@ -57,26 +58,32 @@ def _estimate(items, name):
 
 
 def error_acc(items):
+    """Returns the share of solutions with a wrong step whose first wrong step is named, in per cent."""
     return _estimate(items, "error_acc").value
 
 
 def error_acc_stderr(items):
+    """Returns the standard error of `error_acc`."""
     return _estimate(items, "error_acc").stderr
 
 
 def correct_acc(items):
+    """Returns the share of solutions without a wrong step in which none is found, in per cent."""
     return _estimate(items, "correct_acc").value
 
 
 def correct_acc_stderr(items):
+    """Returns the standard error of `correct_acc`."""
     return _estimate(items, "correct_acc").stderr
 
 
 def f1(items):
+    """Returns the harmonic mean of `error_acc` and `correct_acc`."""
     return _estimate(items, "f1").value
 
 
 def f1_stderr(items):
+    """Returns the standard error of `f1`."""
     return _estimate(items, "f1").stderr
 
 

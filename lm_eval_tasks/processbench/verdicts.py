@@ -14,6 +14,7 @@ from genprm_trl.records import prediction_from_rewards
 
 
 def doc_to_text(doc):
+    """Returns a solution as the text that the model `genprm` reads."""
     return encode_solution(doc["problem"], doc["steps"], doc["id"])
 
 
@@ -53,6 +54,7 @@ def _kept(verdict, predictions, rewards):
 
 
 def process_results(doc, results):
+    """Returns one solution's item for every metric, without those of step rewards where chains count separately."""
     kept = json.loads(results[0])
     item = {"label": doc["label"], **{name: kept[name] for name in ("predictions", "rewards", "threshold")}}
     # The first six are aggregated by utils.py.
@@ -68,10 +70,12 @@ def _best(items):
 
 
 def best_threshold_(items):
+    """Returns the threshold with the highest F1 on these very solutions; NaN where there is none."""
     return _best(items)[0]
 
 
 def best_f1(items):
+    """Returns the F1 at `best_threshold_`, a bound on what any other threshold could reach."""
     return _best(items)[1]
 
 
@@ -91,20 +95,24 @@ def _per_cent(value):
 
 
 def step_auroc_(items):
+    """Returns the area under the ROC curve of step rewards, in per cent."""
     return _per_cent(step_auroc(*_steps(items)))
 
 
 def step_ece(items):
+    """Returns the expected calibration error of step rewards, in per cent."""
     return _per_cent(calibration_error(*_steps(items)))
 
 
 def step_acc(items):
+    """Returns the share of steps that the verifier's own threshold judges rightly, in per cent."""
     right, rewards = _steps(items)
     hits = [(reward >= items[0]["threshold"]) == truth for truth, reward in zip(right, rewards, strict=True)]
     return 100 * math.fsum(hits) / len(hits)
 
 
 def best_step_acc(items):
+    """Returns the share of steps that the best threshold for these steps judges rightly, in per cent."""
     return 100 * best_step_accuracy(*_steps(items))[1]
 
 

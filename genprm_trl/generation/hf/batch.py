@@ -174,6 +174,11 @@ class BatchDecoder(StoppingCriteria):
         return list(self._active.values())
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        """Takes the newest token of each row, and resolves the requests that it completes.
+
+        Returns:
+            For each row whether it stops. All rows stop when the batch is interrupted.
+        """
         if self._active:
             tokens = input_ids[:, -1].tolist()
             self._steps += 1

@@ -43,7 +43,7 @@ _NEW_ROWS_SHARE = 0.5
 
 
 class TransformersGenerator(Generator):
-    """Generates with `model.generate`, whatever is in flight as one left-padded batch.
+    r"""Generates with `model.generate`, whatever is in flight as one left-padded batch.
 
     Requests may come from any number of tasks, event loops and threads, each with its own sampling parameters, stop
     strings and seed. A worker thread takes them in the order of their arrival. A request is answered as soon as it is
@@ -75,7 +75,7 @@ class TransformersGenerator(Generator):
         ```python
         async with TransformersGenerator("Qwen/Qwen2.5-0.5B-Instruct") as generator:
             ids = generator.tokenizer.encode("Two and two is")
-            result = await generator.generate(ids, SamplingParams(max_new_tokens=20, stop=("\\n",)))
+            result = await generator.generate(ids, SamplingParams(max_new_tokens=20, stop=("\n",)))
         ```
     """
 

@@ -82,7 +82,7 @@ class _Refused(Exception):
 
 
 class ServerGenerator(LoopGenerator):
-    """Generates through one or more servers with an OpenAI-compatible `/v1/completions`.
+    r"""Generates through one or more servers with an OpenAI-compatible `/v1/completions`.
 
     Token ids go in and come out where the servers take and report them (vLLM); otherwise text does, and ids are found
     through the tokenizer. What a server can do is found out by two short requests at the start and said in the log.
@@ -115,7 +115,7 @@ class ServerGenerator(LoopGenerator):
         urls = ["http://gpu-1:8000/v1", "http://gpu-2:8000/v1"]
         async with ServerGenerator("GenPRM/GenPRM-7B", urls=urls) as generator:
             ids = generator.tokenizer.encode("Two and two is")
-            result = await generator.generate(ids, SamplingParams(max_new_tokens=20, stop=("\\n",)))
+            result = await generator.generate(ids, SamplingParams(max_new_tokens=20, stop=("\n",)))
         ```
     """
 

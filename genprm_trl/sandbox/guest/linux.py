@@ -76,18 +76,52 @@ def syscall(name: str, *arguments: int | bytes | None) -> int:
 
 
 def unshare(flags: int) -> None:
+    """Moves this process into new namespaces; a new process namespace holds only its later children.
+
+    Args:
+        flags: The kinds of namespaces, as `CLONE_NEW*` bits.
+
+    Raises:
+        OSError: The kernel refuses.
+    """
     _check(_libc.unshare(ctypes.c_int(flags)), "unshare")
 
 
 def setns(descriptor: int, kind: int) -> None:
+    """Moves this process into an existing namespace; a process namespace takes effect for later children.
+
+    Args:
+        descriptor: Refers to the namespace, as an open file of `/proc/PID/ns`.
+        kind: The `CLONE_NEW*` bit of its kind.
+
+    Raises:
+        OSError: The kernel refuses.
+    """
     _check(_libc.setns(ctypes.c_int(descriptor), ctypes.c_int(kind)), "setns")
 
 
 def prctl(option: int, *arguments: int) -> int:
+    """Calls `prctl(2)` with 0 for the arguments that are not given, and returns its result.
+
+    Raises:
+        OSError: The kernel refuses.
+    """
     return _check(_libc.prctl(option, *(*arguments, 0, 0, 0, 0)[:4]), f"prctl {option}")
 
 
 def mount(source: str, target: str, kind: str | None, flags: int, options: str = "") -> None:
+    """Calls `mount(2)`.
+
+    Args:
+        source: What to mount.
+        target: The directory or file to mount it over.
+        kind: The file system's type; None where the flags need none, as to bind or remount.
+        flags: `MS_*` bits.
+        options: Options of the file system, separated by commas.
+
+    Raises:
+        OSError: The kernel refuses.
+    """
     result = _libc.mount(
         os.fsencode(source), os.fsencode(target), kind.encode() if kind else None, flags, options.encode() or None
     )
@@ -95,10 +129,20 @@ def mount(source: str, target: str, kind: str | None, flags: int, options: str =
 
 
 def detach(target: str) -> None:
+    """Takes a mount out of the tree at once; the kernel frees it when nothing uses it any more.
+
+    Raises:
+        OSError: The kernel refuses.
+    """
     _check(_libc.umount2(os.fsencode(target), ctypes.c_int(MNT_DETACH)), f"umount {target}")
 
 
 def pivot_root(new: str, old: str) -> None:
+    """Makes the mount at `new` the root directory, and moves the old root to `old`.
+
+    Raises:
+        OSError: The kernel refuses.
+    """
     syscall("pivot_root", os.fsencode(new), os.fsencode(old))
 
 

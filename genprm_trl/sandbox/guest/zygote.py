@@ -169,6 +169,7 @@ class Zygote:
         self._highest = 0  # the highest descriptor that a session came with
 
     def serve(self) -> None:
+        """Obeys the host's commands until the host is gone, ends all workers, and then ends this process."""
         wake_read, wake_write = os.pipe()
         os.set_blocking(wake_write, False)
         signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)

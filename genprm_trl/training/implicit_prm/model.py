@@ -176,7 +176,8 @@ class ImplicitPRM(TrainerCallback):
         With several processes, all must call it together.
 
         Args:
-            prompts, completions: For the outcome reward.
+            prompts: The prompts, which the outcome reward is given.
+            completions: The completions, which the outcome reward is given.
             steps: The steps that each completion was split into.
             prompt_ids: Token ids as the policy saw them.
             completion_ids: Token ids that the policy wrote.
@@ -323,7 +324,7 @@ class ImplicitPRM(TrainerCallback):
         """Saves the model as `save_pretrained` does, and the optimizer beside it. A kill leaves all of it or nothing.
 
         Args:
-            directory: Where to. What is there is replaced.
+            directory: The directory to save to. What is there is replaced.
             with_optimizer: What going on with training needs.
         """
         directory = Path(directory)

@@ -274,6 +274,7 @@ class PRMTrainer(CardWriter, _BaseTrainer):
         super()._save_checkpoint(*args)
 
     def card_training(self) -> dict[str, Any]:
+        """Returns the step separator that the model was trained with."""
         return {"step separator": repr(self.args.step_separator)}
 
 

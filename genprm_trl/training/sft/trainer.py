@@ -299,6 +299,7 @@ class GenPRMTrainer(CardWriter, SFTTrainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
+        """Evaluates one batch, and keeps how the model judges its steps for `evaluation_loop`."""
         verdicts = inputs.pop(_VERDICTS, None)
         result = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
         if verdicts is not None:
@@ -354,6 +355,7 @@ class GenPRMTrainer(CardWriter, SFTTrainer):
             self.model_settings.save(output_dir or self.args.output_dir)
 
     def card_training(self) -> dict[str, Any]:
+        """Returns the modes and the form of the conversation that the model was trained with."""
         settings = self.model_settings
         return {
             "modes": ", ".join(settings.modes),
@@ -362,6 +364,7 @@ class GenPRMTrainer(CardWriter, SFTTrainer):
         }
 
     def card_data(self) -> dict[str, Any]:
+        """Returns the counts of conversations as they were before packing."""
         return self._data_facts  # counted before the conversations were packed
 
 

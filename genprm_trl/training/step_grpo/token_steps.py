@@ -23,8 +23,8 @@ class CompletionSteps:
         token_ids: The completion, without padding.
         text: The text that the policy wrote, special tokens and what tools wrote left out.
         steps: The steps of the text; none where it is blank.
-        token_steps: For each token the index of the step that it belongs to, or -1: all of them where there are no
-            steps, and those of tools.
+        token_steps: The index of the step that each token belongs to. It is -1 for tokens of tools, and for all tokens
+            where there are no steps.
     """
 
     token_ids: list[int]
@@ -55,7 +55,7 @@ def find_steps(
         token_ids: The completion, without padding.
         detokenizer: Decodes with the policy's tokenizer.
         style: How text is split; see `steps.split_steps`.
-        written: For each token whether the policy wrote it (1) or a tool did (0). Default: all of them.
+        written: Who wrote each token: the policy (1) or a tool (0). Default: the policy wrote all of them.
     """
     places = [at for at, ours in enumerate(written) if ours] if written is not None else list(range(len(token_ids)))
     pieces = _pieces([token_ids[at] for at in places], detokenizer)

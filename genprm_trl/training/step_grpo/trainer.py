@@ -130,6 +130,7 @@ class StepGRPOConfig(GRPOConfig):
 
     @property
     def step_rewards_are_signed(self) -> bool:
+        """Whether a step reward r counts as 2 r - 1. Where `signed_step_rewards` is None, only `min_form` does so."""
         return self.credit == "min_form" if self.signed_step_rewards is None else self.signed_step_rewards
 
 
@@ -165,12 +166,12 @@ class StepGRPOTrainer(GRPOTrainer):
         ```
 
     Args:
-        model: As in `GRPOTrainer`.
+        model: The policy, in any form that `GRPOTrainer` takes.
         reward_funcs: Outcome reward functions. None: the steps' rewards are all there is.
         step_reward_func: Rewards steps, for instance `GenPRMReward`; see `StepRewardFunc`. An object with a method
             `step_rewards` is called by it, and one that is a `TrainerCallback`, too, is added to the callbacks.
         args: Options; the defaults of `StepGRPOConfig` if None.
-        **kwargs: As in `GRPOTrainer`.
+        **kwargs: Passed to `GRPOTrainer`.
 
     Raises:
         ConfigError: There is nothing to reward, or options contradict each other; while training, if the step reward
@@ -326,7 +327,7 @@ class StepGRPOTrainer(GRPOTrainer):
 
         Args:
             rewards: The step rewards of all processes, NaN where there is none.
-            mode: Where to log.
+            mode: The metrics to add to, `train` or `eval`.
         """
         smallest = rewards.nan_to_num(nan=torch.inf).amin(dim=1)
         smallest = smallest.masked_fill(smallest.isinf(), torch.nan)
