@@ -188,6 +188,5 @@ def check_hub(online: bool) -> Iterator[Finding]:
     fix = "" if free >= 20 * 2**30 else "a model of 7B parameters takes 15 GiB: export HF_HOME=/path/with/more/room"
     yield say("cache", "degraded" if fix else "ok", f"{free / 2**30:.1f} GiB to write in {cache}", fix)
     if online:
-        user = HfApi().whoami()["name"] if login else "nobody"
-        next(iter(HfApi().list_models(limit=1)), None)
-        yield say("the Hub", "ok", f"answers; logged in as {user}")
+        asked: Any = HfApi().whoami() if login else next(iter(HfApi().list_models(limit=1)), None)
+        yield say("the Hub", "ok", f"answers; logged in as {asked['name']}" if login else "answers")
