@@ -387,8 +387,8 @@ class TestUnusableServers:
             ({"urls": ["http://a/v1", "http://a/"]}, "given twice"),
             ({"attempts": 0}, "attempts must be at least 1"),
             ({"max_batch_size": 0}, "max_batch_size must be at least 1"),
-            ({"timeout": 0}, "timeout must be a positive number"),
-            ({"patience": float("nan")}, "patience must be a positive number"),
+            ({"timeout": 0}, "timeout must be positive, got 0"),
+            ({"patience": float("nan")}, "patience must be positive, got nan"),
         ],
     )
     def test_options(self, options: dict[str, Any], message: str) -> None:
