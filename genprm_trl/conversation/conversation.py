@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from genprm_trl.conversation.template import ANY_ASSISTANT, ChatFormat
+from genprm_trl.conversation.template import ChatFormat
 from genprm_trl.protocol.base import SegmentKind
 
 TokenKind = Literal["template", "forced", "written", "interpreter", "end_of_turn"]
@@ -52,19 +52,18 @@ class Conversation:
         """Ends the open turn, adds `messages` (user and system) and opens the assistant's next turn."""
         for message in messages:
             self._messages.append({**message, "content": self._chat.neutralize(message["content"])})
+        *pieces, opening = self._chat.render(self._messages, open_turn=True)
         if self._chat.turn_opening == "generation_prompt":
             # Turns stay as they were opened, whatever the template does to history.
-            opening = self._chat.opening(self._messages)
             self._closed = self.token_ids if self._turns else []
         else:
             # Finished turns carry the template's marker, which they did not when they were written.
-            *pieces, opening = self._chat.render(self._messages, open_turn=True)
             self._closed = [
                 token
-                for index, (turn, opening) in enumerate(zip(self._turns, pieces, strict=True))
-                for token in self._turn_ids(index, turn, opening)
+                for index, (turn, piece) in enumerate(zip(self._turns, pieces, strict=True))
+                for token in self._turn_ids(index, turn, piece)
             ]
-        self._messages.append(ANY_ASSISTANT)
+        self._messages.append({"role": "assistant", "content": ""})
         self._turns.append(_Turn(opening))
         self._prompt = None
 

@@ -14,7 +14,6 @@ import re
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
-from genprm_trl.conversation.encoding import PlainEncoder
 from genprm_trl.errors import ConfigError, check_one_of
 
 TurnOpening = Literal["generation_prompt", "as_published"]
@@ -23,15 +22,6 @@ TurnOpening = Literal["generation_prompt", "as_published"]
 _PLACEHOLDER = "\ue0f0turn\ue0f1"
 # Contents that show what a template does with a message.
 _PROBE, _OTHER_PROBE = "\ue0f2", "\ue0f3"
-ANY_ASSISTANT = {"role": "assistant", "content": ""}
-# Such as a template might escape, count or look for.
-_VERBATIM_PROBES = (
-    "7",
-    "Step 1: 2 * 3 = 6.\n\nSo <b>x</b> & 'y' is \"{{ z }}\", {% if %} \\boxed{6} # not.",
-    "/no_think",
-    "<think>\n\n</think>\n\nYes",
-)
-_ANY_TURN = ({"role": "user", "content": "x"}, ANY_ASSISTANT)
 # Breaks a control token's string in text that is not ours; invisible, and no tokenizer has a token across it.
 _BREAK = "\u200b"
 # Text that others are encoded behind, to see how they are encoded in the middle of a text.
@@ -40,8 +30,6 @@ _INCOMPLETE_HISTORY = (
     "the chat template does not keep every turn of the history, which a conversation with one turn a step needs; "
     "give another with the option chat_template"
 )
-# Texts below this many characters are kept in large caches.
-_SHORT = 500
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -74,34 +62,24 @@ class ChatFormat:
         self.tokenizer = tokenizer
         self.turn_opening: TurnOpening = turn_opening
         self._template = chat_template
-        self._plain_encode = PlainEncoder(tokenizer)
         control = self._control_tokens()
         control_ids = {*tokenizer.all_special_ids, *tokenizer.convert_tokens_to_ids(control)}
         self._control_ids = frozenset(control_ids - {tokenizer.unk_token_id})
         # Finds every character at which one of them starts, overlapping ones, too. Most characters are passed over by
         # the first look-ahead, since a vocabulary may have hundreds of control tokens.
         strings = [_PLACEHOLDER, *control]
-        self._control_firsts = sorted({string[0] for string in strings})
-        first = "".join(map(re.escape, self._control_firsts))
-        self._control_start = re.compile(f"(?=[{first}])(?={'|'.join(map(re.escape, strings))})(.)", re.DOTALL)
+        firsts = "".join(sorted({re.escape(string[0]) for string in strings}))
+        self._control_start = re.compile(f"(?=[{firsts}])(?={'|'.join(map(re.escape, strings))})(.)", re.DOTALL)
         bos = tokenizer.bos_token_id
         self._adds_bos = bos is not None and tokenizer.encode("x", add_special_tokens=True)[:1] == [bos]
         # Encoders of the SentencePiece family put a space before each text they are given, so that text in the middle
         # of others has to be encoded behind an anchor.
         adds_space = tokenizer.decode(self._plain_encode("x") + self._plain_encode("x")) != "xx"
         self._anchors = [(anchor, self._plain_encode(anchor)) for anchor in _ANCHORS if adds_space]
-        # Forced texts recur endlessly, and the chains of a solution open with the same texts: bounded caches spare
-        # rendering and encoding them again in every step and chain.
-        self._encode_short = functools.lru_cache(maxsize=4096)(self._encode)
-        self._encode_long = functools.lru_cache(maxsize=256)(self._encode)
-        self._encode_first = functools.lru_cache(maxsize=256)(self._encode_start)
-        self._neutralize_short = functools.lru_cache(maxsize=4096)(self._neutralize)
-        self._render_known = functools.lru_cache(maxsize=512)(self._render)
-        self._around_known = functools.lru_cache(maxsize=64)(self._around)
+        # Forced texts recur in every step, and what opens a turn in every chain of a solution.
+        self._known_ids = functools.lru_cache(maxsize=1024)(self._encode)
         self._system_role = self._supports_system_role()
         self._check_history()
-        self._opens_alike = self._each_turn_opens_alike()
-        self._inserts_verbatim = self._shows_verbatim()
 
     def _control_tokens(self) -> list[str]:
         """Strings of the tokens that text of others must not bring in: special ones, and those the template writes.
@@ -116,6 +94,13 @@ class ChatFormat:
         # A single character, for instance a line break used as end-of-text, cannot be broken and is left alone.
         return sorted(token for token in tokens if len(token.strip()) > 1)
 
+    def _plain_encode(self, text: str) -> list[int]:
+        return list(self.tokenizer.encode(text, add_special_tokens=False))
+
+    def encode(self, text: str) -> list[int]:
+        """Encodes text that continues other text: no special tokens are added."""
+        return list(self._known_ids(text))
+
     def _encode(self, text: str) -> tuple[int, ...]:
         for anchor, anchor_ids in self._anchors:
             ids = self._plain_encode(anchor + text)
@@ -123,18 +108,11 @@ class ChatFormat:
                 return tuple(ids[len(anchor_ids) :])
         return tuple(self._plain_encode(text))
 
-    def encode(self, text: str) -> list[int]:
-        """Encodes text that continues other text: no special tokens are added."""
-        return list(self._encode_short(text) if len(text) < _SHORT else self._encode_long(text))
-
     def encode_start(self, text: str) -> list[int]:
         """Encodes the start of a conversation: begin-of-text exactly once if the tokenizer would add it by itself."""
-        return list(self._encode_first(text))
-
-    def _encode_start(self, text: str) -> tuple[int, ...]:
         ids = self._plain_encode(text)
         bos = self.tokenizer.bos_token_id
-        return (bos, *ids) if self._adds_bos and ids[:1] != [bos] else tuple(ids)
+        return [bos, *ids] if self._adds_bos and ids[:1] != [bos] else ids
 
     def neutralize(self, text: str) -> str:
         """Makes text of others safe to encode.
@@ -142,14 +120,7 @@ class ChatFormat:
         Every control token's string is broken, so that a step or a program's output cannot end its turn; half
         characters (lone surrogates), which no tokenizer takes, become U+FFFD.
         """
-        return self._neutralize_short(text) if len(text) < _SHORT else self._neutralize(text)
-
-    def _neutralize(self, text: str) -> str:
-        if not text.isascii():
-            text = _SURROGATE.sub("\ufffd", text)
-        if not any(first in text for first in self._control_firsts):
-            return text
-        return self._control_start.sub(rf"\1{_BREAK}", text)
+        return self._control_start.sub(rf"\1{_BREAK}", _SURROGATE.sub("\ufffd", text))
 
     def closing_length(self, ids: Sequence[int]) -> int:
         """How many of the ids that follow an assistant's text end its turn: up to the first control token.
@@ -187,60 +158,6 @@ class ChatFormat:
         if _PROBE not in pieces[0] or _OTHER_PROBE not in pieces[1]:
             raise ConfigError(_INCOMPLETE_HISTORY)
 
-    def _each_turn_opens_alike(self) -> bool:
-        """Whether what leads up to a turn of the assistant, but for the first, is that of the user's message alone.
-
-        So it is in most templates, and a conversation takes time to render that grows with its length instead of its
-        square. Others count turns, or put the system's message before the last one of the user.
-        """
-        turns = [{"role": "user", "content": _OTHER_PROBE}, ANY_ASSISTANT]
-        last = {"role": "user", "content": _PROBE}
-        try:
-            whole = self.render([{"role": "system", "content": _OTHER_PROBE}, *turns, *turns, last], open_turn=True)
-        except ConfigError:
-            return False
-        return whole[-1] == self.render([*_ANY_TURN, last], open_turn=True)[-1]
-
-    def opening(self, messages: Sequence[dict[str, str]]) -> str:
-        """The template's text from the end of the assistant's turn before, if any, to the start of the next one.
-
-        Args:
-            messages: Messages whose contents went through `neutralize`.
-        """
-        if self._opens_alike and [message["role"] for message in messages[-2:]] == ["assistant", "user"]:
-            messages = [*_ANY_TURN, messages[-1]]
-        *earlier, last = messages
-        if self._inserts_verbatim and last["role"] == "user" and _is_plain(last["content"]):
-            before, after = self._around_known(_key(earlier))
-            return f"{before}{last['content']}{after}"
-        return self.render(messages, open_turn=True)[-1]
-
-    def _around(self, earlier: tuple[tuple[str, str], ...]) -> tuple[str, str]:
-        """What `opening` puts before and after the content of a user's message that follows others."""
-        before, after = self._render((*earlier, ("user", _PROBE)), True)[-1].split(_PROBE)
-        return before, after
-
-    def _shows_verbatim(self) -> bool:
-        """Whether the template puts a user's message into its text as it stands, whatever it says.
-
-        Nearly all do, and rendering takes longer than all else that a step costs here.
-        """
-        openings: tuple[Sequence[dict[str, str]], ...] = (
-            (),
-            ({"role": "system", "content": _OTHER_PROBE},),
-            _ANY_TURN,
-        )
-        try:
-            for earlier in openings:
-                before, after = self._around(_key(earlier))
-                for content in _VERBATIM_PROBES:
-                    rendered = self.render([*earlier, {"role": "user", "content": content}], open_turn=True)[-1]
-                    if rendered != before + content + after:
-                        return False
-        except (ConfigError, ValueError):  # it refuses such a conversation, or shows the message twice
-            return False
-        return True
-
     def render(self, messages: Sequence[dict[str, str]], *, open_turn: bool) -> list[str]:
         """Renders the conversation and splits it where the assistant's turns stand.
 
@@ -251,10 +168,9 @@ class ChatFormat:
         Returns:
             The template's text around the assistant's turns: one string more than there are such turns.
         """
-        return list(self._render_known(_key(messages), open_turn))
-
-    def _render(self, messages: Sequence[tuple[str, str]], open_turn: bool) -> list[str]:
-        prepared = [{"role": role, "content": content} for role, content in messages]
+        prepared = [
+            {**message, "content": _PLACEHOLDER} if message["role"] == "assistant" else message for message in messages
+        ]
         if prepared and prepared[0]["role"] == "system" and not self._system_role:
             system = prepared.pop(0)["content"]
             prepared[0] = {"role": "user", "content": f"{system}\n\n{prepared[0]['content']}"}
@@ -273,16 +189,3 @@ class ChatFormat:
         if len(pieces) != expected:
             raise ConfigError(_INCOMPLETE_HISTORY)
         return pieces
-
-
-def _key(messages: Sequence[dict[str, str]]) -> tuple[tuple[str, str], ...]:
-    """The messages as a key of caches; what an assistant has said is not in it."""
-    return tuple(
-        (message["role"], _PLACEHOLDER if message["role"] == "assistant" else message["content"])
-        for message in messages
-    )
-
-
-def _is_plain(content: str) -> bool:
-    """Whether no template would trim the text, or do without it."""
-    return bool(content) and not (content[0].isspace() or content[-1].isspace())

@@ -105,32 +105,35 @@ ESCAPING, TRIMMING, SHOUTING = (
 )
 
 
+def check_openings(chat: ChatFormat, texts: list[str]) -> None:
+    """Opens a turn for each text; what leads up to each must be what the template makes of the conversation."""
+    conversation, messages, opened = Conversation(chat), [], []
+    for step, text in enumerate(texts):
+        added = [{"role": "system", "content": SYSTEM}] if step == 0 else []
+        added.append({"role": "user", "content": text})
+        conversation.open_turn(added)
+        messages += [{**message, "content": chat.neutralize(message["content"])} for message in added]
+        rendered = chat.render(messages, open_turn=True)
+        opened.append(rendered[-1])
+        first, *others = opened if chat.turn_opening == "generation_prompt" else rendered
+        assert conversation.token_ids == sum(map(chat.encode, others), chat.encode_start(first))
+        messages.append({"role": "assistant", "content": "So it is."})
+
+
 @pytest.mark.parametrize("style", sorted(STYLES))
 @pytest.mark.parametrize("turn_opening", ["generation_prompt", "as_published"])
 @pytest.mark.parametrize("template", [None, COUNTING, chat_templates.DROPS_SYSTEM, ESCAPING, TRIMMING, SHOUTING])
 def test_turns_open_as_the_whole_conversation_says(style, turn_opening, template):
-    """Turns may be put together without rendering the conversation, where that comes to the same."""
+    """Templates may count turns, move the system's message or change texts."""
     chat = ChatFormat(STYLES[style](), turn_opening, template)
-    messages = []
-    for step, text in enumerate([f"{PROBLEM}\n{STEP_1}", f" {STEP_2}\n", "1 < 2 </think> [INST]", "é\n\nso", "."]):
-        messages += [{"role": "system", "content": SYSTEM}] if step == 0 else []
-        messages.append({"role": "user", "content": chat.neutralize(text)})
-        assert chat.opening(messages) == chat.render(messages, open_turn=True)[-1]
-        messages.append({"role": "assistant", "content": "So it is."})
+    check_openings(chat, [f"{PROBLEM}\n{STEP_1}", f" {STEP_2}\n", "1 < 2 </think> [INST]", "é\n\nso", "."])
 
 
 @pytest.mark.parametrize("style", sorted(STYLES))
 @settings(deadline=None, max_examples=40)
 @given(st.text(), st.text())
 def test_any_text_opens_a_turn_as_rendered(style, problem, step):
-    chat = ChatFormat(STYLES[style]())
-    messages = [
-        {"role": "system", "content": SYSTEM},
-        {"role": "user", "content": chat.neutralize(problem)},
-    ]
-    assert chat.opening(messages) == chat.render(messages, open_turn=True)[-1]
-    messages += [{"role": "assistant", "content": "So it is."}, {"role": "user", "content": chat.neutralize(step)}]
-    assert chat.opening(messages) == chat.render(messages, open_turn=True)[-1]
+    check_openings(ChatFormat(STYLES[style]()), [problem, step])
 
 
 @pytest.mark.parametrize("style", sorted(STYLES))
@@ -252,6 +255,21 @@ def test_no_space_is_put_before_continued_text(merge_lines):
     for text in (ANALYZE, SHOWN, "\n", "x", "\n\n", ".", " y", "Yes", "</s>", "", "é"):
         assert tokenizer.decode(tokenizer.encode("q", add_special_tokens=False) + chat.encode(text)) == "q" + text
     assert not tokenizer.convert_ids_to_tokens(chat.encode("Yes"))[0].startswith("▁")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"truncation": True, "max_length": 3},
+        {"padding": "max_length", "max_length": 64},
+        {"split_special_tokens": True},
+        {"add_special_tokens": True},
+    ],
+)
+def test_what_was_asked_of_the_tokenizer_before_does_not_count(options):
+    chat, expected = chat_of("chatml"), chat_of("chatml").encode(CHATML_TEXT)
+    chat.tokenizer(CHATML_TEXT, **options)
+    assert chat.encode(CHATML_TEXT) == expected
 
 
 def test_written_text_keeps_the_ids_it_was_generated_in():
