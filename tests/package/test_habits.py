@@ -7,6 +7,8 @@ import tomllib
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from genprm_trl.version import __version__
 from tests.helpers.paths import ROOT
@@ -36,6 +38,14 @@ def test_the_oldest_supported_trl_is_tested():
     [bounds] = [name for name in PROJECT["dependencies"] if re.match(r"trl\b", name)]
     [oldest] = WORKFLOWS["tests"]["jobs"]["tests"]["strategy"]["matrix"]["include"]
     assert bounds.startswith(f"trl>={oldest['trl'].removesuffix('.0')},")
+
+
+@pytest.mark.parametrize(("name", "extra"), [("base", "plots"), ("dev", "dev")])
+def test_the_pinned_versions_are_those_that_the_project_asks_for(name, extra):
+    text = "".join((ROOT / f"requirements/{file}.txt").read_text(encoding="utf-8") for file in ("torch", name))
+    pinned = dict(re.findall(r"^([\w.-]+)==([^ \n]+)", text, re.MULTILINE))
+    for wanted in map(Requirement, [*PROJECT["dependencies"], *PROJECT["optional-dependencies"][extra]]):
+        assert pinned[canonicalize_name(wanted.name)] in wanted.specifier
 
 
 @pytest.mark.parametrize("place", [*WORKFLOWS, ".ci/run", "AGENTS.md", "CONTRIBUTING.md"])
