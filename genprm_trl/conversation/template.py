@@ -79,6 +79,8 @@ class ChatFormat:
         # Forced texts recur in every step, and what opens a turn in every chain of a solution.
         self._known_ids = functools.lru_cache(maxsize=1024)(self._encode)
         self._system_role = self._supports_system_role()
+        # The chains of a solution open their turns with the same texts.
+        self._known_pieces = functools.lru_cache(maxsize=512)(self._render)
         self._check_history()
 
     def _control_tokens(self) -> list[str]:
@@ -168,9 +170,11 @@ class ChatFormat:
         Returns:
             The template's text around the assistant's turns: one string more than there are such turns.
         """
-        prepared = [
-            {**message, "content": _PLACEHOLDER} if message["role"] == "assistant" else message for message in messages
-        ]
+        shown = ((m["role"], _PLACEHOLDER if m["role"] == "assistant" else m["content"]) for m in messages)
+        return list(self._known_pieces(tuple(shown), open_turn))
+
+    def _render(self, messages: Sequence[tuple[str, str]], open_turn: bool) -> list[str]:
+        prepared = [{"role": role, "content": content} for role, content in messages]
         if prepared and prepared[0]["role"] == "system" and not self._system_role:
             system = prepared.pop(0)["content"]
             prepared[0] = {"role": "user", "content": f"{system}\n\n{prepared[0]['content']}"}
