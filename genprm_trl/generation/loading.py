@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed.tensor import DTensor
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -84,7 +85,7 @@ def load_model(
         raise ConfigError("give either a device or model_kwargs['device_map'], not both")
     kwargs.setdefault("dtype", dtype)
     try:
-        with _without_sharding():
+        with loaded_whole():
             model, info = AutoModelForCausalLM.from_pretrained(
                 directory or name_or_path, **kwargs, output_loading_info=True
             )
@@ -99,11 +100,11 @@ def load_model(
 
 
 @contextlib.contextmanager
-def _without_sharding() -> Iterator[None]:
-    """Loads whole models beside a training with ZeRO-3.
+def loaded_whole() -> Iterator[None]:
+    """Lets transformers load whole models beside a training that shards its own.
 
-    From the time the trainer's arguments are there, transformers shards whatever is loaded over the processes, which
-    is of use only to models that DeepSpeed trains.
+    From the time the arguments of a training with ZeRO-3 are there, transformers shards whatever is loaded over the
+    processes, which is of use only to models that DeepSpeed trains.
     """
     training = deepspeed._hf_deepspeed_config_weak_ref
     deepspeed.unset_hf_deepspeed_config()
@@ -111,6 +112,20 @@ def _without_sharding() -> Iterator[None]:
         yield
     finally:
         deepspeed._hf_deepspeed_config_weak_ref = training
+
+
+def check_whole(model: torch.nn.Module) -> None:
+    """Checks that a model that was handed over has its weights in this process.
+
+    Raises:
+        ConfigError: It is sharded over processes, which would wait for one another at each of its layers.
+    """
+    for name, parameter in model.named_parameters():
+        if isinstance(parameter, DTensor) or (hasattr(parameter, "ds_id") and not parameter.numel()):
+            raise ConfigError(
+                f"the model is sharded over processes (its weight {name} is not whole here), and is needed whole: "
+                "give its name or directory, or load it before the training's arguments are made"
+            )
 
 
 _CLASSIFIER = re.compile(r"\w*For(TokenClassification|SequenceClassification|\w*RewardModel)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from transformers.integrations import deepspeed
 
 from genprm_trl.errors import ConfigError
 from genprm_trl.generation.loading import load_model
+from genprm_trl.training.prm.loading import load_trained_classifier
 from tests.helpers.tiny_models import tiny_model
 
 
@@ -24,15 +26,24 @@ class Zero3:
         return True
 
 
-def test_models_are_loaded_whole_beside_a_training_that_shards(tmp_path):
+@pytest.fixture
+def sharding() -> Iterator[None]:
     training = Zero3()
     deepspeed.set_hf_deepspeed_config(training)
-    try:
-        model = load_model(saved(tmp_path), device="cpu")
-        assert deepspeed.is_deepspeed_zero3_enabled()  # the trained model, loaded afterwards, is still sharded
-    finally:
-        deepspeed.unset_hf_deepspeed_config()
-    assert all(parameter.numel() for parameter in model.parameters())
+    yield
+    deepspeed.unset_hf_deepspeed_config()
+
+
+def test_models_are_loaded_whole_beside_a_training_that_shards(tmp_path, request):
+    expected = tiny_model().state_dict()
+    classifier(tmp_path / "classifier").save_pretrained(tmp_path / "classifier")
+    request.getfixturevalue("sharding")
+    for model in (load_model(saved(tmp_path), device="cpu"), load_trained_classifier(str(tmp_path / "classifier"))):
+        weights = model.state_dict()
+        shared = weights.keys() & expected.keys()
+        assert len(shared) > 10
+        assert all(torch.equal(weights[name].cpu(), expected[name]) for name in shared)
+    assert deepspeed.is_deepspeed_zero3_enabled()  # the trained model, loaded afterwards, is still sharded
 
 
 def saved(directory: Path, *, without: str | None = None, **config: object) -> Path:

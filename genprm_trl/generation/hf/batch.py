@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteria, StoppingCriteriaList
+from transformers import LogitsProcessorList, PreTrainedModel, StoppingCriteria, StoppingCriteriaList
 
 from genprm_trl.generation.base import FinishReason, GenerationResult, SamplingParams
-from genprm_trl.generation.hf.prefix_cache import CACHE_ARGUMENT, PrefixCache
+from genprm_trl.generation.hf.prefix_cache import PrefixCache
 from genprm_trl.generation.hf.sampling import BatchSampler
+from genprm_trl.generation.hf.whole import generate_whole
 from genprm_trl.generation.stopping import GeneratedText
 
 _BROKEN = "the model's logits are not finite (an overflow of its 16-bit numbers?)"
@@ -145,22 +146,14 @@ class BatchDecoder(StoppingCriteria):
             input_ids[i, width - len(sequence) :] = torch.tensor(sequence)
             attention_mask[i, width - len(sequence) :] = 1
         cache = self._prefixes.start(sequences) if self._prefixes is not None else None
-        model.generate(
-            input_ids.to(self._device),
-            attention_mask=attention_mask.to(self._device),
-            generation_config=GenerationConfig(
-                do_sample=False,
-                max_new_tokens=max(r.limit - len(r.generated.ids) for r in self._requests),
-                # Only fills rows that are done, whose tokens nobody reads; 0 is a token of every model.
-                pad_token_id=0,
-                disable_compile=True,
-            ),
+        generate_whole(
+            model,
+            input_ids,
+            attention_mask,
+            max_new_tokens=max(r.limit - len(r.generated.ids) for r in self._requests),
+            cache=cache,
             logits_processor=LogitsProcessorList([self._sampler]),
             stopping_criteria=StoppingCriteriaList([self]),
-            # The model is whole in this process, whose batches have nothing to do with those of others. In a training
-            # with ZeRO-3 the default would wait for them at every token.
-            synced_gpus=False,
-            **({} if cache is None else {CACHE_ARGUMENT: cache}),
         )
         if self._prefixes is not None and cache is not None:
             for i, (request, sequence) in enumerate(zip(self._requests, sequences, strict=True)):

@@ -28,7 +28,7 @@ from genprm_trl.generation.base import GenerationResult, Generator, SamplingPara
 from genprm_trl.generation.hf.batch import BatchDecoder, Request
 from genprm_trl.generation.hf.prefix_cache import PrefixCache
 from genprm_trl.generation.hf.sampling import draw_uniforms
-from genprm_trl.generation.loading import context_length, load_model, load_tokenizer
+from genprm_trl.generation.loading import check_whole, context_length, load_model, load_tokenizer
 from genprm_trl.generation.stopping import GeneratedText, StopStrings
 from genprm_trl.generation.tokens import Detokenizer
 
@@ -69,7 +69,7 @@ class TransformersGenerator(Generator):
         model_kwargs: Passed on to `from_pretrained`.
 
     Raises:
-        ConfigError: Model or tokenizer are missing or cannot be used.
+        ConfigError: Model or tokenizer are missing or cannot be used, or the model is sharded over processes.
 
     Example:
         ```python
@@ -103,6 +103,7 @@ class TransformersGenerator(Generator):
                 raise ConfigError("device, dtype and model_kwargs are for loading a model; this one is loaded already")
             self.tokenizer = load_tokenizer(tokenizer) if isinstance(tokenizer, str | Path) else tokenizer
             model = model_or_path
+            check_whole(model)
         if model.config.is_encoder_decoder:
             raise ConfigError("the model is an encoder-decoder; a causal (decoder-only) language model is needed")
 

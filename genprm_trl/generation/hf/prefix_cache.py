@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from transformers import DynamicCache, GenerationConfig, GenerationMixin, PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
+
+from genprm_trl.generation.hf.whole import generate_whole
 
 Parts = list[torch.Tensor]
 """Keys and values of one sequence, those of alike layers stacked: each of shape `(layers, heads, tokens, head size)`.
@@ -24,13 +26,6 @@ takes to copy all.
 
 # Less in common is computed again as quickly as it is found.
 _MIN_SHARED = 16
-
-# generate's argument for a cache, which transformers has renamed.
-CACHE_ARGUMENT = (
-    "cache"
-    if "cache" in inspect.signature(GenerationMixin.prepare_inputs_for_generation).parameters
-    else "past_key_values"
-)
 
 
 @dataclass(slots=True, eq=False)
@@ -172,12 +167,7 @@ class PrefixCache:
             attention_mask[row, starts[-1][0] : known] = attention_mask[row, starts[-1][1] :] = 1
         cache = _stack([prefix.parts for prefix in group.values()])
         # One token is the least that generate does; it is not used.
-        self._model.generate(
-            input_ids.to(self._model.device),
-            attention_mask=attention_mask.to(self._model.device),
-            generation_config=GenerationConfig(do_sample=False, max_new_tokens=1, pad_token_id=0),
-            **{CACHE_ARGUMENT: cache},
-        )
+        generate_whole(self._model, input_ids, attention_mask, max_new_tokens=1, cache=cache)
         done = {}
         for row, (key, (old_start, new_start)) in enumerate(zip(group, starts, strict=True)):
             before = _cut_out(cache, row, slice(old_start, known))

@@ -27,7 +27,7 @@ from transformers import PreTrainedModel, TrainerCallback, TrainerControl, Train
 from trl.trainer.utils import is_async_callable
 
 from genprm_trl.errors import ConfigError, check_at_least, check_one_of
-from genprm_trl.generation.loading import load_model
+from genprm_trl.generation.loading import check_whole, load_model
 from genprm_trl.training.implicit_prm.logps import completion_logps
 
 logger = get_logger(__name__)
@@ -137,6 +137,9 @@ class ImplicitPRM(TrainerCallback):
         load = {"dtype": torch.float32, "device": "cpu"}
         self.model: Any = load_model(model, **load) if isinstance(model, str | Path) else model
         self.ref_model: Any = load_model(ref_model, **load) if isinstance(ref_model, str | Path) else ref_model
+        for given in (self.model, self.ref_model):
+            if given is not None:
+                check_whole(given)
         if ref_model is None and not hasattr(self.model, "disable_adapter"):
             self.ref_model = copy.deepcopy(self.model)
         self.outcome_reward = outcome_reward

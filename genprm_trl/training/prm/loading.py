@@ -13,7 +13,7 @@ from transformers import (
 )
 
 from genprm_trl.errors import ConfigError, MissingExtraError
-from genprm_trl.generation.loading import default_device, load_tokenizer
+from genprm_trl.generation.loading import default_device, load_tokenizer, loaded_whole
 from genprm_trl.training.prm.tokens import DEFAULT_STEP_SEPARATOR
 
 
@@ -63,7 +63,8 @@ def load_trained_classifier(path: str) -> PreTrainedModel:
         if (Path(path) / "adapter_config.json").is_file():
             model = _load_adapter(path)
         else:
-            model, info = AutoModelForTokenClassification.from_pretrained(path, output_loading_info=True)
+            with loaded_whole():
+                model, info = AutoModelForTokenClassification.from_pretrained(path, output_loading_info=True)
             if info["missing_keys"]:
                 # transformers draws them at random: a causal model would give scores that mean nothing.
                 missing = ", ".join(sorted(info["missing_keys"]))
@@ -78,7 +79,8 @@ def _load_adapter(path: str) -> PreTrainedModel:
         from peft import AutoPeftModelForTokenClassification
     except ImportError as error:
         raise MissingExtraError("peft", "peft", "Loading an adapter") from error
-    model = AutoPeftModelForTokenClassification.from_pretrained(path)
+    with loaded_whole():
+        model = AutoPeftModelForTokenClassification.from_pretrained(path)
     # `PRMTrainer` saves the configuration beside the adapter; the base model's does not know the separator.
     if (Path(path) / "config.json").is_file():
         saved = type(model.config).from_pretrained(path)

@@ -10,6 +10,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from genprm_trl.errors import ConfigError, DataError, check_at_least
+from genprm_trl.generation.loading import check_whole
 from genprm_trl.records import Solution, StepJudgement, Verdict, prediction_from_rewards
 from genprm_trl.training.prm.data import StepCollator
 from genprm_trl.training.prm.loading import load_step_tokenizer, load_trained_classifier
@@ -37,7 +38,7 @@ class PRMScorer:
         threshold: Rewards below it mark a step as wrong.
 
     Raises:
-        ConfigError: Model or tokenizer cannot be loaded, or the model is no classifier of two labels.
+        ConfigError: Model or tokenizer cannot be loaded, or the model is no classifier of two labels, or is sharded.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class PRMScorer:
             self.model = load_trained_classifier(path)
         else:
             self.model, path = model_or_path, model_or_path.config.name_or_path
+            check_whole(self.model)
         config = self.model.config
         if config.num_labels != 2:
             raise ConfigError(f"The model has {config.num_labels} labels; a step is correct or not (num_labels=2)")

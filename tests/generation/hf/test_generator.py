@@ -204,13 +204,24 @@ async def test_a_peft_model_generates_with_its_adapter() -> None:
     assert base.generation_config.repetition_penalty == 3.0
 
 
-async def test_batches_do_not_wait_for_other_processes(monkeypatch) -> None:
+@pytest.mark.parametrize("remembers", [False, True], ids=["nothing kept", "with a prefix cache"])
+async def test_batches_do_not_wait_for_other_processes(monkeypatch, model_dir: Path, remembers: bool) -> None:
     """As `generate` would beside a training with ZeRO-3, where each process has its own number of batches."""
     monkeypatch.setattr("transformers.generation.utils.is_deepspeed_zero3_enabled", lambda: True)
     monkeypatch.setattr("transformers.generation.utils._get_torch_distributed_world_size", lambda: 2)
-    async with TransformersGenerator(tiny_model(), tiny_tokenizer()) as generator:
+    model = model_dir if remembers else tiny_model()
+    async with TransformersGenerator(model, tiny_tokenizer()) as generator:
+        assert (generator._prefixes is not None) == remembers
         result = await generator.generate(PROMPTS[1], GREEDY)
     assert result.finish_reason in ("length", "stop")
+
+
+def test_a_model_that_is_sharded_is_refused() -> None:
+    model = copy.deepcopy(tiny_model())
+    weight = model.lm_head.weight = torch.nn.Parameter(torch.empty(0))
+    weight.ds_id = 3  # as ZeRO-3 leaves a weight between two uses
+    with pytest.raises(ConfigError, match="sharded over processes"):
+        TransformersGenerator(model, tiny_tokenizer())
 
 
 async def test_loads_in_the_dtype_of_the_checkpoint(tmp_path: Path) -> None:

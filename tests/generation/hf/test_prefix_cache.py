@@ -17,7 +17,8 @@ from transformers import MistralConfig, MistralForCausalLM
 from transformers.cache_utils import DynamicLayer
 
 from genprm_trl.generation import SamplingParams, TransformersGenerator
-from genprm_trl.generation.hf.prefix_cache import CACHE_ARGUMENT, GrowingLayer, PrefixCache, growing_cache
+from genprm_trl.generation.hf.prefix_cache import GrowingLayer, PrefixCache, growing_cache
+from genprm_trl.generation.hf.whole import CACHE_ARGUMENT
 from tests.helpers.conformance import GREEDY, PROMPTS, SAMPLED, GeneratorConformance, encode
 from tests.helpers.tiny_models import corpus, tiny_model, tiny_tokenizer
 
