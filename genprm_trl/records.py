@@ -16,17 +16,18 @@ from genprm_trl.errors import DataError
 from genprm_trl.rows.digests import content_digest
 from genprm_trl.rows.fields import (
     as_answer,
-    as_bool,
     as_choice,
     as_filled_text,
     as_identifier,
     as_integer,
+    as_label,
     as_list,
     as_number,
     as_object,
     as_objects,
     as_optional_bool,
     as_optional_text,
+    as_step_label,
     as_steps,
     as_text,
     json_safe,
@@ -104,14 +105,14 @@ class Solution:
         extra = dict(nested) if isinstance(nested, Mapping) else {} if nested is None else {"extra": nested}
         # In Arrow every row has every column; a null is the absence of the field.
         extra |= {key: value for key, value in row.items() if key not in known and value is not None}
-        label = row.get("label")
+        label = None if row.get("label") is None else as_label(row["label"], "label", high=len(steps) - 1)
         return cls(
             id=as_identifier(row, default_id),
             problem=as_filled_text(require(row, "problem"), "problem"),
             steps=steps,
             answer=as_answer(row.get("answer"), "answer"),
             final_answer_correct=as_optional_bool(row.get("final_answer_correct"), "final_answer_correct"),
-            label=None if label is None else as_integer(label, "label", low=-1, high=len(steps) - 1),
+            label=agreed_label(label, extra.get("labels"), len(steps)),
             generator=as_optional_text(row.get("generator"), "generator"),
             extra=json_safe(extra),
         )
@@ -246,7 +247,7 @@ class Verdict:
             rewards=[as_number(reward, f"rewards[{t}]", low=0, high=1) for t, reward in enumerate(rewards)],
             prediction=as_integer(require(row, "prediction"), "prediction", low=-1, high=len(rewards) - 1),
             chains=[as_objects(chain, f"chains[{n}]", StepJudgement.from_dict) for n, chain in enumerate(chains)],
-            label=None if label is None else as_integer(label, "label", low=-1),
+            label=None if label is None else as_label(label, "label"),
             threshold=as_number(row.get("threshold", 0.5), "threshold"),
             solution_digest=as_text(row.get("solution_digest", ""), "solution_digest"),
             n=as_integer(row.get("n", 0), "n", low=0),
@@ -309,9 +310,42 @@ class RationaleRecord:
         return cls(
             solution=solution,
             rationales=[as_filled_text(item, f"rationales[{index}]") for index, item in enumerate(rationales)],
-            labels=[as_bool(item, f"labels[{index}]") for index, item in enumerate(labels)],
+            labels=[as_step_label(item, f"labels[{index}]") for index, item in enumerate(labels)],
             source=source,
         )
+
+
+def agreed_label(label: int | None, labels: Any, num_steps: int) -> int | None:
+    """The label of a row that may also label every step.
+
+    Args:
+        label: The row's label.
+        labels: The row's field `labels`. What is no list of booleans (or of 0 and 1) says nothing here.
+        num_steps: Steps of the solution.
+
+    Returns:
+        The label; where there is none, what `labels` says of all steps.
+
+    Raises:
+        DataError: Both are there, and they disagree; or there are more labels than steps.
+    """
+    if not isinstance(labels, list | tuple) or not labels:
+        return label
+    try:
+        right = [as_step_label(item, "labels") for item in labels]
+    except DataError:
+        return label
+    if len(right) > num_steps:
+        raise DataError(f"must be as many as the steps: {len(right)} for {num_steps}", field="labels")
+    first = right.index(False) if False in right else -1
+    if label is None:
+        return first if first >= 0 or len(right) == num_steps else None
+    # Labels may end before the first wrong step, but not say something else of it.
+    if first != label and (first >= 0 or label < len(right)):
+        said = "every step is right" if label < 0 else f"the first wrong step is {label} (from 0)"
+        other = f"it is {first}" if first >= 0 else "none of them is wrong"
+        raise DataError(f"says that {said}, but the row's 'labels' say that {other}", field="label")
+    return label
 
 
 def row_about(solution: Solution, source: Mapping[str, Any], **fields: Any) -> dict[str, Any]:

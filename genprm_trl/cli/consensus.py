@@ -52,7 +52,11 @@ def run(options: ConsensusOptions, stage: StageOptions) -> int:
     from genprm_trl.stages.run import Worker
 
     def with_labels(critiques: Iterator[SampledSolution]) -> Iterator[SampledSolution]:
-        return critiques if options.labels is None else relabelled(critiques, iter_solutions(options.labels))
+        return (
+            critiques
+            if options.labels is None
+            else relabelled(critiques, iter_solutions(options.labels, on_format=console.print_format))
+        )
 
     work = functools.partial(
         filter_solution, min_agreement=options.min_agreement, require_agreement=options.require_agreement

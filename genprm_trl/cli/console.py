@@ -177,6 +177,15 @@ def print_facts(facts: Mapping[str, object]) -> None:
         print(f"{name:<18} {text}")
 
 
+def print_format(name: str) -> None:
+    """Prints to stdout which row format was recognised, and what its rows were taken for."""
+    from genprm_trl.data.formats import describe_format
+
+    if os.environ.get("RANK", "0") == "0":
+        print_facts({"format": describe_format(name)})
+        sys.stdout.flush()
+
+
 def set_kept(message: str | None) -> None:
     """Says what an interrupted run leaves behind and how to resume; shown if the user presses Ctrl-C."""
     global _kept

@@ -8,7 +8,9 @@ resume from the last checkpoint, run the same command again. On several GPUs: ac
 
 from __future__ import annotations
 
+import functools
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +36,7 @@ class GRPOOptions:
 
     data: str = field(metadata={"help": "Problems with their answers: a file or a dataset.", "positional": True})
     split: str | None = field(default=None, metadata={"help": "Split of DATA, if it has several."})
+    format: str = field(default="auto", metadata={"help": "Row format of DATA, as for `genprm verify`."})
     limit: int | None = field(default=None, metadata={"help": "Use only the first LIMIT problems."})
     skip_bad_rows: bool = field(
         default=False, metadata={"help": "Report unusable rows and skip them, instead of refusing to start."}
@@ -71,7 +74,10 @@ def run(options: GRPOOptions, args: StepGRPOConfig, model_options: ModelOptions)
     from genprm_trl.training.step_grpo.trainer import StepGRPOTrainer
 
     arguments = model_arguments(args, model_options)
-    weighted = [(answer_reward, options.answer_weight), (step_format_reward, options.format_weight)]
+    in_steps: Callable[..., Any] = step_format_reward
+    if args.thinking != "skip":
+        in_steps = functools.partial(step_format_reward, thinking=args.thinking)
+    weighted = [(answer_reward, options.answer_weight), (in_steps, options.format_weight)]
     rewards = [(reward, weight) for reward, weight in weighted if weight]
     if args.reward_weights is not None:
         raise ConfigError("--reward_weights is set by --answer_weight and --format_weight; leave it out")
@@ -98,6 +104,7 @@ def _prompts(options: GRPOOptions, *, need_answers: bool) -> Dataset:
     problems = read_problems(
         options.data,
         split=options.split,
+        format=options.format,
         limit=options.limit,
         skip_bad_rows=options.skip_bad_rows,
         need_answers=need_answers,

@@ -69,7 +69,7 @@ def run(
         "seed": config.seed,
         "settings": content_digest(settings),
     }
-    groups = read_groups(**options.arguments())
+    groups = read_groups(**options.arguments(), on_format=console.print_format)
     earlier, reads = None, [options.file]
     if options.estimates is not None:
         if Path(options.estimates).resolve() == Path(stage.output).resolve():

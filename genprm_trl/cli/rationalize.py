@@ -30,7 +30,7 @@ def run(
     from genprm_trl.sandbox import LocalSandbox
     from genprm_trl.stages.run import Worker
 
-    stream = solutions.read()
+    stream = solutions.read(console.print_format)
     made_with = {**generator.what_decides_text(), **decisive(settings)}
     source = {"reasoner": generator.model, "seed": settings.seed, "settings": content_digest(made_with)}
     worker = Worker(

@@ -41,7 +41,13 @@ def run(options: ReportOptions) -> int:
     solutions = None
     if options.solutions is not None:
         # What is unusable was not judged either, or its verdict is shown without texts.
-        solutions = iter_solutions(options.solutions, split=options.split, format=options.format, skip_bad_rows=True)
+        solutions = iter_solutions(
+            options.solutions,
+            split=options.split,
+            format=options.format,
+            skip_bad_rows=True,
+            on_format=console.print_format,
+        )
     summary = write_report(
         options.verdicts,
         output,

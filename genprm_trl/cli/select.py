@@ -70,6 +70,7 @@ class SelectOptions:
     )
     limit: int | None = field(default=None, metadata={"help": "Use only the first LIMIT problems."})
     split: str | None = field(default=None, metadata={"help": "Split of FILE, if it has several."})
+    format: str = field(default="auto", metadata={"help": "Row format of FILE, as for `genprm verify`."})
 
 
 @dataclass
@@ -101,7 +102,14 @@ def run(options: SelectOptions, verifier: OptionalVerifierOptions, workers: Work
             f"--rule {options.rule} needs verdicts: name a file of them with --verdicts, or a verifier with --model"
         )
     output = _output_path(options)
-    pools = read_pools(options.file, split=options.split, limit=options.limit, need_answers=False)
+    pools = read_pools(
+        options.file,
+        split=options.split,
+        format=options.format,
+        limit=options.limit,
+        need_answers=False,
+        on_format=console.print_format,
+    )
     if verifier.model:
         path = _verdicts_path(options, verifier, output)
         judged = judged_pools(pools, _judge(pools, path, options, verifier, workers), file=str(path))

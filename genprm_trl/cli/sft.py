@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from genprm_trl.cli import console
 from genprm_trl.cli.training import ModelOptions, last_checkpoint, model_arguments, train
 from genprm_trl.errors import ConfigError, DataError, check_at_least
 from genprm_trl.rows.jsonl import write_json
@@ -104,6 +105,7 @@ def run(options: SFTOptions, args: GenPRMConfig, model_options: ModelOptions) ->
             split=options.verify_split,
             limit=options.verify_limit,
             skip_bad_rows=args.skip_bad_rows,
+            on_format=console.print_format,
         )
 
     this_run = _identity(options, args, model_options, train_data)

@@ -56,7 +56,7 @@ def run(source: SolutionOptions, options: VerifyOptions, verifier: VerifierOptio
 
     # Every row is read before the first one is judged: a bad row must not surface after hours of work.
     skipped: list[DataError] = []
-    solutions = load_solutions(**source.arguments(), on_bad_row=skipped.append)
+    solutions = load_solutions(**source.arguments(), on_bad_row=skipped.append, on_format=console.print_format)
     output = _output_path(source.file, options, verifier)
     refuse_input_as_output(output, [source.file])
     with VerdictFile(

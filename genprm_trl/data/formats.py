@@ -9,7 +9,12 @@
 | `stepwise` | prompt, completions, labels (TRL's stepwise supervision) | one solution; label is the first false step |
 | `gsm8k_solutions` | question, ground_truth, {name}: {is_correct, solution} | one for each named model |
 | `gsm8k` | question, answer (with `<<48/2=24>>` and `#### 24`) | the reference solution, label -1 |
-| `math` | problem, solution, answer (MATH, MATH-500) | the reference solution, label -1 |
+| `math` | problem, solution, level, subject or type (MATH, MATH-500) | the reference solution, label -1 |
+| `text` | problem (or question, prompt), solution (or response, completion, text) | one solution, split into steps |
+
+Only the two formats of reference solutions bring a label and a right answer of their own. Anything else has what its
+row says. A row that also says who wrote it, or how good it is, is no reference solution, so `auto` does not take it
+for one.
 
 A row without an id gets one from its place. Fields that have no place in a `Solution` go to `extra`.
 
@@ -26,20 +31,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from genprm_trl.data.steps import split_steps
+from genprm_trl.data.steps import split_steps, written_steps
 from genprm_trl.errors import DataError
 from genprm_trl.grading.extract import extract_boxed
-from genprm_trl.records import Solution
+from genprm_trl.records import Solution, agreed_label
 from genprm_trl.rows.fields import (
     as_answer,
     as_bool,
     as_filled_text,
     as_identifier,
     as_integer,
+    as_label,
     as_list,
     as_object,
     as_optional_bool,
     as_optional_text,
+    as_step_label,
     as_steps,
     as_text,
     json_safe,
@@ -51,6 +58,14 @@ Row = Mapping[str, Any]
 _CALCULATOR = re.compile(r"<<[^<>\n]*>>")
 _SHEPHERD_TAG = "ки"
 _FIRST_STEP = re.compile(r"step 1:", re.IGNORECASE)
+# What holds the problem and the solution of a person's or a model's own text.
+_PROBLEMS = ("problem", "question", "prompt")
+_TEXTS = ("solution", "response", "completion", "text")
+# Fields that a reference solution does not have: they say who wrote a solution, or how good it is.
+_OF_NO_REFERENCE = (
+    *("generator", "model", "policy", "sampler"),
+    *("label", "labels", "final_answer_correct", "is_correct", "correct", "score", "reward", "rating"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +76,14 @@ class RowFormat:
         matches: Whether a row looks like one of this format. Fields that are null do not count as present.
         convert: Makes solutions of a row. The second argument is the id of a row that has none; a format that makes
             several solutions of a row appends to it.
+        meaning: What the solutions are, for a person who gave the rows.
+        is_reference: Whether the format itself says that its solutions are right. Each row of it must match.
     """
 
     matches: Callable[[Row], bool]
     convert: Callable[[Row, str], list[Solution]]
+    meaning: str
+    is_reference: bool = False
 
 
 def detect_format(row: Row) -> str:
@@ -73,9 +92,8 @@ def detect_format(row: Row) -> str:
     Raises:
         DataError: It is in none.
     """
-    present = {key: value for key, value in row.items() if value is not None}
-    for name, format in FORMATS.items():
-        if format.matches(present):
+    for name in FORMATS:
+        if has_format(row, name):
             return name
     fields = ", ".join(str(key) for key in list(row)[:12]) or "none"
     raise DataError(
@@ -83,6 +101,16 @@ def detect_format(row: Row) -> str:
         f"({', '.join(FORMATS)}); its fields are: {fields}",
         field="steps",
     )
+
+
+def has_format(row: Row, format: str) -> bool:
+    """Whether a row looks like one of a format, a name in `FORMATS`."""
+    return FORMATS[format].matches({key: value for key, value in row.items() if value is not None})
+
+
+def describe_format(format: str) -> str:
+    """A format's name and what it makes of rows, for the person who gave them."""
+    return f"{format}: {FORMATS[format].meaning}"
 
 
 def to_solutions(row: Row, default_id: str, format: str | None = None) -> list[Solution]:
@@ -115,7 +143,8 @@ def read_stepwise(row: Row) -> tuple[str, list[str], list[bool]]:
     prompt = as_text(require(row, "prompt"), "prompt")
     completions = as_steps(require(row, "completions"), "completions", blank=True)
     labels = [
-        _step_label(label, f"labels[{index}]") for index, label in enumerate(as_list(require(row, "labels"), "labels"))
+        as_step_label(label, f"labels[{index}]")
+        for index, label in enumerate(as_list(require(row, "labels"), "labels"))
     ]
     if len(labels) != len(completions):
         raise DataError(f"must be as many as the completions: {len(labels)} for {len(completions)}", field="labels")
@@ -139,9 +168,9 @@ def _from_candidates(row: Row, default_id: str) -> list[Solution]:
             if candidate.get("steps") is not None:
                 steps = as_steps(candidate["steps"], f"{place}.steps")
             else:
-                steps = split_steps(as_filled_text(candidate.get("text"), f"{place}.text")).steps
+                steps = _own_steps(candidate.get("text"), f"{place}.text")
         else:
-            steps = split_steps(as_filled_text(candidate, place)).steps
+            steps = _own_steps(candidate, place)
         solutions.append(
             Solution(f"{problem_id}-{index}", problem, steps, answer, correct, extra={"problem_id": problem_id})
         )
@@ -159,14 +188,35 @@ def _from_stepwise(row: Row, default_id: str) -> list[Solution]:
     # Everything but the steps is read as in a ProcessBench row.
     rest = {key: value for key, value in row.items() if key not in ("prompt", "completions", "labels", "label")}
     solution = Solution.from_dict({**rest, "problem": prompt, "steps": completions}, default_id=default_id)
+    if row.get("label") is not None:
+        agreed_label(as_label(row["label"], "label", high=len(labels) - 1), labels, len(labels))
     return [_with_labels(solution, labels)]
 
 
-def _step_label(value: Any, field: str) -> bool:
-    """TRL's labels are booleans; some datasets write them as 0 and 1."""
-    if isinstance(value, int) and not isinstance(value, bool) and value in (0, 1):
-        return bool(value)
-    return as_bool(value, field)
+def _from_text(row: Row, default_id: str) -> list[Solution]:
+    """A text of one's own: split into steps, with the label and the answer that the row gives, or none."""
+    problem, text = _first(row, _PROBLEMS), _first(row, _TEXTS)
+    as_filled_text(require(row, problem), problem)
+    rest = {key: value for key, value in row.items() if key not in (problem, text, "problem", "steps")}
+    if rest.get("id") is None and rest.get("unique_id") is not None:
+        rest["id"] = rest.pop("unique_id")
+    return [
+        Solution.from_dict(
+            {**rest, "problem": row[problem], "steps": _own_steps(require(row, text), text)}, default_id=default_id
+        )
+    ]
+
+
+def _first(row: Row, names: Sequence[str]) -> str:
+    return next((name for name in names if row.get(name) is not None), names[0])
+
+
+def _own_steps(value: Any, field: str) -> list[str]:
+    """The steps of what somebody or some model wrote. Its thinking is not among them."""
+    steps = [step.text for step in written_steps(as_filled_text(value, field))]
+    if not steps:
+        raise DataError("holds no steps, only thoughts that do not end", field=field)
+    return steps
 
 
 def _with_labels(solution: Solution, labels: Sequence[bool]) -> Solution:
@@ -394,14 +444,37 @@ def _is_gsm8k_solutions(row: Row) -> bool:
     return "question" in row and "ground_truth" in row and any(map(_is_sampled, row.values()))
 
 
+def _is_gsm8k(row: Row) -> bool:
+    return _has("question", "answer")(row) and not any(name in row for name in (*_TEXTS, *_OF_NO_REFERENCE))
+
+
+def _is_math(row: Row) -> bool:
+    """A user's own text has the same first fields, so that the data set's other ones must be there."""
+    return (
+        _has("problem", "solution")(row)
+        and ("unique_id" in row or ("level" in row and ("subject" in row or "type" in row)))
+        and not any(name in row for name in _OF_NO_REFERENCE)
+    )
+
+
+def _is_text(row: Row) -> bool:
+    return any(name in row for name in _PROBLEMS) and any(name in row for name in _TEXTS)
+
+
+_GIVEN = "with the labels that the rows give"
+_REFERENCE = "reference solutions, all of them right"
+
 # The first that matches is taken, so the more telling fields come first.
 FORMATS: dict[str, RowFormat] = {
-    "candidates": RowFormat(_has("candidates"), _from_candidates),
-    "processbench": RowFormat(_has("steps"), _from_processbench),
-    "prm800k": RowFormat(_is_prm800k, _from_prm800k),
-    "math_shepherd": RowFormat(_has("input", "label"), _from_math_shepherd),
-    "stepwise": RowFormat(_has("prompt", "completions"), _from_stepwise),
-    "gsm8k_solutions": RowFormat(_is_gsm8k_solutions, _from_gsm8k_solutions),
-    "gsm8k": RowFormat(_has("question", "answer"), _from_gsm8k),
-    "math": RowFormat(_has("problem", "solution"), _from_math),
+    "candidates": RowFormat(_has("candidates"), _from_candidates, "several solutions of each problem"),
+    "processbench": RowFormat(_has("steps"), _from_processbench, f"solutions in steps, {_GIVEN}"),
+    "prm800k": RowFormat(_is_prm800k, _from_prm800k, "the rated steps of PRM800K"),
+    "math_shepherd": RowFormat(_has("input", "label"), _from_math_shepherd, "tagged steps with a mark each"),
+    "stepwise": RowFormat(_has("prompt", "completions"), _from_stepwise, "steps with a label each"),
+    "gsm8k_solutions": RowFormat(
+        _is_gsm8k_solutions, _from_gsm8k_solutions, "models' solutions, right or wrong as the rows say"
+    ),
+    "gsm8k": RowFormat(_is_gsm8k, _from_gsm8k, _REFERENCE, is_reference=True),
+    "math": RowFormat(_is_math, _from_math, _REFERENCE, is_reference=True),
+    "text": RowFormat(_is_text, _from_text, "texts, split into steps, without labels unless the rows give them"),
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -52,7 +52,13 @@ class Pool:
 
 
 def read_pools(
-    source: Any, *, split: str | None = None, limit: int | None = None, need_answers: bool = True
+    source: Any,
+    *,
+    split: str | None = None,
+    format: str = "auto",
+    limit: int | None = None,
+    need_answers: bool = True,
+    on_format: Callable[[str], None] | None = None,
 ) -> list[Pool]:
     """Reads pools and grades their candidates.
 
@@ -61,9 +67,11 @@ def read_pools(
             `candidates` a row holds all of a problem: `problem` (or `question`), `answer` and `candidates`, a list of
             texts, or of objects with `steps` or `text` and, if it is known, `final_answer_correct`.
         split: The split, where the source has several.
+        format: A name in `formats.FORMATS`, or `auto`.
         limit: Take only the first LIMIT problems.
         need_answers: Refuse a row without the reference answer. Otherwise such candidates vote, and whether they are
             right is known only where the row says it.
+        on_format: Called with the name of the rows' format, once it is known.
 
     Returns:
         The pools in order, at least one.
@@ -75,7 +83,7 @@ def read_pools(
     check_at_least(1, limit=limit)
     pools: dict[str, Pool] = {}
     graded: dict[str, list[bool | None]] = {}
-    for solution in Records[Solution](source, partial(_open_reader, need_answers), split=split):
+    for solution in Records[Solution](source, partial(_open_reader, need_answers, format, on_format), split=split):
         if solution.problem not in pools and len(pools) == limit:
             continue  # a later row may hold more candidates of a problem that is taken
         problem_id = str(solution.extra.get("problem_id", solution.id))
@@ -93,8 +101,8 @@ def read_pools(
     return list(pools.values())
 
 
-def _open_reader(need_answers: bool, stem: str) -> RowReader:
-    read = solution_reader()(stem)
+def _open_reader(need_answers: bool, format: str, on_format: Callable[[str], None] | None, stem: str) -> RowReader:
+    read = solution_reader(format, on_format)(stem)
     answers: dict[str, str | None] = {}
 
     def read_candidates(row: Mapping[str, Any], number: int) -> Iterator[Solution]:

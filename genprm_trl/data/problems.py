@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from genprm_trl.data.formats import detect_format, to_solutions
+from genprm_trl.data.formats import FORMATS, detect_format, to_solutions
 from genprm_trl.data.solutions import Records, RowReader, solution_reader
-from genprm_trl.errors import DataError
+from genprm_trl.errors import DataError, check_one_of
 from genprm_trl.records import Solution
 from genprm_trl.rows.digests import content_digest, text_hash
 from genprm_trl.rows.fields import as_answer, as_filled_text, as_identifier
 
-_NO_ANSWER = "must hold the reference answer, which solutions are held against"
+_NO_ANSWER = (
+    "must hold the reference answer, which solutions are held against (with --format math the box of a reference "
+    "solution is taken for it)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,7 @@ def read_problems(
     source: Any,
     *,
     split: str | None = None,
+    format: str = "auto",
     limit: int | None = None,
     skip_bad_rows: bool = False,
     need_answers: bool = True,
@@ -82,19 +86,22 @@ def read_problems(
     Args:
         source: A source that `load_solutions` takes.
         split: The split, where the source has several.
+        format: A name in `formats.FORMATS`, or `auto`. `math` finds the answer in a reference solution.
         limit: Take only the first LIMIT problems.
         skip_bad_rows: Leave bad rows out, with a warning, instead of raising for the first.
         need_answers: A row without the reference answer is a bad one. Otherwise its problem has an empty answer.
 
     Raises:
-        ConfigError: `limit` is below 1.
+        ConfigError: `limit` is below 1, or the format is unknown.
     """
+    check_one_of(("auto", *FORMATS), format=format)
+    chosen = None if format == "auto" else format
 
     def open_reader(stem: str) -> RowReader:
         seen: dict[int, tuple[int, int]] = {}  # the row and the hash of the answer, by the hash of the text
 
         def read(row: Mapping[str, Any], number: int) -> Iterator[Problem]:
-            problem = _problem(row, f"problem-{number}", need_answers)
+            problem = _problem(row, f"problem-{number}", need_answers, chosen)
             key, answer = text_hash(problem.text), text_hash(problem.answer)
             if key not in seen:
                 yield problem
@@ -110,15 +117,17 @@ def read_problems(
     return Records(source, open_reader, split=split, limit=limit, skip_bad_rows=skip_bad_rows)
 
 
-def _problem(row: Mapping[str, Any], default_id: str, need_answer: bool) -> Problem:
+def _problem(row: Mapping[str, Any], default_id: str, need_answer: bool, format: str | None = None) -> Problem:
     field = next((name for name in ("problem", "question") if row.get(name) is not None), None)
-    if field is None or _holds_solution(row):
-        solutions = to_solutions(row, default_id)
+    if field is None or format is not None or _holds_solution(row):
+        solutions = to_solutions(row, default_id, format)
         if not solutions:
             raise DataError("holds no solution, and no answer to its problem")
         id, text, answer = solutions[0].id, solutions[0].problem, solutions[0].answer
     else:
         answer = as_answer(row.get("answer"), "answer")
+        if answer is not None and field == "question":
+            answer = answer.rpartition("####")[2].strip()  # GSM8K's answers hold a solution before the mark
         id = as_identifier(row, default_id, "unique_id" if row.get("id") is None else "id")
         text = as_filled_text(row[field], field)
     if need_answer and (answer is None or not answer.strip()):
@@ -142,6 +151,7 @@ def read_groups(
     format: str = "auto",
     limit: int | None = None,
     skip_bad_rows: bool = False,
+    on_format: Callable[[str], None] | None = None,
 ) -> Records[SolutionGroup]:
     """The solutions of a file or dataset, those of one problem together.
 
@@ -153,11 +163,12 @@ def read_groups(
         format: A name in `formats.FORMATS`, or `auto`.
         limit: Take only the first LIMIT problems.
         skip_bad_rows: Leave bad rows out, with a warning, instead of raising for the first.
+        on_format: Called with the name of the rows' format, once it is known.
 
     Raises:
         ConfigError: `limit` is below 1, or the format is unknown.
     """
-    open_solutions = solution_reader(format)
+    open_solutions = solution_reader(format, on_format)
 
     def open_reader(stem: str) -> RowReader:
         read = open_solutions(stem)

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol, Self, TypeVar
 
-from genprm_trl.data.formats import FORMATS, detect_format, to_solutions
+from genprm_trl.data.formats import FORMATS, detect_format, has_format, to_solutions
 from genprm_trl.data.sources import open_source
 from genprm_trl.errors import DataError, check_at_least, check_one_of
 from genprm_trl.records import RationaleRecord, Solution, Verdict
@@ -93,24 +93,34 @@ class Records(Iterable[T]):
             raise DataError("is empty" if is_empty else "has no usable row", file=name)
 
 
-def solution_reader(format: str = "auto") -> OpenReader:
+def solution_reader(format: str = "auto", on_format: Callable[[str], None] | None = None) -> OpenReader:
     """Reads solutions.
 
     Args:
         format: A name in `formats.FORMATS`. `auto` is the one that the first row with the fields of a known one has,
             so a later row that lacks a field is told so, and not taken for another format.
+        on_format: Called with the name of the format, once it is known.
 
     Raises:
         ConfigError: The format is unknown.
     """
     check_one_of(("auto", *FORMATS), format=format)
+    is_told = False  # a source may be read more than once
 
     def open_reader(stem: str) -> RowReader:
         chosen = None if format == "auto" else format
 
         def read(row: Mapping[str, Any], number: int) -> list[Solution]:
-            nonlocal chosen
+            nonlocal chosen, is_told
             chosen = chosen or detect_format(row)
+            if not is_told and on_format is not None:
+                on_format(chosen)
+            is_told = True
+            if format == "auto" and FORMATS[chosen].is_reference and not has_format(row, chosen):
+                raise DataError(
+                    f"is not in the format of the first rows, {chosen}, whose solutions are right by definition; if "
+                    f"this one is, too, say so with the format {chosen}",
+                )
             return to_solutions(row, f"{stem}-{number}", chosen)
 
         return read
@@ -126,6 +136,7 @@ def iter_solutions(
     limit: int | None = None,
     skip_bad_rows: bool = False,
     on_bad_row: Callable[[DataError], None] | None = None,
+    on_format: Callable[[str], None] | None = None,
 ) -> Iterator[Solution]:
     """Reads like `load_solutions`, but one solution at a time, for sources that do not fit into memory.
 
@@ -134,7 +145,7 @@ def iter_solutions(
     return iter(
         Records(
             source,
-            solution_reader(format),
+            solution_reader(format, on_format),
             split=split,
             limit=limit,
             skip_bad_rows=skip_bad_rows,
@@ -151,6 +162,7 @@ def load_solutions(
     limit: int | None = None,
     skip_bad_rows: bool = False,
     on_bad_row: Callable[[DataError], None] | None = None,
+    on_format: Callable[[str], None] | None = None,
 ) -> list[Solution]:
     """Reads and checks a whole file or dataset of solutions, so that bad input shows before any work starts.
 
@@ -169,6 +181,7 @@ def load_solutions(
         limit: Read only the first LIMIT solutions. The rest is not checked.
         skip_bad_rows: Leave bad rows out, with a warning for each, instead of raising for the first.
         on_bad_row: Called with each left-out row's error; `errors.append` collects them.
+        on_format: Called with the name of the rows' format, once it is known.
 
     Returns:
         The solutions in order, at least one. Their ids are unique.
@@ -180,7 +193,13 @@ def load_solutions(
     """
     return list(
         iter_solutions(
-            source, split=split, format=format, limit=limit, skip_bad_rows=skip_bad_rows, on_bad_row=on_bad_row
+            source,
+            split=split,
+            format=format,
+            limit=limit,
+            skip_bad_rows=skip_bad_rows,
+            on_bad_row=on_bad_row,
+            on_format=on_format,
         )
     )
 

@@ -12,13 +12,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from genprm_trl.grading.thinking import THINK_START, blank_thinking, is_still_thinking, without_thinking
+
 StepStyle = Literal["auto", "step", "blank_line", "line"]
+Thinking = Literal["skip", "opened", "judge"]
 
 # A heading at the start of a line: `Step 3:`, also as models dress it up (`## Step 3:`, `**Step 3: Add up.**`).
 # Possessive quantifiers keep the match linear on lines of nothing but spaces.
 _HEADING = re.compile(
     r"[ \t]*+(?:#{1,6}[ \t]*+)?(?:\*\*|__)?step[ \t]++\d{1,4}[ \t]*+(?:\*\*|__)?[ \t]*+[:.]", re.IGNORECASE
 )
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenStep:
+    """A step of what a model wrote.
+
+    Attributes:
+        text: The step, without a thinking block that stands in it.
+        end: Where it ends in the whole text: the place behind its last character.
+    """
+
+    text: str
+    end: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +92,37 @@ def split_steps(text: str, style: StepStyle = "auto") -> StepSplit:
         return _split(text, headings, "step")
     paragraphs = _split(text, _step_starts(lines, "blank_line"), "blank_line")
     return paragraphs if len(paragraphs.steps) > 1 else _split(text, _step_starts(lines, "line"), "line")
+
+
+def written_steps(text: str, style: StepStyle = "auto", thinking: Thinking = "skip") -> list[WrittenStep]:
+    r"""The steps of what a model wrote. Thoughts are none of them, and a text that ends in thoughts has none at all.
+
+    Args:
+        text: The text.
+        style: Where a step begins; see `split_steps`.
+        thinking: What to do with thinking blocks. `skip`: leave them out. `opened`: likewise, where the chat template
+            has opened one before the text; a text that does not end it is all thinking. `judge`: take thoughts for
+            steps like others.
+
+    Raises:
+        ValueError: The style is unknown.
+
+    Examples:
+        >>> [step.text for step in written_steps("<think>Is it 5? No.</think>2 + 2 = 4\nSo 4.")]
+        ['2 + 2 = 4', 'So 4.']
+        >>> written_steps("<think>Is it 5? Let me")
+        []
+    """
+    judged = thinking == "judge"
+    if not judged and is_still_thinking(THINK_START + text if thinking == "opened" else text):
+        return []
+    split = split_steps(text if judged else blank_thinking(text), style)
+    steps, position = [], len(split.separators[0])
+    for step, after in zip(split.steps, split.separators[1:], strict=True):
+        begin, position = position, position + len(step)
+        steps.append(WrittenStep(step if judged else without_thinking(text[begin:position]), position))
+        position += len(after)
+    return steps
 
 
 def join_steps(steps: Sequence[str], separators: Sequence[str] | str = "\n\n") -> str:

@@ -11,7 +11,7 @@ from lm_eval.api.task import ConfigurableTask
 
 from genprm_trl.data.pools import grade_pool
 from genprm_trl.data.problems import read_problems
-from genprm_trl.data.steps import split_steps
+from genprm_trl.data.steps import written_steps
 from genprm_trl.errors import ConfigError, DataError
 from genprm_trl.harness.best_of_n import BestOfN
 from genprm_trl.harness.data import as_test_split, named_path
@@ -108,7 +108,7 @@ class PolicyBestOfN(BestOfN):
         solutions = {}
         for instance in self._instances:
             for index, text in enumerate(instance.resps):
-                steps = split_steps(without_thinking(text)).steps
+                steps = [step.text for step in written_steps(text)]
                 if steps:  # what was cut off while thinking has none, and nothing to be judged
                     identifier = f"{instance.doc['id']}-{index}"
                     solutions[identifier] = Solution(identifier, instance.doc["problem"], steps)

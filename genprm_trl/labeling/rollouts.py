@@ -25,6 +25,7 @@ from genprm_trl.data.steps import StepSplit, split_steps
 from genprm_trl.errors import ConfigError, check_at_least
 from genprm_trl.generation.seeding import derive_seed
 from genprm_trl.grading.comparison import grade_many
+from genprm_trl.grading.thinking import is_still_thinking, without_thinking
 from genprm_trl.records import Solution
 from genprm_trl.solving.solver import Solver
 from genprm_trl.stages.file import Outcome
@@ -96,7 +97,7 @@ class Sample:
     @property
     def unusable(self) -> str | None:
         """Why it is no solution to label."""
-        if not self.finished:
+        if not self.finished or is_still_thinking(self.text):
             return "solutions_unfinished"
         return "solutions_not_graded" if self.correct is None else None
 
@@ -194,7 +195,7 @@ class _Candidates:
             if reason := sample.unusable:
                 found.dropped[reason] += 1
                 continue
-            split = split_steps(sample.text, "step")
+            split = split_steps(without_thinking(sample.text), "step")
             key = normalized_steps(split.steps)
             if key in seen:
                 found.dropped["solutions_duplicate"] += 1
@@ -245,11 +246,16 @@ def _outcome(
             "problems_kept": int(bool(chosen)),
             "rounds": rounds,
             "samples": len(samples),
-            "samples_right": sum(sample.correct is True for sample in samples),
+            "samples_right": _right(samples),
             "solutions_kept": len(chosen),
             "tokens": sum(sample.num_tokens for sample in samples),
         },
     )
+
+
+def _right(samples: Sequence[Sample]) -> int:
+    """How many are right. One that was cut off is neither right nor wrong, whatever it says before its end."""
+    return sum(sample.correct is True and sample.unusable is None for sample in samples)
 
 
 def _row(
@@ -272,7 +278,7 @@ def _row(
             "rollout": {
                 **source,
                 "samples": sampled,
-                "samples_right": sum(sample.correct is True for sample in samples),
+                "samples_right": _right(samples),
             },
         },
     ).to_dict()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,12 @@ class ProblemOptions(SourceOptions):
     """Which problems to work on."""
 
     file: str = field(metadata={"help": "Problems: a file or a dataset.", "positional": True})
+    format: str = field(
+        default="auto",
+        metadata={
+            "help": "Row format of FILE, as for `genprm verify`. With math, a box in the solution is the answer."
+        },
+    )
 
     def read(self, *, need_answers: bool = True) -> Records[Problem]:
         """The problems, read when they are iterated over.
@@ -43,6 +50,7 @@ class ProblemOptions(SourceOptions):
         return read_problems(
             self.file,
             split=self.split,
+            format=self.format,
             limit=self.limit,
             skip_bad_rows=self.skip_bad_rows,
             need_answers=need_answers,
@@ -65,7 +73,7 @@ class SolutionOptions(SourceOptions):
         default="auto",
         metadata={
             "help": "Row format of FILE: auto (recognised by its fields), candidates, processbench, prm800k, "
-            "math_shepherd, stepwise, gsm8k_solutions, gsm8k or math."
+            "math_shepherd, stepwise, gsm8k_solutions, gsm8k, math or text. The first line of output names it."
         },
     )
 
@@ -79,8 +87,11 @@ class SolutionOptions(SourceOptions):
             "skip_bad_rows": self.skip_bad_rows,
         }
 
-    def read(self) -> Records[Solution]:
+    def read(self, on_format: Callable[[str], None] | None = None) -> Records[Solution]:
         """The solutions, read when they are iterated over.
+
+        Args:
+            on_format: Called with the name of the rows' format, once it is known.
 
         Raises:
             ConfigError: The limit is below 1, or there is no such format.
@@ -89,7 +100,7 @@ class SolutionOptions(SourceOptions):
 
         return Records(
             self.file,
-            solution_reader(self.format),
+            solution_reader(self.format, on_format),
             split=self.split,
             limit=self.limit,
             skip_bad_rows=self.skip_bad_rows,

@@ -6,20 +6,22 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from genprm_trl.data.steps import split_steps
+from genprm_trl.data.steps import Thinking, written_steps
 from genprm_trl.rewards.texts import completion_text
 
 _NUMBER = re.compile(r"\W*step\W*(\d+)", re.IGNORECASE)
 
 
-def step_format_reward(completions: Sequence[Any], **kwargs: Any) -> list[float]:
+def step_format_reward(completions: Sequence[Any], *, thinking: Thinking = "skip", **kwargs: Any) -> list[float]:
     r"""The share of a completion's steps that are in order: `Step 1:`, `Step 2:`, ... with text after each heading.
 
     A policy that is verified step by step has to write steps. Text before the first heading counts as a step out of
-    order, and so does a number that is skipped or repeated, or a heading with nothing after it.
+    order, and so does a number that is skipped or repeated, or a heading with nothing after it. Thoughts are no steps,
+    and a completion that ends in thoughts has none.
 
     Args:
         completions: Texts, or lists of messages.
+        thinking: What to do with thinking blocks; see `steps.written_steps`. `functools.partial` sets it.
         **kwargs: What else a trainer passes; not used.
 
     Example:
@@ -27,7 +29,10 @@ def step_format_reward(completions: Sequence[Any], **kwargs: Any) -> list[float]
         >>> step_format_reward(["Step 1: 2 + 2 = 4\nStep 2: The answer is 4.", "It is 4."])
         [1.0, 0.0]
     """
-    return [_share_in_order(split_steps(completion_text(completion), "step").steps) for completion in completions]
+    return [
+        _share_in_order([step.text for step in written_steps(completion_text(completion), "step", thinking)])
+        for completion in completions
+    ]
 
 
 def _share_in_order(steps: Sequence[str]) -> float:

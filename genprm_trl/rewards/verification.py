@@ -12,8 +12,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from genprm_trl.data.steps import StepStyle, split_steps
+from genprm_trl.data.steps import StepStyle, Thinking, written_steps
 from genprm_trl.errors import ConfigError, GenPRMError, check_at_least, check_one_of
+from genprm_trl.grading.thinking import opens_thinking
 from genprm_trl.records import Solution, StepStatus, Verdict
 from genprm_trl.rewards.texts import completion_text, problem_text
 from genprm_trl.selection.aggregates import Aggregate, aggregate
@@ -37,6 +38,9 @@ class GenPRMReward:
     end of the training. What the model could not judge, be it for its context or for want of a verdict, has 0.5, as in
     the verdicts: a policy must not get rid of a bad step by making it hard to judge.
 
+    Thoughts are no steps: they are neither judged nor shown to the verifier. A completion that ends in thoughts has no
+    steps, and the `blank_reward`, as `trl.rewards.reasoning_accuracy_reward` has it.
+
     Args:
         verifier: A `GenPRM` or another verifier; or the name or directory of a GenPRM, which is then loaded with the
             other arguments.
@@ -45,9 +49,12 @@ class GenPRMReward:
         aggregate: Rule from step rewards to the completion's: `min`, `mean`, `last` or `product`.
         n: Rationales a completion (Maj@N). Default: the verifier's own.
         step_style: How completions are split into steps, where a trainer has not split them; see `steps.split_steps`.
+        thinking: What to do with thinking blocks, where a trainer has not split completions: `skip` leaves them out,
+            `opened` also where the chat template opens one, so that a completion that does not end it has no steps
+            (a prompt that is text and ends in `<think>` is seen without it); `judge` takes thoughts for steps.
         problem_column: Column of the dataset with the problem's text. Default: the prompt, or its last user message.
         max_steps: Steps beyond this one are not judged and have reward 0: text that runs on costs, and is not to pay.
-        blank_reward: Reward of a completion without any text.
+        blank_reward: Reward of a completion without any steps: no text, or thoughts alone.
         **options: Passed to `GenPRM.from_pretrained`, or to `VerifierClient`.
 
     Raises:
@@ -78,6 +85,7 @@ class GenPRMReward:
         aggregate: Aggregate = "min",
         n: int | None = None,
         step_style: StepStyle = "auto",
+        thinking: Thinking = "skip",
         problem_column: str | None = None,
         max_steps: int = 100,
         blank_reward: float = 0.0,
@@ -87,9 +95,11 @@ class GenPRMReward:
             raise ConfigError("GenPRMReward needs either a verifier (a GenPRM, its name or directory) or a server")
         check_one_of(get_args(Aggregate), aggregate=aggregate)
         check_one_of(get_args(StepStyle), step_style=step_style)
+        check_one_of(get_args(Thinking), thinking=thinking)
         check_at_least(1, max_steps=max_steps)
         self.aggregate: Aggregate = aggregate
         self.step_style: StepStyle = step_style
+        self.thinking: Thinking = thinking
         self.problem_column = problem_column
         self.max_steps = max_steps
         self.blank_reward = blank_reward
@@ -106,7 +116,10 @@ class GenPRMReward:
         Raises:
             ConfigError: The dataset has no `problem_column`.
         """
-        steps = [split_steps(completion_text(completion), self.step_style).steps for completion in completions]
+        steps = [
+            [step.text for step in written_steps(completion_text(completion), self.step_style, self._thinking(prompt))]
+            for prompt, completion in zip(prompts, completions, strict=True)
+        ]
         rewards = await self.step_rewards(prompts, completions, steps, **kwargs)
         if (log_extra := kwargs.get("log_extra")) is not None:
             log_extra("step_rewards", [[r if r is None else round(r, 4) for r in row] for row in rewards])
@@ -144,6 +157,10 @@ class GenPRMReward:
             rewards.append(judged + [0.0] * (len(row) - len(judged)) if row else [self.blank_reward])
         self._log(kwargs.get("log_metric"), verdicts.values(), len(solutions), time.monotonic() - started)
         return rewards
+
+    def _thinking(self, prompt: Any) -> Thinking:
+        opened = self.thinking == "skip" and isinstance(prompt, str) and opens_thinking(prompt)
+        return "opened" if opened else self.thinking
 
     def _problems(self, prompts: Sequence[Any], columns: dict[str, Any]) -> list[str]:
         if self.problem_column is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, TypeVar
 
 from genprm_trl.errors import DataError
@@ -113,6 +113,20 @@ def as_integer(value: Any, field: str, *, low: int | None = None, high: int | No
         bounds = f"from {low} to {high}" if None not in (low, high) else f"at least {low}"
         raise DataError(f"must be {bounds}, but is {value if abs(value) < 10**18 else 'too large'}", field=field)
     return value
+
+
+def as_label(value: Any, field: str, *, low: int = -1, high: int | None = None) -> int:
+    """A step's index, or -1. A whole number kept as a float counts: pandas makes floats of a column with a null."""
+    if isinstance(value, Real) and not isinstance(value, Integral) and float(value).is_integer():
+        value = int(float(value))
+    return as_integer(value, field, low=low, high=high)
+
+
+def as_step_label(value: Any, field: str) -> bool:
+    """True or false. Some datasets write them as 1 and 0, or as 1.0 and 0.0."""
+    if isinstance(value, Real) and not isinstance(value, bool) and value in (0, 1):
+        return bool(value)
+    return as_bool(value, field)
 
 
 def as_number(value: Any, field: str, *, low: float = -math.inf, high: float = math.inf) -> float:

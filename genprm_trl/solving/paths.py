@@ -10,6 +10,7 @@ from typing import Literal, TypeVar
 from genprm_trl.data.problems import Problem
 from genprm_trl.data.steps import split_steps
 from genprm_trl.generation.seeding import derive_seed
+from genprm_trl.grading.thinking import without_thinking
 from genprm_trl.records import Solution, Verdict
 from genprm_trl.selection.aggregates import Aggregate, aggregate
 from genprm_trl.solving.solver import Solver
@@ -126,7 +127,8 @@ class Grower:
 
     async def _complete(self, number: int, path: Path) -> Path:
         text, token_ids, reason = await self._write(path.token_ids, str(number), ())
-        whole = Path(str(number), token_ids, split_steps("Step 1:" + text, "step").steps, reason)
+        steps = split_steps(without_thinking("Step 1:" + text), "step").steps or ["Step 1:"]
+        whole = Path(str(number), token_ids, steps, reason)
         return replace(whole, verdict=await self._judge(whole))
 
     async def _write(self, prompt: list[int], name: str, stop: tuple[str, ...]) -> tuple[str, list[int], End]:

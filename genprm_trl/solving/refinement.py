@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from genprm_trl.data.problems import Problem
-from genprm_trl.data.steps import split_steps
+from genprm_trl.data.steps import written_steps
 from genprm_trl.errors import check_at_least
 from genprm_trl.generation.seeding import derive_seed
 from genprm_trl.grading.comparison import grade
@@ -164,7 +164,7 @@ async def _answered(problem: Problem, text: str, written: Mapping[str, Any]) -> 
         correct = (await asyncio.to_thread(grade, answer, problem.answer)).correct
     return {
         "text": text,
-        "steps": split_steps(answer).steps,
+        "steps": [step.text for step in written_steps(text)],
         "final_answer": extract_answer(answer),
         "correct": correct,
         "finish_reason": written["finish_reason"],

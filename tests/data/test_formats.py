@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genprm_trl.data.formats import FORMATS, detect_format, read_stepwise, to_processbench, to_solutions
+from genprm_trl.data.formats import (
+    FORMATS,
+    describe_format,
+    detect_format,
+    read_stepwise,
+    to_processbench,
+    to_solutions,
+)
 from genprm_trl.data.solutions import load_solutions
 from genprm_trl.errors import DataError
 from genprm_trl.records import Solution
@@ -102,7 +109,7 @@ def test_no_label_of_a_stepwise_row_is_lost(completions, data):
 
 def test_stepwise_takes_zeros_and_ones_and_other_fields():
     (solution,) = convert(
-        {"id": 5, "prompt": "p", "completions": ["a", "b"], "labels": [1, 0], "level": 2, "answer": 4}
+        {"id": 5, "prompt": "p", "completions": ["a", "b"], "labels": [1.0, 0], "level": 2, "answer": 4}
     )
     assert (solution.id, solution.label, solution.answer, solution.extra) == ("5", 1, "4", {"level": 2})
 
@@ -248,7 +255,147 @@ def test_math_reference_solutions():
     assert len(solution.steps) == 2
     assert solution.extra == {"subject": "Prealgebra", "level": 1}
     (unmarked,) = convert({key: value for key, value in row.items() if key not in ("answer", "unique_id")})
-    assert (unmarked.answer, unmarked.id) == ("\\frac{5}{6}", "row")
+    assert (unmarked.answer, unmarked.id, unmarked.label) == ("\\frac{5}{6}", "row", -1)
+    bare = {"problem": row["problem"], "solution": row["solution"]}
+    (named,) = convert(bare, "math")
+    assert (named.answer, named.label, named.final_answer_correct) == ("\\frac{5}{6}", -1, True)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Texts of one's own
+
+
+MULTIPLIED = {"problem": "What is 5*3?", "solution": "Step 1: 5*3=16\nStep 2: So it is \\boxed{16}."}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        MULTIPLIED,
+        {**MULTIPLIED, "id": "2"},
+        {**MULTIPLIED, "level": "hard"},
+        {**MULTIPLIED, "subject": "Algebra"},
+        {**MULTIPLIED, "answer": None, "unique_id": None},
+        # The columns of MATH, and what says that a model wrote the solution, or how good it is.
+        {**MULTIPLIED, "level": "Level 1", "type": "Algebra", "generator": "m"},
+        {**MULTIPLIED, "level": "Level 1", "subject": "Algebra", "model": "m"},
+        {**MULTIPLIED, "unique_id": "test/1.json", "is_correct": False},
+        {"question": MULTIPLIED["problem"], "response": MULTIPLIED["solution"]},
+        {"question": MULTIPLIED["problem"], "solution": MULTIPLIED["solution"]},
+        {"prompt": MULTIPLIED["problem"], "completion": MULTIPLIED["solution"]},
+        {"problem": MULTIPLIED["problem"], "text": "<think>Is it \\boxed{15}?</think>" + MULTIPLIED["solution"]},
+    ],
+)
+def test_a_text_of_ones_own_has_no_label_and_no_answer(row):
+    assert detect_format(row) == "text"
+    (solution,) = convert(row)
+    assert solution.steps == ["Step 1: 5*3=16", "Step 2: So it is \\boxed{16}."]
+    assert (solution.label, solution.answer, solution.final_answer_correct) == (None, None, None)
+    assert solution.problem == "What is 5*3?"
+
+
+def test_a_text_has_the_label_and_answer_that_its_row_gives():
+    (solution,) = convert(
+        {**MULTIPLIED, "answer": 15, "label": 0.0, "final_answer_correct": False, "generator": "m", "unique_id": "u"}
+    )
+    assert (solution.id, solution.answer, solution.label) == ("u", "15", 0)
+    assert (solution.final_answer_correct, solution.generator, solution.extra) == (False, "m", {})
+    (by_steps,) = convert({**MULTIPLIED, "labels": [1.0, 0.0]})
+    assert by_steps.label == 1
+
+
+def test_a_question_with_another_solution_than_its_answer_is_no_gsm8k():
+    (solution,) = convert({"question": "5*3?", "answer": "15", "solution": "5*3=16"})
+    assert (solution.steps, solution.answer, solution.label) == (["5*3=16"], "15", None)
+    with pytest.raises(DataError, match="no other known format"):
+        detect_format({"question": "5*3?", "answer": "5*3=16\n#### 16", "generator": "m"})
+
+
+@pytest.mark.parametrize("text", ["<think>5*3 is", "5*3 <think>is 16?", "<think>a</think>", "a</think>\n"])
+def test_thoughts_that_do_not_end_are_no_solution(text):
+    with pytest.raises(DataError, match="field 'solution': holds no steps"):
+        convert({"problem": "p", "solution": text})
+    with pytest.raises(DataError, match=r"field 'candidates\[1\]': holds no steps"):
+        convert({"problem": "p", "candidates": ["a", text]})
+
+
+def test_a_row_that_does_not_look_like_the_reference_solutions_before_it_is_refused():
+    reference = rows("math_sample")[0]
+    with pytest.raises(DataError, match="row 2: is not in the format of the first rows, math"):
+        load_solutions([reference, {**MULTIPLIED, "id": "own"}])
+    assert len(load_solutions([reference, {**MULTIPLIED, "id": "own"}], format="math")) == 2
+
+
+def test_the_recognised_format_is_told_once():
+    told = []
+    load_solutions([MULTIPLIED, {**MULTIPLIED, "id": "b"}], on_format=told.append)
+    assert told == ["text"]
+    assert "without labels" in describe_format("text")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Labels
+
+
+STEPS = {"problem": "p", "steps": ["a", "b", "c"]}
+
+
+@pytest.mark.parametrize("label", [-1, -1.0, 2, 2.0])
+def test_labels_may_be_whole_floats(label):
+    (solution,) = convert({**STEPS, "label": label})
+    assert solution.label == int(label)
+    assert isinstance(solution.label, int)
+
+
+@pytest.mark.parametrize("label", [0.5, float("nan"), float("inf"), True, "1", 3.0, -2.0])
+def test_other_labels_are_refused(label):
+    with pytest.raises(DataError, match="field 'label'"):
+        convert({**STEPS, "label": label})
+
+
+@pytest.mark.parametrize(
+    ("label", "labels"),
+    [
+        (-1, [True, False, True]),
+        (-1, [1, 1, 0]),
+        (0, [True, False, False]),
+        (1, [1.0, 1.0, 1.0]),
+        (2, [True, False]),
+        (1, [True, True]),
+    ],
+)
+def test_labels_that_contradict_the_label_are_refused(label, labels):
+    with pytest.raises(DataError, match=r"field 'label': says that .*, but the row's 'labels' say"):
+        convert({**STEPS, "label": label, "labels": labels})
+    row = {"prompt": "p", "completions": [*"abc"][: len(labels)], "labels": labels, "label": label}
+    if label < len(labels):
+        with pytest.raises(DataError, match="field 'label'"):
+            convert(row)
+
+
+@pytest.mark.parametrize(
+    ("label", "labels", "expected"),
+    [
+        (1, [True, False, True], 1),
+        (1, [True, False], 1),
+        (2, [True, True], 2),
+        (-1, [1, 1, 1], -1),
+        (None, [1, 0, 0], 1),
+        (None, [1.0, 1.0, 1.0], -1),
+        (None, [True], None),
+        (2, ["easy"], 2),
+        (0, [0.3, 0.2, 0.9], 0),
+        (0, [], 0),
+    ],
+)
+def test_labels_that_agree_are_taken(label, labels, expected):
+    (solution,) = convert({**STEPS, "label": label, "labels": labels})
+    assert solution.label == expected
+
+
+def test_there_are_no_more_labels_than_steps():
+    with pytest.raises(DataError, match="field 'labels': must be as many as the steps: 4 for 3"):
+        convert({**STEPS, "labels": [True] * 4})
 
 
 # ---------------------------------------------------------------------------------------------------------------------

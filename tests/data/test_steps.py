@@ -4,7 +4,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from genprm_trl.data.steps import join_steps, split_steps
+from genprm_trl.data.steps import join_steps, split_steps, written_steps
+from genprm_trl.grading.thinking import is_still_thinking, without_thinking
 from tests.helpers.growth import growth
 
 STYLES = ["auto", "step", "blank_line", "line"]
@@ -88,3 +89,50 @@ def test_time_is_linear(text):
     for style in STYLES:
         assert split_steps(text, style).join() == text
         assert growth(lambda part, style=style: split_steps(part, style).join(), text) < 30
+
+
+@pytest.mark.parametrize(
+    ("text", "steps"),
+    [
+        ("<think>Is it 5? No.</think>Step 1: 2+2=4\nStep 2: So 4.", ["Step 1: 2+2=4", "Step 2: So 4."]),
+        ("Is it 5? No.\n</think>\n\nFour.\n\nYes.", ["Four.", "Yes."]),
+        ("<think>a\n\nb</think>\n\n<think>c</think>\n\nFour.", ["Four."]),
+        ("Step 1: a <think>b\nStep 7: c</think> d\nStep 2: e", ["Step 1: a  d", "Step 2: e"]),
+        ("So<think>hm</think>Step 1: a\nStep 2: b", ["So", "Step 1: a", "Step 2: b"]),
+        ("<THINKING>a</THINKING>\nb", ["b"]),
+        ("<think>Is it 5? Let me", []),
+        ("Four.\n<think>Or is it", []),
+        ("<think>a</think>", []),
+        ("", []),
+        ("Four.\nYes.", ["Four.", "Yes."]),
+    ],
+)
+def test_thoughts_are_no_steps(text, steps):
+    written = written_steps(text)
+    assert [step.text for step in written] == steps
+    for step in written:  # each ends where its last character is
+        assert text[: step.end].endswith(step.text[-1])
+        assert text[step.end : step.end + 1].strip() == "" or text[step.end :].startswith("<")
+
+
+def test_a_block_that_the_template_opened_hides_all_that_does_not_end_it():
+    assert written_steps("2+2=4\nSo 4.", thinking="opened") == []
+    assert [step.text for step in written_steps("Hm.</think>2+2=4\nSo 4.", thinking="opened")] == ["2+2=4", "So 4."]
+    assert written_steps("Hm.</think>4 <think>or", thinking="opened") == []
+
+
+def test_thoughts_are_steps_where_that_is_asked_for():
+    text = "<think>Is it 5?\nNo.</think>\nFour."
+    assert [step.text for step in written_steps(text, thinking="judge")] == split_steps(text).steps
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from(["<think>", "</think>", "Step 1: a", "Step 2: b", "c", " ", "\n", "\n\n"])))
+def test_steps_are_those_of_the_text_without_its_thoughts(pieces):
+    text = "".join(pieces)
+    written = written_steps(text)
+    if is_still_thinking(text):
+        assert written == []
+        return
+    assert [step.text for step in written] == split_steps(without_thinking(text)).steps
+    assert [step.end for step in written] == sorted({step.end for step in written})

@@ -342,3 +342,27 @@ async def test_a_wrong_configuration_is_named(tmp_path, monkeypatch, fresh, text
         monkeypatch.setenv("GENPRM_REWARD_CONFIG", str(tmp_path / "reward.yaml"))
     with pytest.raises(ConfigError, match=what):
         await genprm_reward(["p"], [RIGHT])
+
+
+THOUGHT = "<think>Is it so?\n2 + 3 = 9</think>\n"
+
+
+async def test_thoughts_are_not_judged():
+    reward = GenPRMReward(verifier())
+    prompts = ["What is 2 + 3 + 1?"] * 4
+    completions = [THOUGHT + RIGHT, THOUGHT + WRONG, "2 + 3 = 9?</think>" + RIGHT, "<think>" + RIGHT]
+    rewards = await reward(prompts, completions)
+    assert [round(value, 1) for value in rewards] == [1.0, 0.0, 1.0, 0.0]
+    judged = await GenPRMReward(verifier(), thinking="judge")(prompts, completions)
+    assert judged[0] < 0.01
+    assert judged[3] > 0.99
+    # What the template opened, as far as it can be seen.
+    assert await reward(["Problem<think>\n"] * 2, [RIGHT, "hm</think>" + RIGHT]) == [0.0, rewards[0]]
+    assert await GenPRMReward(verifier(), thinking="opened", blank_reward=-1.0)(prompts[:1], [RIGHT]) == [-1.0]
+
+
+def test_thoughts_are_no_steps_in_order():
+    texts = [THOUGHT + RIGHT, "<think>Step 1: hm</think>It is 6.", "<think>" + RIGHT]
+    assert step_format_reward(texts) == [1.0, 0.0, 0.0]
+    assert step_format_reward(["Step 1: <think>hm\nStep 2: No"], thinking="judge") == [1.0]
+    assert step_format_reward([RIGHT], thinking="opened") == [0.0]

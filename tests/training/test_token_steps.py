@@ -119,3 +119,22 @@ def test_any_text_is_found_where_its_characters_are(text, style):
     ids = ids_of(text)
     assert find_steps(ids, DETOKENIZER, style).text == text
     assert find_steps(ids, DETOKENIZER, style).token_steps == slow_token_steps(ids, style)
+
+
+def test_the_tokens_of_thoughts_belong_to_the_step_that_they_led_to():
+    text = "<think>Is it 5?\nNo.</think>\nStep 1: 4\nStep 2: So 4"
+    found = find_steps(ids_of(text), DETOKENIZER)
+    assert found.steps == ["Step 1: 4", "Step 2: So 4"]
+    first = "".join(
+        TOKENIZER.decode([id]) for id, step in zip(found.token_ids, found.token_steps, strict=True) if step == 0
+    )
+    assert first == text[: text.index("\nStep 2")]
+    judged = find_steps(found.token_ids, DETOKENIZER, thinking="judge")
+    assert judged.steps[0].startswith("<think>Is it 5?")
+
+
+@pytest.mark.parametrize(("text", "thinking"), [("<think>Step 1: 4", "skip"), ("Step 1: 4", "opened")])
+def test_a_completion_that_ends_in_thoughts_is_one_step_without_text(text, thinking):
+    found = find_steps(ids_of(text), DETOKENIZER, thinking=thinking)
+    assert found.steps == []
+    assert found.credited_steps == [0] * len(found.token_ids)

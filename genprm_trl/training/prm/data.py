@@ -63,7 +63,7 @@ def labelled_steps(row: Solution | Mapping[str, Any]) -> LabelledSteps:
     elif "prompt" in row or "completions" in row:
         return LabelledSteps(*read_stepwise(row))
     elif "steps" in row:
-        known = {name: row[name] for name in ("problem", "steps", "label") if name in row}
+        known = {name: row[name] for name in ("problem", "steps", "label", "labels") if name in row}
         solution = Solution.from_dict(known, default_id="row")
     else:
         raise DataError(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from genprm_trl.data.steps import StepStyle, split_steps
+from genprm_trl.data.steps import StepStyle, Thinking, written_steps
 from genprm_trl.generation.tokens import Detokenizer
 
 _PARTIAL = "\ufffd"
@@ -22,7 +22,7 @@ class CompletionSteps:
     Attributes:
         token_ids: The completion, without padding.
         text: The text that the policy wrote, special tokens and what tools wrote left out.
-        steps: The steps of the text; none where it is blank.
+        steps: The steps of the text; none where it is blank, or ends in thoughts.
         token_steps: The index of the step that each token belongs to. It is -1 for tokens of tools, and for all tokens
             where there are no steps.
     """
@@ -43,41 +43,39 @@ def find_steps(
     detokenizer: Detokenizer,
     style: StepStyle = "auto",
     written: Sequence[int] | None = None,
+    thinking: Thinking = "skip",
 ) -> CompletionSteps:
     """Splits a completion into steps and finds each step's tokens.
 
     A step ends at the token that holds its last character, and a token belongs to the first step that ends at or after
     it (DeepSeekMath, arXiv 2402.03300, section 4.1.3). So a token across two steps belongs to the earlier one, and
-    space between two steps to the later one. What follows the last step, the end-of-text token above all, belongs to
-    the last step: to stop there was its decision.
+    space between two steps to the later one. So do the tokens of thoughts, which are no steps: they belong to the step
+    that they led to. What follows the last step, the end-of-text token above all, belongs to the last step: to stop
+    there was its decision.
 
     Args:
         token_ids: The completion, without padding.
         detokenizer: Decodes with the policy's tokenizer.
         style: How text is split; see `steps.split_steps`.
         written: Who wrote each token: the policy (1) or a tool (0). Default: the policy wrote all of them.
+        thinking: What to do with thinking blocks; see `steps.written_steps`.
     """
     places = [at for at, ours in enumerate(written) if ours] if written is not None else list(range(len(token_ids)))
     pieces = _pieces([token_ids[at] for at in places], detokenizer)
     text = "".join(pieces)
-    split = split_steps(text, style)
+    steps = written_steps(text, style, thinking)
     token_steps = [-1] * len(token_ids)
-    if not split.steps:
+    if not steps:
         return CompletionSteps(token_ids, text, [], token_steps)
     ends = list(accumulate(map(len, pieces)))  # of each token in the text
-    last_token: list[int] = []
-    position = len(split.separators[0])
-    for step, after in zip(split.steps, split.separators[1:], strict=True):
-        position += len(step)
-        # The token with the character before `position`: the first one whose text ends at or after it.
-        last_token.append(bisect_right(ends, position - 1))
-        position += len(after)
+    # The token with a step's last character: the first one whose text ends at or after it.
+    last_token = [bisect_right(ends, step.end - 1) for step in steps]
     current = 0
     for index, at in enumerate(places):
         while current < len(last_token) - 1 and last_token[current] < index:
             current += 1
         token_steps[at] = current
-    return CompletionSteps(token_ids, text, split.steps, token_steps)
+    return CompletionSteps(token_ids, text, [step.text for step in steps], token_steps)
 
 
 def _pieces(token_ids: list[int], detokenizer: Detokenizer) -> list[str]:

@@ -20,9 +20,10 @@ from trl.extras.profiling import profiling_context
 from trl.trainer.utils import get_callable_name, nanstd
 
 from genprm_trl._loops import LoopThread
-from genprm_trl.data.steps import StepStyle
+from genprm_trl.data.steps import StepStyle, Thinking
 from genprm_trl.errors import ConfigError, check_one_of, check_positive, check_share
 from genprm_trl.generation.tokens import Detokenizer
+from genprm_trl.grading.thinking import opens_thinking
 from genprm_trl.training.credit import Baseline, Credit, Scale, step_advantages
 from genprm_trl.training.precision import computes_in_bf16
 from genprm_trl.training.step_grpo.figures import reward_gap, step_figures
@@ -50,6 +51,9 @@ class StepGRPOConfig(GRPOConfig):
             `process`, `min_form` or `discounted`; see `training.credit`.
         step_reward_weight: Factor of the steps' advantages, which are added to those of the outcome rewards.
         step_style: How a completion is split into steps; see `steps.split_steps`.
+        thinking: What to do with thinking blocks: `skip` leaves them out, `opened` also where the chat template opens
+            one (which is seen in the prompt, if it ends in `<think>`), `judge` takes thoughts for steps; see
+            `steps.written_steps`. The tokens of thoughts get the credit of the step that they led to.
         signed_step_rewards: Take 2 r - 1 for a reward r, so that P(Yes) becomes P(Yes) - P(No). None does so for
             `min_form`, whose paper rewards steps so. Turn it off for rewards that are not probabilities.
         scale_step_rewards: Divide the steps' advantages by the standard deviation of step rewards in the `group`, the
@@ -84,6 +88,13 @@ class StepGRPOConfig(GRPOConfig):
             "lines (line), or whichever fits (auto).",
         },
     )
+    thinking: Thinking = field(
+        default="skip",
+        metadata={
+            "help": "What to do with thinking blocks of completions: leave them out (skip), also where the chat "
+            "template opens one (opened), or judge thoughts as steps (judge).",
+        },
+    )
     signed_step_rewards: bool | None = field(
         default=None, metadata={"help": "Turn a step reward r into 2 r - 1. Unset: for min_form."}
     )
@@ -114,6 +125,7 @@ class StepGRPOConfig(GRPOConfig):
         super().__post_init__()
         check_one_of(get_args(Credit), credit=self.credit)
         check_one_of(get_args(StepStyle), step_style=self.step_style)
+        check_one_of(get_args(Thinking), thinking=self.thinking)
         check_one_of((None, *get_args(Scale)), scale_step_rewards=self.scale_step_rewards)
         check_one_of(get_args(Baseline), step_baseline=self.step_baseline)
         if not math.isfinite(self.step_reward_weight):
@@ -256,8 +268,28 @@ class StepGRPOTrainer(GRPOTrainer):
         lengths = torch.where(mask.any(dim=1), mask.sum(dim=1), until_padding).tolist()
         written = output.get("tool_mask", mask).tolist()
         return [
-            find_steps(row[:length], self._detokenizer, self.args.step_style, ours[:length] if any(ours) else None)
-            for row, ours, length in zip(ids.tolist(), written, lengths, strict=True)
+            find_steps(
+                row[:length],
+                self._detokenizer,
+                self.args.step_style,
+                ours[:length] if any(ours) else None,
+                "opened" if opened else self.args.thinking,
+            )
+            for row, ours, length, opened in zip(
+                ids.tolist(), written, lengths, self._opened_blocks(output), strict=True
+            )
+        ]
+
+    def _opened_blocks(self, output: dict[str, Any]) -> list[bool]:
+        """Whether each prompt ends with the start of a thinking block, which the completion is to end."""
+        if self.args.thinking != "skip":
+            return [False] * len(output["prompt_ids"])
+        # Prompts are padded on the left. A tag and the new line after it are a few tokens.
+        return [
+            opens_thinking(self._tokenizer.decode([id for id, there in zip(ids, mask, strict=True) if there]))
+            for ids, mask in zip(
+                output["prompt_ids"][:, -16:].tolist(), output["prompt_mask"][:, -16:].tolist(), strict=True
+            )
         ]
 
     def _reward_steps(
