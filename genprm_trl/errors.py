@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
+
+# What the machine refuses, whatever the options say: room on the disk, or a right.
+_OF_THE_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 class GenPRMError(Exception):
@@ -39,7 +43,32 @@ class DataError(GenPRMError):
         field = self.field
         if within is not None:
             field = within if field is None else f"{within}.{field}"
-        return DataError(self.message, file=self.file or file, row=row if self.row is None else self.row, field=field)
+        row = row if self.row is None else self.row
+        return type(self)(self.message, file=self.file or file, row=row, field=field)
+
+
+class StorageError(DataError):
+    """A file that the machine refuses: its disk is full, or a right is missing. The command line ends with code 1."""
+
+
+def is_of_the_machine(error: OSError) -> bool:
+    """Whether the cause is a full disk or a missing right, which no other option would change."""
+    return error.errno in _OF_THE_MACHINE
+
+
+def file_error(error: OSError, what: str, file: object) -> DataError:
+    """The error for a file that the system refuses.
+
+    Args:
+        error: What the system said.
+        what: What is not possible: `cannot be written`.
+        file: The file.
+
+    Returns:
+        A `StorageError` for a full disk or a missing right, otherwise a `DataError`.
+    """
+    kind = StorageError if is_of_the_machine(error) else DataError
+    return kind(f"{what}: {error.strerror or error}", file=str(file))
 
 
 class ConfigError(GenPRMError):

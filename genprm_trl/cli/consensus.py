@@ -13,8 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from genprm_trl.cli import console
-from genprm_trl.cli.stages import StageOptions
-from genprm_trl.errors import ConfigError
+from genprm_trl.cli.stages import StageOptions, refuse_empty
 
 
 @dataclass
@@ -71,6 +70,5 @@ def run(options: ConsensusOptions, stage: StageOptions) -> int:
     )
     print("\n".join(consensus_lines(summary)))
     console.print_facts({"training data": stage.output})
-    if not summary.rows:
-        raise ConfigError(f"no solution passed the filter; {stage.output} is empty")
+    refuse_empty(summary, "no solution passed the filter", stage.output)
     return 0

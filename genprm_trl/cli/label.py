@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from genprm_trl.cli import console
-from genprm_trl.cli.stages import StageOptions, end_of_stage
+from genprm_trl.cli.stages import StageOptions, end_of_stage, refuse_empty
 from genprm_trl.errors import ConfigError
 from genprm_trl.labeling.monte_carlo import LabelingConfig, label
 from genprm_trl.options.generator import GeneratorOptions
@@ -52,7 +52,8 @@ def run(
         The exit code, 0.
 
     Raises:
-        ConfigError: The output was made with other settings. If its rollouts still fit, the error says so.
+        ConfigError: The output was made with other settings, or nothing is kept. If its rollouts still fit, the error
+            says so.
     """
     from genprm_trl.data.problems import read_groups
     from genprm_trl.labeling.earlier_rollouts import EarlierRollouts, set_aside
@@ -106,4 +107,5 @@ def run(
             "labelled solutions": stage.output,
         }
     )
+    refuse_empty(summary, "no solution could be labelled", stage.output)
     return 0

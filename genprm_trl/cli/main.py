@@ -6,26 +6,29 @@ options. Slow imports stand inside `run`, so that help and errors come at once. 
 has `run_words`, which gets the words, and `option_parser`, which makes their parser.
 
 Exit codes: what `run` returns (None is 0); 2 for a wrong command line or an error that the user can act on
-(`GenPRMError`); 1 for any other exception, with its traceback (without one for a full disk or a missing right); 130
-after Ctrl-C; 141 if stdout was closed (`| head`).
+(`GenPRMError`); 1 for a full disk or a missing right, in one line, and for any other exception, with its traceback;
+130 after Ctrl-C; 141 if stdout was closed (`| head`); 143 after SIGTERM.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import inspect
 import os
 import platform
 import select
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module, metadata
 
 from genprm_trl.cli import console
-from genprm_trl.errors import GenPRMError
+from genprm_trl.errors import GenPRMError, StorageError, is_of_the_machine
 from genprm_trl.version import __version__
 
 
@@ -66,8 +69,12 @@ COMMANDS: dict[str, Command] = {
 _EPILOG = """\
 `genprm COMMAND --help` explains a command's options.
 
-exit codes: 0 done; 1 failed; 2 wrong options or data; 130 stopped by Ctrl-C; 141 stdout was closed"""
-_OF_THE_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+exit codes: 0 done; 1 failed; 2 wrong options or data; 130 stopped by Ctrl-C; 141 stdout was closed;
+143 stopped by SIGTERM"""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM has come. Whatever tidies up after Ctrl-C tidies up after this, too."""
 
 
 def versions() -> str:
@@ -134,7 +141,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     try:
         try:
-            code = _dispatch(argv)
+            with _terminating():
+                code = _dispatch(argv)
         except SystemExit as stop:  # from argparse: usage errors, --help and --version
             if isinstance(stop.code, str):  # what the interpreter would do with it
                 print(stop.code, file=sys.stderr)
@@ -181,22 +189,55 @@ def _dispatch(argv: Sequence[str] | None) -> int:
             return module.run_words(top.arguments) or 0
         options = command_parser(top.command).parse(top.arguments)  # type: ignore[attr-defined]
         return module.run(*options) or 0
-    except GenPRMError as error:
-        if debug:
-            traceback.print_exc()
-        print(f"{prog}: error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        if error.errno not in _OF_THE_MACHINE:
+    except KeyboardInterrupt as stop:
+        terminated = isinstance(stop, Terminated)
+        print(f"\n{prog}: {'terminated' if terminated else 'interrupted'}{_and_kept()}", file=sys.stderr)
+        return 143 if terminated else 130
+    except Exception as error:
+        refused = _refused_by_the_machine(error)
+        if refused is None and not isinstance(error, GenPRMError):
             raise  # it may be a bug, and a bug has a traceback
         if debug:
             traceback.print_exc()
-        where = f"{error.filename}: " if error.filename is not None else ""
-        print(f"{prog}: error: {where}{error.strerror}{_and_kept()}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"\n{prog}: interrupted{_and_kept()}", file=sys.stderr)
-        return 130
+        print(f"{prog}: error: {error if refused is None else refused + _and_kept()}", file=sys.stderr)
+        return 2 if refused is None else 1
+
+
+def _refused_by_the_machine(error: BaseException) -> str | None:
+    """What to say of a full disk or a missing right; None for any other error."""
+    if isinstance(error, StorageError):
+        return str(error)
+    if isinstance(error, OSError) and is_of_the_machine(error):
+        return f"{error.filename}: {error.strerror}" if error.filename is not None else str(error.strerror)
+    # Libraries that save models report a full disk in errors of their own.
+    cause: BaseException | None = error
+    while cause is not None:
+        if (isinstance(cause, OSError) and cause.errno == errno.ENOSPC) or f"os error {errno.ENOSPC}" in str(cause):
+            return os.strerror(errno.ENOSPC)
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
+@contextlib.contextmanager
+def _terminating() -> Iterator[None]:
+    """Lets SIGTERM end the command as Ctrl-C does. A second one ends the process at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    process = os.getpid()
+
+    def stop(number: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if os.getpid() != process:  # a process that was forked from this one
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _and_kept() -> str:

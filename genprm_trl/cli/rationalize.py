@@ -10,8 +10,8 @@ from __future__ import annotations
 import functools
 
 from genprm_trl.cli import console
-from genprm_trl.cli.stages import StageOptions, end_of_stage
-from genprm_trl.labeling.rationales import RationaleSettings, open_reasoner, rationalize
+from genprm_trl.cli.stages import StageOptions, end_of_stage, refuse_empty
+from genprm_trl.labeling.rationales import RationaleSettings, open_reasoner, rationalize, with_solution
 from genprm_trl.options.generator import GeneratorOptions
 from genprm_trl.options.sources import SolutionOptions
 from genprm_trl.stages.settings import decisive
@@ -24,6 +24,9 @@ def run(
 
     Returns:
         The exit code, 0.
+
+    Raises:
+        ConfigError: Nothing is kept.
     """
     from genprm_trl.labeling.critiques import SAMPLE_STATUSES
     from genprm_trl.rows.digests import content_digest
@@ -46,6 +49,7 @@ def run(
         reads=[solutions.file],
         desc="Critiquing",
         unit="solution",
+        renew=with_solution,
     )
     counts = summary.whole_counts()
     ends = ", ".join(
@@ -63,4 +67,5 @@ def run(
         }
     )
     console.print_facts({"critiques": stage.output})
+    refuse_empty(summary, "no solution could be critiqued", stage.output)
     return 0

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, Literal
 
 from genprm_trl.cli import console
-from genprm_trl.cli.stages import StageOptions, end_of_stage
+from genprm_trl.cli.stages import StageOptions, end_of_stage, refuse_empty
 from genprm_trl.options.generator import GeneratorOptions
 from genprm_trl.options.parser import Prefix
 from genprm_trl.options.sources import ProblemOptions
@@ -44,6 +44,9 @@ def run(
 
     Returns:
         The exit code, 0.
+
+    Raises:
+        ConfigError: Every problem failed and was left out.
     """
     from genprm_trl.rows.digests import content_digest
     from genprm_trl.rows.jsonl import iter_written_rows, write_json, write_text
@@ -98,6 +101,7 @@ def run(
         write_json(f"{stage.output}.json", _numbers(summary))
         console.print_facts({"table, numbers": f"{stage.output}.md, {stage.output}.json"})
     console.print_facts({"trajectories": stage.output})
+    refuse_empty(done, "no problem could be worked on", stage.output)
     return 0
 
 

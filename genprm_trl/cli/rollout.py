@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 
 from genprm_trl.cli import console
-from genprm_trl.cli.stages import StageOptions, end_of_stage
+from genprm_trl.cli.stages import StageOptions, end_of_stage, refuse_empty
 from genprm_trl.labeling.rollouts import RolloutConfig, roll_out
 from genprm_trl.options.generator import GeneratorOptions
 from genprm_trl.options.sources import AnsweredProblemOptions
@@ -29,6 +29,9 @@ def run(
 
     Returns:
         The exit code, 0.
+
+    Raises:
+        ConfigError: Nothing is kept.
     """
     from genprm_trl.rows.digests import content_digest
     from genprm_trl.stages.run import Worker
@@ -67,4 +70,5 @@ def run(
             "solutions": stage.output,
         }
     )
+    refuse_empty(summary, "no problem has a right and a wrong solution to keep", stage.output)
     return 0

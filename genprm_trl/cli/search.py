@@ -11,7 +11,7 @@ import functools
 from typing import Annotated
 
 from genprm_trl.cli import console
-from genprm_trl.cli.stages import StageOptions, end_of_stage
+from genprm_trl.cli.stages import StageOptions, end_of_stage, refuse_empty
 from genprm_trl.errors import ConfigError
 from genprm_trl.options.generator import GeneratorOptions
 from genprm_trl.options.parser import Prefix
@@ -36,7 +36,7 @@ def run(
         The exit code, 0.
 
     Raises:
-        ConfigError: The verifier would leave out chains or steps, whose rewards the search needs.
+        ConfigError: The verifier would leave out chains or steps, whose rewards the search needs; or nothing is kept.
     """
     from genprm_trl.metrics.estimates import mean_estimate
     from genprm_trl.rows.digests import content_digest
@@ -97,4 +97,5 @@ def run(
     if counts["paths_cut_off"]:
         facts["paths cut off"] = f"{counts['paths_cut_off']} of {counts['paths']}, by a bound on tokens or steps"
     console.print_facts({**facts, **end_of_stage(summary, "problem"), "solutions": stage.output})
+    refuse_empty(summary, "no problem could be worked on", stage.output)
     return 0

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from genprm_trl.cli import console
 from genprm_trl.cli.stages import WorkerOptions, judge_remaining
-from genprm_trl.errors import ConfigError, DataError, check_at_least
+from genprm_trl.errors import ConfigError, check_at_least, file_error
 from genprm_trl.options.verifier import VerifierOptions
 
 if TYPE_CHECKING:
@@ -241,7 +241,7 @@ def _write_accuracies(
         if drawn:
             _plot(output.with_suffix(".png"), accuracies, len(judged), options)
     except OSError as error:
-        raise DataError(f"cannot be written: {error.strerror}", file=str(error.filename or output)) from None
+        raise file_error(error, "cannot be written", error.filename or output) from None
     table = output.with_suffix(".md")
     tables = {"table, plot": f"{table}, {output.with_suffix('.png')}"} if drawn else {"table": table}
     return {**tables, "numbers": output.with_suffix(".json")}

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,6 +75,7 @@ class StageOptions(WorkerOptions):
         reads: Iterable[str | None],
         desc: str,
         unit: str,
+        renew: Callable[[Any, dict[str, Any]], dict[str, Any]] | None = None,
     ) -> StageSummary:
         """Runs a stage with these options.
 
@@ -85,6 +86,7 @@ class StageOptions(WorkerOptions):
             reads: Files and datasets that the rows are made from.
             desc: The progress bar's label.
             unit: What an item is called.
+            renew: See `StageFile.finish`.
 
         Raises:
             ConfigError: The output is one of the files that are read. What `run_stage` raises comes through.
@@ -101,6 +103,7 @@ class StageOptions(WorkerOptions):
             overwrite=self.overwrite,
             drop_failed=self.drop_failed,
             bad_rows=lambda: getattr(items, "bad_rows", 0),
+            renew=renew,
             progress=not console.is_quiet(),
             desc=desc,
             unit=unit,
@@ -139,10 +142,11 @@ def judge_remaining(file: VerdictFile, verifier: VerifierOptions, workers: Worke
     from genprm_trl.stages.run import Worker
 
     remaining = list(file.remaining())
+    if not remaining:
+        logger.info("%s is finished: it holds all %d verdicts", file.path, file.done)
+        return 0.0
     if file.done:
         logger.info("%s holds %d verdicts; going on with the other %d", file.path, file.done, len(remaining))
-    if not remaining:
-        return 0.0
     with contextlib.ExitStack() as stack:
         verdicts: Iterable[Verdict | None]
         if workers.workers:
@@ -162,6 +166,21 @@ def judge_remaining(file: VerdictFile, verifier: VerifierOptions, workers: Worke
 async def judge(verifier: GenPRM, solution: Solution, partial: Partial) -> Verdict:
     """Judges one solution, as the work of a stage."""
     return await verifier.verify(solution)
+
+
+def refuse_empty(summary: StageSummary, what: str, output: str) -> None:
+    """Ends a command with an error where its output has no row: the next one would have nothing to work on.
+
+    Args:
+        summary: The stage's counts.
+        what: What was looked for and not found: "no solution passed the filter".
+        output: The output.
+
+    Raises:
+        ConfigError: There is no row.
+    """
+    if not summary.rows:
+        raise ConfigError(f"{what}; {output} is empty")
 
 
 def end_of_stage(summary: StageSummary, unit: str) -> dict[str, str]:

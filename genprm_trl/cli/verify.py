@@ -66,6 +66,8 @@ def run(source: SolutionOptions, options: VerifyOptions, verifier: VerifierOptio
         overwrite=options.overwrite,
         retry_errors=options.retry_errors,
     ) as file:
+        if corrected := file.update_labels():
+            logger.info("%d labels of %s are others than before; the verdicts have them now", corrected, source.file)
         to_judge = file.total - file.done
         seconds = judge_remaining(file, verifier, workers)
         # The summary is of the whole file, including what an earlier run judged.

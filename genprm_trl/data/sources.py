@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from genprm_trl.errors import DataError
+from genprm_trl.errors import DataError, file_error
 from genprm_trl.rows.jsonl import as_row, decode_line, open_bytes, parse_json
 
 _LINES = (".jsonl", ".ndjson")
@@ -66,7 +66,7 @@ def open_source(source: Any, split: str | None = None) -> Source:
     try:
         path.stat()
     except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror or error}", file=str(path)) from None
+        raise file_error(error, "cannot be read", path) from None
     raise DataError("is neither a file nor a directory", file=str(path))
 
 
@@ -127,7 +127,7 @@ def _open_directory(path: Path, split: str | None) -> Source:
     try:
         files = sorted(item for item in path.rglob("*") if item.name.lower().endswith(_DATA_SUFFIXES))
     except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror or error}", file=str(path)) from None
+        raise file_error(error, "cannot be read", path) from None
     if not files:
         raise DataError(
             "the directory is not a dataset: neither saved by `datasets` nor holding data files "
@@ -213,4 +213,4 @@ def _parquet_rows(path: Path) -> NumberedRows:
     except pyarrow.ArrowException as error:
         raise DataError(f"is not a readable parquet file: {error}", file=str(path)) from None
     except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror or error}", file=str(path)) from None
+        raise file_error(error, "cannot be read", path) from None

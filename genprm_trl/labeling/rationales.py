@@ -179,3 +179,8 @@ async def rationalize(
     counts["code_blocks"] = len(rounds)
     row = SampledSolution(solution, samples, dict(source)).to_dict()
     return Outcome(rows=[row], counts=dict(counts))
+
+
+def with_solution(solution: Solution, row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of `rationalize` about the solution as it is given now: its label may have been corrected."""
+    return {**row, "solution": solution.to_dict()}

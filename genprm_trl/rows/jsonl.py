@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Protocol, Self
 
-from genprm_trl.errors import DataError
+from genprm_trl.errors import DataError, file_error
 from genprm_trl.rows.fields import kind
 
 try:
@@ -32,6 +32,7 @@ except ImportError:  # not a POSIX system: files are then not guarded against a 
 logger = logging.getLogger(__name__)
 
 _SYNC_EVERY_SECONDS = 2.0
+_OPENINGS = 100
 
 
 class Record(Protocol):
@@ -71,32 +72,66 @@ class JsonlWriter:
     Args:
         path: The file; it and its directories are made where missing. A torn last line is removed.
         overwrite: Empty the file first, once no other process is found to be writing to it.
+        mend: Remove a torn last line at once. Otherwise the caller calls `mend`, once it knows whose file it is.
 
     Raises:
-        DataError: The file cannot be opened, or another process is writing to it.
+        DataError: The file cannot be opened, another process is writing to it, or it does not end in a row.
 
     Examples:
         >>> with JsonlWriter("verdicts.jsonl") as writer:  # doctest: +SKIP
         ...     writer.write(verdict)
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, overwrite: bool = False):
+    def __init__(self, path: str | os.PathLike[str], *, overwrite: bool = False, mend: bool = True):
         self.path = Path(path)
+        self._lock = threading.Lock()
+        self._synced = time.monotonic()
+        self._file: IO[bytes] | None = self._open()
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file: IO[bytes] | None = self.path.open("a+b", buffering=0)
-        except OSError as error:
-            raise DataError(f"cannot be written: {_reason(error)}", file=str(self.path)) from None
-        try:
-            self._lock_file(self._file)
             if overwrite:
                 self._file.truncate(0)
-            repair(self._file)
+            if mend:
+                self.mend()
+        except OSError as error:
+            self._file.close()
+            raise file_error(error, "cannot be written", self.path) from None
         except BaseException:
             self._file.close()
             raise
-        self._lock = threading.Lock()
-        self._synced = time.monotonic()
+
+    def mend(self) -> None:
+        """Removes a torn last line.
+
+        Raises:
+            DataError: The file ends in something else than the beginning of a row.
+        """
+        if self._file is not None:
+            try:
+                repair(self._file)
+            except DataError as error:
+                raise error.at(file=str(self.path)) from None
+
+    def _open(self) -> IO[bytes]:
+        """The file, locked. Opened again if another process removed it in between: a lock is on a file, not a name."""
+        for _ in range(_OPENINGS):
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                file = self.path.open("a+b", buffering=0)
+            except OSError as error:
+                raise file_error(error, "cannot be written", self.path) from None
+            try:
+                self._lock_file(file)
+                if _is_at(file, self.path):
+                    return file
+            except BaseException:
+                file.close()
+                raise
+            file.close()
+        raise DataError("is removed by another process again and again", file=str(self.path))
+
+    def has_path(self) -> bool:
+        """Whether the path still leads to the open file, and not to another one or to nothing."""
+        return self._file is not None and _is_at(self._file, self.path)
 
     def _lock_file(self, file: IO[bytes]) -> None:
         if fcntl is None:
@@ -131,7 +166,7 @@ class JsonlWriter:
                 with contextlib.suppress(OSError):
                     self._file.truncate(end)
                 if isinstance(error, OSError):
-                    raise DataError(f"cannot be written: {_reason(error)}", file=str(self.path)) from None
+                    raise file_error(error, "cannot be written", self.path) from None
                 raise
             if time.monotonic() - self._synced >= _SYNC_EVERY_SECONDS:
                 self._sync()
@@ -160,11 +195,21 @@ class JsonlWriter:
         self.close()
 
 
+def _is_at(file: IO[bytes], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except OSError:
+        return False
+
+
 def repair(file: IO[bytes]) -> None:
     """Ends a JSON Lines file at a line's end: removes a torn last line, or ends a complete one that has no newline.
 
     Args:
         file: Open for reading and appending.
+
+    Raises:
+        DataError: What would be removed does not begin as a row does, so somebody else has written it.
     """
     size = file.seek(0, os.SEEK_END)
     start = size
@@ -178,6 +223,8 @@ def repair(file: IO[bytes]) -> None:
     if not tail:
         return
     if is_torn(tail):
+        if not tail.startswith(b"{"):
+            raise DataError("does not end in a row, so this program has not written it")
         file.truncate(size - len(tail))
         logger.warning("Removed a torn last line of %d bytes from %s", len(tail), getattr(file, "name", "a file"))
     else:
@@ -213,7 +260,7 @@ def open_bytes(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"cannot be unpacked: {error}", file=str(path)) from None
     except OSError as error:
-        raise DataError(f"cannot be read: {_reason(error)}", file=str(path)) from None
+        raise file_error(error, "cannot be read", path) from None
 
 
 def iter_written_rows(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -295,7 +342,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         with contextlib.suppress(OSError):
             temporary.unlink()
         if isinstance(error, OSError):
-            raise DataError(f"cannot be written: {_reason(error)}", file=str(path)) from error
+            raise file_error(error, "cannot be written", path) from error
         raise
 
 
@@ -359,7 +406,3 @@ def _first_unwritable(value: Any, path: str = "", depth: int = 0) -> tuple[str |
     elif not (value is None or isinstance(value, str | int | float)):
         return path or None, f"a {type(value).__name__}"
     return None
-
-
-def _reason(error: OSError) -> str:
-    return error.strerror or str(error)

@@ -14,8 +14,9 @@ can be written anew, and more items can be added, as long as the journal is ther
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -154,24 +155,34 @@ class StageFile(ResumableFile[ItemT]):
         for line in self.lines():
             yield line["id"], Outcome(line["rows"], line["dropped"], line["counts"])
 
-    def finish(self, *, bad_rows: int = 0) -> StageSummary:
+    def finish(
+        self,
+        *,
+        bad_rows: int = 0,
+        renew: Callable[[ItemT, dict[str, Any]], dict[str, Any]] | None = None,
+    ) -> StageSummary:
         """Writes the output and the summary, each in one piece.
 
         Args:
             bad_rows: Rows of the input that could not be used, for the summary.
+            renew: Makes the output row of an item and a row of the journal, where the row repeats fields of the item
+                that may have been corrected since.
 
         Raises:
             GenPRMError: Some items are not done.
             DataError: The files cannot be written. The journal is still there, and so is an output of before.
         """
+        self._check_place()
         if self.done < self.total:
             raise GenPRMError(f"{self.total - self.done} of {self.total} items are not done")
         summary = StageSummary(bad_rows=bad_rows)
 
         def rows() -> Iterator[dict[str, Any]]:
-            for _, outcome in self.outcomes():
+            # The input is read once more only where it is needed.
+            items: Iterator[Any] = itertools.repeat(None) if renew is None else iter(self._items)
+            for (_, outcome), item in zip(self.outcomes(), items, strict=False):
                 summary.add(outcome)
-                yield from outcome.rows
+                yield from (outcome.rows if renew is None else (renew(item, row) for row in outcome.rows))
 
         write_jsonl(self.output, rows())
         write_json(self.path.with_name("summary.json"), summary.to_dict())
@@ -180,6 +191,9 @@ class StageFile(ResumableFile[ItemT]):
 
     def close(self) -> None:
         """Closes the file, and removes what was made for it if nothing was ever kept. Safe to call twice."""
+        had_path = self._writer.has_path()
         super().close()
+        if not had_path:
+            return
         with contextlib.suppress(OSError):  # it is not empty
             self.path.parent.rmdir()

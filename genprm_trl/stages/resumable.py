@@ -11,7 +11,7 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 
 from genprm_trl.errors import ConfigError, DataError
 from genprm_trl.rows.digests import IdTable, text_hash
-from genprm_trl.rows.jsonl import JsonlWriter, Record, decode_line, encode_line, replacing, write_json
+from genprm_trl.rows.jsonl import JsonlWriter, Record, decode_line, encode_line, is_torn, replacing, write_json
 from genprm_trl.stages.settings import START_ANEW, changes, read_settings, refuse_changes
 
 _NOT_DONE = -1
@@ -83,8 +83,12 @@ class ResumableFile(Generic[ItemT]):
             self._numbers.add(item.id, number)
             self._digests.append(text_hash(item.digest))
         self.total = len(self._digests)
+        if not overwrite and path.exists() and path.stat().st_size and not settings_path.exists():
+            raise ConfigError(
+                f"{output} exists, and there is no {settings_path} that says what it was made with; {START_ANEW}"
+            )
         # The lock comes before anything is read or removed: from here on the files stay as they are.
-        self._writer = JsonlWriter(path, overwrite=overwrite)
+        self._writer = JsonlWriter(path, overwrite=overwrite, mend=False)
         try:
             if overwrite:
                 self._remove_results()
@@ -92,8 +96,9 @@ class ResumableFile(Generic[ItemT]):
             if before is not None:
                 changed = changes(before, settings)
                 refuse_changes(changed, what=f"{output} holds {what} made with other settings", instead=START_ANEW)
-            write_json(settings_path, dict(settings))
             self._read()
+            self._writer.mend()
+            write_json(settings_path, dict(settings))
         except BaseException:
             self.close()
             raise
@@ -118,6 +123,8 @@ class ResumableFile(Generic[ItemT]):
         place = 0
         with self.path.open("rb") as lines:
             for row, line in enumerate(lines, start=1):
+                if not line.endswith(b"\n") and is_torn(line):
+                    break
                 try:
                     id, digest = self._key(decode_line(line, file=str(self.path), row=row))
                     self._note(id, digest, place)
@@ -156,14 +163,21 @@ class ResumableFile(Generic[ItemT]):
         """Keeps what came of an item; it survives a kill from here on.
 
         Raises:
-            DataError: It cannot be written as JSON, or the disk refused it. What was kept before is still there.
+            DataError: It cannot be written as JSON, the disk refused it, or somebody removed the file. What was kept
+                before is still there.
             ValueError: The item is not of the input, or is finished already.
         """
+        self._check_place()
         number = self._numbers.get(id)
         if number is None or not self.is_unfinished(id):
             raise ValueError(f"item {id!r} is {'done already' if id in self else 'not of the input'}")
         self._places[number] = self._writer.write(line)
         self.done += 1
+
+    def _check_place(self) -> None:
+        """Refuses to go on where the path leads to another file: what is written would be lost, or mixed up."""
+        if not self._writer.has_path():
+            raise DataError("was removed or replaced while this command was writing to it", file=str(self.path))
 
     def lines(self) -> Iterator[dict[str, Any]]:
         """The lines of the finished items, in the input's order."""
@@ -173,12 +187,17 @@ class ResumableFile(Generic[ItemT]):
                     lines.seek(place)
                     yield json.loads(lines.readline())
 
-    def remove(self, unwanted: Callable[[Mapping[str, Any]], bool]) -> None:
-        """Removes lines, so that their items remain to be worked on."""
+    def rewrite(self, change: Callable[[dict[str, Any]], Mapping[str, Any] | None]) -> None:
+        """Writes the lines anew.
+
+        Args:
+            change: Makes the new line of a line. None removes it, so that its item remains to be worked on.
+        """
+        self._check_place()
         with replacing(self.path) as file, self.path.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
-                row = decode_line(line, file=str(self.path), row=number)
-                if not unwanted(row):
+                row = change(decode_line(line, file=str(self.path), row=number))
+                if row is not None:
                     file.write(encode_line(row))
         # The lock is on the file that was replaced.
         before, self._writer = self._writer, JsonlWriter(self.path)
@@ -186,8 +205,11 @@ class ResumableFile(Generic[ItemT]):
         self._read()
 
     def close(self) -> None:
-        """Closes the file, and removes it if nothing was ever kept. Safe to call twice."""
-        if self.path.exists() and self._is_empty():
+        """Closes the file, and removes it if nothing was ever kept. Safe to call twice.
+
+        A file that somebody else has put in its place stays: the lock is on the file that was opened, not on its name.
+        """
+        if self._writer.has_path() and self._is_empty():
             self.path.unlink()
             self._settings_path.unlink(missing_ok=True)
         self._writer.close()

@@ -100,6 +100,7 @@ def run_stage(
     overwrite: bool = False,
     drop_failed: bool = False,
     bad_rows: Callable[[], int] = lambda: 0,
+    renew: Callable[[ItemT, dict[str, Any]], dict[str, Any]] | None = None,
     progress: bool = True,
     desc: str = "",
     unit: str = "item",
@@ -119,6 +120,7 @@ def run_stage(
         overwrite: Start again.
         drop_failed: Leave out items that failed, counted as dropped for the reason `failed`, instead of raising.
         bad_rows: How many rows of the input could not be used; asked for when the input has been read.
+        renew: See `StageFile.finish`.
         progress: Show a progress bar on stderr.
         desc: The bar's label.
         unit: What the bar calls an item.
@@ -137,7 +139,9 @@ def run_stage(
         skipped = bad_rows()
         if on_start is not None:
             on_start(file)
-        if 0 < file.done < file.total:
+        if file.done == file.total:
+            logger.info("%s is finished: all %d items are done", file.output, file.total)
+        elif file.done:
             logger.info("%s: %d of %d are done; going on with the others", file.output, file.done, file.total)
         if file.done < file.total:
             bar = tqdm(
@@ -149,7 +153,7 @@ def run_stage(
                 contextlib.closing(run(worker, file.remaining(), partial.of)) as finished_items,
             ):
                 _write_all(finished_items, file, drop_failed, bar)
-        return file.finish(bad_rows=skipped)
+        return file.finish(bad_rows=skipped, renew=renew)
 
 
 def _write_all(finished_items: Iterable[Finished[Outcome]], file: StageFile[Any], drop_failed: bool, bar: Any) -> None:

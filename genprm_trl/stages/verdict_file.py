@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from genprm_trl.errors import ConfigError
 from genprm_trl.records import Solution, Verdict
 from genprm_trl.stages.resumable import ResumableFile
 
@@ -25,7 +26,7 @@ class VerdictFile(ResumableFile[Solution]):
             to be judged.
 
     Raises:
-        ConfigError: The file was made with other settings, or `path` is a directory.
+        ConfigError: The file was made with other settings or by something else, or `path` is a directory or gzipped.
         DataError: It cannot be written, is being written by another process, or holds verdicts of other texts.
     """
 
@@ -39,6 +40,8 @@ class VerdictFile(ResumableFile[Solution]):
         retry_errors: bool = False,
     ):
         path = Path(path)
+        if path.suffix.lower() == ".gz":
+            raise ConfigError(f"{path}: verdicts are written one at a time, so they cannot be packed; leave out .gz")
         super().__init__(
             path,
             settings,
@@ -48,16 +51,31 @@ class VerdictFile(ResumableFile[Solution]):
             what="verdicts",
             overwrite=overwrite,
         )
+        self._labels = {solution.id: solution.label for solution in solutions}
         if retry_errors and any(verdict.has_failed for verdict in self.verdicts()):
-            self.remove(lambda row: row["id"] in self and Verdict.from_dict(row).has_failed)
+            self.rewrite(lambda row: None if str(row["id"]) in self and Verdict.from_dict(row).has_failed else row)
 
     def _key(self, line: Mapping[str, Any]) -> tuple[str, str]:
         verdict = Verdict.from_dict(line)  # a bad verdict shows before any work starts
         return verdict.id, verdict.solution_digest
 
     def verdicts(self) -> Iterator[Verdict]:
-        """The finished verdicts of the solutions at hand, in the solutions' order."""
-        return map(Verdict.from_dict, self.lines())
+        """The finished verdicts of the solutions at hand, in the solutions' order, with the solutions' own labels."""
+        for line in self.lines():
+            verdict = Verdict.from_dict(line)
+            verdict.label = self._labels[verdict.id]
+            yield verdict
+
+    def update_labels(self) -> int:
+        """Gives the verdicts in the file the labels of the solutions at hand, which may have been corrected since.
+
+        Returns:
+            How many labels were others.
+        """
+        changed = sum(line.get("label") != self._labels[str(line["id"])] for line in self.lines())
+        if changed:
+            self.rewrite(lambda row: {**row, "label": self._labels.get(str(row["id"]), row.get("label"))})
+        return changed
 
     def write(self, verdict: Verdict) -> None:
         """Appends a verdict; it survives a kill from here on."""

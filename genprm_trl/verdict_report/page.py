@@ -57,7 +57,8 @@ def write_report(
     Args:
         verdicts: The JSON Lines file that `genprm verify` wrote. Settings kept beside it are shown.
         output: The HTML file, replaced as a whole if it exists.
-        solutions: The judged solutions. They hold the texts of problems and steps, which a verdict does not.
+        solutions: The judged solutions. They hold the texts of problems and steps, which a verdict does not. Their
+            labels count in place of those of the verdicts.
         follow: Wraps the iterator over verdicts, to show progress.
 
     Raises:
@@ -78,6 +79,8 @@ def write_report(
     for verdict in follow(iter_verdicts(verdicts)):
         solution = _solution_of(verdict, by_id, verdicts)
         result.without_solution += by_id is not None and solution is None
+        if solution is not None:
+            verdict.label = solution.label  # it may have been corrected since the solution was judged
         result.verdicts.add(verdict, solution)
         judged.append(Judged.of(verdict, None if solution is None else len(solution.steps)))
         entries.append(make_entry(verdict, solution))

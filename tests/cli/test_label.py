@@ -266,7 +266,7 @@ def test_a_full_disk_is_an_error_and_loses_nothing(solutions, tmp_path, capfd):
     child = multiprocessing.get_context("fork").Process(target=run)
     child.start()
     child.join()
-    assert child.exitcode == 2
+    assert child.exitcode == 1
     assert "cannot be written: File too large" in capfd.readouterr().err
     assert not output.exists()
     assert main([*words, "--output", str(output)]) == 0
@@ -343,3 +343,12 @@ def test_memory_does_not_grow_with_the_number_of_problems(tmp_path):
     # Hashes and places, of the input's reader too: half a KiB a problem, and what the allocator keeps.
     assert growth < 12_000
     assert journal > growth
+
+
+def test_rollouts_of_which_none_is_kept_are_an_error(problems, tmp_path, capsys):
+    unsolvable = [json.loads(line) | {"answer": "no one writes this"} for line in problems.read_text().splitlines()]
+    data, output = write(tmp_path / "unsolvable.jsonl", unsolvable[:3]), tmp_path / "rollouts.jsonl"
+    assert main(["rollout", str(data), *ROLL, *COIN, "--output", str(output)]) == 2
+    printed = capsys.readouterr()
+    assert "3 without a right solution" in printed.out
+    assert printed.err.endswith(f"no problem has a right and a wrong solution to keep; {output} is empty\n")

@@ -84,6 +84,12 @@ def run(options: JudgeOptions) -> int | None:
         Path("/dev/full").write_text("a verdict")
     elif options.model == "no-right":
         Path("/proc/sys/kernel/ostype").write_text("mine")  # refused to root, too
+    elif options.model == "full-file":
+        from genprm_trl.rows.jsonl import write_text
+
+        write_text("/sys/verdicts.jsonl", "a verdict")  # refused to root, too
+    elif options.model == "saver":
+        raise RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
     elif options.model == "message":
         sys.exit("another program's last words")
     elif options.model == "own-pipe":
@@ -466,6 +472,24 @@ def test_a_right_that_is_missing_names_the_file(genprm):
 
 def test_the_last_words_of_another_program_are_shown(genprm):
     assert genprm("judge", "f", "--model", "message") == (1, "", "another program's last words\n")
+
+
+def test_files_that_the_machine_refuses_end_with_code_1(genprm):
+    code, _, err = genprm("judge", "f", "--model", "full-file")
+    assert code == 1
+    assert err.startswith("genprm judge: error: /sys/verdicts.jsonl: cannot be written: ")
+    assert err.count("\n") == 1
+    assert genprm("judge", "f", "--model", "saver") == (1, "", "genprm judge: error: No space left on device\n")
+
+
+def test_sigterm_says_what_was_kept(tmp_path):
+    process = genprm_process(tmp_path, "judge", "f", "--model", "slow")
+    assert process.stdout.readline() == "started\n"
+    time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert err == "\ngenprm judge: terminated; 2 verdicts are in out.jsonl\n"
 
 
 def test_interrupt_says_what_was_kept(tmp_path):

@@ -73,6 +73,19 @@ def test_other_settings_are_refused(samples, capsys):
     assert "backend_options was {'mistake_rate': 0.2} and is now {}" in capsys.readouterr().err
 
 
+def test_corrected_labels_reach_critiques_that_are_paid_for(tmp_path):
+    data, output = tmp_path / "solutions.jsonl", tmp_path / "samples.jsonl"
+    command = ["rationalize", str(data), *REASONER, "--output", str(output)]
+    write_jsonl(data, SOLUTIONS[:2])
+    assert main(command) == 0
+    journal = (stage_directory(output) / "journal.jsonl").read_bytes()
+    corrected = [replace(SOLUTIONS[0], label=0, answer="7"), SOLUTIONS[1]]
+    write_jsonl(data, corrected)
+    assert main(command) == 0
+    assert [item.solution for item in iter_records(output, SampledSolution)] == corrected
+    assert (stage_directory(output) / "journal.jsonl").read_bytes() == journal
+
+
 def test_what_agrees_becomes_training_data(samples, tmp_path, capsys):
     output = tmp_path / "rationales.jsonl"
     assert main(["consensus", str(samples), "--output", str(output)]) == 0

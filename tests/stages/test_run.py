@@ -215,7 +215,7 @@ def test_a_full_disk_is_an_error_and_loses_nothing(tmp_path, kilobytes):
         output.unlink()
     done = program(output, 60, prefix=f"ulimit -f {limit}")
     assert done.returncode == 1
-    assert re.search("DataError: .*cannot be written: File too large", done.stderr)
+    assert re.search("StorageError: .*cannot be written: File too large", done.stderr)
     assert not output.exists()
     assert program(output, 60).returncode == 0
     assert files(output) == files(reference)

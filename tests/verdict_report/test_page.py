@@ -229,6 +229,18 @@ def test_solutions_that_do_not_fit(tmp_path, capsys):
     assert "a verdict of 'a' about another text" in refused(capsys, path, "--solutions", solutions)
 
 
+def test_labels_are_those_of_the_solutions_that_are_given(tmp_path, capsys):
+    path, solutions = tmp_path / "v.jsonl", tmp_path / "s.jsonl"
+    judged = verdict("a", [[0.9, 0.8]], label=1)
+    write_jsonl(path, [judged])
+    corrected = solution_of(judged)
+    corrected.label = -1
+    write_jsonl(solutions, [corrected])
+    assert main(["report", str(path), "--solutions", str(solutions)]) == 0
+    assert [row["label"] for row in read_page(path.with_suffix(".html")).rows] == [-1]
+    assert "correct_acc 100.0" in capsys.readouterr().out
+
+
 def test_settings_that_cannot_be_read_are_no_obstacle(tmp_path):
     path = tmp_path / "v.jsonl"
     write_jsonl(path, [verdict("a", [[0.9]])])
