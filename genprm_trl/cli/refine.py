@@ -13,13 +13,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, Literal
 
 from genprm_trl.cli import console
-from genprm_trl.cli.stages import StageOptions, end_of_stage, refuse_empty
+from genprm_trl.cli.stages import StageOptions, end_of_stage, policy_and_verifier, refuse_empty
 from genprm_trl.options.generator import GeneratorOptions
 from genprm_trl.options.parser import Prefix
 from genprm_trl.options.sources import ProblemOptions
-from genprm_trl.options.verifier import VerifierOptions, load_verifier
+from genprm_trl.options.verifier import VerifierOptions
 from genprm_trl.solving.refinement import RefinementConfig, RefinementSummary, refine
-from genprm_trl.solving.solver import SolverSettings, open_solver, open_solver_and_verifier
+from genprm_trl.solving.solver import SolverSettings
 from genprm_trl.stages.settings import decisive
 
 
@@ -52,22 +52,11 @@ def run(
     from genprm_trl.rows.jsonl import iter_written_rows, write_json, write_text
     from genprm_trl.stages.run import Worker
 
-    of_policy = {**policy.what_decides_text(), **decisive(solver)}
-    settings = {
-        **verifier.what_decides_verdicts(),
-        **{f"policy_{name}": value for name, value in of_policy.items()},
-        **decisive(config),
-    }
+    settings, open_both = policy_and_verifier(policy, solver, verifier)
+    settings |= decisive(config)
     source = {"policy": policy.model, "verifier": verifier.model, "settings": content_digest(settings)}
     stream = problems.read(need_answers=False)
-    worker = Worker(
-        functools.partial(
-            open_solver_and_verifier,
-            functools.partial(open_solver, policy.opener(), solver, policy.chat_template()),
-            functools.partial(load_verifier, verifier),
-        ),
-        functools.partial(refine, config=config, source=source),
-    )
+    worker = Worker(open_both, functools.partial(refine, config=config, source=source))
     done = stage.run(
         worker,
         stream,

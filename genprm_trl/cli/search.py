@@ -11,14 +11,14 @@ import functools
 from typing import Annotated
 
 from genprm_trl.cli import console
-from genprm_trl.cli.stages import StageOptions, end_of_stage, refuse_empty
+from genprm_trl.cli.stages import StageOptions, end_of_stage, policy_and_verifier, refuse_empty
 from genprm_trl.errors import ConfigError
 from genprm_trl.options.generator import GeneratorOptions
 from genprm_trl.options.parser import Prefix
 from genprm_trl.options.sources import ProblemOptions
-from genprm_trl.options.verifier import VerifierOptions, load_verifier
+from genprm_trl.options.verifier import VerifierOptions
 from genprm_trl.solving.search import SearchConfig, search
-from genprm_trl.solving.solver import SolverSettings, open_solver, open_solver_and_verifier
+from genprm_trl.solving.solver import SolverSettings
 from genprm_trl.stages.settings import decisive
 
 
@@ -46,12 +46,8 @@ def run(
     for name, only in (("stop", "never"), ("adaptive", "off")):
         if getattr(verifier, name) != only:
             raise ConfigError(f"a search needs every chain's reward of each step: leave out --{name}")
-    of_policy = {**policy.what_decides_text(), **decisive(solver)}
-    settings = {
-        **verifier.what_decides_verdicts(),
-        **{f"policy_{name}": value for name, value in of_policy.items()},
-        **decisive(config),
-    }
+    settings, open_both = policy_and_verifier(policy, solver, verifier)
+    settings |= decisive(config)
     source = {
         "policy": policy.model,
         "verifier": verifier.model,
@@ -59,14 +55,7 @@ def run(
         "settings": content_digest(settings),
     }
     stream = problems.read(need_answers=False)
-    worker = Worker(
-        functools.partial(
-            open_solver_and_verifier,
-            functools.partial(open_solver, policy.opener(), solver, policy.chat_template()),
-            functools.partial(load_verifier, verifier),
-        ),
-        functools.partial(search, config=config, source=source),
-    )
+    worker = Worker(open_both, functools.partial(search, config=config, source=source))
     summary = stage.run(
         worker,
         stream,

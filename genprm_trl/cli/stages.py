@@ -7,6 +7,7 @@ import functools
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,11 +17,14 @@ from genprm_trl.errors import ConfigError
 from genprm_trl.options.verifier import VerifierOptions, load_verifier
 
 if TYPE_CHECKING:
+    from genprm_trl.options.generator import GeneratorOptions
     from genprm_trl.records import Solution, Verdict
+    from genprm_trl.solving.solver import Solver, SolverSettings
     from genprm_trl.stages.file import StageSummary
     from genprm_trl.stages.partial import Partial
     from genprm_trl.stages.run import Executor
     from genprm_trl.stages.verdict_file import VerdictFile
+    from genprm_trl.verifier.base import Verifier
     from genprm_trl.verifier.genprm import GenPRM
 
 logger = logging.getLogger(__name__)
@@ -111,6 +115,30 @@ class StageOptions(WorkerOptions):
                 f"what is finished is in {file.path}; the same command goes on from there"
             ),
         )
+
+
+def policy_and_verifier(
+    policy: GeneratorOptions, solver: SolverSettings, verifier: VerifierOptions
+) -> tuple[dict[str, Any], Callable[[], AbstractAsyncContextManager[tuple[Solver, Verifier]]]]:
+    """What a command needs in which a verifier judges a policy's texts while they are made.
+
+    Returns:
+        The options that decide the texts and verdicts, as JSON values, and a function that opens both models.
+    """
+    from genprm_trl.solving.solver import open_solver, open_solver_and_verifier
+    from genprm_trl.stages.settings import decisive
+
+    of_policy = {**policy.what_decides_text(), **decisive(solver)}
+    settings = {
+        **verifier.what_decides_verdicts(),
+        **{f"policy_{name}": value for name, value in of_policy.items()},
+    }
+    opener = functools.partial(
+        open_solver_and_verifier,
+        functools.partial(open_solver, policy.opener(), solver, policy.chat_template()),
+        functools.partial(load_verifier, verifier),
+    )
+    return settings, opener
 
 
 def refuse_input_as_output(output: str | Path, reads: Iterable[str | None]) -> None:

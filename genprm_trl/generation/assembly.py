@@ -1,4 +1,4 @@
-"""Making a result of what another engine has generated: the rules of the interface, applied in one place."""
+"""Making a result of what an engine has generated: the rules of the interface, applied in one place."""
 
 from __future__ import annotations
 
@@ -36,9 +36,18 @@ class Assembler:
         self._detokenizer = detokenizer
         self._stop_strings: dict[tuple[str, ...], StopStrings] = {}
 
+    def begin(self, stop: tuple[str, ...], ids: Sequence[int] = ()) -> GeneratedText:
+        """The text of a request with these stop strings, which has generated `ids` so far."""
+        known = self._stop_strings.get(stop)
+        if known is None:
+            known = self._stop_strings[stop] = StopStrings(stop, self._detokenizer)
+        generated = GeneratedText(known, self._detokenizer)
+        generated.ids.extend(ids)
+        return generated
+
+    @staticmethod
     def assemble(
-        self,
-        ids: Sequence[int],
+        generated: GeneratedText,
         maps: Callable[[int], list[dict[int, float]]],
         params: SamplingParams,
         reason: FinishReason,
@@ -49,33 +58,25 @@ class Assembler:
         """The result of one request.
 
         Args:
-            ids: What was generated, without an end-of-text token.
+            generated: What was generated, without an end-of-text token.
             maps: A function from a number of tokens to the log-probabilities at that many positions. It is called only
                 if they are wanted.
             params: The request's parameters.
             reason: Why generation ended; a stop string in the text overrides it.
             ended: Whether an end-of-text token was generated. It is counted.
-            num_generated: Tokens that the engine produced. Default: those in `ids` and the end-of-text token.
+            num_generated: Tokens that the engine produced. Default: those in `generated` and the end-of-text token.
         """
-        generated = GeneratedText(self._stops(params.stop), self._detokenizer)
-        generated.ids.extend(ids)
-        end = generated.find_stop() if params.stop else -1
+        end = generated.find_stop()
         if end >= 0:
-            text, kept_ids, kept = generated.cut(end)
+            text, ids, kept = generated.cut(end)
             reason = "stop"
         else:
-            text, kept_ids, kept = generated.text(), list(ids), len(ids)
+            text, ids, kept = generated.text(), list(generated.ids), len(generated.ids)
         logprobs: list[dict[int, float]] = []
         if params.logprobs:
-            logprobs = maps(kept) + [{} for _ in kept_ids[kept:]]
-        count = len(ids) + ended if num_generated is None else num_generated
-        return GenerationResult(text, kept_ids, logprobs, reason, count)
-
-    def _stops(self, stop: tuple[str, ...]) -> StopStrings:
-        known = self._stop_strings.get(stop)
-        if known is None:
-            known = self._stop_strings[stop] = StopStrings(stop, self._detokenizer)
-        return known
+            logprobs = maps(kept) + [{} for _ in ids[kept:]]
+        count = len(generated.ids) + ended if num_generated is None else num_generated
+        return GenerationResult(text, ids, logprobs, reason, count)
 
 
 def trimmed(reported: Mapping[int, float], sampled: int, count: int) -> dict[int, float]:

@@ -201,7 +201,7 @@ class VLLMGenerator(LoopGenerator):
             spans = zip(flat.start_indices[:count], flat.end_indices[:count], strict=True)
             return [dict(zip(flat.token_ids[a:b], flat.logprobs[a:b], strict=True)) for a, b in spans]
 
-        return self._assembler.assemble(ids, logprobs, params, finish, ended=ended)
+        return self._assembler.assemble(self._assembler.begin(params.stop, ids), logprobs, params, finish, ended=ended)
 
 
 _REQUEST = "vllm-request-"

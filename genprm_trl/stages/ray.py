@@ -12,11 +12,11 @@ import contextlib
 import itertools
 import os
 import pickle
-import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from genprm_trl._loops import LoopThread
 from genprm_trl.errors import GenPRMError, MissingExtraError, check_at_least
 from genprm_trl.stages.partial import Partial, no_partial
 from genprm_trl.stages.run import Executor, Finished, Worker, finish_item
@@ -117,20 +117,16 @@ class _Actor:
     """Opens the stage's worker in a separate event loop, and works on whole blocks, several at once."""
 
     def __init__(self, worker: bytes):
-        self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._loop.run_forever, name="genprm-stage", daemon=True).start()
+        self._loop = LoopThread("genprm-stage")
         self._stack = contextlib.AsyncExitStack()
         self._worker: Worker[Any, Any, Any] = pickle.loads(worker)
-        self._opened = self._wait(self._stack.enter_async_context(self._worker.open()))
-
-    def _wait(self, coroutine: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+        self._opened = self._loop.run(self._stack.enter_async_context(self._worker.open()))
 
     def __call__(self, batch: Any) -> Any:
         import pyarrow
 
         items = [pickle.loads(pickled) for pickled in batch[_COLUMN].to_pylist()]
-        results = [pickle.dumps(result) for result in self._wait(self._work(items))]
+        results = [pickle.dumps(result) for result in self._loop.run(self._work(items))]
         return pyarrow.table({_COLUMN: pyarrow.array(results, pyarrow.large_binary())})
 
     async def _work(self, items: list[Any]) -> list[Finished[Any] | _Broken]:
@@ -146,4 +142,5 @@ class _Actor:
 
     def __del__(self) -> None:
         with contextlib.suppress(Exception):
-            self._wait(self._stack.aclose())
+            self._loop.run(self._stack.aclose())
+            self._loop.close()

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from transformers import LogitsProcessorList, PreTrainedModel, StoppingCriteria, StoppingCriteriaList
 
+from genprm_trl.generation.assembly import Assembler
 from genprm_trl.generation.base import FinishReason, GenerationResult, SamplingParams
 from genprm_trl.generation.hf.prefix_cache import PrefixCache
 from genprm_trl.generation.hf.sampling import BatchSampler
@@ -76,18 +77,7 @@ class Request:
             reason: Why it ended; a stop string that is found in the text overrides it.
             ended: Whether the model wrote an end-of-text token, which is counted but left out of the result.
         """
-        generated = self.generated
-        num_generated = len(generated.ids) + ended
-        end = generated.find_stop()
-        if end >= 0:
-            text, ids, kept = generated.cut(end)
-            reason = "stop"
-        else:
-            text, ids, kept = generated.text(), list(generated.ids), len(generated.ids)
-        logprobs: list[dict[int, float]] = []
-        if self.params.logprobs:
-            logprobs = self._top_logprobs(kept) + [{} for _ in ids[kept:]]
-        self.resolve(GenerationResult(text, ids, logprobs, reason, num_generated))
+        self.resolve(Assembler.assemble(self.generated, self._top_logprobs, self.params, reason, ended=ended))
 
     def _top_logprobs(self, count: int) -> list[dict[int, float]]:
         n = self.params.logprobs

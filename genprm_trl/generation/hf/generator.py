@@ -23,13 +23,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from genprm_trl.errors import ConfigError, GenPRMError, check_at_least
-from genprm_trl.generation.assembly import refuse
+from genprm_trl.generation.assembly import Assembler, refuse
 from genprm_trl.generation.base import GenerationResult, Generator, SamplingParams
 from genprm_trl.generation.hf.batch import BatchDecoder, Request
 from genprm_trl.generation.hf.prefix_cache import PrefixCache
 from genprm_trl.generation.hf.sampling import draw_uniforms
 from genprm_trl.generation.loading import check_whole, context_length, load_model, load_tokenizer
-from genprm_trl.generation.stopping import GeneratedText, StopStrings
 from genprm_trl.generation.tokens import Detokenizer
 
 logger = logging.getLogger(__name__)
@@ -113,8 +112,7 @@ class TransformersGenerator(Generator):
         self._vocabulary = model.get_input_embeddings().num_embeddings
         self._eos_token_ids = _end_of_text(model, self.tokenizer)
         # Callers encode with the tokenizer while the worker decodes; fast tokenizers may not be shared like that.
-        self._detokenizer = Detokenizer(copy.deepcopy(self.tokenizer))
-        self._stop_strings: dict[tuple[str, ...], StopStrings] = {}
+        self._assembler = Assembler(Detokenizer(copy.deepcopy(self.tokenizer)))
 
         self._runner = _without_defaults(model)
         self._prefixes: PrefixCache | None = None
@@ -141,7 +139,7 @@ class TransformersGenerator(Generator):
             prompt=list(token_ids),
             params=params,
             limit=limit,
-            generated=GeneratedText(self._stop_strings_of(params), self._detokenizer),
+            generated=self._assembler.begin(params.stop),
             uniforms=draw_uniforms(params, limit),
         )
         with self._changed:
@@ -175,12 +173,6 @@ class TransformersGenerator(Generator):
             message = f"the prompt has token ids outside the model's {self._vocabulary} embeddings"
             return GenerationResult("", [], finish_reason="error", message=message)
         return refuse(token_ids, params, self.max_context)
-
-    def _stop_strings_of(self, params: SamplingParams) -> StopStrings:
-        known = self._stop_strings.get(params.stop)
-        if known is None:
-            known = self._stop_strings[params.stop] = StopStrings(params.stop, self._detokenizer)
-        return known
 
     # The rest runs in the worker thread.
 

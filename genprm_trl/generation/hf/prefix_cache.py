@@ -1,4 +1,8 @@
-"""Keys and values kept between batches, so that the next request of a conversation computes only its new tokens."""
+"""Keys and values of batches, which the next request of a conversation starts from.
+
+While a batch runs, they lie in a `GrowingLayer` per layer of the model, which takes in a token without copying the
+earlier ones. Between batches a `PrefixCache` keeps them, so that the next request computes only its new tokens.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +21,81 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from genprm_trl.generation.hf.whole import generate_whole
 
+# Less in common is computed again as quickly as it is found.
+_MIN_SHARED = 16
+
+# Columns that a growing layer has to spare: at least so many, and a share of those in use. A copy every so many tokens
+# costs next to nothing, and memory stays close to what is needed.
+_SPARE_COLUMNS = 64
+_SPARE_SHARE = 8
+
+
+class GrowingLayer(DynamicLayer):
+    """A layer's keys and values, of shape `(rows, heads, columns, head size)`, as views of larger buffers.
+
+    Whatever replaces `keys` and `values` (reordering, cropping, moving to a device) is noticed, and the next update
+    makes new buffers of them.
+    """
+
+    keys: torch.Tensor
+    values: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._buffers: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Adds columns; returns all keys and values."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        start = self.get_seq_length()
+        end = start + key_states.shape[-2]
+        if self._buffers is None or not self._have_room(end):
+            self._buffers = (
+                _with_room(self.keys, key_states, start, end),
+                _with_room(self.values, value_states, start, end),
+            )
+        keys, values = self._buffers
+        keys[:, :, start:end] = key_states
+        values[:, :, start:end] = value_states
+        self.keys, self.values = keys[:, :, :end], values[:, :, :end]
+        return self.keys, self.values
+
+    def _have_room(self, end: int) -> bool:
+        assert self._buffers is not None
+        return all(
+            end <= buffer.shape[-2] and current.data_ptr() == buffer.data_ptr() and len(current) == len(buffer)
+            for buffer, current in zip(self._buffers, (self.keys, self.values), strict=True)
+        )
+
+    def reset(self) -> None:
+        """Forgets everything."""
+        self._buffers = None
+        super().reset()
+
+
+def _with_room(current: torch.Tensor, added: torch.Tensor, start: int, end: int) -> torch.Tensor:
+    """A buffer for `end` columns and some more, with the first `start` of them filled."""
+    rows, heads, _, size = added.shape
+    buffer = added.new_empty(rows, heads, end + max(_SPARE_COLUMNS, end // _SPARE_SHARE), size)
+    if start:
+        buffer[:, :, :start] = current
+    return buffer
+
+
+def growing_cache() -> Cache:
+    """An empty cache whose layers are `GrowingLayer`s, added as the model asks for them."""
+    return Cache(layer_class_to_replicate=GrowingLayer)
+
+
 Parts = list[torch.Tensor]
 """Keys and values of one sequence, those of alike layers stacked: each of shape `(layers, heads, tokens, head size)`.
 
 In the order keys, values of the first layer, of the second, ... A GPU takes as long to start copying one layer as it
 takes to copy all.
 """
-
-# Less in common is computed again as quickly as it is found.
-_MIN_SHARED = 16
 
 
 @dataclass(slots=True, eq=False)
@@ -206,69 +276,3 @@ def _stack(rows: Sequence[Parts]) -> Cache:
                 cache.update(*tensors, len(cache.layers))
                 tensors = []
     return cache
-
-
-# Columns to spare: at least so many, and a share of those in use. A copy every so many tokens costs next to nothing,
-# and memory stays close to what is needed.
-_SPARE_COLUMNS = 64
-_SPARE_SHARE = 8
-
-
-def growing_cache() -> Cache:
-    """An empty cache whose layers are `GrowingLayer`s, added as the model asks for them."""
-    return Cache(layer_class_to_replicate=GrowingLayer)
-
-
-class GrowingLayer(DynamicLayer):
-    """A layer's keys and values, of shape `(rows, heads, columns, head size)`, as views of larger buffers.
-
-    Whatever replaces `keys` and `values` (reordering, cropping, moving to a device) is noticed, and the next update
-    makes new buffers of them.
-    """
-
-    keys: torch.Tensor
-    values: torch.Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._buffers: tuple[torch.Tensor, torch.Tensor] | None = None
-
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Adds columns; returns all keys and values."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        start = self.get_seq_length()
-        end = start + key_states.shape[-2]
-        if self._buffers is None or not self._have_room(end):
-            self._buffers = (
-                _with_room(self.keys, key_states, start, end),
-                _with_room(self.values, value_states, start, end),
-            )
-        keys, values = self._buffers
-        keys[:, :, start:end] = key_states
-        values[:, :, start:end] = value_states
-        self.keys, self.values = keys[:, :, :end], values[:, :, :end]
-        return self.keys, self.values
-
-    def _have_room(self, end: int) -> bool:
-        assert self._buffers is not None
-        return all(
-            end <= buffer.shape[-2] and current.data_ptr() == buffer.data_ptr() and len(current) == len(buffer)
-            for buffer, current in zip(self._buffers, (self.keys, self.values), strict=True)
-        )
-
-    def reset(self) -> None:
-        """Forgets everything."""
-        self._buffers = None
-        super().reset()
-
-
-def _with_room(current: torch.Tensor, added: torch.Tensor, start: int, end: int) -> torch.Tensor:
-    """A buffer for `end` columns and some more, with the first `start` of them filled."""
-    rows, heads, _, size = added.shape
-    buffer = added.new_empty(rows, heads, end + max(_SPARE_COLUMNS, end // _SPARE_SHARE), size)
-    if start:
-        buffer[:, :, :start] = current
-    return buffer

@@ -12,7 +12,7 @@ import logging
 import os
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -186,9 +186,6 @@ class ServerGenerator(LoopGenerator):
 
     async def _generate(self, token_ids: list[int], params: SamplingParams, affinity: str | None) -> GenerationResult:
         limit = min(params.max_new_tokens, self.max_context - len(token_ids))
-        body = request_body(self._model, self._prompt(token_ids, self.abilities), params, limit, self.abilities)
-        failed_on: Replica | None = None
-        started = time.monotonic()
         failures = 0
 
         def give_up(state: tenacity.RetryCallState) -> bool:
@@ -197,22 +194,11 @@ class ServerGenerator(LoopGenerator):
             if isinstance(error, _Failed) and error.counts:
                 failures += 1
                 return failures >= self._attempts
-            return time.monotonic() - started > self._timeout
+            return (state.seconds_since_start or 0.0) > self._timeout
 
         try:
-            async for attempt in tenacity.AsyncRetrying(
-                retry=tenacity.retry_if_exception_type(_Failed), wait=_pause, stop=give_up, reraise=True
-            ):
-                with attempt:
-                    replica = await self._pool.acquire(affinity, failed_on)
-                    failed_on = replica
-                    try:
-                        answer = await self._ask(replica, body, params)
-                        return read_answer(answer, params, limit, self._tokens, self._assembler)
-                    except BadAnswer as error:
-                        raise _Failed(f"{replica.name} answers nonsense: {error}") from error
-                    finally:
-                        self._pool.release(replica)
+            _, result = await self._ask_until(give_up, token_ids, params, limit, self.abilities, affinity)
+            return result
         except _Failed as error:
             return GenerationResult("", [], finish_reason="error", message=str(error))
         except _Refused as error:
@@ -223,6 +209,36 @@ class ServerGenerator(LoopGenerator):
             if self._closed:
                 return CLOSED
             raise
+
+    async def _ask_until(
+        self,
+        give_up: Callable[[tenacity.RetryCallState], bool],
+        token_ids: list[int],
+        params: SamplingParams,
+        limit: int,
+        abilities: Abilities,
+        affinity: str | None = None,
+    ) -> tuple[Any, GenerationResult]:
+        """Asks servers until one answers: the JSON value that it answers, and the result in it.
+
+        Raises:
+            _Failed: A try failed, and `give_up` says that it was the last one.
+            _Refused: No try will be better.
+        """
+        body = request_body(self._model, self._prompt(token_ids, abilities), params, limit, abilities)
+        replica: Replica | None = None
+        async for attempt in tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception_type(_Failed), wait=_pause, stop=give_up, reraise=True
+        ):
+            with attempt:
+                replica = await self._pool.acquire(affinity, avoid=replica)
+                try:
+                    answer = await self._ask(replica, body, params)
+                    return answer, read_answer(answer, params, limit, self._tokens, self._assembler)
+                except BadAnswer as error:
+                    raise _Failed(f"{replica.name} answers nonsense: {error}") from error
+                finally:
+                    self._pool.release(replica)
         raise AssertionError("a retry ends by a result or an error")
 
     def _prompt(self, token_ids: list[int], abilities: Abilities) -> list[int] | str:
@@ -372,27 +388,11 @@ class ServerGenerator(LoopGenerator):
         return Abilities(abilities.prompts, stops, abilities.extras, logprobs, bare_ids)
 
     async def _try(self, ids: list[int], params: SamplingParams, abilities: Abilities) -> tuple[Any, GenerationResult]:
-        body = request_body(self._model, self._prompt(ids, abilities), params, params.max_new_tokens, abilities)
+        last = tenacity.stop_after_attempt(self._attempts)
         try:
-            async for attempt in tenacity.AsyncRetrying(
-                retry=tenacity.retry_if_exception_type(_Failed),
-                wait=_pause,
-                stop=tenacity.stop_after_attempt(self._attempts),
-                reraise=True,
-            ):
-                with attempt:
-                    replica = await self._pool.acquire()
-                    try:
-                        answer = await self._ask(replica, body, params)
-                        result = read_answer(answer, params, params.max_new_tokens, self._tokens, self._assembler)
-                        return answer, result
-                    except BadAnswer as error:
-                        raise _Failed(f"{replica.name} answers nonsense: {error}") from error
-                    finally:
-                        self._pool.release(replica)
+            return await self._ask_until(last, ids, params, params.max_new_tokens, abilities)
         except _Failed as error:
             raise ConfigError(f"a first short request failed: {error}") from error
-        raise AssertionError("a retry ends by a result or an error")
 
     def _check_tokenizer(
         self, choice: Mapping[str, Any], result: GenerationResult, counted: int | None, sent: int

@@ -208,7 +208,8 @@ def read_answer(
         kept = maps[:count] + [{} for _ in range(count - len(maps))]
         return [trimmed(one, token, params.logprobs) for one, token in zip(kept, ids, strict=False)]
 
-    return assembler.assemble(ids, logprobs, params, reason, ended=ended, num_generated=_generated(answer))
+    generated = assembler.begin(params.stop, ids)
+    return assembler.assemble(generated, logprobs, params, reason, ended=ended, num_generated=_generated(answer))
 
 
 def _choice(answer: Any) -> tuple[Mapping[str, Any], str, str]:
