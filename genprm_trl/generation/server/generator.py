@@ -11,8 +11,10 @@ import json
 import logging
 import os
 import random
+import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,22 +24,28 @@ from transformers import PreTrainedTokenizerBase
 
 from genprm_trl.errors import ConfigError, check_at_least, check_positive
 from genprm_trl.generation.assembly import Assembler
-from genprm_trl.generation.base import GenerationResult, SamplingParams
+from genprm_trl.generation.base import FinishReason, GenerationResult, SamplingParams
 from genprm_trl.generation.loading import load_tokenizer
 from genprm_trl.generation.loop_generator import CLOSED, LoopGenerator
 from genprm_trl.generation.replicas import Replica, ReplicaPool, server_addresses
 from genprm_trl.generation.server.wire import (
+    MOST_LOGPROBS,
     Abilities,
     BadAnswer,
+    CutOff,
+    ErrorAnswer,
     Tokens,
+    disagreement,
     error_message,
+    has_logprobs,
     join_chunks,
+    prompt_count,
     read_answer,
     read_chunk,
     request_body,
     says_too_long,
 )
-from genprm_trl.generation.tokens import Detokenizer
+from genprm_trl.generation.tokens import PARTIAL, Detokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -55,9 +63,21 @@ _LONGEST_RETRY_AFTER = 120.0
 _OVERLOADED = (429, 503)
 # Of the first three it is the server that is at fault: it wanted no key and had the model at the start.
 _WORTH_ANOTHER_TRY = (401, 403, 404, 408, 409, 425, 500, 502, 504)
+# At the start they say that nothing else will be answered either.
+_HOPELESS = (401, 403, 404, 405)
+# A server without a list of its models.
+_NO_LIST = (400, 404, 405, 501)
+# What servers call the length of a model's context.
+_CONTEXT_NAMES = ("max_model_len", "context_length", "context_window", "max_context_length")
 
-_PROBE_TEXT = "Question: What is 12 + 30?\n\n12 + 30 = 42. Step 2: 42"
-_PROBE = SamplingParams(max_new_tokens=12, temperature=0.0, logprobs=1)
+# A model goes on with what it reads: marks outside of ASCII, and something else each time.
+_PROBE_TEXT = "Question: What is 12 + 30?\n\n12 + 30 = 42 ✓ √4 = 2 ✓ √9 = 3 ✓ Step 2: 42"
+_SHORT_TEXT = "1 + 2 = 3"
+_SEEDS_TEXT = "Twenty random words in any language:"
+_PROBE = SamplingParams(max_new_tokens=12, temperature=0.0, logprobs=0)
+_SAMPLE = SamplingParams(max_new_tokens=16, temperature=1.0, top_p=1.0, top_k=0, logprobs=0)
+# Tokens of its own that a server may put around a prompt, such as begin-of-text. A chat template has more.
+_MOST_ADDED = 2
 
 
 class _Failed(Exception):
@@ -74,18 +94,27 @@ class _Failed(Exception):
 
 
 class _Refused(Exception):
-    """A request that no try will make better."""
+    """A request that no try will make better.
 
-    def __init__(self, status: int, message: str):
+    Attributes:
+        status: The answer's.
+        reason: What its result has as finish reason.
+    """
+
+    def __init__(self, message: str, status: int = 0, reason: FinishReason = "error"):
         super().__init__(message)
         self.status = status
+        self.reason: FinishReason = "context" if status in (400, 413, 422) and says_too_long(message) else reason
 
 
 class ServerGenerator(LoopGenerator):
     r"""Generates through one or more servers with an OpenAI-compatible `/v1/completions`.
 
     Token ids go in and come out where the servers take and report them (vLLM); otherwise text does, and ids are found
-    through the tokenizer. What a server can do is found out by two short requests at the start and said in the log.
+    through the tokenizer. What a server can do is found out by short requests at the start and said in the log.
+
+    Every answer is held against itself. Its text counts where its tokens do not spell it. If a server has read fewer
+    tokens of a prompt than it was sent, the request ends with the reason `context`; if more, with an error.
 
     With several servers, a request goes to the one that its `affinity` has been to before, or to the least busy one
     (see `ReplicaPool`). If a server cannot be reached, its requests go to the others until it answers again. A failing
@@ -104,11 +133,11 @@ class ServerGenerator(LoopGenerator):
         timeout: Seconds for one answer. A request is offered to busy servers for the same time.
         attempts: Tries of a request that fails.
         patience: Seconds to wait for a server when none answers.
-        abilities: What the servers can do. Default: two short requests find it out.
+        abilities: What the servers can do. Default: short requests find it out.
 
     Raises:
         ConfigError: No server can be reached or has the model, or the key is refused. Or the tokenizer is missing or
-            wrong, or the context length is unknown.
+            wrong, or the context length is unknown. Or the servers put a chat template around prompts.
 
     Example:
         ```python
@@ -149,17 +178,21 @@ class ServerGenerator(LoopGenerator):
         self._key_variable = api_key_variable
         self._timeout, self._attempts, self._patience = timeout, attempts, patience
         self._model = served_model_name or str(model)
+        self._probing = abilities is None
+        self._read: dict[Replica, int] = {}  # the longest prompt that a server is known to have read in full
+        self._warned: set[str] = set()
         self.max_concurrent = max_batch_size * len(roots)
         super().__init__("server-generator")
         try:
             self._loop.run(self._connect(roots, max_batch_size, served_model_name is not None))
+            self.abilities = abilities if abilities is not None else self._loop.run(self._probe())
+            self._probing = False
             context = self._served_context or max_context or _context_of(self.tokenizer)
             if context is None:
                 raise ConfigError(
                     "neither the servers nor the tokenizer say how long the context is: give max_context"
                 )
             self.max_context = min(context, max_context or context)
-            self.abilities = abilities if abilities is not None else self._loop.run(self._probe())
         except BaseException:
             self._shut_down()
             raise
@@ -186,6 +219,30 @@ class ServerGenerator(LoopGenerator):
 
     async def _generate(self, token_ids: list[int], params: SamplingParams, affinity: str | None) -> GenerationResult:
         limit = min(params.max_new_tokens, self.max_context - len(token_ids))
+        try:
+            return (await self._request(token_ids, params, limit, self.abilities, affinity))[1]
+        except _Failed as error:
+            return GenerationResult("", [], finish_reason="error", message=str(error))
+        except _Refused as error:
+            return GenerationResult("", [], finish_reason=error.reason, message=str(error))
+        except asyncio.CancelledError:
+            if self._closed:
+                return CLOSED
+            raise
+
+    async def _request(
+        self, ids: list[int], params: SamplingParams, limit: int, abilities: Abilities, affinity: str | None = None
+    ) -> tuple[Any, GenerationResult]:
+        """A request, tried until it succeeds or is to be given up: the answer, and the result that it amounts to.
+
+        Raises:
+            _Failed: Every try has failed.
+            _Refused: No try would help.
+            GenPRMError: There are no servers any more.
+        """
+        prompt = self._prompt(ids, abilities)
+        body = request_body(self._model, prompt, params, limit, abilities)
+        replica: Replica | None = None
         failures = 0
 
         def give_up(state: tenacity.RetryCallState) -> bool:
@@ -196,37 +253,6 @@ class ServerGenerator(LoopGenerator):
                 return failures >= self._attempts
             return (state.seconds_since_start or 0.0) > self._timeout
 
-        try:
-            _, result = await self._ask_until(give_up, token_ids, params, limit, self.abilities, affinity)
-            return result
-        except _Failed as error:
-            return GenerationResult("", [], finish_reason="error", message=str(error))
-        except _Refused as error:
-            if error.status in (400, 413, 422) and says_too_long(str(error)):
-                return GenerationResult("", [], finish_reason="context", message=str(error))
-            return GenerationResult("", [], finish_reason="error", message=str(error))
-        except asyncio.CancelledError:
-            if self._closed:
-                return CLOSED
-            raise
-
-    async def _ask_until(
-        self,
-        give_up: Callable[[tenacity.RetryCallState], bool],
-        token_ids: list[int],
-        params: SamplingParams,
-        limit: int,
-        abilities: Abilities,
-        affinity: str | None = None,
-    ) -> tuple[Any, GenerationResult]:
-        """Asks servers until one answers: the JSON value that it answers, and the result in it.
-
-        Raises:
-            _Failed: A try failed, and `give_up` says that it was the last one.
-            _Refused: No try will be better.
-        """
-        body = request_body(self._model, self._prompt(token_ids, abilities), params, limit, abilities)
-        replica: Replica | None = None
         async for attempt in tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type(_Failed), wait=_pause, stop=give_up, reraise=True
         ):
@@ -234,7 +260,15 @@ class ServerGenerator(LoopGenerator):
                 replica = await self._pool.acquire(affinity, avoid=replica)
                 try:
                     answer = await self._ask(replica, body, params)
-                    return answer, read_answer(answer, params, limit, self._tokens, self._assembler)
+                    result = read_answer(answer, params, limit, self._tokens, self._assembler)
+                    if not self._probing:
+                        await self._check_count(replica, answer, ids, body)
+                        self._check_logprobs(replica, result, body)
+                    return answer, result
+                except ErrorAnswer as error:
+                    raise self._refusal(replica, error.status, str(error)) from error
+                except CutOff as error:
+                    raise _Refused(f"{replica.name}: {error}") from error
                 except BadAnswer as error:
                     raise _Failed(f"{replica.name} answers nonsense: {error}") from error
                 finally:
@@ -245,6 +279,56 @@ class ServerGenerator(LoopGenerator):
         if abilities.prompts == "ids":
             return token_ids
         return self._tokens.prompt_text(token_ids, adds_special_tokens=not abilities.extras)
+
+    async def _check_count(self, replica: Replica, answer: Any, ids: list[int], body: Mapping[str, Any]) -> None:
+        """Holds what a server says it has read against what it was sent.
+
+        A stream that ended at its stop string says nothing. Then a request for one token does, unless the server has
+        read a prompt as long as this one before.
+
+        Raises:
+            _Refused: It has read another prompt than this one.
+        """
+        abilities = self.abilities
+        if abilities.counted is None:
+            return
+        counted, cached = prompt_count(answer)
+        if counted is None and "stream" in body and len(ids) > self._read.get(replica, 0):
+            short = {
+                name: value for name, value in body.items() if name not in ("stream", "stream_options", "logprobs")
+            }
+            counted, cached = prompt_count(await self._ask(replica, short | {"max_tokens": 1}, _PROBE))
+        if counted is None:
+            return
+        counted += 0 if abilities.counts_cached else cached
+        sent = len(ids) + abilities.counted
+        if counted != sent and isinstance(body["prompt"], str):
+            # Text is encoded as a whole there, and was encoded piece by piece here.
+            sent = self._tokens.count(body["prompt"]) + abilities.counted
+        if counted == sent:
+            self._read[replica] = max(self._read.get(replica, 0), len(ids))
+        elif counted < sent:
+            self._warn_once(
+                "cut",
+                "%s has read only %d of the %d tokens of a prompt; give max_context",
+                replica.name,
+                counted,
+                sent,
+            )
+            raise _Refused(f"{replica.name} has read only {counted} of {sent} tokens of the prompt", reason="context")
+        else:
+            raise _Refused(f"{replica.name} has read {counted} tokens where {sent} were sent: another prompt")
+
+    def _check_logprobs(self, replica: Replica, result: GenerationResult, body: Mapping[str, Any]) -> None:
+        if "logprobs" in body and result.top_logprobs and not any(result.top_logprobs):
+            self._warn_once(
+                "logprobs", "%s reports no log-probabilities for the text that it has written", replica.name
+            )
+
+    def _warn_once(self, what: str, message: str, *values: object) -> None:
+        if what not in self._warned:
+            self._warned.add(what)
+            logger.warning(message, *values)
 
     async def _ask(self, replica: Replica, body: Mapping[str, Any], params: SamplingParams) -> Any:
         """One try at one server: the JSON value that it answers."""
@@ -261,12 +345,13 @@ class ServerGenerator(LoopGenerator):
             await asyncio.gather(asking, gone, return_exceptions=True)
 
     async def _post(self, replica: Replica, body: Mapping[str, Any], params: SamplingParams) -> Any:
-        url = f"{replica.name}/v1/completions"
+        url = f"{_base(replica.name)}/completions"
         try:
             async with self._session.post(url, json=body) as response:
                 if response.status != 200:
-                    raise self._refusal(replica, response, await response.text(errors="replace"))
-                if body.get("stream"):
+                    text = error_message(await response.text(errors="replace"))
+                    raise self._refusal(replica, response.status, text, response.headers.get("Retry-After"))
+                if body.get("stream") and response.content_type != "application/json":
                     return await _read_stream(response, params.stop)
                 return json.loads(await response.read())
         except (ValueError, RecursionError) as error:
@@ -282,17 +367,16 @@ class ServerGenerator(LoopGenerator):
         except (aiohttp.ClientError, OSError) as error:
             raise _Failed(f"{replica.name}: {type(error).__name__}: {error}") from error
 
-    def _refusal(self, replica: Replica, response: aiohttp.ClientResponse, text: str) -> Exception:
-        message = f"{replica.name} answers {response.status}: {error_message(text)}"
-        status = response.status
+    def _refusal(self, replica: Replica, status: int, text: str, retry_after: str | None = None) -> Exception:
+        message = f"{replica.name} answers {status}: {text}"
         if status in _OVERLOADED:
-            wait = _retry_after(response.headers.get("Retry-After"))
+            wait = _retry_after(retry_after)
             if wait:
                 self._pool.hold_off(replica, wait)
             return _Failed(message, wait=0.0 if len(self._pool.replicas) > 1 else wait, counts=status != 429)
-        if status in _WORTH_ANOTHER_TRY or status > 504:
+        if (status in _WORTH_ANOTHER_TRY or status > 504) and not (self._probing and status in _HOPELESS):
             return _Failed(message)
-        return _Refused(status, message)
+        return _Refused(message, status)
 
     # Finding the servers, and finding out what they can do
 
@@ -304,30 +388,41 @@ class ServerGenerator(LoopGenerator):
         )
         self._pool = ReplicaPool(roots, capacity, self._patience)
         self._served_context: int | None = None
+        self._lists: set[Replica] = set()  # those that list their models
         found = await asyncio.gather(*(self._models(root) for root in roots), return_exceptions=True)
         reached = 0
         for replica, outcome in zip(self._pool.replicas, found, strict=True):
             if isinstance(outcome, _Refused) and outcome.status in (401, 403):
                 key = "the key in" if self._key else "no key, for none is in"
                 raise ConfigError(f"{outcome} ({key} the environment variable {self._key_variable} was sent)")
+            if isinstance(outcome, _Refused) and outcome.status in _NO_LIST:
+                logger.info("%s; its model is taken to be '%s'", outcome, self._model)
+                reached += 1
+                continue
             if isinstance(outcome, BaseException):
                 self._take_out(replica, str(outcome))
                 continue
             reached += 1
+            self._lists.add(replica)
             self._check_model(replica, outcome, named)
         if not reached:
             problems = "; ".join(str(outcome) for outcome in found)
             raise ConfigError(f"no server can be reached: {problems}. Is it running, and ready?")
 
     async def _models(self, root: str) -> list[dict[str, Any]]:
-        """What a server says of its models."""
+        """What a server says of its models.
+
+        Raises:
+            _Refused: It does not say, and lives.
+            _Failed: It does not answer.
+        """
         try:
             async with self._session.get(
-                f"{root}/v1/models", timeout=aiohttp.ClientTimeout(total=_LOOK_TIMEOUT)
+                f"{_base(root)}/models", timeout=aiohttp.ClientTimeout(total=_LOOK_TIMEOUT)
             ) as response:
                 text = await response.text(errors="replace")
                 if response.status != 200:
-                    raise _Refused(response.status, f"{root} answers {response.status}: {error_message(text)}")
+                    raise _Refused(f"{root} answers {response.status}: {error_message(text)}", response.status)
                 listed = json.loads(text)["data"]
                 return [{"id": str(one["id"]), **one} for one in listed]
         except TimeoutError as error:
@@ -335,96 +430,235 @@ class ServerGenerator(LoopGenerator):
         except (aiohttp.ClientError, OSError) as error:
             raise _Failed(f"{root}: {error}") from error
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise _Failed(f"{root}/v1/models answers nonsense: {error!r}") from error
+            raise _Refused(f"{_base(root)}/models is no list of models", 404) from error
 
     def _check_model(self, replica: Replica, listed: list[dict[str, Any]], named: bool) -> None:
         ids = [one["id"] for one in listed]
         if self._model not in ids and len(ids) == 1 and not named:
             logger.info("%s knows the model %s as %s", replica.name, self._model, ids[0])
             self._model = ids[0]
+        if self._model not in ids and f"{self._model}:latest" in ids:
+            self._model = f"{self._model}:latest"
         if self._model not in ids:
             raise ConfigError(
                 f"{replica.name} has no model '{self._model}', only {', '.join(ids) or 'none'}; "
                 "give served_model_name, or another server"
             )
-        context = listed[ids.index(self._model)].get("max_model_len")
-        if isinstance(context, int) and context > 0:
+        described = listed[ids.index(self._model)]
+        context = next((described[name] for name in _CONTEXT_NAMES if name in described), None)
+        if type(context) is int and context > 0:
             self._served_context = min(context, self._served_context or context)
 
     async def _probe(self) -> Abilities:
-        """Finds out by short requests what the servers can do."""
-        ids = list(self._tokens.detokenizer.encode(_PROBE_TEXT))
-        for abilities in (
-            Abilities(),
-            Abilities(extras=False),
-            Abilities("text"),
-            Abilities("text", extras=False),
-        ):
-            try:
-                answer, result = await self._try(ids, _PROBE, abilities)
-                break
-            except _Refused as error:
-                last = error
-        else:
-            raise ConfigError(f"the server takes neither token ids nor text: {last}")
-        if abilities.prompts == "ids" and _prompt_tokens(answer) not in (None, len(ids)):
-            return await self._probe_text(ids, abilities)
-        return await self._probe_answer(ids, abilities, answer, result)
+        """Finds out by short requests what the servers do with what they will be asked for.
 
-    async def _probe_text(self, ids: list[int], abilities: Abilities) -> Abilities:
-        """After a server that took token ids for something else."""
-        abilities = Abilities("text", extras=abilities.extras)
-        answer, result = await self._try(ids, _PROBE, abilities)
-        return await self._probe_answer(ids, abilities, answer, result)
-
-    async def _probe_answer(
-        self, ids: list[int], abilities: Abilities, answer: Any, result: GenerationResult
-    ) -> Abilities:
-        choice = answer["choices"][0]
-        self._check_tokenizer(choice, result, _prompt_tokens(answer), len(ids))
-        bare_ids = isinstance(choice.get("token_ids"), list)
-        logprobs = bool(choice.get("logprobs"))
-        stops = await self._probe_stops(ids, abilities, result.text)
-        return Abilities(abilities.prompts, stops, abilities.extras, logprobs, bare_ids)
-
-    async def _try(self, ids: list[int], params: SamplingParams, abilities: Abilities) -> tuple[Any, GenerationResult]:
-        last = tenacity.stop_after_attempt(self._attempts)
+        Raises:
+            ConfigError: They cannot be used.
+        """
+        self._counts: list[tuple[int, int | None, int]] = []  # tokens sent, counted, and of these cached
+        ids = self._encode(_PROBE_TEXT)
         try:
-            return await self._ask_until(last, ids, params, params.max_new_tokens, abilities)
+            abilities, answer = await self._probe_prompts(ids)
+            abilities = replace(abilities, bare_ids=isinstance(answer["choices"][0].get("token_ids"), list))
+            abilities, answer = await self._probe_logprobs(ids, abilities, answer)
+            self._check_tokenizer(answer, abilities)
+            written = read_answer(answer, _PROBE, _PROBE.max_new_tokens, self._tokens, self._assembler).text
+            abilities = await self._probe_counts(ids, await self._probe_stops(ids, abilities, written))
+            return await self._probe_seeds(abilities)
         except _Failed as error:
             raise ConfigError(f"a first short request failed: {error}") from error
+        except _Refused as error:
+            key = self._key_variable
+            hint = f" (is the key in {key} right?)" if error.status in (401, 403) else ""
+            raise ConfigError(f"a first short request was refused: {error}{hint}") from error
 
-    def _check_tokenizer(
-        self, choice: Mapping[str, Any], result: GenerationResult, counted: int | None, sent: int
-    ) -> None:
-        """Raises `ConfigError` if the server's model has another vocabulary than our tokenizer."""
-        text = str(choice["text"])
-        if result.text.rstrip("\ufffd").strip() != text.rstrip("\ufffd").strip():
-            raise ConfigError(
-                f"the tokenizer is not that of the served model '{self._model}': what the server writes as {text!r} "
-                f"reads {result.text!r}; give the right model or tokenizer"
+    def _encode(self, text: str) -> list[int]:
+        return list(self._tokens.detokenizer.encode(text))
+
+    async def _first(
+        self, ids: list[int], params: SamplingParams, ways: Sequence[Abilities]
+    ) -> tuple[Abilities, Any, GenerationResult]:
+        """Asks in the first of several ways that works.
+
+        Raises:
+            _Failed, _Refused: What the last one meets.
+        """
+        for number, abilities in enumerate(ways, start=1):
+            try:
+                answer, result = await self._request(ids, params, params.max_new_tokens, abilities)
+            except (_Failed, _Refused) as error:
+                if number == len(ways) or getattr(error, "status", 0) in _HOPELESS:
+                    raise
+                logger.debug("a way to ask is not open: %s", error)
+                continue
+            prompt = self._prompt(ids, abilities)
+            sent = self._tokens.count(prompt) if isinstance(prompt, str) else len(prompt)
+            self._counts.append((sent, *prompt_count(answer)))
+            return abilities, answer, result
+        raise AssertionError("there is no way to ask")
+
+    async def _probe_prompts(self, ids: list[int]) -> tuple[Abilities, Any]:
+        of_text = [Abilities("text", logprobs=0), Abilities("text", logprobs=0, extras=False)]
+        of_ids = [replace(way, prompts="ids") for way in of_text]
+        abilities, answer, _ = await self._first(ids, _PROBE, of_ids + of_text)
+        counted, cached = prompt_count(answer)
+        if abilities.prompts == "ids" and counted is not None and len(ids) not in (counted, counted + cached):
+            # The server took token ids for something else.
+            self._counts.clear()
+            abilities, answer, _ = await self._first(ids, _PROBE, [replace(abilities, prompts="text")])
+        return abilities, answer
+
+    async def _probe_logprobs(self, ids: list[int], abilities: Abilities, answer: Any) -> tuple[Abilities, Any]:
+        wanted = replace(_PROBE, logprobs=MOST_LOGPROBS)
+        ways = [replace(abilities, logprobs=count) for count in (MOST_LOGPROBS, 5, 2, 1)]
+        try:
+            abilities, answer, _ = await self._first(
+                ids, wanted, [*ways, *(replace(way, switch=True) for way in ways[:3])]
             )
-        if counted is not None and counted != sent:
+        except (_Failed, _Refused) as error:
+            logger.warning("the servers take no request for log-probabilities: %s", error)
+            return abilities, answer
+        if not has_logprobs(answer):
+            return replace(abilities, logprobs=0), answer
+        if abilities.logprobs < MOST_LOGPROBS:
             logger.warning(
-                "the server reads %d tokens where the tokenizer makes %d: is it that of the served model?",
-                counted,
-                sent,
+                "the servers refuse %d log-probabilities a token; rewards are read from %d",
+                MOST_LOGPROBS,
+                abilities.logprobs,
+            )
+        return abilities, answer
+
+    def _check_tokenizer(self, answer: Any, abilities: Abilities) -> None:
+        """Raises `ConfigError` if the server's model has another vocabulary than our tokenizer."""
+        spelled = disagreement(answer, self._tokens, names=abilities.prompts == "ids")
+        if spelled is not None:
+            raise ConfigError(
+                f"the tokenizer is not that of the served model '{self._model}': what the server writes as "
+                f"{answer['choices'][0]['text']!r} reads {spelled!r}; give the right model or tokenizer"
             )
 
-    async def _probe_stops(self, ids: list[int], abilities: Abilities, written: str) -> Any:
-        """What the server does with a stop string that it is sure to write."""
+    async def _probe_stops(self, ids: list[int], abilities: Abilities, written: str) -> Abilities:
+        """Looks what the servers do with a stop string that they are sure to write, and whether they stream."""
         middle = len(written) // 2
-        stop = written[middle : middle + 2]
-        if not stop or "\ufffd" in stop:
-            return "streamed"
-        params = SamplingParams(_PROBE.max_new_tokens, 0.0, stop=(stop, "never written"), logprobs=1)
-        answer, _ = await self._try(ids, params, abilities)
-        choice = answer["choices"][0]
-        if choice["text"].endswith(stop) and choice["text"] == written[: written.find(stop) + len(stop)]:
-            return "kept"
-        if choice.get("stop_reason", choice.get("matched_stop")) == stop:
-            return "named"
-        return "streamed"
+        starts = sorted(range(len(written) - 1), key=lambda start: abs(start - middle))
+        pairs = (written[start : start + 2] for start in starts)
+        stop = next((pair for pair in pairs if PARTIAL not in pair), "")
+        params = replace(_PROBE, stop=(stop, "never written") if stop else (), logprobs=MOST_LOGPROBS)
+        if stop:
+            try:
+                _, answer, _ = await self._first(ids, params, [abilities])
+                choice = answer["choices"][0]
+                if choice["text"] == written[: written.find(stop) + len(stop)]:
+                    return replace(abilities, stops="kept")
+                if choice.get("stop_reason", choice.get("matched_stop")) == stop:
+                    return replace(abilities, stops="named")
+            except (_Failed, _Refused) as error:
+                logger.info("the servers take no stop strings: %s", error)
+        ways = [replace(abilities, stops="streamed", stream_options=options) for options in (True, False)]
+        ways.append(replace(abilities, stops="whole"))
+        abilities, answer, _ = await self._first(ids, params, ways)
+        return replace(abilities, streams_logprobs=not abilities.logprobs or has_logprobs(answer))
+
+    async def _probe_seeds(self, abilities: Abilities) -> Abilities:
+        """Looks whether two seeds make two samples, and one seed one."""
+        ids = self._encode(_SEEDS_TEXT)
+
+        async def sample(seed: int, abilities: Abilities = abilities) -> str:
+            return (await self._first(ids, replace(_SAMPLE, seed=seed), [abilities]))[2].text
+
+        try:
+            first, *others = [await sample(seed) for seed in (1, 2, 3)]
+        except _Refused as error:
+            logger.warning("the servers take no seeds, so nothing can be repeated: %s", error)
+            abilities = replace(abilities, seeds=False)
+            first, *others = [await sample(seed, abilities) for seed in (1, 2, 3)]
+        else:
+            if any(other != first for other in others):
+                if await sample(1) != first:
+                    logger.warning("the servers do not heed seeds: the same command gives other verdicts")
+                return abilities
+            unseeded = replace(abilities, seeds=False)
+            if await sample(1, unseeded) != await sample(2, unseeded):
+                logger.warning("the servers make the same sample of all seeds; they are sent none, and draw their own")
+                return unseeded
+        if all(other == first for other in others):
+            logger.warning(
+                "the servers make the same sample again and again at temperature 1 (%r). Several rationales or "
+                "solutions are then no more than one.",
+                first,
+            )
+        return abilities
+
+    async def _probe_counts(self, ids: list[int], abilities: Abilities) -> Abilities:
+        """Compares what the servers say they have read with what they were sent.
+
+        Raises:
+            ConfigError: They read another prompt: with a chat template, cut, or by another tokenizer.
+        """
+        if any(counted is None for _, counted, _ in self._counts[:1]):
+            logger.info("the servers do not say how much of a prompt they have read: a cut one cannot be told")
+            return replace(abilities, counted=None)
+        added, counts_cached = self._added()
+        way = replace(abilities, stops="whole")  # streams need not count
+        if added is None or added < -_MOST_ADDED:
+            # Perhaps they leave out what they have cached. A prompt that begins otherwise is not.
+            sent, counted, _ = self._counts[0]
+            self._counts.clear()
+            await self._first(self._encode(f"{random.getrandbits(60)}: {_PROBE_TEXT}"), _PROBE, [way])
+            fresh, _ = self._added()
+            if fresh is not None and fresh >= -_MOST_ADDED:
+                logger.warning("the servers leave cached tokens out of their counts: a cut prompt cannot be told")
+                return replace(abilities, counted=None)
+            if self._counts[0][1] == counted:
+                raise ConfigError(f"the server has read only {counted} of the {sent} tokens of a short prompt")
+            raise self._other_tokenizer()
+        if abilities.prompts == "text":
+            await self._check_text(len(ids), way, added)
+        return replace(abilities, counted=added, counts_cached=counts_cached)
+
+    def _other_tokenizer(self) -> ConfigError:
+        return ConfigError(
+            f"the tokenizer is not that of the served model '{self._model}': the server counts other tokens in the "
+            "same text; give the right model or tokenizer"
+        )
+
+    def _added(self) -> tuple[int | None, bool]:
+        """By how much counts exceed what was sent, None if not always by as much; and whether they count the cache."""
+        counts = [(sent, counted, cached) for sent, counted, cached in self._counts if counted is not None]
+        for counts_cached in (True, False):
+            added = {counted + (0 if counts_cached else cached) - sent for sent, counted, cached in counts}
+            if len(added) == 1 and (counts_cached or min(added) >= -_MOST_ADDED):
+                [only] = added
+                if counts_cached and only < -_MOST_ADDED and any(cached for *_, cached in counts):
+                    continue
+                return only, counts_cached
+        return None, True
+
+    async def _check_text(self, length: int, abilities: Abilities, added: int) -> None:
+        """Looks whether a server that is given text reads that text, and control tokens as such.
+
+        Raises:
+            ConfigError: It does not.
+        """
+        self._counts.clear()
+        short = self._encode(_SHORT_TEXT)
+        await self._first(short, _PROBE, [abilities])
+        if self._added()[0] != added:
+            raise self._other_tokenizer()
+        if added > _MOST_ADDED:
+            raise ConfigError(
+                f"the server reads {length + added} tokens where {length} were sent: it puts a chat template "
+                "around the text. Start it so that /v1/completions takes the text as it stands (raw)"
+            )
+        control = self._tokens.control
+        if control is not None:
+            self._counts.clear()
+            await self._first([*short, control, *short], _PROBE, [abilities])
+            if self._added()[0] != added:
+                raise ConfigError(
+                    f"the server reads control tokens such as {self._prompt([control], abilities)!r} as plain text, "
+                    "so that it never sees the turns of a conversation"
+                )
 
     # Whether servers live
 
@@ -441,10 +675,15 @@ class ServerGenerator(LoopGenerator):
             if self._model not in [one["id"] for one in listed]:
                 raise _Failed(f"it has no model '{self._model}' any more")
         except (_Failed, _Refused) as error:
+            if isinstance(error, _Refused) and error.status in _NO_LIST and replica not in self._lists:
+                return self._is_there(replica, vain)
             vain[replica] += 1
             if vain[replica] >= _LOOKS_IN_VAIN:
                 self._take_out(replica, str(error))
             return
+        self._is_there(replica, vain)
+
+    def _is_there(self, replica: Replica, vain: dict[Replica, int]) -> None:
         vain[replica] = 0
         if not replica.up:
             logger.info("%s answers again", replica.name)
@@ -484,31 +723,44 @@ def _retry_after(header: str | None) -> float:
     return min(max(seconds, 0.0), _LONGEST_RETRY_AFTER)
 
 
+def _base(root: str) -> str:
+    """The address that requests begin with: some servers have another version than `/v1` in it."""
+    return root if re.search(r"/v[0-9]+$", root) else f"{root}/v1"
+
+
 async def _read_stream(response: aiohttp.ClientResponse, stop: Sequence[str]) -> Any:
     """Reads server-sent events until a stop string is seen, and makes them one answer."""
     chunks: list[dict[str, Any]] = []
     tail, keep = "", max(map(len, stop), default=1) - 1
     ended = stopped = False
-    async for line in response.content:
-        if not line.startswith(b"data:"):
-            continue
-        data = line[5:].strip()
-        if data == b"[DONE]":
-            ended = True
-            break
-        chunk, text = read_chunk(data)
-        chunks.append(chunk)
-        tail += text
-        if any(string in tail for string in stop):
-            stopped = True
-            break  # the connection is closed, at which the server stops
-        tail = tail[-keep:] if keep else ""
+    try:
+        async for line in response.content:
+            if line.startswith(b"error:"):
+                raise ErrorAnswer(error_message(line[6:].decode(errors="replace")))
+            if not line.startswith(b"data:"):
+                continue
+            data = line[5:].strip()
+            if data == b"[DONE]":
+                ended = True
+                break
+            chunk, text = read_chunk(data)
+            chunks.append(chunk)
+            # Not every server says more after the chunk with a reason.
+            ended = ended or any(choice.get("finish_reason") for choice in chunk.get("choices") or ())
+            tail += text
+            if any(string in tail for string in stop):
+                stopped = True
+                break  # the connection is closed, at which the server stops
+            tail = tail[-keep:] if keep else ""
+    except aiohttp.ClientPayloadError:
+        if not ended:
+            raise
     if not (ended or stopped):
         raise aiohttp.ClientPayloadError("the stream ended early")
     answer = join_chunks(chunks)
     if stopped:
         answer["choices"][0]["finish_reason"] = "stop"
-        answer.pop("usage", None)
+        answer.get("usage", {}).pop("completion_tokens", None)
     return answer
 
 
@@ -517,18 +769,13 @@ def _context_of(tokenizer: Any) -> int | None:
     return int(length) if length < 10**9 else None  # transformers' own "unknown" is about 1e30
 
 
-def _prompt_tokens(answer: Any) -> int | None:
-    usage = answer.get("usage")
-    count = usage.get("prompt_tokens") if isinstance(usage, dict) else None
-    return count if isinstance(count, int) else None
-
-
 def _say(abilities: Abilities, replicas: Sequence[Replica]) -> None:
     """Tells the log what the servers were found to do."""
     stops = {
         "kept": "stop strings are kept",
         "named": "stop strings are put back",
         "streamed": "text is streamed up to the stop string",
+        "whole": "stop strings do not end a text early",
     }
     logger.info(
         "%d server%s (%s): prompts are sent as %s, %s%s",

@@ -40,7 +40,7 @@ def test_the_body_has_what_the_server_understands() -> None:
     full = request_body("m", [1, 2], PARAMS, 7, Abilities())
     assert (full["prompt"], full["max_tokens"], full["top_k"], full["stop"]) == ([1, 2], 7, 20, ["</analyze>\n"])
     assert (full["logprobs"], full["seed"]) == (2, 5)
-    plain = request_body("m", "text", PARAMS, 7, Abilities("text", "streamed", False, True, False))
+    plain = request_body("m", "text", PARAMS, 7, Abilities("text", "streamed", extras=False, bare_ids=False))
     assert plain == {
         "model": "m",
         "prompt": "text",
@@ -56,12 +56,11 @@ def test_the_body_has_what_the_server_understands() -> None:
     # Ids come with log-probabilities alone: one is asked for where none is wanted.
     none = SamplingParams(logprobs=0)
     assert request_body("m", [1], none, 7, Abilities(bare_ids=False))["logprobs"] == 1
-    assert "logprobs" not in request_body("m", [1], none, 7, Abilities(bare_ids=False, logprobs=False))
+    assert "logprobs" not in request_body("m", [1], none, 7, Abilities(bare_ids=False, logprobs=0))
 
 
 def test_ids_of_tokens_by_what_servers_call_them() -> None:
     yes = tiny_tokenizer().encode("Yes")[-1]
-    assert TOKENS.id_of(f"token_id:{yes}") == yes
     assert TOKENS.id_of(DETOKENIZER.decode([yes])) == yes
     assert TOKENS.id_of("<|im_end|>") == tiny_tokenizer().eos_token_id
     assert TOKENS.id_of("\ufffd") is None  # hundreds of tokens look like this
@@ -89,6 +88,133 @@ def test_bytes_of_a_character_are_read_from_the_text() -> None:
         assert result.top_logprobs[-1] == {ids[-1]: -1.0}
 
 
+# One text, told of in ways that all say less than it does.
+UNICODE = "so √2 · √2 = 2 ✓ and ∠ABC 😀, “x ≤ y”. It is {Yes}$\n</output>\n"
+OUTPUT = SamplingParams(max_new_tokens=200, stop=("</output>\n",), logprobs=2)
+IDS = tiny_tokenizer().encode(UNICODE)
+VERDICT = next(place for place, token in enumerate(IDS) if "Yes" in DETOKENIZER.decode([token]))
+NO = tiny_tokenizer().encode(UNICODE.replace("Yes", "No"))[VERDICT]
+
+
+def lists(keys: list[Any], no: Any) -> dict[str, Any]:
+    top = [{str(key): -0.5, str(no): -1.5} for key in keys]
+    return {"logprobs": {"tokens": keys, "token_logprobs": [-0.5] * len(keys), "top_logprobs": top}}
+
+
+def content(entries: list[tuple[int | None, str]], no: tuple[int | None, str]) -> dict[str, Any]:
+    def one(token: tuple[int | None, str], logprob: float) -> dict[str, Any]:
+        return {"token": token[1], "logprob": logprob} | ({} if token[0] is None else {"id": token[0]})
+
+    listed = [{**one(entry, -0.5), "top_logprobs": [one(entry, -0.5), one(no, -1.5)]} for entry in entries]
+    return {"logprobs": {"content": listed}}
+
+
+def whole_characters() -> list[tuple[int | None, str]]:
+    """The entries of llama.cpp: one for all tokens of a character, with the id of the last."""
+    entries: list[tuple[int | None, str]] = []
+    run: list[int] = []
+    for token in IDS:
+        run.append(token)
+        if not (text := DETOKENIZER.decode(run)).endswith("\ufffd"):
+            entries.append((token, text))
+            run.clear()
+    return entries
+
+
+SHOWN = [DETOKENIZER.decode([token]) for token in IDS]
+NAMES = [str(name) for name in tiny_tokenizer().convert_ids_to_tokens(IDS)]
+NO_SHOWN, NO_NAME = DETOKENIZER.decode([NO]), str(tiny_tokenizer().convert_ids_to_tokens(NO))
+BYTES = [f"bytes:\\x{place:02x}" if "\ufffd" in text else text for place, text in enumerate(SHOWN)]
+FORMS: dict[str, dict[str, Any]] = {
+    "ids": {"token_ids": IDS, **lists([f"token_id:{token}" for token in IDS], f"token_id:{NO}")},
+    "ids without a name": lists(IDS, NO),
+    "ids with pairs": {
+        "logprobs": {
+            "tokens": IDS,
+            "token_logprobs": [-0.5] * len(IDS),
+            "top_logprobs": [[[token, -0.5], [NO, -1.5]] for token in IDS],
+        }
+    },
+    "ids in strings": lists([f"token_id:{token}" for token in IDS], f"token_id:{NO}"),
+    "texts": lists(SHOWN, NO_SHOWN),
+    "texts and bytes": lists(BYTES, NO_SHOWN),
+    "names of the vocabulary": lists(NAMES, NO_NAME),
+    "contents with ids": content(list(zip(IDS, SHOWN, strict=True)), (NO, NO_SHOWN)),
+    "contents with texts": content([(None, text) for text in SHOWN], (None, NO_SHOWN)),
+    "contents with names": content([(None, name) for name in NAMES], (None, NO_NAME)),
+    "whole characters": content(whole_characters(), (NO, NO_SHOWN)),
+    "whole characters without ids": content([(None, text) for _, text in whole_characters()], (None, NO_SHOWN)),
+    "whole characters beside all ids": {"token_ids": IDS, **content(whole_characters(), (NO, NO_SHOWN))},
+    "ids of another vocabulary": {"token_ids": [token + 3 for token in IDS], **lists(SHOWN, NO_SHOWN)},
+    "too few ids": {"token_ids": IDS[5:], **lists(SHOWN, NO_SHOWN)},
+    "too many ids": {"token_ids": [*IDS, 300, 301], **lists(SHOWN, NO_SHOWN)},
+    "the first tokens missing": lists(SHOWN[7:], NO_SHOWN),
+    "a token missing": lists(SHOWN[:9] + SHOWN[10:], NO_SHOWN),
+    "a token twice": lists([*SHOWN[:9], SHOWN[8], *SHOWN[9:]], NO_SHOWN),
+    "an end of text that has a name": lists([*SHOWN, "<|im_end|>"], NO_SHOWN),
+    "an end of text without": lists([*SHOWN, ""], NO_SHOWN),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_text_counts_and_its_log_probabilities_are_found(form: str) -> None:
+    result = read({"choices": [{"text": UNICODE, "finish_reason": "stop", **FORMS[form]}]}, OUTPUT, 200)
+    assert (result.text, result.finish_reason) == (UNICODE, "stop")
+    assert DETOKENIZER.decode(result.token_ids) == UNICODE
+    [at] = [place for place, token in enumerate(result.token_ids) if token == IDS[VERDICT]]
+    assert result.top_logprobs[at] == {IDS[VERDICT]: -0.5, NO: -1.5}
+    assert len(result.top_logprobs) == len(result.token_ids)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_same_where_the_stop_string_was_cut_off_and_named(form: str) -> None:
+    choice = {
+        "text": UNICODE.removesuffix("</output>\n"),
+        "finish_reason": "stop",
+        "matched_stop": "</output>\n",
+        **FORMS[form],
+    }
+    result = read({"choices": [choice]}, OUTPUT, 200)
+    assert result.text == DETOKENIZER.decode(result.token_ids) == UNICODE
+    [at] = [place for place, token in enumerate(result.token_ids) if token == IDS[VERDICT]]
+    assert result.top_logprobs[at] == {IDS[VERDICT]: -0.5, NO: -1.5}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_text_that_says_another_verdict_has_no_log_probabilities_for_it(form: str) -> None:
+    text = UNICODE.replace("Yes", "No")
+    result = read({"choices": [{"text": text, "finish_reason": "stop", **FORMS[form]}]}, OUTPUT, 200)
+    assert result.text == DETOKENIZER.decode(result.token_ids) == text
+    [at] = [place for place, token in enumerate(result.token_ids) if token == NO]
+    assert result.top_logprobs[at] == {}
+
+
+def test_ids_count_where_the_server_could_not_show_a_character() -> None:
+    for lossy in ("so \ufffd2", "so \ufffd\ufffd\ufffd2"):
+        ids = tiny_tokenizer().encode("so √2")
+        result = read({"choices": [{"text": lossy, "finish_reason": "length", "token_ids": ids}]})
+        assert (result.text, result.token_ids) == ("so √2", ids)
+
+
+def test_special_tokens_that_are_spelled_out_are_no_text() -> None:
+    result = read({"choices": [{"text": "It is right.<|im_end|>", "finish_reason": "stop"}]})
+    assert result.text == "It is right."
+    ids = tiny_tokenizer().encode("It is right.")
+    assert (result.token_ids, result.num_generated) == (ids, len(ids) + 1)
+
+
+@pytest.mark.parametrize("count", [None, 0, -3, "9", 4.0, True])
+def test_a_count_that_is_none_is_made_here(count: Any) -> None:
+    answer = {"choices": [{"text": "It is right.", "finish_reason": "stop"}], "usage": {"completion_tokens": count}}
+    assert read(answer).num_generated == len(tiny_tokenizer().encode("It is right."))
+
+
+def test_a_text_that_ends_before_its_bound_has_filled_the_context() -> None:
+    for count, reason in ((3, "context"), (10, "length"), (11, "length")):
+        answer = {"choices": [{"text": "so", "finish_reason": "length"}], "usage": {"completion_tokens": count}}
+        assert read(answer).finish_reason == reason
+
+
 def test_a_stop_string_that_was_cut_off_is_put_back() -> None:
     for key in ("stop_reason", "matched_stop"):
         result = read({"choices": [{"text": "right.", "finish_reason": "stop", key: "</analyze>\n"}]})
@@ -97,7 +223,7 @@ def test_a_stop_string_that_was_cut_off_is_put_back() -> None:
 
 
 def test_chunks_join_to_what_one_answer_says() -> None:
-    chunks = [
+    chunks: list[dict[str, Any]] = [
         {"choices": [{"text": "a", "finish_reason": None, "logprobs": {"tokens": ["a"], "token_logprobs": [-1.0]}}]},
         {"choices": [{"text": "", "finish_reason": None, "logprobs": None}]},
         {"choices": [{"text": "b", "finish_reason": "stop", "logprobs": {"tokens": ["b"], "token_logprobs": [-2.0]}}]},
