@@ -34,7 +34,7 @@ from trl.trainer.utils import disable_dropout_in_model
 from genprm_trl.cards.model_card import DISCRIMINATIVE
 from genprm_trl.errors import ConfigError, MissingExtraError
 from genprm_trl.training.card_facts import CardWriter
-from genprm_trl.training.precision import computes_in_bf16
+from genprm_trl.training.precision import BF16WhereItRuns
 from genprm_trl.training.prm.data import Rows, StepCollator, StepEncoder, prepare_dataset
 from genprm_trl.training.prm.loading import load_new_classifier, load_step_tokenizer
 from genprm_trl.training.prm.tokens import DEFAULT_STEP_SEPARATOR
@@ -47,7 +47,7 @@ logger = get_logger(__name__)
 
 
 @dataclass
-class PRMConfig(_BaseConfig):
+class PRMConfig(BF16WhereItRuns, _BaseConfig):
     r"""Options of `PRMTrainer`, on top of those of `transformers.TrainingArguments`.
 
     Differs from `TrainingArguments` in four defaults: `learning_rate` 1e-5, `logging_steps` 10,
@@ -67,12 +67,6 @@ class PRMConfig(_BaseConfig):
     _VALID_DICT_FIELDS: ClassVar[list[str]] = [*_BaseConfig._VALID_DICT_FIELDS, "model_init_kwargs"]
 
     learning_rate: float = field(default=1e-5, metadata={"help": "The initial learning rate for AdamW."})
-    bf16: bool | None = field(
-        default=None,
-        metadata={
-            "help": "Train in bfloat16 mixed precision. Unset: where the accelerator has it, unless fp16 is set."
-        },
-    )
     step_separator: str = field(
         default=DEFAULT_STEP_SEPARATOR,
         metadata={"help": "Text that follows every step; the step is classified at its last token."},
@@ -97,8 +91,6 @@ class PRMConfig(_BaseConfig):
     )
 
     def __post_init__(self) -> None:
-        if self.bf16 is None and not computes_in_bf16(self.use_cpu):
-            self.bf16 = False
         super().__post_init__()
         for name in ("max_length", "max_completion_length"):
             bound = getattr(self, name)

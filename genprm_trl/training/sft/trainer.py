@@ -24,7 +24,7 @@ from genprm_trl.errors import ConfigError
 from genprm_trl.generation.loading import load_tokenizer
 from genprm_trl.protocol.genprm import MODES
 from genprm_trl.training.card_facts import CardWriter, row_facts
-from genprm_trl.training.precision import computes_in_bf16
+from genprm_trl.training.precision import BF16WhereItRuns
 from genprm_trl.training.scores import step_scores
 from genprm_trl.training.sft.data import ConversationEncoder, Rows, as_dataset, encode_dataset
 
@@ -35,7 +35,7 @@ logger = get_logger(__name__)
 
 
 @dataclass
-class GenPRMConfig(SFTConfig):
+class GenPRMConfig(BF16WhereItRuns, SFTConfig):
     r"""Options of `GenPRMTrainer`, on top of those of `trl.SFTConfig`.
 
     Differs from `SFTConfig` in these defaults: `learning_rate` 2e-6 (arXiv 2504.00891, appendix); `max_length` 16384,
@@ -58,12 +58,6 @@ class GenPRMConfig(SFTConfig):
     """
 
     learning_rate: float = field(default=2e-6, metadata={"help": "The initial learning rate for AdamW."})
-    bf16: bool | None = field(
-        default=None,
-        metadata={
-            "help": "Train in bfloat16 mixed precision. Unset: where the accelerator has it, unless fp16 is set."
-        },
-    )
     max_length: int | None = field(
         default=16384,
         metadata={
@@ -116,8 +110,6 @@ class GenPRMConfig(SFTConfig):
     )
 
     def __post_init__(self) -> None:
-        if self.bf16 is None and not computes_in_bf16(self.use_cpu):
-            self.bf16 = False
         super().__post_init__()
         # Checks the three values at once; the settings that are saved are the ones that were used.
         self.model_settings([self.mode or "full"])

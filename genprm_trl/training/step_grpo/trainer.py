@@ -25,7 +25,7 @@ from genprm_trl.errors import ConfigError, check_one_of, check_positive, check_s
 from genprm_trl.generation.tokens import Detokenizer
 from genprm_trl.grading.thinking import opens_thinking
 from genprm_trl.training.credit import Baseline, Credit, Scale, step_advantages
-from genprm_trl.training.precision import computes_in_bf16
+from genprm_trl.training.precision import BF16WhereItRuns
 from genprm_trl.training.step_grpo.figures import reward_gap, step_figures
 from genprm_trl.training.step_grpo.rewards import (
     StepRewardFunc,
@@ -41,7 +41,7 @@ _LOSSES = ("grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "vespo", "luspo")
 
 
 @dataclass
-class StepGRPOConfig(GRPOConfig):
+class StepGRPOConfig(BF16WhereItRuns, GRPOConfig):
     r"""Options of `StepGRPOTrainer`, on top of those of `trl.GRPOConfig`.
 
     Differs from `GRPOConfig` in one default: `bf16` is true only where the accelerator computes in bfloat16.
@@ -65,12 +65,6 @@ class StepGRPOConfig(GRPOConfig):
         idle_step_penalty: Subtracted from the reward of steps without content or said before.
     """
 
-    bf16: bool | None = field(
-        default=None,
-        metadata={
-            "help": "Train in bfloat16 mixed precision. Unset: where the accelerator has it, unless fp16 is set."
-        },
-    )
     credit: Credit = field(
         default="min_form",
         metadata={
@@ -120,8 +114,6 @@ class StepGRPOConfig(GRPOConfig):
     )
 
     def __post_init__(self) -> None:
-        if self.bf16 is None and not computes_in_bf16(self.use_cpu):
-            self.bf16 = False
         super().__post_init__()
         check_one_of(get_args(Credit), credit=self.credit)
         check_one_of(get_args(StepStyle), step_style=self.step_style)
