@@ -118,7 +118,9 @@ def _open_reader(need_answers: bool, format: str, on_format: Callable[[str], Non
 
 
 def vote_groups(answers: Sequence[str | None]) -> list[int | None]:
-    """Which answers vote together, found without a reference.
+    """Which answers vote together, found without a reference and whatever the order of the answers.
+
+    An answer may equal two that differ, as 50% equals 50 and 0.5. It votes with the shorter one.
 
     Returns:
         The number of each answer, from 0 in the order of first appearance; None where there is none. Shape (M,).
@@ -127,18 +129,15 @@ def vote_groups(answers: Sequence[str | None]) -> list[int | None]:
         >>> vote_groups(["0.5", None, "3", "1/2"])
         [0, None, 1, 0]
     """
-    first: list[str] = []
-    votes: list[int | None] = []
-    for answer in answers:
-        if answer is None:
-            votes.append(None)
-            continue
-        match = next((n for n, other in enumerate(first) if other == answer or answers_match(answer, other)), None)
-        if match is None:
-            first.append(answer)
-            match = len(first) - 1
-        votes.append(match)
-    return votes
+    leaders: list[str] = []
+    leader_of: dict[str, str] = {}
+    for answer in sorted({answer for answer in answers if answer is not None}, key=lambda text: (len(text), text)):
+        leader = next((other for other in leaders if answers_match(answer, other)), None)
+        if leader is None:
+            leaders.append(answer)
+        leader_of[answer] = leader if leader is not None else answer
+    numbers: dict[str, int] = {}
+    return [None if answer is None else numbers.setdefault(leader_of[answer], len(numbers)) for answer in answers]
 
 
 def grade_pool(

@@ -1,19 +1,22 @@
-"""Comparing final answers: as texts and numbers here, and else with math-verify in the processes of `grading.pool`.
+"""Comparing final answers: here where no algebra is needed, else in the processes of `grading.pool`.
+
+A text goes three ways: `grading.extract` finds the answer, `grading.answers` reads it, `grading.equality` compares.
 
 Callers may be threads. Coroutines call it through `asyncio.to_thread`.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from decimal import Decimal
-from fractions import Fraction
+from functools import lru_cache
 from typing import Literal
 
-from genprm_trl.grading.extract import extract_answer, extract_boxed
+from genprm_trl.grading.answers import Answer, read_answer, squeezed
+from genprm_trl.grading.equality import Leaf, equal
+from genprm_trl.grading.extract import final_answer
+from genprm_trl.grading.notation import one_notation
 from genprm_trl.grading.pool import WorkerDied, workers
 
 GradeStatus = Literal[
@@ -46,7 +49,7 @@ def answers_match(prediction: str, reference: str, *, timeout: float = 5.0) -> b
 
     Args:
         prediction: A whole solution, or a bare answer. The answer is what `extract_answer` finds. If it finds
-            nothing, it is what math-verify finds in the last line.
+            nothing, it is what the last sentence states.
         reference: The right answer, bare or in a text.
         timeout: Seconds the comparison may take, measured without waiting for other callers' comparisons.
 
@@ -68,9 +71,9 @@ def grade(prediction: str, reference: str, *, timeout: float = 5.0) -> Grade:
         GenPRMError: The comparing process cannot be started.
     """
     _check_timeout(timeout)
-    ours, theirs = _Answer.of(prediction), _Answer.of(reference)
-    known = _grade_directly(ours, theirs)
-    return known if known is not None else _grade_in_worker((ours, theirs), timeout)
+    pair = final_answer(prediction) or "", final_answer(reference) or ""
+    known = _grade_directly(*pair)
+    return known if known is not None else _grade_in_worker(pair, timeout)
 
 
 def grade_many(pairs: Iterable[tuple[str, str]], *, timeout: float = 5.0) -> list[Grade]:
@@ -84,8 +87,8 @@ def grade_many(pairs: Iterable[tuple[str, str]], *, timeout: float = 5.0) -> lis
         A grade for each pair, in order.
     """
     _check_timeout(timeout)
-    answers = [(_Answer.of(prediction), _Answer.of(reference)) for prediction, reference in pairs]
-    grades: dict[tuple[_Answer, _Answer], Grade] = {}
+    answers = [(final_answer(prediction) or "", final_answer(reference) or "") for prediction, reference in pairs]
+    grades: dict[tuple[str, str], Grade] = {}
     slow = []
     for pair in dict.fromkeys(answers):
         known = _grade_directly(*pair)
@@ -103,71 +106,47 @@ def grade_many(pairs: Iterable[tuple[str, str]], *, timeout: float = 5.0) -> lis
 # Without algebra
 
 
-_NUMBER = re.compile(r"([-+]?)(?:\\?\$)?(\d{1,3}(?:,\d{3})+|\d+)?(\.\d+)?(?:[eE]([-+]?\d{1,3}))?(?:/(\d{1,30}))?\.?")
-_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
+class _AlgebraNeeded(Exception):
+    """The comparison goes on in a worker."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """What is compared: the answer's text, and whether it is prose that holds an answer or a formula."""
-
-    text: str
-    prose: bool
-
-    @classmethod
-    def of(cls, text: str) -> _Answer:
-        boxed = extract_boxed(text)
-        if boxed is not None:
-            return cls(boxed, prose=False)
-        answer = extract_answer(text)
-        if answer is None:
-            answer = text.strip().rpartition("\n")[2].strip()
-        # "18 dollars per day" is to be searched for its number, where "x^2 + 5" is to be taken whole.
-        return cls(answer, prose=len(_WORD.findall(answer[:_MAX_CHARACTERS])) >= 2)
-
-    def number(self) -> Fraction | None:
-        """The value of a plain number such as `-1,234.5`, `3/4` or `$18`."""
-        text = self.text.replace(" ", "")
-        match = _NUMBER.fullmatch(text) if 0 < len(text) <= 60 else None
-        if match is None or not (match[2] or match[3]):
-            return None
-        value = Decimal(f"{match[1]}{(match[2] or '0').replace(',', '')}{match[3] or ''}e{match[4] or 0}")
-        below = int(match[5] or 1)
-        return Fraction(value) / below if below else None
+def _no_algebra(a: Leaf, b: Leaf) -> bool:
+    raise _AlgebraNeeded
 
 
-def _grade_directly(ours: _Answer, theirs: _Answer) -> Grade | None:
+@lru_cache(maxsize=4_096)
+def _read(text: str) -> tuple[str, Answer | None]:
+    """An answer in one notation, and what it is."""
+    return squeezed(one_notation(text)), read_answer(text)
+
+
+def _grade_directly(prediction: str, reference: str) -> Grade | None:
     """The grade where no algebra is needed, else None."""
-    if not ours.text:
+    if not prediction.strip():
         return Grade(False, "no_answer")
-    if _plain(ours.text) == _plain(theirs.text):
+    if prediction.split() == reference.split():
         return Grade(True, "ok")
-    if max(len(ours.text), len(theirs.text)) > _MAX_CHARACTERS:
+    if max(len(prediction), len(reference)) > _MAX_CHARACTERS:
         return Grade(False, "too_long")
-    a, b = ours.number(), theirs.number()
-    if a is not None and b is not None:
-        if a == b:
-            return Grade(True, "ok")
-        if a.denominator == b.denominator == 1:
-            return Grade(False, "ok")
-    return None  # unequal decimals too: math-verify allows for rounding
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac").strip(" $.").split())
+    (our_text, ours), (their_text, theirs) = _read(prediction), _read(reference)
+    if our_text and our_text == their_text:
+        return Grade(True, "ok")
+    if ours is None:
+        return Grade(False, "no_answer")
+    if theirs is None:
+        return Grade(False, "ok")
+    try:
+        return Grade(equal(ours, theirs, _no_algebra), "ok")
+    except _AlgebraNeeded:
+        return None
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# With math-verify
+# With algebra
 
 
-def _grade_in_worker(pair: tuple[_Answer, _Answer], timeout: float) -> Grade:
-    ours, theirs = pair
-    request = {
-        "prediction": [ours.text, ours.prose],
-        "reference": [theirs.text, theirs.prose],
-        "timeout": timeout,
-    }
+def _grade_in_worker(pair: tuple[str, str], timeout: float) -> Grade:
+    request = {"prediction": pair[0], "reference": pair[1], "timeout": timeout}
     try:
         reply = workers().ask(request, timeout)
     except TimeoutError:

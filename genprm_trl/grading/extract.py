@@ -4,64 +4,248 @@ from __future__ import annotations
 
 import re
 from collections import deque
+from dataclasses import dataclass
 
-# Everything here takes time linear in the text, whatever the text: possessive quantifiers, one pass over braces.
+from genprm_trl.grading.thinking import is_still_thinking, without_thinking
+
+# Everything here takes time linear in the text, whatever the text: possessive quantifiers, bounded gaps, one pass over
+# braces.
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Boxes
+
 _BRACES = re.compile(r"\\(?:boxed|fbox)\s*+\{|\\.|[{}]", re.DOTALL)
 _BARE_BOX = re.compile(r"\\(?:boxed|fbox)\s++([^\s{}$\\]++)")
-# What stands before an answer; the answer is the rest of the line.
-_MARKS = (
-    re.compile(r"####[^\S\n]*+(?=\S)"),
-    re.compile(r"\banswer\s*+(?:is|was|:|=)\s*+:?\s*+(?=\S)", re.IGNORECASE),
-    re.compile(r"^A:[^\S\n]*+(?=\S)", re.MULTILINE),
+# What may stand between two boxes that are one answer: "$x = \boxed{3}$ and $x = \boxed{4}$".
+_BETWEEN = re.compile(
+    r"(?:[\s$,;&*{}]|\\[()\[\],;:! ]|\\(?:text|mathrm|textbf|quad|qquad|left|right)(?![A-Za-z])|\b(?:and|or)\b"
+    r"|\\?[A-Za-z]+(?:_\{?\w\}?|\(\w+\))?\s*=|\([a-h]\)|\(i{1,3}\))*"
 )
-_SENTENCE_END = re.compile(r"\.(?=\s|$)")
-_DELIMITERS = (("**", "**"), ("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("`", "`"))
+_MAX_BETWEEN = 80
+_BEHIND = re.compile(r"\s*\\%|_\{?\w+\}?")
+_MINUS = re.compile(r"(?:^|[=$(\[,])\s*-\s*$")
 
 
-def extract_boxed(text: str) -> str | None:
-    r"""The content of the last `\boxed{...}` (or `\fbox{...}`) that is closed and not blank, or None."""
-    opened: list[int | None] = []
-    best: tuple[int, int] | None = None
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """An answer, and its place in the text."""
+
+    answer: str
+    start: int
+    end: int
+
+
+def _boxes(text: str) -> list[_Found]:
+    """The boxes that are closed and not blank, in order; of boxes in boxes the innermost."""
+    opened: list[tuple[int, int] | None] = []
+    found: list[_Found] = []
     for token in _BRACES.finditer(text):
         mark = token.group()
         if mark == "}":
-            start = opened.pop() if opened else None
-            if start is not None and (best is None or start > best[0]) and text[start : token.start()].strip():
-                best = (start, token.start())
+            box = opened.pop() if opened else None
+            content = text[box[1] : token.start()].strip() if box is not None else ""
+            if box is not None and content and not (found and found[-1].start > box[0]):
+                end = token.end()
+                behind = _BEHIND.match(text, end)
+                sign = "-" if _MINUS.search(text[max(box[0] - 10, 0) : box[0]]) else ""
+                found.append(_Found(f"{sign}{content}{behind.group() if behind else ''}", box[0], end))
         elif mark == "{":
             opened.append(None)
         elif mark.endswith("{") and len(mark) > 2:
-            opened.append(token.end())
-    if best is not None:
-        return text[best[0] : best[1]].strip()
-    bare = deque(_BARE_BOX.finditer(text), maxlen=1)
-    return (bare[0].group(1).rstrip(".,;") or None) if bare else None
+            opened.append((token.start(), token.end()))
+    return found
+
+
+def _last_boxes(text: str) -> _Found | None:
+    """The last box, with those before it that belong to the same answer."""
+    boxes = _boxes(text)
+    if not boxes:
+        for bare in _BARE_BOX.finditer(text):
+            boxes = [_Found(bare.group(1).rstrip(".,;"), bare.start(), bare.end())]
+        return boxes[0] if boxes and boxes[0].answer else None
+    last = boxes.pop()
+    parts, start = [last.answer], last.start
+    while boxes:
+        before = boxes.pop()
+        if start - before.end > _MAX_BETWEEN or not _BETWEEN.fullmatch(text, before.end, start):
+            break
+        start = before.start
+        if before.answer not in parts:
+            parts.insert(0, before.answer)
+    return _Found(", ".join(parts), start, last.end)
+
+
+def extract_boxed(text: str) -> str | None:
+    r"""The content of the last `\boxed{...}` (or `\fbox{...}`) that is closed and not blank, or None.
+
+    Boxes with nothing but `and`, a comma or `x =` between them are one answer.
+
+    Examples:
+        >>> extract_boxed(r"Either $x = \boxed{3}$ or $x = \boxed{4}$.")
+        '3, 4'
+    """
+    found = _last_boxes(text)
+    return found.answer if found is not None else None
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Other marks
+
+_HASHES = re.compile(r"####[^\S\n]*+(?=\S)")
+_IS = r"\s*+(?:\*\*|__)?\s*+(?:is|are|was|would be|should be|will be|must be|:|=)(?![A-Za-z])"
+_ANSWER = re.compile(
+    r"\b(?:answers?|ans|(?:correct|right|best) (?:option|choice))\b"
+    rf"(?:\s*+\([^()\n]{{0,40}}\)|\s+(?:to|of|for|in) [^.:\n=]{{0,80}}?(?=\s(?:is|are)\s))?{_IS}\s*+:?\s*+(?=\S)"
+    r"|\bsolutions?\s++(?:is|are)\s*+:?\s*+(?=[$\\\d(-])"
+    r"|^[#*_\s]*+(?:the )?(?:final )?answer[*_:]*+\s*\n\s*+(?=\S)",
+    re.IGNORECASE | re.MULTILINE,
+)
+_A_LINE = re.compile(r"^A:[^\S\n]*+(?=\S)", re.MULTILINE)
+_VALUE_FIRST = re.compile(r"[\s*_$(\[{\\-]*+(?:\d|\\?[$(\[]|\\[A-Za-z])")
+# A policy that goes on with the next question.
+_NEXT_QUESTION = re.compile(
+    r"^\s*+(?:#{1,6}\s*+|\*\*)?(?:question|problem|exercise|example|instruction|human|user|q)\b\s*+\d*+\s*+(?:\*\*)?\s*+[:.\n]",
+    re.IGNORECASE | re.MULTILINE,
+)
+_ABBREVIATION = re.compile(
+    r"\b(?:sq|cu|ft|in|approx|vs|mr|mrs|ms|dr|st|no|[ap]\.m|[ap]|u\.s|u|i\.e|e\.g|rs|jan|feb|mar|apr|aug|sept?|oct|nov"
+    r"|dec)\.$",
+    re.IGNORECASE,
+)
+_SENTENCE_END = re.compile(r"(?<!\\)(?<!\.\.)[.!?](?=\s|$)")
+_DELIMITERS = (("**", "**"), ("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("`", "`"))
+_DISPLAYS = (("\\[", "\\]"), ("$$", "$$"), ("\\(", "\\)"), ("$", "$"), ("```", "```"))
+_MAX_MARKS = 50
+_BULLET = re.compile(r"\s*(?:[-*•+]|\d{1,2}[.)])\s+(?=\S)")
 
 
 def extract_answer(text: str) -> str | None:
     r"""The final answer that a text marks as such, or None.
 
     Looked for in this order, the last one of its kind: `\boxed{...}`, `#### ...` (GSM8K), `the answer is ...` and
-    `Answer: ...`, and a line `A: ...` (GSM8K's model solutions).
+    `Answer: ...`, and a last line `A: ...` (GSM8K's model solutions). A mark behind the last box wins if a value
+    follows it. What stands in a thinking block is no answer, and a text that ends in one has none. Nor is what a
+    policy writes when it goes on with another question.
 
     Examples:
         >>> extract_answer("2 + 2 = 4, so the answer is **4**.")
         '4'
     """
-    boxed = extract_boxed(text)
-    if boxed is not None:
-        return boxed
-    for mark in _MARKS:
-        last = deque(mark.finditer(text), maxlen=1)
-        if last and (answer := _trim(text[last[0].end() :].partition("\n")[0])):
-            return answer
+    if is_still_thinking(text):
+        return None
+    return _marked(_without_next_question(without_thinking(text)))
+
+
+def final_answer(text: str) -> str | None:
+    """The answer that a text marks, else its last sentence that may hold one; None if there is nothing."""
+    if is_still_thinking(text):
+        return None
+    text = _without_next_question(without_thinking(text))
+    marked = _marked(text)
+    return marked if marked is not None else _last_line(text)
+
+
+def _marked(text: str) -> str | None:
+    box = _last_boxes(text)
+    if box is not None:
+        for mark in (*_HASHES.finditer(text, box.end), *_ANSWER.finditer(text, box.end)):
+            if _VALUE_FIRST.match(text, mark.end()) and "\\boxed" not in text[mark.end() :]:
+                answer = _block(text, mark.end())
+                if answer:
+                    return answer
+        return box.answer
+    for pattern in (_HASHES, _ANSWER, _A_LINE):
+        for mark in reversed(deque(pattern.finditer(text), maxlen=_MAX_MARKS)):
+            if _is_heading(text, mark) or (pattern is _A_LINE and not text[: mark.start()].strip()):
+                continue
+            answer = _block(text, mark.end())
+            if answer:
+                return answer
     return None
+
+
+def _is_heading(text: str, mark: re.Match[str]) -> bool:
+    """Whether a mark is the title of what follows: `#### Step 1`, `Answer: First we add ...`."""
+    line, _, more = text[mark.end() :].partition("\n")
+    if not more.strip():
+        return False
+    if mark.group().startswith("####"):
+        return bool(re.match(r"[*_\s]*[A-Za-z]{2,}", line))
+    return len(re.findall(r"(?<!\\)\b[A-Za-z]{2,}", line)) > 8 and ":" in mark.group()
+
+
+def _without_next_question(text: str) -> str:
+    """The text up to where its author goes on with another question, once it has given an answer."""
+    firsts = [match.end() for pattern in (_BRACES, _HASHES, _ANSWER) if (match := _first(pattern, text)) is not None]
+    if not firsts:
+        return text
+    following = _NEXT_QUESTION.search(text, min(firsts))
+    if following is not None:
+        text = text[: following.start()]
+    hashes = _HASHES.search(text)
+    if hashes is not None and _VALUE_FIRST.match(text, hashes.end()):
+        line = text.find("\n", hashes.end())
+        if line >= 0 and "?" in text[line:]:
+            return text[:line]
+    return text
+
+
+def _first(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
+    if pattern is _BRACES:
+        return re.search(r"\\boxed|\\fbox", text)
+    return pattern.search(text)
+
+
+def _block(text: str, start: int) -> str:
+    """The answer that begins here: the rest of the sentence, or what stands in a display, a list or a fence."""
+    rest = text[start : start + 20_000].lstrip()
+    for left, right in _DISPLAYS:
+        if rest.startswith(left):
+            end = rest.find(right, len(left))
+            inner = rest[len(left) : end]
+            inline = left in ("$", "\\(") and not (inner.startswith("\n") or "\\begin" in inner)
+            if end > 0 and inner.strip() and not inline:
+                if left == "```":
+                    language, _, code = inner.partition("\n")
+                    inner = code if code.strip() and language.strip().isalpha() else inner
+                return _trim(" ".join(inner.split()))
+    place = text.find(rest[:1], start) if rest else start
+    if _BULLET.match(rest) and not text[text.rfind("\n", 0, place) + 1 : place].strip():
+        items = []
+        for line in rest.split("\n"):
+            if not _BULLET.match(line):
+                break
+            items.append(_trim(line[_BULLET.match(line).end() :]))  # type: ignore[union-attr]
+        return ", ".join(items)
+    return _trim(_open_formula(rest))
+
+
+def _open_formula(rest: str) -> str:
+    """The first line, and the lines up to where a formula ends that it leaves open."""
+    line, _, _more = rest.partition("\n")
+    begun = re.findall(r"\\begin\{(\w+\*?)\}", line)
+    if begun and f"\\end{{{begun[0]}}}" not in line:
+        end = rest.find(f"\\end{{{begun[0]}}}")
+        if end > 0:
+            close = rest.find("\n", end)
+            return " ".join(rest[: close if close > 0 else len(rest)].split())
+    return line
+
+
+def _sentence(text: str) -> str:
+    """The first sentence."""
+    for end in _SENTENCE_END.finditer(text):
+        head = text[: end.end()]
+        if end.group() == "!" and re.search(r"[\d)}]!$", head):
+            continue  # a factorial
+        if not _ABBREVIATION.search(head) or not text[end.end() :].strip():
+            return text[: end.start()] if end.group() != "!" or not head[-2:-1].isdigit() else head
+    return text
 
 
 def _trim(text: str) -> str:
     """Takes the rest of the sentence off, and emphasis and math delimiters."""
-    end = _SENTENCE_END.search(text)
-    text = (text[: end.start()] if end else text).strip().rstrip(",;:").strip()
+    text = _sentence(text).strip().rstrip(",;:").strip()
     if text.count("**") == 1:  # the mark itself was emphasised: `**Answer:** 5`
         text = text.replace("**", "").strip()
     for left, right in _DELIMITERS:
@@ -70,4 +254,29 @@ def _trim(text: str) -> str:
             # `$a$ and $b$` is not one formula.
             if left not in inner and right not in inner:
                 text = inner.strip()
-    return text
+    return text.rstrip(".") if text.endswith(".") and not text.endswith("..") else text
+
+
+def _last_line(text: str) -> str | None:
+    """The last sentence of the last line that holds a value, or the line itself."""
+    text = text.rstrip()
+    for left, right in _DISPLAYS:
+        if text.endswith(right) and left != "$":
+            start = text.rfind(left, max(0, len(text) - 20_000), len(text) - len(right))
+            while start > 0 and text[start - 1] == "\\":  # the space between rows, `\\[2pt]`
+                start = text.rfind(left, 0, start)
+            inner = text[start + len(left) : -len(right)].strip() if start >= 0 else ""
+            if inner and right not in inner and ("\n" in text[start:] or left != "\\("):
+                return " ".join(inner.split())
+    line = text.rpartition("\n")[2].strip()
+    if len(re.findall(r"(?<!\\)\b[A-Za-z]{2,}", line[:5_000])) < 5:
+        return line or None
+    rest, sentences = line, list[str]()
+    while rest and len(sentences) < 200:
+        sentence = _sentence(rest)
+        sentences += [part for part in re.split(r"\\\]|\$\$(?=\s)", sentence) if part.strip()]
+        rest = rest[len(sentence) :].lstrip(".!? ")
+    for sentence in reversed(sentences):
+        if re.search(r"\d", sentence):
+            return sentence.strip()
+    return line

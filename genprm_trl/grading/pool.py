@@ -38,7 +38,7 @@ class Worker:
         # The answers are untrusted: the process sees neither our environment (tokens) nor our directory.
         names = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", "VIRTUAL_ENV")
         environment = {name: os.environ[name] for name in names if name in os.environ}
-        environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+        environment["PYTHONPATH"] = os.pathsep.join([*filter(None, sys.path), str(Path(__file__).parents[2])])
         environment["PYTHONHASHSEED"] = "0"  # the order of terms, and so the time taken, does not vary
         self.tasks = 0
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the process that writes it)

@@ -1,12 +1,11 @@
 """The process behind `grading.pool`: reads pairs of answers from standard input, compares them, writes the outcome.
 
-Run as a script, one JSON object a line each way. It does not import the package.
+Run as a script, one JSON object a line each way.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import logging
 import os
@@ -29,25 +28,16 @@ def confine() -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-@functools.lru_cache(maxsize=256)
-def parse_answer(text: str, prose: bool) -> tuple[Any, ...]:
-    """What math-verify makes of an answer: expressions, and the text itself where it found one."""
-    import math_verify
+def compare(prediction: str, reference: str) -> dict[str, Any]:
+    """Compares two answers, of which the first may be none."""
+    from genprm_trl.grading import algebra
+    from genprm_trl.grading.answers import read_answer
+    from genprm_trl.grading.equality import equal
 
-    # A bare formula is recognised as LaTeX only inside a box; prose is searched for what it holds.
-    return tuple(math_verify.parse(text if prose else f"\\boxed{{{text}}}", parsing_timeout=None))
-
-
-def compare(prediction: tuple[str, bool], reference: tuple[str, bool]) -> dict[str, Any]:
-    """Compares two answers, each with whether it is prose that holds one."""
-    import math_verify
-
-    ours = list(parse_answer(*prediction))
-    if not ours:
+    ours, theirs = read_answer(prediction), read_answer(reference)
+    if ours is None:
         return {"correct": False, "status": "no_answer"}
-    theirs = list(parse_answer(*reference))
-    # The order matters: math-verify lets a prediction `x = 5` stand for the reference `5`.
-    return {"correct": bool(math_verify.verify(theirs, ours, timeout_seconds=None)), "status": "ok"}
+    return {"correct": theirs is not None and equal(ours, theirs, algebra.compare), "status": "ok"}
 
 
 def main() -> None:
@@ -58,14 +48,14 @@ def main() -> None:
         confine()
         logging.disable(logging.CRITICAL)
         # Loads the libraries and their grammars before the first question, whose time is limited.
-        compare((r"\frac{1}{2} + x", False), ("x + 0.5", False))
+        compare(r"\frac{1}{2} + x", "x + 0.5")
         out.write(b'{"status": "ready"}\n')
         for line in sys.stdin.buffer:
             request = json.loads(line)
             # If the parent is killed it cannot kill us. The alarm's default action ends the process even in C code.
             signal.setitimer(signal.ITIMER_REAL, request["timeout"] + 1.0)
             try:
-                reply = compare(tuple(request["prediction"]), tuple(request["reference"]))
+                reply = compare(request["prediction"], request["reference"])
             except Exception as error:  # MemoryError and RecursionError among them
                 reply = {"correct": False, "status": "error", "message": type(error).__name__}
             signal.setitimer(signal.ITIMER_REAL, 0)

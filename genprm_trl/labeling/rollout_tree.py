@@ -134,7 +134,8 @@ class RolloutTree:
                 for request in requests:
                     request.cancel()
                 await asyncio.gather(*requests, return_exceptions=True)
-            pairs = [(state.text + result.text, self._answer) for result in results]
+            # An answer in the prefix must not answer for the rollout.
+            pairs = [(result.text, self._answer) for result in results]
             outcomes = [grade.correct for grade in await asyncio.to_thread(grade_many, pairs)]
             tokens = sum(result.num_generated for result in results)
             self._keep(

@@ -15,8 +15,8 @@ def answer_reward(
 ) -> list[float | None]:
     r"""1 where a completion's final answer equals the reference, 0 where not, None where there is no reference.
 
-    Answers are compared as in the rest of the project (`grading.grade`): by math-verify, under a time limit that
-    holds whatever a policy writes.
+    Answers are compared as in the rest of the project (`grading.grade`), under a time limit that holds whatever a
+    policy writes. What stands in a thinking block is no answer, and a completion that ends in one has none.
 
     Args:
         completions: Texts, or lists of messages.

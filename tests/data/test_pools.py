@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from genprm_trl.data.pools import grade_pool, read_pools
+from genprm_trl.data.pools import grade_pool, read_pools, vote_groups
 from genprm_trl.data.solutions import load_solutions
 from genprm_trl.errors import DataError
 
@@ -45,3 +45,19 @@ def test_candidates_have_the_ids_that_the_verifier_gives_them(tmp_path):
 def test_what_is_known_of_a_candidate_is_believed():
     assert grade_pool(["#### 2", "#### 3"], "2", [False, None]) == ([False, False], [1, 2])
     assert grade_pool(["\\boxed{\\frac12}", "\\boxed{0.5}"], "1/2") == ([True, True], [0, 0])
+
+
+@pytest.mark.parametrize(
+    ("answers", "votes"),
+    [
+        ([r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", r"\begin{pmatrix} 7 \\ 2 \end{pmatrix}", "2"], [0, 1, 2]),
+        (["48 dollars", "48"], [0, 0]),
+        (["1 1/2", "11/2", "1.5"], [0, 1, 0]),
+        (["0<x<1", "(0,1)"], [0, 0]),
+        (["(0,1)", "0<x<1"], [0, 0]),
+        (["50%", "0.5", None, "50"], [0, 1, None, 0]),
+        (["0.5", "50", "50%"], [0, 1, 1]),
+    ],
+)
+def test_votes_by_hand(answers, votes):
+    assert vote_groups(answers) == votes

@@ -76,7 +76,8 @@ def test_extract_answer(text, answer):
 )
 def test_extraction_takes_any_text(text):
     for answer in (extract_boxed(text), extract_answer(text)):
-        assert answer is None or (answer == answer.strip() and answer in text)
+        # Several boxes are one answer.
+        assert answer is None or (answer == answer.strip() and all(part in text for part in answer.split(", ")))
 
 
 @pytest.mark.parametrize(

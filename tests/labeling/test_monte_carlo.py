@@ -17,8 +17,9 @@ from genprm_trl.labeling.monte_carlo import LabelingConfig, label_group
 from genprm_trl.labeling.progress import first_error, step_labels
 from genprm_trl.labeling.rollout_tree import RolloutTree, prefix_text, state_digest
 from genprm_trl.records import Solution
-from genprm_trl.solving.solver import Solver
+from genprm_trl.solving.solver import Solver, SolverSettings
 from tests.helpers.coin_generator import CoinGenerator, solution
+from tests.helpers.scripted_generator import Reply, ScriptedGenerator
 
 SMALL = LabelingConfig(k_hard=16, k=8, k_easy=4)
 PLAIN = replace(SMALL, stopping="none", scope="all")
@@ -232,6 +233,20 @@ def test_rollouts_of_a_model(monkeypatch):
     # A row is a solution again, with everything that it was before.
     again = Solution.from_dict(row)
     assert (again.steps, again.label) == (GROUP.solutions[0].steps, -1)
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_an_answer_in_the_prefix_does_not_answer_for_the_rollout(ends):
+    replies = {"box": "Checking, the value is 12.", "value": "So it is \\boxed{7}."}
+
+    def reply(text):
+        return Reply(replies["box" if "boxed{7}" in text else "value"], ends=ends)
+
+    tree = RolloutTree(Solver(ScriptedGenerator(reply), SolverSettings(max_tokens=40)), "p", "7", seed=1)
+    states = [tree.state("Step 1: We get \\boxed{7}.\n\n"), tree.state("Step 1: We get 7.\n\n")]
+    for state in states:
+        asyncio.run(tree.sample(state, 2))
+    assert [state.outcomes for state in states] == [[False, False], [True, True]]
 
 
 def test_a_larger_k_goes_on_from_what_is_paid_for():

@@ -206,6 +206,18 @@ def test_answers_are_graded_and_a_missing_reference_is_none():
         answer_reward(completions)
 
 
+def test_thoughts_are_no_answers():
+    considered = r"<think>Is it \boxed{5}? No, 6.</think>The answer is 6."
+    completions = [considered, considered, r"<think>Is it \boxed{5}? Let me", "hm \\boxed{5}</think> So 6."]
+    assert answer_reward(completions, answer=["6", "5", "5", "5"]) == [1.0, 0.0, 0.0, 0.0]
+    assert answer_reward([message(text) for text in completions], answer=["6", "5", "5", "6"]) == [1.0, 0.0, 0.0, 1.0]
+
+
+def test_words_behind_a_number_are_units():
+    completions = ["She earns 6 * 8 = 48. The answer is 48 dollars.", "The answer is 48.", "#### 48 tickets"]
+    assert answer_reward(completions, answer=["48"] * 3) == [1.0] * 3
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

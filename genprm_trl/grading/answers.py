@@ -1,0 +1,902 @@
+"""Reading an answer: what kind of thing it is, and of what parts.
+
+There is one reader for all texts. It takes an answer apart where brackets, commas and relations stand outside of all
+brackets, and gives up, with an `Expression`, where only algebra knows more. Two answers are compared by
+`grading.equality`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+
+from genprm_trl.grading.notation import (
+    DOLLAR,
+    GROUP,
+    TEXT_CLOSE,
+    TEXT_OPEN,
+    closing,
+    one_notation,
+    split,
+    tokens,
+    without_text_marks,
+)
+from genprm_trl.grading.units import ONE_LETTER, SCALES, SIGNS, Unit, read_number_words, read_unit
+
+_MAX_DEPTH = 8
+_MAX_ITEMS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A rational number.
+
+    Attributes:
+        value: The number.
+        decimals: Digits behind the decimal point as it was written; 0 where it is exact.
+        digits: Significant digits as it was written; 0 where it is exact.
+    """
+
+    value: Fraction
+    decimals: int = 0
+    digits: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Infinity:
+    """Infinity, of a sign."""
+
+    sign: int
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """A value with a unit, a currency, a percent sign or the words for what was counted."""
+
+    value: Answer
+    unit: Unit
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A value that is said to be that of a name: `x = 5`."""
+
+    name: str
+    value: Answer
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """An equation or inequality that names no value."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """The numbers between two bounds, written as an inequality. The name is empty where there is none."""
+
+    low: Answer
+    high: Answer
+    open_low: bool
+    open_high: bool
+    name: str = ""
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Union:
+    """Several ranges."""
+
+    parts: tuple[Answer, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Items:
+    """Several answers in the brackets of a set, tuple, list or interval, or without: `""`, `"{}"`, `"()"`, `"[)"`."""
+
+    brackets: str
+    items: tuple[Answer, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """Rows of entries; a vector has one row or one column."""
+
+    rows: tuple[tuple[Answer, ...], ...]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The letter of an option, and the option's own answer where it was given."""
+
+    letter: str
+    value: Answer | None
+
+
+@dataclass(frozen=True, slots=True)
+class Based:
+    """Digits to a base other than ten."""
+
+    digits: str
+    base: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """`2 : 3`, of two or more parts."""
+
+    parts: tuple[Answer, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """A time of day. The half of the day is `a`, `p` or empty."""
+
+    hour: int
+    minute: int
+    second: int
+    half: str
+
+
+@dataclass(frozen=True, slots=True)
+class Date:
+    """A day of the year. The year is 0 where there is none."""
+
+    month: int
+    day: int
+    year: int
+
+
+@dataclass(frozen=True, slots=True)
+class Nothing:
+    """The empty set; no solution."""
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """Plain text, in lower case and without punctuation."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Either:
+    """A text that can be read in several ways, or that gives its answer in several forms."""
+
+    readings: tuple[Answer, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Expression:
+    """What only algebra can compare, in the notation of `grading.notation`."""
+
+    text: str
+
+
+Answer = (
+    Number | Infinity | Quantity | Named | Relation | Range | Union | Items | Matrix | Choice | Based | Ratio | Clock
+    | Date | Nothing | Words | Either | Expression
+)  # fmt: skip
+
+
+def read_answer(text: str) -> Answer | None:
+    """Reads an answer. Takes any text; None if there is nothing to read.
+
+    A sentence is searched for the value that it states.
+    """
+    notation = one_notation(text)
+    if not notation.strip(" .,;:$"):
+        return None
+    answer = _read(notation)
+    parts = answer.items if isinstance(answer, Items) and not answer.brackets else (answer,)
+    if any(isinstance(part, Words | Expression) for part in parts) and len(_sentence_words(notation)) >= 2:
+        return _stated(notation) or (answer if all(map(_is_short, parts)) else None)
+    return answer
+
+
+def squeezed(text: str) -> str:
+    """A text in one notation without the blanks that say nothing."""
+    text = text.replace(TEXT_OPEN, "").replace(TEXT_CLOSE, "").strip(" .,;:")
+    return re.sub(r"(?<![A-Za-z0-9]) +| +(?![A-Za-z0-9])", "", " ".join(text.split()))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Anything
+
+_COMMA = re.compile(r"[,;]|\\\\|\\quad")
+_AND = re.compile(rf"[,;]?\s*{TEXT_OPEN}?\s*\b(?:and|or)\b\s*{TEXT_CLOSE}?|\\vee(?![A-Za-z])|\\lor(?![A-Za-z])")
+_OR = re.compile(
+    rf"[,;]?\s*{TEXT_OPEN}?\s*\bor\b\s*{TEXT_CLOSE}?|\\vee(?![A-Za-z])|\\lor(?![A-Za-z])|\\cup(?![A-Za-z])"
+)
+_CUP = re.compile(r"\\cup(?![A-Za-z])")
+_GROUPS = re.compile(r"(?<![\d.,'])([1-9]\d{0,2})((?:,\d{3})+)(?!\d|,\d)")
+_SPACED_GROUPS = re.compile(r"(?<![\d.,'])(?<!\d )([1-9]\d{0,2})((?: \d{3})+)(?!\d| \d)")
+_HEDGE = re.compile(
+    r"(?:approximately|about|around|roughly|exactly|only|just|equal to|equals|is|are|both|either|\\approx|=|\\sim"
+    r"|a total of|at|on|the value|so|thus|hence|therefore|then|finally)(?![A-Za-z])\s*:?\s*",
+    re.IGNORECASE,
+)
+_COMMENT = re.compile(
+    r"\s*(?:i|we|which|so|since|because|as|altogether|assuming|where|meaning|who|that|in total|total|overall"
+    r"|respectively|rounded|correct|exactly|approximately|by|thus|hence|therefore)\b(?![^=<>]*\d)",
+    re.IGNORECASE,
+)
+_LABELLED = re.compile(r"\((?:[a-h]|i{1,3}|iv|v)\)")
+
+
+def _read(text: str, depth: int = 0, *, inside: bool = False) -> Answer:
+    """Reads a part of an answer.
+
+    Args:
+        text: In one notation.
+        depth: How many parts it is inside of.
+        inside: Whether it stands in brackets, where a comma is no part of a number.
+    """
+    text = _unwrapped(text)
+    if depth > _MAX_DEPTH:
+        return Expression(text)
+    plain = without_text_marks(text)
+    for reader in (_read_fixed, _read_choice):
+        answer = reader(plain, depth)
+        if answer is not None:
+            return answer
+    return _read_parts(text, depth, inside) or _read_whole(text, plain, depth)
+
+
+def _read_parts(text: str, depth: int, inside: bool) -> Answer | None:
+    """Reads a text of several answers, or None."""
+    grouped = _SPACED_GROUPS.sub(lambda m: m[1] + m[2].replace(" ", GROUP), text)
+    if not inside:
+        merged = _GROUPS.sub(lambda m: m[1] + m[2].replace(",", GROUP), grouped)
+        if merged != grouped and re.fullmatch(r"[\d,]+", grouped):
+            return Either((_read_whole(merged, merged, depth), _items("", grouped.split(","), depth)))
+        grouped = merged
+    labels = split(grouped, _LABELLED)
+    if len(labels) > 2 and not labels[0].strip():
+        return _items("", labels[1:], depth)
+    ranges = split(grouped, _OR)
+    if len(ranges) > 1:
+        parts = [_read(part, depth + 1) for part in ranges[:_MAX_ITEMS]]
+        found = [inner for part in parts for inner in _ranges(part)]
+        if len(found) >= len(parts) and all(_ranges(part) for part in parts):
+            return Union(tuple(found))
+        if len(split(grouped, _CUP)) > 1:
+            return Expression(text)
+    commas = split(grouped, _COMMA)
+    while len(commas) > 1 and (not commas[-1].strip() or _COMMENT.match(without_text_marks(commas[-1]))):
+        commas.pop()
+    parts_of_text = [part for comma in commas for part in split(comma, _AND)]
+    filled = [part for part in parts_of_text if part.strip()]
+    if len(filled) > _MAX_ITEMS:
+        return Expression(text)
+    if len(filled) > 1:
+        return _items("{}" if len(ranges) > 1 else "", filled, depth, inside=inside)
+    if filled and filled[0] != text:
+        return _read_whole(_unwrapped(filled[0]), without_text_marks(filled[0]), depth)
+    return None
+
+
+def _read_whole(text: str, plain: str, depth: int) -> Answer:
+    """Reads a text that is one answer."""
+    return (
+        _read_relation(text, depth)
+        or _read_signs(text, depth)
+        or _read_matrix(text, depth)
+        or _read_brackets(text, depth)
+        or _read_number(text)
+        or _read_quantity(text, depth)
+        or _read_words(text, plain)
+        or Expression(text)
+    )
+
+
+def _unwrapped(text: str) -> str:
+    """Takes off what encloses the whole text, punctuation and words like `about`."""
+    for _ in range(_MAX_DEPTH):
+        before = text
+        text = text.strip(' ,;:?"').strip()
+        if text.endswith(".") and not text.endswith(".."):
+            text = text[:-1].rstrip()
+        if text[:1] in ("{", TEXT_OPEN) and closing(text, 0) == len(text) - 1:
+            text = text[1:-1]
+        hedge = _HEDGE.match(text)
+        if hedge is not None and hedge.end() < len(text):
+            text = text[hedge.end() :]
+        if text == before:
+            break
+    return text
+
+
+def _items(brackets: str, parts: list[str], depth: int, *, inside: bool = False) -> Items:
+    """Several answers; a name before the first, `x = 1, 2`, is that of all."""
+    read: list[Answer] = []
+    for part in parts:
+        answer = _read(part, depth + 1, inside=inside or bool(brackets))
+        if isinstance(answer, Items) and (not answer.brackets or (_SIGNS.search(part) and answer.brackets == "{}")):
+            read.extend(answer.items)
+            # Of solutions with two signs the order says nothing.
+            brackets = brackets or answer.brackets
+        else:
+            read.append(answer)
+    names = {answer.name if isinstance(answer, Named) else "" for answer in read}
+    if len(names - {""}) == 1 and (len(names) == 1 or isinstance(read[0], Named)) and len(read) > 1:
+        read = [answer.value if isinstance(answer, Named) else answer for answer in read]
+    return Items(brackets, tuple(read))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Words with a meaning
+
+_NOTHING = re.compile(
+    r"\\emptyset|(?:the )?empty set|(?:there (?:is|are) )?no (?:such )?(?:solutions?|answers?|values?)(?: exists?)?"
+    r"|none|null set",
+    re.IGNORECASE,
+)
+_REALS = re.compile(r"\\mathbb\{R\}|(?:all|any) real(?: numbers?)?|all reals", re.IGNORECASE)
+_CHOICES = (
+    re.compile(r"(?:option|choice)\s*[(\[]?([A-Ja-j])[)\]]?()", re.IGNORECASE),
+    re.compile(r"\(([A-Ja-j])\)\s*[:.]?\s*(.*)"),
+    re.compile(r"([A-J])\)\s*(.*)"),
+    re.compile(r"([A-J])[.:]\s+(.+)"),
+)
+_CLOCK = re.compile(r"(\d{1,2}):([0-5]\d)(?::([0-5]\d))?\s*(?:([ap])\.?\s*m\.?)?|(\d{1,2})\s*([ap])\.?\s*m\.?", re.I)
+_MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
+_MONTH = (
+    r"(jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?"
+    r"|nov(?:ember)?|dec(?:ember)?)\.?"
+)
+_DATES = (
+    re.compile(
+        rf"(?:the )?(?P<day>\d{{1,2}})(?:st|nd|rd|th)? (?:of )?(?P<month>{_MONTH})(?:,? (?P<year>\d{{4}}))?", re.I
+    ),
+    re.compile(rf"(?P<month>{_MONTH}) (?:the )?(?P<day>\d{{1,2}})(?:st|nd|rd|th)?(?:,? (?P<year>\d{{4}}))?", re.I),
+)
+
+
+def _read_fixed(plain: str, depth: int) -> Answer | None:
+    """Reads words and forms that have one meaning, whatever stands around them."""
+    if len(plain) > 60:
+        return None
+    if _NOTHING.fullmatch(plain):
+        return Nothing()
+    if _REALS.fullmatch(plain):
+        return Range(Infinity(-1), Infinity(1), True, True)
+    for pattern in _DATES:
+        if (match := pattern.fullmatch(plain)) is not None:
+            month = _MONTHS.index(match["month"][:3].lower()) + 1
+            return Date(month, int(match["day"]), int(match["year"] or 0))
+    if (match := _CLOCK.fullmatch(plain)) is not None:
+        hour, minute, second = int(match[1] or match[5]), int(match[2] or 0), int(match[3] or 0)
+        if hour <= 24:
+            return Clock(hour, minute, second, (match[4] or match[6] or "").lower())
+    return None
+
+
+def _read_choice(plain: str, depth: int) -> Answer | None:
+    for pattern in _CHOICES:
+        match = pattern.fullmatch(plain)
+        if match is not None:
+            rest = match[2].strip()
+            if re.match(r"[,;&=+*/^_-]|(?:and|or)\b|\\(?!begin|frac|sqrt|[ $])", rest) or _LABELLED.search(rest):
+                return None
+            return Choice(match[1].upper(), _read(rest, depth + 1) if rest else None)
+    return None
+
+
+def _ranges(answer: Answer) -> tuple[Answer, ...]:
+    """The ranges that an answer is, if it is one or several."""
+    if isinstance(answer, Union):
+        return answer.parts
+    if isinstance(answer, Named):
+        return _ranges(answer.value)
+    return (answer,) if as_range(answer) is not None or (isinstance(answer, Items) and answer.brackets == "{}") else ()
+
+
+def as_range(answer: Answer) -> Range | None:
+    """An inequality or interval as a range, else None."""
+    if isinstance(answer, Range):
+        return answer
+    if isinstance(answer, Items) and len(answer.items) == 2 and answer.brackets in ("()", "[)", "(]", "[]"):
+        low, high = answer.items
+        return Range(low, high, answer.brackets[0] == "(", answer.brackets[1] == ")")
+    return None
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Relations
+
+_RELATION = re.compile(r"=|<|>|\\(?:le|ge|ne|approx|in|equiv)(?![A-Za-z])")
+_FLIPPED = {"<": ">", ">": "<", r"\le": r"\ge", r"\ge": r"\le"}
+_SUBSCRIPT = re.compile(r"_\s*(?:\{[^{}]*\}|\w)|\^\s*\{\s*(?:-\s*1|'|\\prime)\s*\}")
+_ARGUMENTS = re.compile(r"(?<=[A-Za-z}' ])\s*\([^()]*\)")
+_NAME = re.compile(
+    rf"(?:[A-Za-z'|\[\]{{}}\s°-]|{TEXT_OPEN}[^{TEXT_CLOSE}]*{TEXT_CLOSE}"
+    r"|\\(?!cdot|times|pm|mp|sqrt|sum|int|prod|to|ldots|begin|end|cup|cap|infty|pi(?![A-Za-z]))[A-Za-z]+)+"
+)
+_SUM = re.compile(r"[A-WYa-wy\s{}+*-]+|[A-W\s+-]+")
+
+
+def _name(text: str) -> str | None:
+    """The name on one side of a relation, or None if it is none: `x`, `f(x)`, `AB`, `a + b`."""
+    bare = _ARGUMENTS.sub("", _SUBSCRIPT.sub("", text)).strip()
+    letters = re.sub(r"\\[A-Za-z]+|[^A-Za-z]", "", bare)
+    if ("-" in bare and not re.search(r"[A-Za-z]-[A-Za-z]{2}", bare)) or "+" in bare:
+        # What is asked for may be a sum; that of coordinates is more likely an equation.
+        if not re.fullmatch(r"[A-Za-z\s+\-]+", bare) or set(letters) & set("xyz"):
+            return None
+    elif not _NAME.fullmatch(bare):
+        return None
+    if not letters and "\\" not in bare and TEXT_OPEN not in bare:
+        return None
+    return re.sub(rf"[\s{{}}{TEXT_OPEN}{TEXT_CLOSE}]", "", text) or None
+
+
+def _names(text: str) -> list[str] | None:
+    """The names of a tuple `(x, y)`."""
+    text = text.strip()
+    if text[:1] != "(" or closing(text, 0) != len(text) - 1:
+        return None
+    names = [_name(part) for part in split(text[1:-1], _COMMA)]
+    return [name for name in names if name] if len(names) > 1 and all(names) else None
+
+
+def _read_relation(text: str, depth: int) -> Answer | None:
+    outside = {start for _, start, level in tokens(text) if level == 0}
+    found = [match for match in _RELATION.finditer(text) if match.start() in outside]
+    if not found:
+        return None
+    bounds = [0, *(place for match in found for place in match.span()), len(text)]
+    sides = [text[start:end].strip() for start, end in zip(bounds[::2], bounds[1::2], strict=True)]
+    signs = [match.group() for match in found]
+    if not all(sides):
+        return Expression(text)
+    if r"\approx" in signs:
+        place = signs.index(r"\approx")
+        if sides[1:] and place == 0 and (name := _name(sides[0])) is not None:
+            return Named(name, _read(sides[-1], depth + 1), text)
+        exact = _read(text[: found[place].start()], depth + 1)
+        return Either((exact, _read(sides[-1], depth + 1)))
+    if set(signs) <= {"=", r"\equiv"}:
+        return _read_equation(text, sides, depth)
+    if r"\in" in signs:
+        name = _name(sides[0])
+        if signs == [r"\in"] and name is not None:
+            value = _read(sides[1], depth + 1)
+            within = as_range(value)
+            return Named(name, within if within is not None else value, text)
+        return Relation(text)
+    if signs == [r"\ne"] and (name := _name(sides[0])) is not None:
+        value = _read(sides[1], depth + 1)
+        low, high = Infinity(-1), Infinity(1)
+        return Union((Range(low, value, True, True, name), Range(value, high, True, True, name)))
+    return _read_inequality(text, sides, signs, depth)
+
+
+def _read_equation(text: str, sides: list[str], depth: int) -> Answer:
+    names = _names(sides[0])
+    value = _read(sides[-1], depth + 1)
+    if names is not None and isinstance(value, Items) and len(value.items) == len(names):
+        pairs = zip(names, value.items, strict=True)
+        return Items("()", tuple(Named(name, item, text) for name, item in pairs))
+    name = _name(sides[0])
+    if name is None and len(sides) == 2 and re.fullmatch("[A-Za-z]", sides[1]) and sides[1] not in "eip":
+        return Named(sides[1], _read(sides[0], depth + 1), text)  # 5 = x
+    if name is not None:
+        return Named(name, value, text)
+    if not re.search(r"[A-Za-z]", re.sub(rf"\\[A-Za-z]+|{TEXT_OPEN}[^{TEXT_CLOSE}]*{TEXT_CLOSE}", "", sides[0])):
+        return value  # a calculation, of which the result is the answer
+    return Relation(text)
+
+
+def _read_inequality(text: str, sides: list[str], signs: list[str], depth: int) -> Answer:
+    if not set(signs) <= set(_FLIPPED) or len(signs) > 2:
+        return Relation(text)
+    names = [
+        _name(side) if re.fullmatch(r"\\?[A-Za-z]+(?:_\{?\w+\}?)?(?:\([A-Za-z]\))?", side) else None for side in sides
+    ]
+    infinite = Infinity(-1), Infinity(1)
+    if len(signs) == 1 and sum(name is not None for name in names) == 1:
+        first = names[0] is not None
+        name = names[0] if first else names[1]
+        sign = signs[0] if first else _FLIPPED[signs[0]]
+        value = _read(sides[1] if first else sides[0], depth + 1)
+        strict = sign in "<>"
+        if sign in ("<", r"\le"):
+            return Range(infinite[0], value, True, strict, name or "", text)
+        return Range(value, infinite[1], strict, True, name or "", text)
+    if len(signs) == 2 and names[1] is not None and names[0] is None and names[2] is None:
+        if all(sign in ("<", r"\le") for sign in signs):
+            low, high, below, above = sides[0], sides[2], signs[0], signs[1]
+        elif all(sign in (">", r"\ge") for sign in signs):
+            low, high, below, above = sides[2], sides[0], signs[1], signs[0]
+        else:
+            return Relation(text)
+        return Range(_read(low, depth + 1), _read(high, depth + 1), below in "<>", above in "<>", names[1], text)
+    return Relation(text)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Brackets, matrices, signs
+
+_SIGNS = re.compile(r"\\(pm|mp)(?![A-Za-z])")
+_PAIRS = {"(": "()", "[": "[]", "{": "{}"}
+_ENVIRONMENT = re.compile(
+    r"[(\[]?\s*\\begin\{(?P<name>[pb]?matrix\*?|smallmatrix|array)\}(?:\s*\{[^{}]*\})?(?P<body>.*)"
+    r"\\end\{(?P=name)\}\s*[)\]]?\s*"
+)
+_ROW, _CELL = re.compile(r"\\\\"), re.compile("&")
+_BUILDER = re.compile(r"[^|:]*(?:\||:)(.*)", re.DOTALL)
+
+
+def _read_signs(text: str, depth: int) -> Answer | None:
+    r"""Reads `1 \pm 2` as two answers."""
+    signs = _SIGNS.findall(text)
+    if not signs or len(signs) > 4 or text.startswith(r"\{"):
+        return None
+    upper = _SIGNS.sub(lambda m: "+" if m[1] == "pm" else "-", text)
+    lower = _SIGNS.sub(lambda m: "-" if m[1] == "pm" else "+", text)
+    return _items("{}", [_tidy(upper), _tidy(lower)], depth)
+
+
+def _tidy(text: str) -> str:
+    return re.sub(r"^\s*\+\s*", "", re.sub(r"(?<=[({,])\s*\+\s*", "", text))
+
+
+def _read_brackets(text: str, depth: int) -> Answer | None:
+    """Reads a set, tuple, list, interval, or an answer in needless brackets."""
+    opening, start = _opening(text)
+    if opening is None:
+        return None
+    end = _closing(text)
+    if end is None:
+        return None
+    inner, brackets = text[start : end[1]], _PAIRS[opening][0] + end[0]
+    if brackets == "{}":
+        builder = _BUILDER.fullmatch(inner)
+        if builder is not None and _RELATION.search(builder[1]):
+            return _read(builder[1], depth + 1)
+    parts = [part for part in split(inner, _COMMA) if part.strip()]
+    if not parts or len(parts) > _MAX_ITEMS:
+        return None
+    if len(parts) == 1 and brackets in ("()", "[]"):
+        return _read(parts[0], depth + 1)
+    if brackets not in ("()", "[]", "[)", "(]", "{}"):
+        return None
+    items = _items(brackets, parts, depth, inside=True)
+    rows = [item.items for item in items.items if isinstance(item, Items) and item.brackets == "[]"]
+    if brackets == "[]" and len(rows) == len(items.items) and len({len(row) for row in rows}) == 1:
+        body = r" \\ ".join(part.strip()[1:-1].replace(",", "&") for part in parts)
+        return Matrix(tuple(rows), rf"\begin{{pmatrix}} {body} \end{{pmatrix}}")
+    return items
+
+
+def _opening(text: str) -> tuple[str | None, int]:
+    for mark, bracket in ((r"\{", "{"), (r"\langle", "("), ("(", "("), ("[", "[")):
+        if text.startswith(mark):
+            return bracket, len(mark)
+    return None, 0
+
+
+def _closing(text: str) -> tuple[str, int] | None:
+    """The bracket that closes the whole text, if one does, and its place."""
+    last = None
+    for what, start, level in tokens(text):
+        if level == 0 and start > 0:
+            if last is not None or what not in (")", "]", r"\}", r"\rangle"):
+                return None
+            last = ({r"\}": "}", r"\rangle": ")"}.get(what, what), start)
+    return last
+
+
+def _read_matrix(text: str, depth: int) -> Answer | None:
+    match = _ENVIRONMENT.fullmatch(text)
+    if match is None or match["body"].count(r"\begin"):
+        return None
+    rows = [row for row in split(match["body"], _ROW) if row.strip()]
+    cells = [[_read(cell, depth + 1, inside=True) for cell in split(row, _CELL)] for row in rows]
+    if not cells or sum(map(len, cells)) > 4 * _MAX_ITEMS or len({len(row) for row in cells}) != 1:
+        return None
+    return Matrix(tuple(tuple(row) for row in cells), text)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Numbers
+
+_UNSIGNED = r"(?:\d+(?:'\d{3})*(?:\.\d*)?|\.\d+)"
+_POWER = r"(?:[eE]([-+]?\d{1,3})|\s*(?:\\times|\\cdot|[xX])\s*10\s*\^\s*\{\s*([-+]?\d{1,3})\s*\})"
+_DECIMAL = re.compile(rf"([-+]?)\s*({_UNSIGNED}){_POWER}?")
+_MIXED = re.compile(
+    rf"([-+]?)\s*(?:(\d+(?:'\d{{3}})*)\s*)?\\frac\{{\s*([-+]?{_UNSIGNED})\s*\}}\{{\s*([-+]?{_UNSIGNED})\s*\}}"
+)
+_SLASH = re.compile(rf"([-+]?)\s*(?:(\d+(?:'\d{{3}})*)\s+)?({_UNSIGNED})\s*/\s*({_UNSIGNED})")
+_REPEATING = re.compile(r"([-+]?)\s*(\d*)\.(\d*)\s*(?:\\overline\s*\{(\d+)\}|\\dot\s*\{?(\d)\}?|\((\d+)\))")
+_CONTINUED = re.compile(r"([-+]?)\s*(\d*)\.(\d+)\s*\\ldots")
+_BASED = re.compile(rf"([0-9A-Fa-f]+)\s*_\s*\{{\s*(?:{TEXT_OPEN}\s*)?(?:base\s*)?(\w+)\s*(?:{TEXT_CLOSE})?\s*\}}")
+_IN_BASE = re.compile(r"([0-9A-Fa-f]+),?\s*\(?\s*(?:in\s+)?base[\s-]*(\w+)\)?", re.IGNORECASE)
+_INFINITE = re.compile(r"([-+]?)\s*\\infty")
+_RATIO = re.compile(r"\s*(?::|\bto\b)\s*")
+
+
+def _read_number(text: str) -> Answer | None:
+    """Reads a plain number in any of its forms, infinity, a ratio or a number to a base."""
+    if len(text) > 3_000:
+        return None
+    if (match := _DECIMAL.fullmatch(text)) is not None:
+        return _decimal(match[1], match[2].replace(GROUP, ""), int(match[3] or match[4] or 0))
+    for pattern in (_MIXED, _SLASH):
+        if (match := pattern.fullmatch(text)) is not None:
+            return _fraction(match)
+    if (match := _REPEATING.fullmatch(text)) is not None:
+        return Number(_repeating(match[1], match[2], match[3], match[4] or match[5] or match[6]))
+    if (match := _CONTINUED.fullmatch(text)) is not None:
+        block = re.fullmatch(r"(\d*?)(?:(\d)\2{2,}|(\d{2,}?)\3+)", match[3]) if len(match[3]) < 100 else None
+        return Number(_repeating(match[1], match[2], block[1], block[2] or block[3])) if block else None
+    if (match := _INFINITE.fullmatch(text)) is not None:
+        return Infinity(-1 if match[1] == "-" else 1)
+    based = _BASED.fullmatch(text) or _IN_BASE.fullmatch(without_text_marks(text))
+    if based is not None:
+        base = int(based[2]) if based[2].isdigit() and len(based[2]) < 3 else read_number_words(based[2]) or 0
+        digits = based[1].upper()
+        if 2 <= base <= 16 and all(int(digit, 16) < base for digit in digits) and (digits[0].isdigit() or base > 10):
+            return Based(digits.lstrip("0") or "0", base)
+    parts = split(text, _RATIO)
+    if len(parts) > 1:
+        numbers = [_read_number(part.strip()) for part in parts]
+        if all(isinstance(number, Number) and number.value > 0 for number in numbers):
+            return Ratio(tuple(number for number in numbers if number is not None))
+    return None
+
+
+def _decimal(sign: str, digits: str, power: int) -> Number:
+    value = Fraction(Decimal(f"{sign}{digits}")) * Fraction(10) ** power
+    decimals = max(len(digits.partition(".")[2]) - power, 0)
+    if value.denominator == 1 and not decimals:
+        return Number(value)
+    return Number(value, decimals, len(digits.replace(".", "").lstrip("0")))
+
+
+def _fraction(match: re.Match[str]) -> Answer | None:
+    above, below = (Fraction(match[group].replace(GROUP, "").replace("+", "")) for group in (3, 4))
+    if not below:
+        return None
+    value = above / below
+    if match[2]:
+        # 2 1/2 is a sum; of 2 7/2 nobody knows.
+        if not 0 < value < 1 or value.denominator == 1 or "." in match[3] + match[4]:
+            return None
+        value += int(match[2].replace(GROUP, ""))
+    return Number(-value if match[1] == "-" else value)
+
+
+def _repeating(sign: str, whole: str, start: str, block: str) -> Fraction:
+    period = Fraction(int(block), 10 ** len(start) * (10 ** len(block) - 1))
+    value = int(whole or 0) + Fraction(int(start or 0), 10 ** len(start)) + period
+    return -value if sign == "-" else value
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Quantities
+
+_CURRENCY = rf"[{DOLLAR}€£¥₹]|\b(?:USD|EUR|GBP|Rs)\b\.?"
+_MONEY_FIRST = re.compile(rf"([-+]?)\s*(?:US|CA|AU)?\s*({_CURRENCY})\s*([-+]?)\s*(.+)")
+_MONEY_LAST = re.compile(rf"(.*[\d}}])\s*([{DOLLAR}€£¥₹])")
+_VALUE = (
+    r"[-+]?\s*(?:\d[\d']*\s+\d+\s*/\s*\d+|(?:\d[\d']*\s*)?\\frac\{[^{}]*\}\{[^{}]*\}"
+    r"|(?:\d[\d']*(?:\.\d+)?|\.\d+)(?:\s*/\s*\d+)?)"
+)
+_NUMBER_AND_WORDS = re.compile(rf"({_VALUE})([\s-]*)([A-Za-z(][^\\=<>+{DOLLAR}]*)")
+_MATH_AND_WORDS = re.compile(r"(.*(?:[\d)}]|\\pi))\s+([A-Za-z]{2,}[^\\=<>+]*)")
+_MATH_AND_TEXT = re.compile(
+    rf"(.*?[^\s(+*/=^_-])\s*((?:{TEXT_OPEN}[^{TEXT_CLOSE}]*{TEXT_CLOSE}(?:\s*\^\s*\{{\s*-?\d\s*\}})?\s*(?:/|\\cdot|\\times)?\s*)+)"
+)
+_MODULO = re.compile(r"(.+?)\s*\(?\s*(?:\\[pb]?mod|\bmod)\s*\{?\s*(\w+)\s*\}?\s*\)?")
+_FUNCTIONS = frozenset(
+    [
+        "sin",
+        "cos",
+        "tan",
+        "cot",
+        "sec",
+        "csc",
+        "ln",
+        "log",
+        "exp",
+        "max",
+        "min",
+        "gcd",
+        "lcm",
+        "mod",
+        "det",
+        "arcsin",
+        "arccos",
+        "arctan",
+        "to",
+        "if",
+    ]
+)
+
+
+def _read_quantity(text: str, depth: int) -> Answer | None:
+    """Reads a value and what stands behind it."""
+    if (match := _MONEY_FIRST.fullmatch(text)) is not None:
+        name = SIGNS.get(match[2], match[2].strip(".").lower())
+        sign, rest = match[1] or match[3], match[4]
+        words = _NUMBER_AND_WORDS.fullmatch(rest)
+        if words is None:
+            return _quantity(sign + rest, name, depth)
+        scale, _, more = words[3].partition(" ")
+        if scale.lower() in SCALES:
+            return _quantity(sign + words[1], f"{scale} {name} {more}", depth)
+        return _quantity(sign + words[1], f"{name} {words[3]}", depth)
+    if (match := _MONEY_LAST.fullmatch(text)) is not None:
+        return _quantity(match[1], SIGNS[match[2]], depth)
+    if (match := _MODULO.fullmatch(without_text_marks(text))) is not None:
+        return Quantity(_read(match[1], depth + 1), Unit(Fraction(1), (), frozenset((f"mod {match[2]}",))))
+    if text.endswith("%"):
+        return _quantity(text[:-1], "percent", depth)
+    if (
+        match := re.fullmatch(rf"(.+)°\s*{TEXT_OPEN}?\s*([CF]?)\s*{TEXT_CLOSE}?", text)
+    ) is not None and "°" not in match[1]:
+        if not re.search(r"\\(?:sin|cos|tan|cot|sec|csc)", match[1]):
+            return _quantity(match[1], {"C": "celsius", "F": "fahrenheit"}.get(match[2], "degree"), depth)
+        return None
+    if (match := _MATH_AND_TEXT.fullmatch(text)) is not None and TEXT_OPEN not in match[1]:
+        words_behind = without_text_marks(match[2])
+        if not re.search(r"(?<![\^{A-Za-z-])\d(?!\})", re.sub(r"\^\s*\{[^}]*\}", "", words_behind)):
+            return _quantity(match[1], words_behind, depth)
+        return None
+    plain = without_text_marks(text)
+    if (match := _NUMBER_AND_WORDS.fullmatch(plain)) is not None and _may_be_unit(match[2], match[3]):
+        quantity = _quantity(match[1], match[3], depth)
+        if len(match[3].strip(". ")) == 1:
+            return Either((quantity, Expression(text)))
+        return quantity
+    match = _MATH_AND_WORDS.fullmatch(plain)
+    letters = re.sub(r"\\[A-Za-z]+", "", match[1]) if match is not None else ""
+    if match is not None and _may_be_unit(" ", match[2]) and not re.search("[A-Za-z]{3}", letters):
+        return _quantity(match[1], match[2], depth)
+    return None
+
+
+def _may_be_unit(blank: str, words: str) -> bool:
+    """Whether words behind a number say what was counted, and are no factors."""
+    words = words.strip(". ")
+    first = re.match(r"[A-Za-z]*", words.lstrip("(")).group()  # type: ignore[union-attr]
+    if first.lower() in _FUNCTIONS or re.search(r"(?<![\^{A-Za-z])\d(?!\})", re.sub(r"\^\s*\{\s*\d\s*\}", "", words)):
+        return False
+    if len(words) == 1:
+        return bool(blank) and words in ONE_LETTER
+    unit = read_unit(words)
+    if unit.dimension or first.lower() in SCALES:
+        return bool(blank) or len(first) > 1 or "/" in words
+    if len(first) == 1 and not (blank and first in "aA" and " " in words):
+        return False
+    if first.lower() in ("st", "nd", "rd", "th"):
+        return True
+    if re.search(r"[\^_*{}]", words):
+        return False
+    return bool(re.search(r"[aeiouy]", first.lower())) and (
+        (bool(blank) and len(first) > 2) or len(first) > 3 or bool(blank)
+    )
+
+
+def _quantity(value: str, words: str, depth: int) -> Answer:
+    first, _, more = words.strip().partition(" ")
+    number = _read(value, depth + 1)
+    if first.lower() in SCALES and isinstance(number, Number):
+        number, words = Number(number.value * SCALES[first.lower()]), more
+        if not words.strip():
+            return number
+    unit = read_unit(words)
+    return Quantity(number, unit) if unit.words else number
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Words
+
+_ARTICLES = frozenset(("the", "a", "an"))
+_SAME_WORDS = {"dne": "does not exist", "doesn't exist": "does not exist"}
+
+
+def _read_words(text: str, plain: str) -> Answer | None:
+    """Reads plain text, or a number in words."""
+    if re.search(r"[\\^_+*/=<>|\[\]{}]|\w\(", plain) or DOLLAR in plain:
+        return None
+    marked = TEXT_OPEN in text
+    if not marked and any(not _is_word(run) for run in re.findall(r"(?<![^\W\d_])-\s*([A-Za-z]+)", plain)):
+        return None  # a difference, not a hyphen
+    runs = re.findall(r"[A-Za-z]{2,}", plain)
+    if not runs and not re.search(r"[^\W\d_]", re.sub("[A-Za-z]", "", plain)):
+        return None
+    if not marked and runs and len(max(runs, key=len)) < 5 and not re.search("[aeiouAEIOU]", "".join(runs)):
+        return None  # a product of variables
+    if runs and not marked and re.match(r"\d+(?:\.\d+)?[A-Za-z]{1,3}$", plain):
+        return None
+    number = read_number_words(plain)
+    if number is not None:
+        return Number(Fraction(number))
+    lower = _SAME_WORDS.get(plain.lower(), plain.lower())
+    words = [word for word in re.findall(r"[^\W_]+", lower.replace("'", "")) if word]
+    kept = [word for word in words if word not in _ARTICLES] or words
+    return Words(" ".join(kept))
+
+
+def _is_short(answer: Answer) -> bool:
+    """Whether words may be an answer, and are no sentence without one."""
+    if isinstance(answer, Expression):
+        return len(_sentence_words(answer.text)) < 2 or TEXT_OPEN in answer.text
+    return not isinstance(answer, Words) or len(answer.text.split()) <= 5
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Sentences
+
+_RUN_OF_WORDS = re.compile(
+    rf"{TEXT_OPEN}[^{TEXT_CLOSE}]*{TEXT_CLOSE}|(?<![\\A-Za-z])(?:[A-Za-z][a-z]+(?:['-][A-Za-z]+)*|[IaA](?![A-Za-z']))"
+)
+_SHORT_WORDS = frozenset(
+    [
+        "is",
+        "it",
+        "of",
+        "to",
+        "in",
+        "so",
+        "he",
+        "we",
+        "an",
+        "at",
+        "be",
+        "on",
+        "or",
+        "as",
+        "by",
+        "if",
+        "no",
+        "up",
+        "do",
+        "my",
+    ]
+)
+_STATES = re.compile(
+    r"\b(?:is|are|was|were|be|equals?|becomes|gives|totals?|of|to|be)\s*:?\s*(?:about|approximately|only|exactly)?\s*$|=\s*$"
+)
+_DENIES = re.compile(r"\b(?:not|cannot|never|neither|nor)\b|n't\b", re.IGNORECASE)
+
+
+def _sentence_words(text: str) -> list[str]:
+    words = _RUN_OF_WORDS.findall(re.sub(r"\\begin\s*\{\w+\*?\}|\\end\s*\{\w+\*?\}|\\[A-Za-z]+", " ", text))
+    every = [word for found in words for word in found.strip(TEXT_OPEN + TEXT_CLOSE).split()]
+    return [word for word in every if _is_word(word)]
+
+
+def _is_word(letters: str) -> bool:
+    """Whether letters are more likely a word than a product of variables."""
+    return letters.lower() in _SHORT_WORDS or (len(letters) > 2 and bool(re.search("[aeiouyAEIOUY]", letters)))
+
+
+def _stated(sentence: str) -> Answer | None:
+    """The value that a sentence states: what follows its last verb, or the last one of all."""
+    ends, values = 0, list[tuple[str, Answer]]()
+    pieces: list[tuple[str, str, str]] = []  # words before, the value, words behind
+    spans = [match.span() for match in _RUN_OF_WORDS.finditer(sentence)]
+    for start, end in [*spans, (len(sentence), len(sentence))]:
+        run = sentence[ends:start].strip(" ,;:.!?")
+        if re.search(r"\d|\\[A-Za-z]", run):
+            pieces.append((sentence[:ends], run, sentence[start:]))
+        ends = end
+    for before, run, behind in pieces:
+        word = re.match(r"[A-Za-z]+", behind)
+        unit = word.group() if word is not None else ""
+        known = unit.lower() in SCALES or (unit and read_unit(unit).dimension)
+        values.append((before, _read(f"{run} {unit}" if known else run, 1)))
+    if not values:
+        return None
+    stated = [(before, value) for before, value in values if _STATES.search(without_text_marks(before))]
+    before, value = (stated or values)[-1]
+    return None if _DENIES.search(before) else value
