@@ -215,8 +215,14 @@ class Verdict:
 
     @property
     def has_failed(self) -> bool:
-        """Whether the generator or the sandbox failed in one of the judgements."""
+        """Whether the generator or the sandbox failed in one of the judgements. Such a verdict is in no score."""
         return any(judgement.status == "error" for chain in self.chains for judgement in chain)
+
+    @property
+    def every_judgement_failed(self) -> bool:
+        """Whether the generator or the sandbox failed in all of the judgements, of which there is at least one."""
+        statuses = {judgement.status for chain in self.chains for judgement in chain}
+        return statuses == {"error"}
 
     def to_dict(self) -> dict[str, Any]:
         """The row of this verdict. Every row has the same fields and types, so `datasets` reads a file of them."""

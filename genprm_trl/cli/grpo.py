@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from genprm_trl._loops import run as run_coroutine
 from genprm_trl.cli.training import ModelOptions, last_checkpoint, model_arguments, train
 from genprm_trl.errors import ConfigError
 from genprm_trl.training.step_grpo.trainer import StepGRPOConfig
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from genprm_trl.rewards import GenPRMReward
 
+_PATIENCE = 10.0  # seconds that a server may take to say that it is ready
 # What makes a policy write steps that can be told apart.
 SYSTEM_PROMPT = (
     "Solve the problem step by step. Begin each step on a new line with its number, as in 'Step 1:', and give the "
@@ -127,6 +129,7 @@ def _prompts(options: GRPOOptions, *, need_answers: bool) -> Dataset:
 def _step_reward(options: GRPOOptions, args: StepGRPOConfig) -> GenPRMReward | None:
     from genprm_trl.rewards import GenPRMReward
     from genprm_trl.rewards.configured import read_config
+    from genprm_trl.verifier.client import VerifierClient
 
     given = {
         "--verifier": options.verifier, "--server": options.server, "--reward_config": options.reward_config
@@ -148,7 +151,10 @@ def _step_reward(options: GRPOOptions, args: StepGRPOConfig) -> GenPRMReward | N
         config["server"] = options.server
     else:
         config["verifier"] = options.verifier
-    return GenPRMReward(**config)
+    reward = GenPRMReward(**config)
+    if isinstance(reward.verifier, VerifierClient):  # asked before the policy is loaded
+        run_coroutine(reward.verifier.wait_until_ready(_PATIENCE))
+    return reward
 
 
 def _summary(trainer: Any) -> list[str]:

@@ -93,6 +93,13 @@ def run(options: RecipeOptions) -> int:
     output = Path(options.output_dir)
     # Every section is read before the first stage costs anything.
     planned = plan(options)
+    from genprm_trl.options.generator import GeneratorOptions
+
+    for stage, arguments in planned:
+        if not (output / stage.output).exists():
+            for each in arguments:
+                if isinstance(each, GeneratorOptions):  # a server that is missing must not show after days
+                    each.ask_servers()
     if options.push_to_hub is not None:
         from genprm_trl.hub import make_repository
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from genprm_trl.cli import console
 from genprm_trl.cli.stages import WorkerOptions, judge_remaining
-from genprm_trl.errors import ConfigError, check_at_least, file_error
+from genprm_trl.errors import ConfigError, GenPRMError, check_at_least, file_error
 from genprm_trl.options.verifier import VerifierOptions
 
 if TYPE_CHECKING:
@@ -90,6 +90,7 @@ def run(options: SelectOptions, verifier: OptionalVerifierOptions, workers: Work
 
     Raises:
         ConfigError: The rule needs verdicts, and the options name neither verdicts nor a verifier.
+        GenPRMError: Every judgement failed.
     """
     from genprm_trl.data.pools import read_pools
     from genprm_trl.data.solutions import iter_verdicts
@@ -129,22 +130,30 @@ def run(options: SelectOptions, verifier: OptionalVerifierOptions, workers: Work
         tokens = sum(j.num_tokens for each in judged for v in each.verdicts for chain in v.chains for j in chain)
         rationales = sum(len(v.chains) for each in judged for v in each.verdicts)
         facts["verifications"] = f"{rationales:,} rationales of {tokens:,} tokens"
-    known = [each for each in judged if each.pool.correct]
+    failed = [each for each in judged if each.has_failed]
+    if failed:
+        facts["failed"] = f"{len(failed)} problems have a candidate that could not be judged, and are in no score"
+    known = [each for each in judged if each.pool.correct and not each.has_failed]
     if known:
         right = sum(
-            each.pool.correct[choice.index] for each, choice in zip(judged, choices, strict=True) if each.pool.correct
+            each.pool.correct[choice.index]
+            for each, choice in zip(judged, choices, strict=True)
+            if each.pool.correct and not each.has_failed
         )
         name = options.rule if options.rule == "majority" else f"{options.rule} {options.score}"
         console.print_facts({**facts, "right": f"{right} of {len(known)} choices of {name}"})
         accuracies = measure(known, score=options.score, alpha=options.alpha, seed=verifier.seed)
         facts = _write_accuracies(output, accuracies, known, options)
     console.print_facts({**facts, "choices": output})
-    failed = sum(verdict.has_failed for each in judged for verdict in each.verdicts)
+    verdicts = [verdict for each in judged for verdict in each.verdicts]
+    again = "to judge them again, give --model and --retry_errors"
+    if verdicts and all(verdict.every_judgement_failed for verdict in verdicts):
+        raise GenPRMError(f"all judgements failed, so nothing was chosen by them; {again}")
     if failed:
         logger.warning(
-            "%d candidates have a judgement that failed and counts as 0.5; to judge them again, give --model and "
-            "--retry_errors",
-            failed,
+            "%d candidates have a judgement that failed, and the lowest score; %s",
+            sum(verdict.has_failed for verdict in verdicts),
+            again,
         )
     return 0
 

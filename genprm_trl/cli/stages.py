@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from genprm_trl.cli import console
 from genprm_trl.errors import ConfigError
-from genprm_trl.options.verifier import VerifierOptions, load_verifier
+from genprm_trl.options.verifier import VerifierOptions, ask_servers, load_verifier
 
 if TYPE_CHECKING:
     from genprm_trl.options.generator import GeneratorOptions
@@ -137,6 +137,7 @@ def policy_and_verifier(
         open_solver_and_verifier,
         functools.partial(open_solver, policy.opener(), solver, policy.chat_template()),
         functools.partial(load_verifier, verifier),
+        functools.partial(ask_servers, verifier),
     )
     return settings, opener
 
@@ -175,6 +176,8 @@ def judge_remaining(file: VerdictFile, verifier: VerifierOptions, workers: Worke
         return 0.0
     if file.done:
         logger.info("%s holds %d verdicts; going on with the other %d", file.path, file.done, len(remaining))
+    if workers.workers:
+        ask_servers(verifier)
     with contextlib.ExitStack() as stack:
         verdicts: Iterable[Verdict | None]
         if workers.workers:

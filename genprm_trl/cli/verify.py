@@ -13,7 +13,7 @@ from pathlib import Path
 
 from genprm_trl.cli import console
 from genprm_trl.cli.stages import WorkerOptions, judge_remaining, refuse_input_as_output
-from genprm_trl.errors import DataError
+from genprm_trl.errors import DataError, GenPRMError
 from genprm_trl.options.sources import SolutionOptions
 from genprm_trl.options.verifier import VerifierOptions
 
@@ -48,7 +48,10 @@ def run(source: SolutionOptions, options: VerifyOptions, verifier: VerifierOptio
     """Judges solutions that the output holds no verdict on yet, and prints a summary of all verdicts.
 
     Returns:
-        The exit code, 0. Judgements that failed are logged, and do not change it.
+        The exit code, 0. Judgements that failed are logged, and left out of every score.
+
+    Raises:
+        GenPRMError: The generator or the sandbox failed on every judgement.
     """
     from genprm_trl.data.solutions import load_solutions
     from genprm_trl.stages.verdict_file import VerdictFile
@@ -83,9 +86,14 @@ def run(source: SolutionOptions, options: VerifyOptions, verifier: VerifierOptio
     if seconds:
         facts["time"] = f"{seconds:.1f} s, {to_judge / seconds:.2f} solutions a second"
     console.print_facts({**facts, "verdicts": output})
+    if summary.is_failure:
+        raise GenPRMError(
+            f"all {summary.steps['error']} judgements failed (see the messages above), so there is no score; to judge "
+            "again, give the same command with --retry_errors"
+        )
     if summary.steps["error"]:
         logger.warning(
-            "%d judgements failed (see the messages above) and have the reward 0.5. To judge those solutions again, "
+            "%d judgements failed (see the messages above); their solutions are in no score. To judge those again, "
             "give the same command with --retry_errors.",
             summary.steps["error"],
         )

@@ -52,8 +52,11 @@ class BestOfN(ConfigurableTask):
         ]
 
     def process_results(self, doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
-        """Returns one problem's metrics from the verdicts on its candidates."""
-        rewards = [read_verdict(text).rewards for text in results]
+        """Returns one problem's metrics from the verdicts on its candidates; none where judging one of them failed."""
+        verdicts = [read_verdict(text) for text in results]
+        if any(verdict.has_failed for verdict in verdicts):
+            return {}
+        rewards = [verdict.rewards for verdict in verdicts]
         return self.accuracies(doc["votes"], doc["correct"], rewards)
 
     def accuracies(

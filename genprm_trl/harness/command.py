@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,12 +17,13 @@ if TYPE_CHECKING:
     from argparse import Namespace
 
 MODEL_NAME = "genprm"
+_OF_VERIFIERS = ("processbench_genprm", "best_of_n")  # what the names of their tasks and groups begin with
 
 
 def register() -> None:
     """Adds the model `genprm` to the harness's registry, to be imported when it is used. Safe to call twice.
 
-    This is all that an entry point has to call.
+    The harness finds models of other packages by no other means, so call this before `simple_evaluate`.
 
     Raises:
         MissingExtraError: lm-eval is not installed.
@@ -40,7 +42,7 @@ def run_harness(words: Sequence[str]) -> None:
 
     Raises:
         MissingExtraError: lm-eval is not installed.
-        ConfigError: A word is no JSON.
+        ConfigError: A word is no JSON, there is no such task or model, or a task is not for the model.
         SystemExit: The harness's parser ends the run, for instance after `--help`.
     """
     register()
@@ -57,18 +59,54 @@ def run_harness(words: Sequence[str]) -> None:
         raise ConfigError(str(error)) from None
     finally:
         sys.argv = before
-    if getattr(arguments, "command", None) in ("run", "ls", "validate"):
+    command = getattr(arguments, "command", None)
+    if command in ("run", "ls", "validate"):
         arguments.include_path = _include_paths(arguments)
-    cli.execute(arguments)
+    if command == "run":
+        _refuse_other_models(arguments)
+    try:
+        cli.execute(arguments)
+    except (ValueError, TypeError, FileNotFoundError) as error:
+        # What the harness says of its own options: no such task, no such model. Anything else may be a bug.
+        place = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+        if ("lm_eval" in place.parts and place.parent.name in ("_cli", "config")) or place.name == "registry.py":
+            raise ConfigError(str(error)) from None
+        raise
+
+
+def _refuse_other_models(arguments: Namespace) -> None:
+    """Refuses the tasks of verifiers on another model, which would generate all answers before that shows.
+
+    Raises:
+        ConfigError: The model is not `genprm`.
+    """
+    model, tasks = _setting(arguments, "model"), _setting(arguments, "tasks")
+    if model in (MODEL_NAME, "dummy"):  # the harness's own dummy answers at once, and says nothing
+        return
+    named = [name for words in ([tasks] if isinstance(tasks, str) else tasks or []) for name in str(words).split(",")]
+    for name in named:
+        if name.strip().startswith(_OF_VERIFIERS):
+            raise ConfigError(
+                f"the task {name.strip()} is for verifiers: run it with --model {MODEL_NAME}, not {model or 'hf'}"
+            )
+
+
+def _setting(arguments: Namespace, name: str) -> Any:
+    """An option of the harness, from the command line or from its configuration file."""
+    given: Any = getattr(arguments, name, None)
+    config = getattr(arguments, "config", None)
+    if given is None and config and Path(config).is_file():
+        try:
+            loaded = yaml.safe_load(Path(config).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError):
+            return None  # the harness says so itself
+        given = loaded.get(name) if isinstance(loaded, dict) else None
+    return given
 
 
 def _include_paths(arguments: Namespace) -> list[str]:
     """The user's own directory of tasks, from the command line or the harness's configuration file, and ours."""
-    given: Any = getattr(arguments, "include_path", None)
-    config = getattr(arguments, "config", None)
-    if given is None and config and Path(config).is_file():
-        loaded = yaml.safe_load(Path(config).read_text(encoding="utf-8"))
-        given = loaded.get("include_path") if isinstance(loaded, dict) else None
+    given = _setting(arguments, "include_path")
     own = [given] if isinstance(given, str) else list(given or [])
     # The harness lets a later directory win; a user's task of the same name is the one that is meant.
     return [str(tasks_path()), *own]

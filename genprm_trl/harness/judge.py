@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from genprm_trl._loops import run
 from genprm_trl.errors import ConfigError
 from genprm_trl.options.parser import OptionParser
-from genprm_trl.options.verifier import VerifierOptions, load_verifier
+from genprm_trl.options.verifier import VerifierOptions, ask_servers, load_verifier
 
 if TYPE_CHECKING:
     from genprm_trl.verifier.base import Verifier
@@ -103,6 +103,7 @@ class Judge:
             if self.options.n < 1:
                 raise ConfigError(f"the verifier's n must be at least 1, got {self.options.n}")
             load_tokenizer(self.options.tokenizer or self.options.model)
+            ask_servers(self.options)
             return
         from genprm_trl.verifier.client import VerifierClient
 

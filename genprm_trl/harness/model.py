@@ -9,7 +9,7 @@ from typing import Any
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM, CacheHook
 
-from genprm_trl.errors import ConfigError
+from genprm_trl.errors import ConfigError, GenPRMError
 from genprm_trl.harness.data import decode_solution
 from genprm_trl.harness.judge import Judge
 from genprm_trl.records import Solution
@@ -17,6 +17,7 @@ from genprm_trl.stages.settings import changes, refuse_changes
 
 _NOT_SAMPLING = ("until", "do_sample")
 _SETTINGS_KEY = "genprm settings"
+_PATIENCE = 10.0  # seconds that a server may take to say that it is ready
 
 
 class GenPRMJudge(LM):
@@ -36,7 +37,8 @@ class GenPRMJudge(LM):
             `server`; see `Judge.of`.
 
     Raises:
-        ConfigError: An argument is unknown, missing or of the wrong type.
+        ConfigError: An argument is unknown, missing or of the wrong type, or a server or sandbox cannot be used.
+        ServiceError: A server is not ready.
     """
 
     def __init__(
@@ -56,29 +58,36 @@ class GenPRMJudge(LM):
             if device not in (None, "cuda:0"):
                 arguments["device"] = device
         self._judge = Judge.of(arguments)
+        self._judge.wait_until_ready(_PATIENCE)
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Judges the requests' solutions, equal ones once. Verdicts go to the harness's cache as they finish.
 
         Raises:
             ConfigError: A request is no solution, or asks for a setting that the verifier does not have.
+            GenPRMError: The generator or the sandbox failed on every judgement.
         """
         by_sampling: dict[str, list[int]] = {}
         for index, request in enumerate(requests):
             by_sampling.setdefault(json.dumps(_sampling(request.args[1]), sort_keys=True), []).append(index)
         solutions = [_solution(request) for request in requests]
         answers = [""] * len(requests)
+        failed = judged = 0
         for sampling, indices in by_sampling.items():
             places: dict[tuple[str, str], list[int]] = {}
             for index in indices:
                 places.setdefault((solutions[index].id, solutions[index].digest), []).append(index)
             todo = [solutions[first] for first, *_ in places.values()]
+            judged += len(todo)
             with self._judge.with_sampling(json.loads(sampling)).open() as prm:
                 for verdict in prm.verify_all(todo, progress=not disable_tqdm):
                     answer = json.dumps(verdict.to_dict(), ensure_ascii=False)
+                    failed += verdict.every_judgement_failed
                     for index in places[verdict.id, verdict.solution_digest]:
                         answers[index] = answer
                         self.cache_hook.add_partial("generate_until", requests[index].args, answer)
+        if judged and failed == judged:
+            raise GenPRMError(f"all judgements of {judged} solutions failed, because of the generator or the sandbox")
         return answers
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:

@@ -12,12 +12,12 @@ from lm_eval.api.task import ConfigurableTask
 from genprm_trl.data.pools import grade_pool
 from genprm_trl.data.problems import read_problems
 from genprm_trl.data.steps import written_steps
-from genprm_trl.errors import ConfigError, DataError
+from genprm_trl.errors import ConfigError, DataError, GenPRMError
 from genprm_trl.harness.best_of_n import BestOfN
 from genprm_trl.harness.data import as_test_split, named_path
 from genprm_trl.harness.judge import Judge
 from genprm_trl.protocol.thinking import without_thinking
-from genprm_trl.records import Solution
+from genprm_trl.records import Solution, Verdict
 from genprm_trl.solving.solver import SYSTEM_PROMPT
 
 if TYPE_CHECKING:
@@ -112,30 +112,37 @@ class PolicyBestOfN(BestOfN):
                 if steps:  # what was cut off while thinking has none, and nothing to be judged
                     identifier = f"{instance.doc['id']}-{index}"
                     solutions[identifier] = Solution(identifier, instance.doc["problem"], steps)
-        verdicts = {}
+        verdicts: dict[str, Verdict] = {}
         if solutions:
             with self.judge.open() as prm:
-                verdicts = {verdict.id: verdict.to_dict() for verdict in prm.verify_all(list(solutions.values()))}
+                judged = list(prm.verify_all(list(solutions.values())))
+            if all(verdict.every_judgement_failed for verdict in judged):
+                raise GenPRMError("all judgements of the policy's samples failed, so there is no score")
+            verdicts = {verdict.id: verdict for verdict in judged}
         for instance in self._instances:
             # As JSON: the harness logs what is no text by its Python form.
             instance.filtered_resps[_FILTER] = [
                 json.dumps(
                     {
                         "text": without_thinking(text),
-                        "verdict": verdicts.get(f"{instance.doc['id']}-{index}"),
+                        "verdict": None if verdict is None else verdict.to_dict(),
+                        "failed": verdict is not None and verdict.has_failed,
                     },
                     ensure_ascii=False,
                 )
                 for index, text in enumerate(instance.resps)
+                for verdict in [verdicts.get(f"{instance.doc['id']}-{index}")]
             ]
         return self._instances
 
     def process_results(self, doc: Mapping[str, Any], results: Sequence[Any]) -> dict[str, float]:
         """Grades the samples of one problem, and returns its metrics.
 
-        A sample without a verdict has the reward 0.
+        A sample without a verdict has the reward 0. A problem on whose samples the verifier failed has no metrics.
         """
         samples = [json.loads(text) for text in results[0]]
+        if any(sample.get("failed") for sample in samples):
+            return {}
         correct, votes = grade_pool([sample["text"] for sample in samples], doc["answer"])
         rewards = [sample["verdict"]["rewards"] if sample["verdict"] else [0.0] for sample in samples]
         return self.accuracies(votes, correct, rewards)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from genprm_trl._loops import run
 from genprm_trl.errors import ConfigError
 from genprm_trl.generation.backends import OPERATIONAL_OPTIONS
 from genprm_trl.stages.fingerprint import model_fingerprint
@@ -96,6 +97,15 @@ class GeneratorOptions:
         return functools.partial(
             open_generator, self.model, self.tokenizer, backend=self.backend, **self.generator_options()
         )
+
+    def ask_servers(self) -> None:
+        """Opens and closes the generator where it is on servers, which then say whether they can be used.
+
+        Raises:
+            ConfigError: They cannot.
+        """
+        if self.backend == "server":
+            run(self.opener()().close())
 
     def chat_template(self) -> str | None:
         """The template to use in place of the tokenizer's own.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
+from genprm_trl._loops import run
 from genprm_trl.conversation.template import TurnOpening
 from genprm_trl.errors import ConfigError
 from genprm_trl.options.generator import GeneratorOptions
@@ -73,6 +74,18 @@ class VerifierOptions(GeneratorOptions):
     def what_decides_verdicts(self) -> dict[str, Any]:
         """The settings that all verdicts of a file must share, as JSON values."""
         return {**decisive(self), **self.what_decides_text()}
+
+
+def ask_servers(options: VerifierOptions) -> None:
+    """Asks the servers that a verifier needs, for a command that would load another model before it.
+
+    Raises:
+        ConfigError: The sandbox, or a server that generates, cannot be used.
+    """
+    sandbox = _open_sandbox(options.sandbox)
+    if sandbox is not None:
+        run(sandbox.check())
+    options.ask_servers()
 
 
 def load_verifier(options: VerifierOptions) -> GenPRM:

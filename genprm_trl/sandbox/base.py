@@ -52,3 +52,10 @@ class Sandbox(Closable):
     @abstractmethod
     def session(self) -> Session:
         """Opens a session. Its process may start now or with the first block."""
+
+    async def check(self) -> None:
+        """Asks whether it can be used, before anything is paid for. One on this machine needs no asking.
+
+        Raises:
+            ConfigError: It is a server that does not answer, or that cannot run code.
+        """

@@ -95,6 +95,21 @@ class FusionSandbox(Sandbox):
     async def close(self) -> None:
         """Nothing to free: connections do not outlive their request."""
 
+    async def check(self) -> None:
+        """Lets the server run a block, once and without a second try.
+
+        Raises:
+            ConfigError: It does not answer, or cannot run code.
+        """
+        place = self._endpoint or "the address of the client package"
+        try:
+            result = await self._request(["print(6 * 7)"])
+        except _ServerError as error:
+            raise ConfigError(f"the sandbox at {place} cannot be used: {error}") from None
+        if (result.status, result.output) != ("ok", "42"):
+            said = result.message or result.output
+            raise ConfigError(f"the sandbox at {place} cannot run code: {result.status}: {said[:200]}")
+
     async def _run(self, blocks: list[str]) -> ExecutionResult:
         """Runs blocks in a fresh interpreter and reports the last one."""
         import tenacity

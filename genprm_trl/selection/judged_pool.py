@@ -11,7 +11,7 @@ from genprm_trl.data.pools import Pool, vote_groups
 from genprm_trl.errors import DataError
 from genprm_trl.grading.extract import extract_answer
 from genprm_trl.metrics.estimates import ScoreEstimate, mean_estimate
-from genprm_trl.records import Solution, Verdict
+from genprm_trl.records import Solution, StepJudgement, Verdict
 from genprm_trl.selection.accuracies import pass_at_k, pool_accuracies, subset_sizes, vote_accuracy
 from genprm_trl.selection.aggregates import Aggregate, aggregate
 from genprm_trl.selection.pessimistic import ALPHA, pessimistic_accuracy, pessimistic_values
@@ -41,14 +41,22 @@ class JudgedPool:
         self.answers = [extract_answer(text) for text in self.pool.texts]
         self.votes = vote_groups(self.answers)
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether the generator or the sandbox failed on one of the candidates. Such a pool is in no accuracy."""
+        return any(verdict.has_failed for verdict in self.verdicts)
+
     def scores(self, rule: Aggregate) -> list[float]:
-        """The score of each candidate, from the averaged rewards of its steps. Shape (M,)."""
-        return [aggregate(verdict.rewards, rule) for verdict in self.verdicts]
+        """The score of each candidate, from the averaged rewards of its steps; 0 where judging failed. Shape (M,)."""
+        return [0.0 if verdict.has_failed else aggregate(verdict.rewards, rule) for verdict in self.verdicts]
 
     def verifications(self, rule: Aggregate) -> list[list[float]]:
         """The score that each rationale alone gives a candidate. Shape (M, rationales)."""
         return [
-            [aggregate([judgement.reward for judgement in chain], rule) for chain in verdict.chains]
+            [
+                0.0 if any(judgement.status == "error" for judgement in chain) else _score(chain, rule)
+                for chain in verdict.chains
+            ]
             or [aggregate(verdict.rewards, rule)]  # of a verifier that writes none
             for verdict in self.verdicts
         ]
@@ -57,6 +65,10 @@ class JudgedPool:
     def verifications_each(self) -> int:
         """Verifications that every candidate has at least."""
         return min((max(len(verdict.chains), 1) for verdict in self.verdicts), default=0)
+
+
+def _score(chain: Sequence[StepJudgement], rule: Aggregate) -> float:
+    return aggregate([judgement.reward for judgement in chain], rule)
 
 
 def judged_pools(pools: Iterable[Pool], verdicts: Iterable[Verdict], *, file: str) -> list[JudgedPool]:

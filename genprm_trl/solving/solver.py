@@ -131,8 +131,18 @@ async def open_solver(
 
 @contextlib.asynccontextmanager
 async def open_solver_and_verifier(
-    open_policy: Callable[[], AbstractAsyncContextManager[Solver]], open_verifier: Callable[[], Verifier]
+    open_policy: Callable[[], AbstractAsyncContextManager[Solver]],
+    open_verifier: Callable[[], Verifier],
+    ask_first: Callable[[], None] | None = None,
 ) -> AsyncIterator[tuple[Solver, Verifier]]:
-    """Opens a policy and the verifier that judges it, for a stage's worker."""
+    """Opens a policy and the verifier that judges it, for a stage's worker.
+
+    Args:
+        open_policy: Opens the policy.
+        open_verifier: Opens the verifier.
+        ask_first: Called before both, to ask the servers that the verifier needs.
+    """
+    if ask_first is not None:
+        await asyncio.to_thread(ask_first)
     async with open_policy() as policy, open_verifier() as verifier:
         yield policy, verifier

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,9 @@ from genprm_trl.records import Solution
 
 if TYPE_CHECKING:
     from genprm_trl.training.sft.trainer import GenPRMTrainer
+
+
+logger = logging.getLogger(__name__)
 
 
 class VerificationCallback(TrainerCallback):
@@ -152,7 +156,14 @@ class VerificationCallback(TrainerCallback):
         finally:
             model.train(was_training)
         statuses = [judgement.status for verdict in verdicts for chain in verdict.chains for judgement in chain]
-        found = gather_object([(verdict.label, verdict.prediction) for verdict in verdicts])
+        judged = [verdict for verdict in verdicts if not verdict.has_failed]
+        if len(judged) < len(verdicts):
+            logger.warning(
+                "%d of %d solutions are in no score: the generator or the sandbox failed on them",
+                len(verdicts) - len(judged),
+                len(verdicts),
+            )
+        found = gather_object([(verdict.label, verdict.prediction) for verdict in judged])
         complete = gather_object([status == "ok" for status in statuses])
         scores = processbench_scores([label for label, _ in found], [prediction for _, prediction in found])
         return {

@@ -82,7 +82,8 @@ def write_report(
         if solution is not None:
             verdict.label = solution.label  # it may have been corrected since the solution was judged
         result.verdicts.add(verdict, solution)
-        judged.append(Judged.of(verdict, None if solution is None else len(solution.steps)))
+        if not verdict.has_failed:
+            judged.append(Judged.of(verdict, None if solution is None else len(solution.steps)))
         entries.append(make_entry(verdict, solution))
     if not entries:
         raise DataError("holds no verdicts", file=str(verdicts))

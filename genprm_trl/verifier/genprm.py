@@ -136,12 +136,15 @@ class GenPRM(Verifier):
             **kwargs: Passed to `GenPRM`.
 
         Raises:
-            ConfigError: if the directory holds no model, no tokenizer or no chat template, or an option is unknown.
+            ConfigError: if the directory holds no model, no tokenizer or no chat template, an option is unknown, or
+                the sandbox is a server that cannot be used. It is asked before the model is loaded.
         """
         # What can be seen to be wrong shows before the weights are loaded.
         ModelSettings(turn_opening or "generation_prompt", first_turn or "evaluation")
         GenPRMProtocol("full" if mode is None else mode, max_step_tokens=max_step_tokens)
         _check_options(**kwargs)
+        if sandbox is not None and (mode is None or Mode.of(mode).execute):
+            run(sandbox.check())
         # The model before its settings: its errors say better what is wrong with a directory.
         generator = open_generator(model, tokenizer, backend=backend, **(generator_kwargs or {}))
         try:

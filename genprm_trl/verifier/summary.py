@@ -21,6 +21,8 @@ class VerdictSummary:
         steps: Judgements by status, over all chains.
         code_blocks: Code blocks run, by how they ended.
         tokens: Tokens the model generated.
+        failed: Verdicts with a judgement that the generator or the sandbox failed on. They are in no score: none of
+            what follows counts them.
         flagged: Verdicts that name a wrong step.
         labels, predictions: Labels and predictions of the verdicts whose solution has a label.
         accepted: How many solutions had no step flagged and how many there are, by correctness of the final answer.
@@ -32,6 +34,7 @@ class VerdictSummary:
     steps: Counter[str] = field(default_factory=Counter)
     code_blocks: Counter[str] = field(default_factory=Counter)
     tokens: int = 0
+    failed: int = 0
     flagged: int = 0
     labels: list[int] = field(default_factory=list)
     predictions: list[int] = field(default_factory=list)
@@ -42,18 +45,26 @@ class VerdictSummary:
         self.solutions += 1
         self.chains += len(verdict.chains)
         self.chains_asked += verdict.n
-        self.flagged += verdict.prediction >= 0
         for chain in verdict.chains:
             for judgement in chain:
                 self.steps[judgement.status] += 1
                 self.tokens += judgement.num_tokens
                 self.code_blocks.update(code_round.status for code_round in judgement.code_rounds)
+        if verdict.has_failed:
+            self.failed += 1
+            return
+        self.flagged += verdict.prediction >= 0
         if verdict.label is not None:
             self.labels.append(verdict.label)
             self.predictions.append(verdict.prediction)
         if solution is not None and solution.final_answer_correct is not None:
             accepted, total = self.accepted.get(solution.final_answer_correct, (0, 0))
             self.accepted[solution.final_answer_correct] = (accepted + (verdict.prediction < 0), total + 1)
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether there were judgements, and all of them failed."""
+        return 0 < self.steps["error"] == self.steps.total()
 
     def scores(self) -> dict[str, float | None] | None:
         """ProcessBench's scores in per cent (`metrics.processbench_scores`); None without labels."""
@@ -66,6 +77,8 @@ class VerdictSummary:
             f"rationale chains   {_share(self.chains, self.chains_asked)}",
             f"step judgements    {_counts(self.steps)}",
         ]
+        if self.failed:
+            lines.append(f"failed             {self.failed} of {self.solutions} solutions, left out of every score")
         if self.code_blocks:
             lines.append(f"code blocks run    {_counts(self.code_blocks)}")
         lines.append(f"tokens generated   {self.tokens:,}")

@@ -41,7 +41,7 @@ def warn_of_equal_samples(resps, docs):
     if len(resps) > 1 and all(len(set(texts)) == 1 for texts in resps):
         logger.warning(
             "All samples of each solution are the same, so the vote is a vote of one. Servers are sent one seed with "
-            "all requests; --gen_kwargs seed=None lets them draw their own."
+            "all requests, unless --gen_kwargs seed=None leaves it out; if it did, the server repeats itself."
         )
     return resps
 

@@ -48,6 +48,7 @@ def _kept(verdict, predictions, rewards):
         "predictions": predictions,
         "rewards": rewards,
         "threshold": verdict.threshold,
+        "failed": verdict.has_failed,
         "no_verdict": 100 * unread / max(len(statuses), 1),
     }
     return json.dumps(kept)
@@ -56,10 +57,12 @@ def _kept(verdict, predictions, rewards):
 def process_results(doc, results):
     """Returns one solution's item for every metric, without those of step rewards where chains count separately."""
     kept = json.loads(results[0])
+    if kept.get("failed"):  # by the generator or the sandbox: in no score
+        return {"failed": 100.0}
     item = {"label": doc["label"], **{name: kept[name] for name in ("predictions", "rewards", "threshold")}}
     # The first six are aggregated by utils.py.
     names = _ESTIMATES if kept["rewards"] is None else (*_ESTIMATES, *_OF_REWARDS)
-    return {**dict.fromkeys(names, item), "no_verdict": kept["no_verdict"]}
+    return {**dict.fromkeys(names, item), "no_verdict": kept["no_verdict"], "failed": 0.0}
 
 
 def _best(items):

@@ -99,3 +99,63 @@ def _tasks() -> Path:
     from genprm_trl.harness.tasks import tasks_path
 
     return tasks_path() / "processbench"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--model", "hf", "--tasks", "processbench_genprm_gsm8k"], "run it with --model genprm, not hf"),
+        (["--model", "vllm", "--tasks", "processbench_math,best_of_n"], "the task best_of_n is for verifiers"),
+        (["--tasks", "processbench_genprm"], "run it with --model genprm"),
+        (["--model", "dummy", "--tasks", "nosuch"], "Tasks not found: nosuch"),
+        (["--model", "nosuch", "--tasks", "processbench_math"], "nosuch"),
+    ],
+)
+def test_wrong_tasks_and_models_are_one_line(processbench_dir, capsys, words, message):
+    assert main(["lm-eval", *words, "--metadata", json.dumps({"data_dir": str(processbench_dir)})]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("genprm lm-eval: error: ")
+    assert message in error
+
+
+def test_servers_are_sent_no_empty_list_of_stop_strings(processbench_dir):
+    from lm_eval.models.openai_completions import LocalChatCompletion
+
+    from tests.harness.conftest import load_tasks
+
+    names = ["processbench", "processbench_vote8", "processbench_genprm"]
+    tasks = load_tasks(names, data_dir=str(processbench_dir))["tasks"]
+    api = object.__new__(LocalChatCompletion)
+    api._max_gen_toks, api.model, api._eos_string = 8, "m", None
+    for task in tasks.values():
+        payload = api._create_payload([{}], generate=True, gen_kwargs=dict(task.config.generation_kwargs))
+        assert payload["stop"]
+
+
+def test_rows_of_results_are_named_by_their_tasks(processbench_dir):
+    from tests.harness.conftest import load_tasks
+
+    tasks = load_tasks(["processbench", "processbench_vote8", "processbench_genprm"], data_dir=str(processbench_dir))
+    shown = [task.config.task_alias or name for name, task in tasks["tasks"].items()]
+    assert len(set(shown)) == len(shown)
+    assert all(name.startswith("processbench") for name in shown)
+
+
+def test_the_model_is_there_for_the_harness_in_python(genprm_dir, processbench_dir):
+    import lm_eval
+
+    from genprm_trl.harness import register, tasks_path
+    from tests.helpers.judging_generator import BACKEND
+
+    register()
+    manager = lm_eval.tasks.TaskManager(
+        include_path=str(tasks_path()), include_defaults=False, metadata={"data_dir": str(processbench_dir)}
+    )
+    found = lm_eval.simple_evaluate(
+        model="genprm",
+        model_args={"pretrained": str(genprm_dir), "backend": BACKEND, "mode": "direct"},
+        tasks=["processbench_genprm_gsm8k"],
+        task_manager=manager,
+        limit=2,
+    )
+    assert found["results"]["processbench_genprm_gsm8k"]["failed,maj@n"] == 0

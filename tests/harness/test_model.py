@@ -13,11 +13,13 @@ from genprm_trl.errors import ConfigError
 from genprm_trl.harness.judge import Judge
 from genprm_trl.metrics.processbench import processbench_scores
 from genprm_trl.protocol import GenPRMProtocol
-from genprm_trl.records import Verdict
+from genprm_trl.records import StepJudgement, Verdict
 from genprm_trl.verifier.genprm import GenPRM
 from tests.harness.conftest import load_tasks, only, run
 from tests.helpers.judging_generator import BACKEND, Judging
 from tests.helpers.running_service import running
+
+FAILING = "tests.helpers.judging_generator:Failing"
 
 pytestmark = pytest.mark.usefixtures("own_tasks_alone")
 
@@ -163,3 +165,49 @@ def test_a_server_judges_the_same(processbench_dir, tmp_path):
         assert main([*command, "--metadata", json.dumps({"data_dir": str(processbench_dir)})]) == 0
     rows = map(json.loads, only("samples_*", tmp_path).read_text().splitlines())
     assert {row["doc"]["id"]: json.loads(row["resps"][0][0])["rewards"] for row in rows} == expected
+
+
+def test_what_failed_is_in_no_metric(processbench_dir):
+    task = load_tasks(["processbench_genprm_gsm8k"], data_dir=str(processbench_dir))["tasks"][
+        "processbench_genprm_gsm8k"
+    ]
+
+    def answer(*statuses: str) -> str:
+        chains = [[StepJudgement("", 0.5 if status == "error" else 0.9, status)] for status in statuses]
+        return json.dumps(Verdict("a", [0.5], -1, chains).to_dict())
+
+    instances = []
+    for text in (answer("ok", "ok"), answer("ok", "error"), answer("error", "error")):
+        instances.append(type("Instance", (), {"resps": [text], "doc": {}, "filtered_resps": {}})())
+    task._instances = instances
+    task.apply_filters()
+    for name in ("maj@n", "pass@1"):
+        whole, *failed = (task.process_results({"label": -1}, [i.filtered_resps[name]]) for i in instances)
+        assert whole["failed"] == 0
+        assert "f1" in whole
+        assert failed == [{"failed": 100.0}] * 2
+
+
+def test_a_pool_with_a_failure_is_in_no_metric():
+    from genprm_trl.harness.best_of_n import BestOfN
+
+    task = object.__new__(BestOfN)
+    task.sizes = [1, 2]
+    doc = {"votes": [0, 1], "correct": [True, False]}
+
+    def answer(status: str) -> str:
+        return json.dumps(Verdict("a", [0.5], -1, [[StepJudgement("", 0.5, status)]]).to_dict())
+
+    assert task.process_results(doc, [answer("ok"), answer("error")]) == {}
+    assert task.process_results(doc, [answer("ok"), answer("ok")])["pass@2"] == 100
+
+
+def test_a_run_in_which_all_failed_has_no_scores(genprm_dir, processbench_dir, tmp_path, capsys):
+    rows = json.loads((processbench_dir / "gsm8k.json").read_text())
+    (tmp_path / "gsm8k.json").write_text(json.dumps([{**row, "problem": f"boom {row['problem']}"} for row in rows]))
+    words = ["--model_args", f"pretrained={genprm_dir},backend={FAILING},mode=direct", "--limit", "2"]
+    words += ["--metadata", json.dumps({"data_dir": str(tmp_path)}), "--tasks", "processbench_genprm_gsm8k"]
+    assert main(["lm-eval", "--model", "genprm", *words]) == 2
+    out, err = capsys.readouterr()
+    assert "all judgements of 2 solutions failed" in err.strip().splitlines()[-1]
+    assert "f1" not in out

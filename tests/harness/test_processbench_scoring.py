@@ -123,12 +123,12 @@ def test_the_request_is_the_benchmarks(tasks):
     doc = task.eval_docs[0]
     assert task.doc_to_text(doc) == critique_prompt(doc["problem"], doc["steps"])
     assert task.config.generation_kwargs == {
-        "until": [], "do_sample": False, "temperature": 0.0, "max_gen_toks": 8192
+        "until": ["<|im_end|>"], "do_sample": False, "temperature": 0.0, "max_gen_toks": 8192
     }  # fmt: skip
     vote = tasks["processbench_vote8_math"]
     assert vote.config.repeats == 8
     assert vote.config.generation_kwargs == {
-        "until": [], "do_sample": True, "temperature": 1.0, "top_p": 0.9, "max_gen_toks": 8192
+        "until": ["<|im_end|>"], "do_sample": True, "temperature": 1.0, "top_p": 0.9, "max_gen_toks": 8192
     }  # fmt: skip
 
 

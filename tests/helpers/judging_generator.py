@@ -50,3 +50,21 @@ def _reply(prompt: str) -> str | Reply:
 def _chance(token_ids: list[int], seed: int | None) -> float:
     digest = hashlib.blake2b(repr((token_ids, seed)).encode(), digest_size=8).digest()
     return 0.15 + 0.84 * int.from_bytes(digest) / 2**64
+
+
+class Failing(Judging):
+    """The same, and it fails on every request about a problem that holds the word `boom`."""
+
+    async def generate(
+        self, token_ids: list[int], params: SamplingParams, *, affinity: str | None = None
+    ) -> GenerationResult:
+        if "boom" in self.tokenizer.decode(token_ids):
+            return GenerationResult("", [], finish_reason="error", message="the engine broke")
+        return await super().generate(token_ids, params, affinity=affinity)
+
+
+class Unloadable(Judging):
+    """A model whose loading must not be come to."""
+
+    def __init__(self, model: Any, tokenizer: Any = None):
+        raise AssertionError("a model was loaded")
