@@ -18,6 +18,7 @@ from genprm_trl.cards.model_card import (
 )
 from genprm_trl.cards.tables import facts_table
 from genprm_trl.errors import ConfigError
+from genprm_trl.rows.outputs import WRITTEN
 from genprm_trl.version import __version__
 
 __all__ = [
@@ -68,7 +69,11 @@ def push_data_set(directory: str | Path, repo_id: str) -> str:
     message = f"Made with genprm-trl {__version__}"
     with _refusals(f"the dataset in {directory} was not uploaded to {repo_id}"):
         commit = HfApi().upload_folder(
-            repo_id=repo_id, repo_type="dataset", folder_path=directory, commit_message=message
+            repo_id=repo_id,
+            repo_type="dataset",
+            folder_path=directory,
+            commit_message=message,
+            ignore_patterns=[WRITTEN],
         )
     return commit.commit_url
 

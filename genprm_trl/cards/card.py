@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from genprm_trl.rows.jsonl import write_text
+
 if TYPE_CHECKING:
     from huggingface_hub import CardData
 
@@ -27,6 +29,7 @@ def write_card(
     sections: Mapping[str, str],
     *,
     citation: str = CITATION,
+    result: bool = False,
 ) -> Path:
     """Writes a card, `README.md`, into a directory.
 
@@ -37,6 +40,7 @@ def write_card(
         introduction: Markdown below the title.
         sections: Heading to Markdown. Sections without text are left out.
         citation: BibTeX of the work to cite, the last section.
+        result: See `outputs.replacing`.
 
     Returns:
         The card's path.
@@ -45,5 +49,5 @@ def write_card(
     parts = [f"---\n{metadata.to_yaml()}\n---", f"# {title}", introduction.strip()]
     parts += [f"## {heading}\n\n{text.strip()}" for heading, text in sections.items() if text.strip()]
     path = Path(directory) / "README.md"
-    path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    write_text(path, "\n\n".join(parts) + "\n", result=result)
     return path

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from genprm_trl.cards.card import CITATION, write_card
 from genprm_trl.cards.tables import facts_table, markdown_table
 from genprm_trl.errors import ConfigError
+from genprm_trl.rows.outputs import replacing
 from genprm_trl.version import __version__
 
 if TYPE_CHECKING:
@@ -232,7 +233,8 @@ def add_scores(model_dir: str | Path, scores: Sequence[MeasuredScore]) -> Path:
         card.text = f"{head}\n## Measured\n\n{block}\n\n{tail}"
     else:
         card.text = f"{before.rstrip()}\n\n## Measured\n\n{block}\n"
-    card.save(path)
+    with replacing(path) as file:  # everything else in it stays, whoever wrote it
+        file.write(str(card).encode())
     return path
 
 

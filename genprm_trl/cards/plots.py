@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from genprm_trl.errors import MissingExtraError
+from genprm_trl.rows.outputs import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -98,7 +99,7 @@ def plot_score_by_n(
     axes.set_title(title)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.01, 1.0))
-    figure.savefig(path)
+    _save(figure, path)
     return Path(path)
 
 
@@ -144,8 +145,7 @@ def plot_bars(
         axes.set_ylabel(ylabel)
     axes.grid(axis="x" if horizontal else "y", alpha=0.25)
     axes.set_axisbelow(True)
-    # No date and no version in the file, so that equal numbers make equal pictures.
-    figure.savefig(path, metadata={"Software": None})
+    _save(figure, path)
     return Path(path)
 
 
@@ -163,6 +163,12 @@ def _picture(height: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(7.2, height), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.add_subplot()
+
+
+def _save(figure: Figure, path: str | Path) -> None:
+    # No date and no version in the file, so that equal numbers make equal pictures.
+    with replacing(path, result=True) as file:
+        figure.savefig(file, format="png", metadata={"Software": None})
 
 
 def _missing() -> MissingExtraError:

@@ -7,6 +7,9 @@ MODEL is the model's directory. Its README.md gets the scores of the harness's r
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
+
+from genprm_trl.rows.outputs import CommandFiles, inputs_of
 
 
 @dataclass
@@ -15,17 +18,23 @@ class CardOptions:
 
     model: str = field(metadata={"help": "Directory of the model.", "positional": True})
     results: list[str] = field(
-        metadata={"help": "Results of `lm_eval --output_path`: files, or directories, whose newest file is taken."}
+        metadata={
+            "help": "Results of `lm_eval --output_path`: files, or directories, whose newest file is taken.",
+            "reads": "file",
+        }
     )
     push_to_hub: str | None = field(
         default=None, metadata={"help": "Put the card into this repository of the Hub (USER/NAME), too."}
     )
 
 
+def files(options: CardOptions) -> CommandFiles:
+    """What the command reads and writes."""
+    return CommandFiles(inputs_of(options), others=[Path(options.model, "README.md")], overwrite=None, name="MODEL")
+
+
 def run(options: CardOptions) -> None:
     """Runs the command."""
-    from pathlib import Path
-
     from genprm_trl.cards.model_card import add_scores
     from genprm_trl.errors import ConfigError
     from genprm_trl.harness.results import read_scores

@@ -14,17 +14,20 @@ from dataclasses import dataclass, field
 
 from genprm_trl.cli import console
 from genprm_trl.cli.stages import StageOptions, refuse_empty
+from genprm_trl.rows.outputs import CommandFiles
 
 
 @dataclass
 class ConsensusOptions:
     """Options of `genprm consensus`."""
 
-    file: str = field(metadata={"help": "Critiques that `genprm rationalize` wrote.", "positional": True})
+    file: str = field(
+        metadata={"help": "Critiques that `genprm rationalize` wrote.", "positional": True, "reads": "rows"}
+    )
     labels: str | None = field(
         default=None,
         metadata={"help": "Labelled solutions whose labels count in place of those in FILE. Solutions that are not "
-                  "among them are left out."},
+                  "among them are left out.", "reads": "rows"},
     )  # fmt: skip
     min_agreement: float = field(
         default=0.0,
@@ -34,6 +37,11 @@ class ConsensusOptions:
         default=True,
         metadata={"help": "Off takes each critique's own verdict for the label: to measure what the filter is worth."},
     )
+
+
+def files(options: ConsensusOptions, stage: StageOptions) -> CommandFiles:
+    """What the command reads and writes."""
+    return stage.files(options)
 
 
 def run(options: ConsensusOptions, stage: StageOptions) -> int:
@@ -64,7 +72,6 @@ def run(options: ConsensusOptions, stage: StageOptions) -> int:
         Worker(contextlib.nullcontext, work),
         Records(options.file, record_reader(SampledSolution), then=with_labels),
         {"min_agreement": options.min_agreement, "require_agreement": options.require_agreement},
-        reads=[options.file, options.labels],
         desc="Comparing",
         unit="solution",
     )

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from genprm_trl._loops import run as run_coroutine
-from genprm_trl.cli.training import ModelOptions, last_checkpoint, model_arguments, train
+from genprm_trl.cli.training import ModelOptions, last_checkpoint, model_arguments, train, training_files
 from genprm_trl.errors import ConfigError
+from genprm_trl.rows.outputs import CommandFiles, inputs
 from genprm_trl.training.step_grpo.trainer import StepGRPOConfig
 
 if TYPE_CHECKING:
@@ -36,7 +37,9 @@ SYSTEM_PROMPT = (
 class GRPOOptions:
     """The options of `genprm grpo` that TRL does not have."""
 
-    data: str = field(metadata={"help": "Problems with their answers: a file or a dataset.", "positional": True})
+    data: str = field(
+        metadata={"help": "Problems with their answers: a file or a dataset.", "positional": True, "reads": "rows"}
+    )
     split: str | None = field(default=None, metadata={"help": "Split of DATA, if it has several."})
     format: str = field(default="auto", metadata={"help": "Row format of DATA, as for `genprm verify`."})
     limit: int | None = field(default=None, metadata={"help": "Use only the first LIMIT problems."})
@@ -48,12 +51,18 @@ class GRPOOptions:
     )
     verifier: str | None = field(
         default=None,
-        metadata={"help": "Directory or Hub id of the GenPRM that rewards steps. It is loaded beside the policy."},
+        metadata={
+            "help": "Directory or Hub id of the GenPRM that rewards steps. It is loaded beside the policy.",
+            "reads": "model",
+        },
     )
     server: list[str] | None = field(default=None, metadata={"help": "URLs of running `genprm serve` to use instead."})
     reward_config: str | None = field(
         default=None,
-        metadata={"help": "YAML file with the arguments of GenPRMReward (verifier or server, n, mode, ...) instead."},
+        metadata={
+            "help": "YAML file with the arguments of GenPRMReward (verifier or server, n, mode, ...) instead.",
+            "reads": "file",
+        },
     )
     answer_weight: float = field(
         default=1.0, metadata={"help": "Weight of the reward for a right final answer; 0 leaves it out."}
@@ -61,6 +70,14 @@ class GRPOOptions:
     format_weight: float = field(
         default=0.0, metadata={"help": "Weight of the reward for steps numbered in order; 0 leaves it out."}
     )
+
+
+def files(options: GRPOOptions, args: StepGRPOConfig, model_options: ModelOptions) -> CommandFiles:
+    """What the command reads and writes."""
+    from genprm_trl.rewards.configured import read_config
+
+    reads = inputs("model", read_config(options.reward_config).get("verifier")) if options.reward_config else []
+    return training_files(args, options, model_options, reads=reads, overwrite=False)
 
 
 def run(options: GRPOOptions, args: StepGRPOConfig, model_options: ModelOptions) -> int:

@@ -9,15 +9,17 @@ command again.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from genprm_trl.cli import console
 from genprm_trl.cli.stages import StageOptions, end_of_stage, refuse_empty
 from genprm_trl.errors import ConfigError
+from genprm_trl.labeling.earlier_rollouts import earlier_directory
 from genprm_trl.labeling.monte_carlo import LabelingConfig, label
 from genprm_trl.options.generator import GeneratorOptions
 from genprm_trl.options.sources import SolutionOptions
+from genprm_trl.rows.outputs import CommandFiles, inputs
 from genprm_trl.solving.solver import SolverSettings, open_solver
 from genprm_trl.stages.settings import OtherSettings, decisive
 
@@ -27,7 +29,11 @@ class LabelOptions(SolutionOptions):
     """The input of `genprm label`."""
 
     file: str = field(
-        metadata={"help": "Solutions with their reference answers: a file or a dataset.", "positional": True}
+        metadata={
+            "help": "Solutions with their reference answers: a file or a dataset.",
+            "positional": True,
+            "reads": "rows",
+        }
     )
     limit: int | None = field(default=None, metadata={"help": "Use only the solutions of the first LIMIT problems."})
     estimates: str | None = field(
@@ -37,6 +43,26 @@ class LabelOptions(SolutionOptions):
             "a larger K, or another rule. It may be --output itself."
         },
     )
+
+
+def files(
+    options: LabelOptions,
+    config: LabelingConfig,
+    generator: GeneratorOptions,
+    solver: SolverSettings,
+    stage: StageOptions,
+) -> CommandFiles:
+    """What the command reads and writes."""
+    files = stage.files(options, config, generator, solver)
+    if options.estimates is None:
+        return files
+    if _is_output(options, stage):
+        return replace(files, others=[*files.others, earlier_directory(Path(stage.output))])
+    return replace(files, reads=[*files.reads, *inputs("rows", options.estimates)])
+
+
+def _is_output(options: LabelOptions, stage: StageOptions) -> bool:
+    return options.estimates is not None and Path(options.estimates).resolve() == Path(stage.output).resolve()
 
 
 def run(
@@ -71,20 +97,19 @@ def run(
         "settings": content_digest(settings),
     }
     groups = read_groups(**options.arguments(), on_format=console.print_format)
-    earlier, reads = None, [options.file]
+    earlier = None
     if options.estimates is not None:
-        if Path(options.estimates).resolve() == Path(stage.output).resolve():
+        if _is_output(options, stage):
             directory = set_aside(Path(stage.output), settings, rollout_settings)
             earlier = EarlierRollouts(options.estimates, rollout_settings, directory)
         else:
             earlier = EarlierRollouts(options.estimates, rollout_settings)
-            reads.append(options.estimates)
     worker = Worker(
         functools.partial(open_solver, generator.opener(), solver, generator.chat_template()),
         functools.partial(label, config=config, source=source, earlier=earlier),
     )
     try:
-        summary = stage.run(worker, groups, settings, reads=reads, desc="Labelling", unit="problem")
+        summary = stage.run(worker, groups, settings, desc="Labelling", unit="problem")
     except OtherSettings as error:
         if options.estimates is None and not error.changed.keys() & rollout_settings.keys():
             raise ConfigError(f"{error}, or keep its rollouts with --estimates {stage.output}") from error

@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from importlib import import_module, metadata
 
 from genprm_trl.cli import console
+from genprm_trl.cli.files import run_command
 from genprm_trl.errors import GenPRMError, StorageError, is_of_the_machine
 from genprm_trl.version import __version__
 
@@ -187,8 +188,9 @@ def _dispatch(argv: Sequence[str] | None) -> int:
         module = import_module(COMMANDS[top.command].module)
         if hasattr(module, "run_words"):
             return module.run_words(top.arguments) or 0
-        options = command_parser(top.command).parse(top.arguments)  # type: ignore[attr-defined]
-        return module.run(*options) or 0
+        parser = command_parser(top.command)
+        options = parser.parse(top.arguments)  # type: ignore[attr-defined]
+        return run_command(module, options, config_file=parser.config_file)  # type: ignore[attr-defined]
     except KeyboardInterrupt as stop:
         terminated = isinstance(stop, Terminated)
         print(f"\n{prog}: {'terminated' if terminated else 'interrupted'}{_and_kept()}", file=sys.stderr)

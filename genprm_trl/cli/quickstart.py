@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from genprm_trl.cli import console
+from genprm_trl.rows.outputs import CommandFiles
 
 
 @dataclass
@@ -31,6 +32,17 @@ class QuickstartOptions:
     seed: int = field(default=0, metadata={"help": "Fixes data, weights and sampling."})
 
 
+def files(options: QuickstartOptions) -> CommandFiles:
+    """What the command reads and writes."""
+    output = _output_dir(options)
+    names = ("results.md", "results.json", "f1_by_n.png", "data/train_rationales.jsonl", "data/heldout.jsonl")
+    return CommandFiles(results=[output / name for name in names], overwrite=None, name="--output_dir")
+
+
+def _output_dir(options: QuickstartOptions) -> Path:
+    return Path(options.output_dir or f"outputs/quickstart{'-fast' if options.fast else ''}")
+
+
 def run(options: QuickstartOptions) -> int:
     """Runs every stage of the quickstart that is not finished, and prints its tables."""
     from genprm_trl.miniature.quickstart import (
@@ -42,7 +54,7 @@ def run(options: QuickstartOptions) -> int:
         run_quickstart,
     )
 
-    output_dir = options.output_dir or f"outputs/quickstart{'-fast' if options.fast else ''}"
+    output_dir = str(_output_dir(options))
     console.set_kept(f"finished stages are in {output_dir}; the same command goes on from there")
 
     def announce(sentence: str) -> None:

@@ -8,6 +8,7 @@ output. To resume, run the same command again: finished work is kept. See exampl
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,8 +17,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from genprm_trl.cli import console
+from genprm_trl.cli.files import run_command
 from genprm_trl.errors import ConfigError, GenPRMError
 from genprm_trl.labeling.data_card import RECIPE_FILES
+from genprm_trl.rows.outputs import CommandFiles
 from genprm_trl.stages.settings import START_ANEW
 
 logger = logging.getLogger(__name__)
@@ -41,9 +44,9 @@ class Stage:
     set_here: tuple[str, ...] = ("file", "output", "overwrite")
 
     @property
-    def run(self) -> Any:
-        """The function `run` of the command's module, which is imported only when it is asked for."""
-        return import_module(f"genprm_trl.cli.{self.name}").run
+    def module(self) -> Any:
+        """The command's module, which is imported only when it is asked for."""
+        return import_module(f"genprm_trl.cli.{self.name}")
 
 
 STAGES = (
@@ -79,6 +82,20 @@ class RecipeOptions:
     )
 
 
+def files(options: RecipeOptions) -> CommandFiles:
+    """What the command reads and writes: whatever its stages do, but what they read of one another."""
+    output = Path(options.output_dir)
+    of_stages = [stage.module.files(*arguments) for stage, arguments in plan(options)]
+    written = [Path(os.path.realpath(path)) for each in of_stages for path in [*each.results, *each.others]]
+    reads = [each for of_stage in of_stages[1:] for each in of_stage.reads]
+    return CommandFiles(
+        [*of_stages[0].reads, *(each for each in reads if Path(os.path.realpath(each.path)) not in written)],
+        others=[*dict.fromkeys(path for each in of_stages for path in each.others), output / "dataset"],
+        overwrite=None,
+        name="--output_dir",
+    )
+
+
 def run(options: RecipeOptions) -> int:
     """Runs the stages of the recipe in order, then writes the dataset and pushes it if a repository is named.
 
@@ -107,7 +124,7 @@ def run(options: RecipeOptions) -> int:
     for stage, arguments in planned:
         print(f"== {stage.name}", flush=True)
         try:
-            code = stage.run(*arguments)
+            code = run_command(stage.module, arguments)
         except GenPRMError as error:
             if START_ANEW not in str(error):
                 raise
@@ -174,7 +191,7 @@ def read_section(stage: Stage, section: dict[str, Any], words: Sequence[str]) ->
     for key in section:
         if key in stage.set_here:
             raise ConfigError(f"{where}, key '{key}': is set by the recipe")
-    return OptionParser(option_types(stage.run), prog=f"genprm recipe, {where}").parse(words, section, where)
+    return OptionParser(option_types(stage.module.run), prog=f"genprm recipe, {where}").parse(words, section, where)
 
 
 def _write_data_set(output: Path, name: str, repo_id: str | None) -> None:
@@ -183,11 +200,11 @@ def _write_data_set(output: Path, name: str, repo_id: str | None) -> None:
     from genprm_trl.labeling.data_card import Statistics, reports_beside, write_data_card
     from genprm_trl.labeling.parquet import write_parquet
     from genprm_trl.records import Solution
-    from genprm_trl.rows.jsonl import replacing
+    from genprm_trl.rows.outputs import replacing
 
     directory = output / "dataset"
     rationales, labels = output / STAGES[-1].output, output / STAGES[1].output
-    with replacing(directory / rationales.name) as copy, rationales.open("rb") as original:
+    with replacing(directory / rationales.name, result=True) as copy, rationales.open("rb") as original:
         shutil.copyfileobj(original, copy)
     write_parquet(directory / DATA_FILE, iter_rationales(rationales))
     statistics = Statistics.of(iter_rationales(rationales), iter_records(labels, Solution))

@@ -18,6 +18,7 @@ from genprm_trl.options.generator import GeneratorOptions
 from genprm_trl.options.parser import Prefix
 from genprm_trl.options.sources import ProblemOptions
 from genprm_trl.options.verifier import VerifierOptions
+from genprm_trl.rows.outputs import CommandFiles
 from genprm_trl.solving.refinement import RefinementConfig, RefinementSummary, refine
 from genprm_trl.solving.solver import SolverSettings
 from genprm_trl.stages.settings import decisive
@@ -30,6 +31,18 @@ class CriticOptions(VerifierOptions):
     stop: Literal["never", "first_error"] = field(
         default="first_error", metadata={"help": "never: judge the steps after the first wrong one, too."}
     )
+
+
+def files(
+    problems: ProblemOptions,
+    config: RefinementConfig,
+    verifier: CriticOptions,
+    policy: Annotated[GeneratorOptions, Prefix("policy")],
+    solver: Annotated[SolverSettings, Prefix("policy")],
+    stage: StageOptions,
+) -> CommandFiles:
+    """What the command reads and writes."""
+    return stage.files(problems, config, verifier, policy, solver, results=[".md", ".json"])
 
 
 def run(
@@ -61,7 +74,6 @@ def run(
         worker,
         stream,
         settings,
-        reads=[problems.file],
         desc="Refining",
         unit="problem",
     )
@@ -86,8 +98,8 @@ def run(
     if summary.problems:
         text = refinement_report(summary)
         print(f"\n{text}")
-        write_text(f"{stage.output}.md", text)
-        write_json(f"{stage.output}.json", _numbers(summary))
+        write_text(f"{stage.output}.md", text, result=True)
+        write_json(f"{stage.output}.json", _numbers(summary), result=True)
         console.print_facts({"table, numbers": f"{stage.output}.md, {stage.output}.json"})
     console.print_facts({"trajectories": stage.output})
     refuse_empty(done, "no problem could be worked on", stage.output)

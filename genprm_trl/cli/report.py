@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from genprm_trl.cli import console
+from genprm_trl.rows.outputs import CommandFiles, inputs_of
 
 logger = logging.getLogger(__name__)
 
@@ -19,17 +20,27 @@ logger = logging.getLogger(__name__)
 class ReportOptions:
     """Options of `genprm report`."""
 
-    verdicts: str = field(metadata={"help": "The file of verdicts (JSONL).", "positional": True})
+    verdicts: str = field(metadata={"help": "The file of verdicts (JSONL).", "positional": True, "reads": "rows"})
     output: str | None = field(
         default=None, metadata={"help": "Where the page goes. Default: VERDICTS with the ending .html"}
     )
     solutions: str | None = field(
         default=None,
         metadata={"help": "The solutions that were judged, as `genprm verify` was given them: shows the text of "
-                  "problems and steps, and whether final answers are right."},
+                  "problems and steps, and whether final answers are right.", "reads": "rows"},
     )  # fmt: skip
     split: str | None = field(default=None, metadata={"help": "Split of a dataset of solutions from the Hub."})
     format: str = field(default="auto", metadata={"help": "Row format of the solutions, as for `genprm verify`."})
+    overwrite: bool = field(default=False, metadata={"help": "Replace the output even if it is a file of others."})
+
+
+def files(options: ReportOptions) -> CommandFiles:
+    """What the command reads and writes."""
+    return CommandFiles(inputs_of(options), [_output_path(options)], overwrite=options.overwrite)
+
+
+def _output_path(options: ReportOptions) -> Path:
+    return Path(options.output) if options.output is not None else Path(options.verdicts).with_suffix(".html")
 
 
 def run(options: ReportOptions) -> int:
@@ -37,7 +48,7 @@ def run(options: ReportOptions) -> int:
     from genprm_trl.data.solutions import iter_solutions
     from genprm_trl.verdict_report import write_report
 
-    output = Path(options.output) if options.output is not None else Path(options.verdicts).with_suffix(".html")
+    output = _output_path(options)
     solutions = None
     if options.solutions is not None:
         # What is unusable was not judged either, or its verdict is shown without texts.

@@ -21,6 +21,7 @@ from genprm_trl.cli import console
 from genprm_trl.cli.stages import WorkerOptions, judge_remaining
 from genprm_trl.errors import ConfigError, GenPRMError, check_at_least, file_error
 from genprm_trl.options.verifier import VerifierOptions
+from genprm_trl.rows.outputs import CommandFiles, inputs, inputs_of
 
 if TYPE_CHECKING:
     from genprm_trl.data.pools import Pool
@@ -34,7 +35,7 @@ logger = logging.getLogger(__name__)
 class SelectOptions:
     """Options of `genprm select`."""
 
-    file: str = field(metadata={"help": "Candidates: a file or a dataset.", "positional": True})
+    file: str = field(metadata={"help": "Candidates: a file or a dataset.", "positional": True, "reads": "rows"})
     rule: Literal["best", "weighted", "majority", "pessimistic"] = field(
         default="best",
         metadata={
@@ -62,7 +63,10 @@ class SelectOptions:
         },
     )
     overwrite: bool = field(
-        default=False, metadata={"help": "With --model: judge again if there are verdicts, instead of resuming."}
+        default=False,
+        metadata={
+            "help": "Replace files of others. With --model: judge again if there are verdicts, instead of resuming."
+        },
     )
     retry_errors: bool = field(
         default=False,
@@ -78,8 +82,25 @@ class OptionalVerifierOptions(VerifierOptions):
     """A verifier, where there may be verdicts instead."""
 
     model: str = field(
-        default="", metadata={"help": "Model directory or Hub id of a verifier that judges what has no verdict yet."}
+        default="",
+        metadata={
+            "help": "Model directory or Hub id of a verifier that judges what has no verdict yet.",
+            "reads": "model",
+        },
     )
+
+
+def files(options: SelectOptions, verifier: OptionalVerifierOptions, workers: WorkerOptions) -> CommandFiles:
+    """What the command reads and writes."""
+    output = _output_path(options)
+    results = [output, *(output.with_suffix(ending) for ending in (".md", ".json", ".png"))]
+    reads, others = inputs_of(options, verifier), []
+    if verifier.model:
+        verdicts = _verdicts_path(options, verifier, output)
+        others = [verdicts, Path(f"{verdicts}.settings.json")]
+    else:
+        reads += inputs("rows", options.verdicts)
+    return CommandFiles(reads, results, others, options.overwrite)
 
 
 def run(options: SelectOptions, verifier: OptionalVerifierOptions, workers: WorkerOptions) -> int:
@@ -119,7 +140,8 @@ def run(options: SelectOptions, verifier: OptionalVerifierOptions, workers: Work
     else:
         judged = [JudgedPool(pool) for pool in pools]
     choices = [choose(each, options.rule, options.score, options.alpha) for each in judged]
-    write_jsonl(output, (_row(each, choice, options) for each, choice in zip(judged, choices, strict=True)))
+    rows = (_row(each, choice, options) for each, choice in zip(judged, choices, strict=True))
+    write_jsonl(output, rows, result=True)
 
     candidates = sum(len(pool.ids) for pool in pools)
     facts: dict[str, object] = {"problems": f"{len(pools)}, with {candidates} candidates"}
@@ -243,8 +265,9 @@ def _write_accuracies(
     text = accuracy_report(accuracies, judged, options)
     print()
     print(text)
-    write_text(output.with_suffix(".md"), text)
-    write_json(output.with_suffix(".json"), {"problems": len(judged), **accuracies.to_dict()})
+    write_text(output.with_suffix(".md"), text, result=True)
+    numbers = {"problems": len(judged), **accuracies.to_dict()}
+    write_json(output.with_suffix(".json"), numbers, result=True)
     drawn = can_plot()
     try:
         if drawn:

@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Any
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from genprm_trl.cli import console
-from genprm_trl.cli.training import ModelOptions, last_checkpoint, model_arguments, train
+from genprm_trl.cli.training import ModelOptions, last_checkpoint, model_arguments, train, training_files
 from genprm_trl.errors import ConfigError, DataError, check_at_least
 from genprm_trl.rows.jsonl import write_json
+from genprm_trl.rows.outputs import CommandFiles
 from genprm_trl.stages.settings import changes, read_settings, refuse_changes
 from genprm_trl.training.sft.trainer import GenPRMConfig
 
@@ -40,17 +41,19 @@ IDENTITY_FILE = "genprm-sft.json"  # says beside checkpoints what they are of
 class SFTOptions:
     """The options of `genprm sft` that TRL does not have."""
 
-    data: str = field(metadata={"help": "What to train on: a file or a dataset.", "positional": True})
+    data: str = field(metadata={"help": "What to train on: a file or a dataset.", "positional": True, "reads": "rows"})
     split: str | None = field(default=None, metadata={"help": "Split of DATA, if it has several."})
     eval_data: str | None = field(
-        default=None, metadata={"help": "Rows to evaluate on, of the same kinds. Needs --eval_strategy."}
+        default=None,
+        metadata={"help": "Rows to evaluate on, of the same kinds. Needs --eval_strategy.", "reads": "rows"},
     )
     eval_split: str | None = field(default=None, metadata={"help": "Split of the evaluation data."})
     verify_data: str | None = field(
         default=None,
         metadata={
             "help": "Labelled solutions that the model judges at each evaluation as `genprm verify` does, writing "
-            "rationales and running code."
+            "rationales and running code.",
+            "reads": "rows",
         },
     )
     verify_split: str | None = field(default=None, metadata={"help": "Split of the solutions to verify."})
@@ -62,6 +65,11 @@ class SFTOptions:
         default=False,
         metadata={"help": "Remove the checkpoints in the output and start again, instead of resuming."},
     )
+
+
+def files(options: SFTOptions, args: GenPRMConfig, model_options: ModelOptions) -> CommandFiles:
+    """What the command reads and writes."""
+    return training_files(args, options, model_options, overwrite=options.overwrite)
 
 
 def run(options: SFTOptions, args: GenPRMConfig, model_options: ModelOptions) -> int:

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 from genprm_trl.cli import console
 from genprm_trl.errors import ConfigError
 from genprm_trl.options.verifier import VerifierOptions, ask_servers, load_verifier
+from genprm_trl.rows.outputs import CommandFiles, inputs_of
+from genprm_trl.stages.file import stage_directory
 
 if TYPE_CHECKING:
     from genprm_trl.options.generator import GeneratorOptions
@@ -70,13 +72,27 @@ class StageOptions(WorkerOptions):
         metadata={"help": "Skip what the generator or the sandbox failed on, instead of ending with an error."},
     )
 
+    def files(self, *options: Any, results: Sequence[str] = ()) -> CommandFiles:
+        """What a stage's command reads and writes.
+
+        Args:
+            *options: All its options.
+            results: Endings of the files that it writes beside the output.
+        """
+        output = Path(self.output)
+        return CommandFiles(
+            inputs_of(*options),
+            [Path(f"{output}{ending}") for ending in results],
+            [output, stage_directory(output)],
+            self.overwrite,
+        )
+
     def run(
         self,
         worker: Any,
         items: Iterable[Any],
         settings: Mapping[str, Any],
         *,
-        reads: Iterable[str | None],
         desc: str,
         unit: str,
         renew: Callable[[Any, dict[str, Any]], dict[str, Any]] | None = None,
@@ -87,17 +103,14 @@ class StageOptions(WorkerOptions):
             worker: The work on one item.
             items: The input. If it counts `bad_rows`, the summary does, too.
             settings: What decides the rows, as JSON values.
-            reads: Files and datasets that the rows are made from.
             desc: The progress bar's label.
             unit: What an item is called.
             renew: See `StageFile.finish`.
 
-        Raises:
-            ConfigError: The output is one of the files that are read. What `run_stage` raises comes through.
+        What `run_stage` raises comes through.
         """
         from genprm_trl.stages.run import run_stage
 
-        refuse_input_as_output(self.output, reads)
         return run_stage(
             worker,
             items,
@@ -140,18 +153,6 @@ def policy_and_verifier(
         functools.partial(ask_servers, verifier),
     )
     return settings, opener
-
-
-def refuse_input_as_output(output: str | Path, reads: Iterable[str | None]) -> None:
-    """Refuses to write to a file that is read.
-
-    Raises:
-        ConfigError: The output is one of the files that are read.
-    """
-    output = Path(output)
-    for source in reads:
-        if source is not None and output.is_file() and Path(source).is_file() and output.samefile(source):
-            raise ConfigError(f"{output} is read by this command; name another --output")
 
 
 def judge_remaining(file: VerdictFile, verifier: VerifierOptions, workers: WorkerOptions) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from trl import ModelConfig
 
 from genprm_trl.cli import console
 from genprm_trl.errors import ConfigError, MissingExtraError
+from genprm_trl.rows.outputs import CommandFiles, Input, inputs_of
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +22,8 @@ class ModelOptions(ModelConfig):
     """TRL's options of the model; `--model` is short for `--model_name_or_path`."""
 
     model_name_or_path: str | None = field(
-        default=None, metadata={"help": "Model directory or Hub id to start from.", "aliases": ["--model"]}
+        default=None,
+        metadata={"help": "Model directory or Hub id to start from.", "aliases": ["--model"], "reads": "model"},
     )
 
 
@@ -53,6 +55,28 @@ def model_arguments(args: Any, options: ModelOptions) -> dict[str, Any]:
         "quantization_config": get_quantization_config(options),
         "peft_config": get_peft_config(options),
     }
+
+
+# What saving a model and its card writes into a directory; weights are named by their size.
+_SAVED = (
+    "README.md", "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
+    "chat_template.jinja", "special_tokens_map.json", "model.safetensors", "adapter_model.safetensors",
+    "adapter_config.json", "training_args.bin", "genprm.json",
+)  # fmt: skip
+
+
+def training_files(args: Any, *options: Any, reads: Sequence[Input] = (), overwrite: bool) -> CommandFiles:
+    """What a command that trains reads and writes.
+
+    Args:
+        args: The trainer's arguments.
+        *options: Its other options.
+        reads: What it reads besides what the options name.
+        overwrite: Whether it may start anew in a directory that is not empty.
+    """
+    output = Path(args.output_dir)
+    others = [output, *(output / name for name in _SAVED)]
+    return CommandFiles([*inputs_of(args, *options), *reads], (), others, overwrite, "--output_dir")
 
 
 def last_checkpoint(args: Any) -> str | None:

@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from genprm_trl.cli import console
-from genprm_trl.cli.stages import WorkerOptions, judge_remaining, refuse_input_as_output
+from genprm_trl.cli.stages import WorkerOptions, judge_remaining
 from genprm_trl.errors import DataError, GenPRMError
 from genprm_trl.options.sources import SolutionOptions
 from genprm_trl.options.verifier import VerifierOptions
+from genprm_trl.rows.outputs import CommandFiles, inputs_of
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +45,15 @@ def _output_path(file: str, options: VerifyOptions, verifier: VerifierOptions) -
     return Path("outputs", "verify", f"{_stem(file)}-{_stem(verifier.model)}.jsonl")
 
 
+def files(
+    source: SolutionOptions, options: VerifyOptions, verifier: VerifierOptions, workers: WorkerOptions
+) -> CommandFiles:
+    """What the command reads and writes."""
+    output = _output_path(source.file, options, verifier)
+    others = [output, Path(f"{output}.settings.json")]
+    return CommandFiles(inputs_of(source, options, verifier), others=others, overwrite=options.overwrite)
+
+
 def run(source: SolutionOptions, options: VerifyOptions, verifier: VerifierOptions, workers: WorkerOptions) -> int:
     """Judges solutions that the output holds no verdict on yet, and prints a summary of all verdicts.
 
@@ -61,7 +71,6 @@ def run(source: SolutionOptions, options: VerifyOptions, verifier: VerifierOptio
     skipped: list[DataError] = []
     solutions = load_solutions(**source.arguments(), on_bad_row=skipped.append, on_format=console.print_format)
     output = _output_path(source.file, options, verifier)
-    refuse_input_as_output(output, [source.file])
     with VerdictFile(
         output,
         verifier.what_decides_verdicts(),

@@ -170,7 +170,8 @@ def write_data_card(
     contents = [_contents(statistics, pictures), _estimates(statistics, stages, pictures)]
     history = [stages_table(stages), _consensus(stages, pictures), *(_details(stage) for stage in stages)]
     sections = {"What is in it": "\n\n".join(contents), "How it was made": "\n".join(history)}
-    return write_card(directory, metadata, name, _introduction(repo_id or str(directory)), sections)
+    introduction = _introduction(repo_id or str(directory))
+    return write_card(directory, metadata, name, introduction, sections, result=True)
 
 
 def _introduction(path: str) -> str:

@@ -82,6 +82,11 @@ class EarlierRollouts:
         return known
 
 
+def earlier_directory(output: Path) -> Path:
+    """Where the rollouts of an earlier labelling with the same output are kept."""
+    return output.with_name(output.name + ".earlier")
+
+
 def set_aside(output: Path, settings: Mapping[str, Any], rollout_settings: Mapping[str, Any]) -> Path:
     """Makes room for a labelling that takes the place of an earlier one, and keeps the earlier one's rollouts.
 
@@ -97,7 +102,7 @@ def set_aside(output: Path, settings: Mapping[str, Any], rollout_settings: Mappi
         ConfigError: The earlier rollouts were made with other settings, or a labelling in between is not finished.
         DataError: Another process is writing there, or there is no earlier labelling.
     """
-    directory, earlier = stage_directory(output), output.with_name(output.name + ".earlier")
+    directory, earlier = stage_directory(output), earlier_directory(output)
     before = read_settings(directory / "settings.json")
     if before is not None and changes(before, settings):
         _check(output, directory, rollout_settings)

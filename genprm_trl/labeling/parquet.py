@@ -16,7 +16,7 @@ from typing import Any
 from genprm_trl.errors import DataError
 from genprm_trl.protocol.genprm import GenPRMProtocol
 from genprm_trl.records import RationaleRecord
-from genprm_trl.rows.jsonl import replacing
+from genprm_trl.rows.outputs import replacing
 
 # Fields of `Solution.extra` with their own column (see `monte_carlo`).
 _ESTIMATES = ("mc", "initial_mc")
@@ -81,7 +81,10 @@ def write_parquet(path: str | Path, records: Iterable[RationaleRecord]) -> int:
     )
     count = 0
     try:
-        with replacing(path) as file, pyarrow.parquet.ParquetWriter(file, schema, compression="zstd") as writer:
+        with (
+            replacing(path, result=True) as file,
+            pyarrow.parquet.ParquetWriter(file, schema, compression="zstd") as writer,
+        ):
             for rows in _chunks(map(exported_row, records), _ROWS_AT_ONCE):
                 count += len(rows)
                 writer.write_table(pyarrow.Table.from_pylist(_writable(rows), schema=schema))

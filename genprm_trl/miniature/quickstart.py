@@ -9,13 +9,12 @@ which is the ablation of arXiv 2504.00891, section 5.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import platform
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -36,7 +35,8 @@ from genprm_trl.miniature.side_process import SideProcess
 from genprm_trl.miniature.tokenizer import build_tokenizer
 from genprm_trl.miniature.world import make_solutions
 from genprm_trl.records import RationaleRecord, Solution, Verdict
-from genprm_trl.rows.jsonl import write_json, write_jsonl
+from genprm_trl.rows.jsonl import write_json, write_jsonl, write_text
+from genprm_trl.rows.outputs import is_foreign
 from genprm_trl.stages.settings import changes, read_settings
 from genprm_trl.training.prm.scorer import PRMScorer
 from genprm_trl.training.prm.trainer import PRMConfig, PRMTrainer
@@ -149,6 +149,8 @@ def run_quickstart(
     except OSError as error:
         raise ConfigError(f"cannot make the directory {output}: {error.strerror}") from error
     stages = _Stages(output, {"plan": asdict(plan), "seed": seed}, announce)
+    if (before := stages.results()) is not None:
+        return before
     tokenizer = build_tokenizer()
 
     training = _Training(plan, seed, tokenizer, progress)
@@ -156,7 +158,7 @@ def run_quickstart(
     announce(f"Making {plan.train_solutions} labelled solutions and the reasoner's rationales for them.")
     train = make_solutions(plan.train_solutions, seed=seed, split="train", error_share=plan.error_share)
     records, disagreeing = rationale_records(train, plan.mode_weights, seed=seed)
-    write_jsonl(output / "data" / "train_rationales.jsonl", records)
+    write_jsonl(output / "data" / "train_rationales.jsonl", records, result=True)
     announce(
         f"{len(records)} solutions kept, {disagreeing.total()} dropped because a verdict of the reasoner disagreed "
         "with the label."
@@ -177,7 +179,7 @@ def run_quickstart(
     policy = stages.run("policy", "Training a policy that is right at times", lambda d: training.policy(d, genprm))
     heldout = make_solutions(plan.heldout_solutions, seed=seed, split="heldout")
     heldout += natural_solutions(policy, plan.natural_heldout, "heldout", seed)
-    write_jsonl(output / "data" / "heldout.jsonl", heldout)
+    write_jsonl(output / "data" / "heldout.jsonl", heldout, result=True)
     with SideProcess() as side:
         rows = _judge(output, stages, plan, heldout, seed, progress, side)
     _write_results(output, plan, rows, records, stages)
@@ -252,6 +254,25 @@ class _Stages:
             if directory.exists() and self._mark(directory) is None and any(directory.iterdir()):
                 raise ConfigError(f"{directory} exists and was not made by a quickstart; choose another --output_dir")
 
+    def results(self) -> list[Row] | None:
+        """The results of a run of the same plan and seed that is finished; None if there are none."""
+        path = self.output / "results.json"
+        marks = [self._mark(self.output / name) for name in STAGES]
+        if is_foreign(path) or any(mark is None or mark["seconds"] is None for mark in marks):
+            return None
+        with contextlib.suppress(DataError, KeyError, TypeError, ValueError):
+            results = read_settings(path) or {}
+            if any(
+                changes(made, self.settings) for made in (results["settings"], *(m["settings"] for m in marks if m))
+            ):
+                return None
+            rows = [_read_row(row) for row in results["rows"]]
+            for name in STAGES:
+                self.announce(f"{name}: done before, in {self.output / name}.")
+            self.announce(f"This quickstart is finished; its results are in {self.output}.")
+            return rows
+        return None
+
     def run(self, name: str, what: str, work: Callable[[Path], None]) -> Path:
         directory = self.output / name
         if self._is_to_do(name, what):
@@ -297,6 +318,15 @@ class _Stages:
             mark = read_settings(directory / self.MARK)
             return mark if mark is not None and mark.keys() >= {"settings", "seconds"} else None
         return None
+
+
+def _read_row(row: Mapping[str, Any]) -> Row:
+    """A row of `results.json`."""
+    by_n = {
+        int(n): {name: ScoreEstimate(**values) for name, values in scores.items()} for n, scores in row["by_n"].items()
+    }
+    found = {kind: (right, total) for kind, (right, total) in row["found"].items()}
+    return Row(row["name"], row["key"], by_n, row["best_f1"], found)
 
 
 def _timed(work: Callable[..., None], *args: Any) -> float:
@@ -402,7 +432,7 @@ def _judge(
     def add(key: str, name: str, verdicts: Sequence[Verdict]) -> None:
         ordered = sorted(verdicts, key=lambda verdict: order[verdict.id])
         path = output / "verdicts" / f"{key}.jsonl"
-        write_jsonl(path, ordered)
+        write_jsonl(path, ordered, result=True)
         chains = [[[judgement.reward for judgement in chain] for chain in verdict.chains] for verdict in ordered]
         numbers = ns if key in _MODE_NAMES else [1]
         by_n = {n: processbench_by_votes(labels, chains, n, seed=seed) for n in numbers}
@@ -460,11 +490,12 @@ def _write_results(
     seconds = ", ".join(f"{name} {value:.0f} s" for name, value in stages.seconds.items())
     notes = "\n".join(f"- {row.name}: {MODE_NOTES[row.key]}" for row in rows)
     lines = "\n".join(f"- {line}" for line in conclusions(rows))
-    (output / "results.md").write_text(
+    write_text(
+        output / "results.md",
         f"{results_table(rows)}\n{lines}\n\n{kinds_table(rows)}\nWhat each could see:\n\n{notes}\n\n"
         f"{plan.heldout_solutions + plan.natural_heldout} held-out solutions, {plan.natural_heldout} of them finished "
         f"by a tiny policy, the others with a planted error or none; {machine}; {seconds}.\n",
-        encoding="utf-8",
+        result=True,
     )
     results = {
         "settings": stages.settings,
@@ -483,7 +514,7 @@ def _write_results(
             for row in rows
         ],
     }
-    (output / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    write_json(output / "results.json", results, result=True)
     if can_plot():
         plot_score_by_n(
             output / "f1_by_n.png",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from genprm_trl._loops import run
 from genprm_trl.errors import ConfigError
 from genprm_trl.generation.backends import OPERATIONAL_OPTIONS
+from genprm_trl.rows.digests import content_digest
 from genprm_trl.stages.fingerprint import model_fingerprint
 from genprm_trl.stages.settings import decisive
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 class GeneratorOptions:
     """A model and what runs it. A command's `run` takes it beside its own options."""
 
-    model: str = field(metadata={"help": "Model directory or Hub id."})
+    model: str = field(metadata={"help": "Model directory or Hub id.", "reads": "model"})
     backend: str = field(
         default="transformers",
         metadata={
@@ -38,7 +39,8 @@ class GeneratorOptions:
         },
     )
     tokenizer: str | None = field(
-        default=None, metadata={"help": "Directory or Hub id of the tokenizer. Default: the model's."}
+        default=None,
+        metadata={"help": "Directory or Hub id of the tokenizer. Default: the model's.", "reads": "model"},
     )
     max_context: int | None = field(
         default=None,
@@ -57,19 +59,26 @@ class GeneratorOptions:
         metadata={"help": "More arguments for the backend's generator, for example those of vLLM's engine."},
     )
     chat_template_path: str | None = field(
-        default=None, metadata={"help": "Jinja file that replaces the tokenizer's chat template."}
+        default=None,
+        metadata={"help": "Jinja file that replaces the tokenizer's chat template.", "reads": "file"},
     )
 
     def what_decides_text(self) -> dict[str, Any]:
         """The settings that all rows of a file must share, as JSON values.
 
-        `model_files` is among them: the directory may hold another model when a run is resumed.
+        Hashes of the files of model, tokenizer and chat template are among them.
         """
         settings = decisive(self)
         settings["backend_options"] = {
             name: value for name, value in self.backend_options.items() if name not in OPERATIONAL_OPTIONS
         }
-        return {**settings, "model_files": model_fingerprint(self.model)}
+        # What is at a path may be another thing when a run is resumed.
+        return {
+            **settings,
+            "model_files": model_fingerprint(self.model),
+            "tokenizer_files": None if self.tokenizer is None else model_fingerprint(self.tokenizer),
+            "chat_template": None if (text := self.chat_template()) is None else content_digest(text),
+        }
 
     def generator_options(self) -> dict[str, Any]:
         """What `open_generator` is given besides model, tokenizer and backend.

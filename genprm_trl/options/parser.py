@@ -4,6 +4,7 @@ An option is a dataclass field with `metadata={"help": ...}`, as in TRL's script
 
 - `"positional": True`: the option is given without its name.
 - `"operational": True`: the option does not decide what is written (see `stages.settings.decisive`).
+- `"reads": KIND`: the command reads what the option names (see `rows.outputs.inputs_of`).
 - anything else goes to `argparse.ArgumentParser.add_argument`.
 
 ```python
@@ -108,6 +109,7 @@ class OptionParser(HfArgumentParser):
             allow_abbrev=False,  # an abbreviation that works today is ambiguous after the next option is added
         )
         self._hints: dict[str, Any] = {}
+        self.config_file: str | None = None  # the one that was read
         self._parts = [self._add_options(kind) for kind in dataclass_types]
         self.add_argument(
             "--config", metavar="FILE", help="YAML file with values for these options; the command line wins."
@@ -149,12 +151,13 @@ class OptionParser(HfArgumentParser):
 
         Args:
             *names: The option's names, beginning with its field's.
-            **settings: Arguments of `argparse`, and the marks `operational` and `positional` of the field's metadata.
+            **settings: Arguments of `argparse`, and the marks of the field's metadata.
 
         Returns:
             The option that was added.
         """
         settings.pop("operational", None)
+        settings.pop("reads", None)
         if settings.pop("positional", False):
             name = names[0].lstrip("-")
             settings.setdefault("metavar", name.upper())
@@ -216,7 +219,8 @@ class OptionParser(HfArgumentParser):
             at = words.index("--config")
             if at + 1 == len(words) or "--config" in words[at + 1 :]:
                 self.error("argument --config: expected one file")
-            self._read_config(words[at + 1])
+            self.config_file = words[at + 1]
+            self._read_config(self.config_file)
             del words[at : at + 2]
         values, rest = self.parse_known_args(words)
         if rest:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class SourceOptions:
     """Where rows come from. A command's `run` takes it before its own options, so that FILE is named first."""
 
-    file: str = field(metadata={"help": "What to read: a file or a dataset.", "positional": True})
+    file: str = field(metadata={"help": "What to read: a file or a dataset.", "positional": True, "reads": "rows"})
     split: str | None = field(default=None, metadata={"help": "Split of FILE, if it has several."})
     limit: int | None = field(default=None, metadata={"help": "Use only the first LIMIT of them."})
     skip_bad_rows: bool = field(
@@ -28,7 +28,7 @@ class SourceOptions:
 class ProblemOptions(SourceOptions):
     """Which problems to work on."""
 
-    file: str = field(metadata={"help": "Problems: a file or a dataset.", "positional": True})
+    file: str = field(metadata={"help": "Problems: a file or a dataset.", "positional": True, "reads": "rows"})
     format: str = field(
         default="auto",
         metadata={
@@ -61,14 +61,16 @@ class ProblemOptions(SourceOptions):
 class AnsweredProblemOptions(ProblemOptions):
     """Which problems to work on, for a command that needs their answers."""
 
-    file: str = field(metadata={"help": "Problems with their answers: a file or a dataset.", "positional": True})
+    file: str = field(
+        metadata={"help": "Problems with their answers: a file or a dataset.", "positional": True, "reads": "rows"}
+    )
 
 
 @dataclass
 class SolutionOptions(SourceOptions):
     """Which solutions to work on."""
 
-    file: str = field(metadata={"help": "Solutions: a file or a dataset.", "positional": True})
+    file: str = field(metadata={"help": "Solutions: a file or a dataset.", "positional": True, "reads": "rows"})
     format: str = field(
         default="auto",
         metadata={

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class VerifierOptions(GeneratorOptions):
     """A GenPRM and its settings. A command's `run` takes it beside the command's own options."""
 
-    model: str = field(metadata={"help": "Model directory or Hub id of the verifier."})
+    model: str = field(metadata={"help": "Model directory or Hub id of the verifier.", "reads": "model"})
     n: int = field(
         default=1, metadata={"help": "Rationales sampled per solution. Their rewards are averaged (Maj@N)."}
     )

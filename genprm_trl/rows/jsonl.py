@@ -12,7 +12,6 @@ import json
 import logging
 import math
 import os
-import secrets
 import threading
 import time
 import zlib
@@ -23,6 +22,7 @@ from typing import IO, Any, Protocol, Self
 
 from genprm_trl.errors import DataError, file_error
 from genprm_trl.rows.fields import kind
+from genprm_trl.rows.outputs import refuse_input, replacing
 
 try:
     import fcntl
@@ -113,6 +113,7 @@ class JsonlWriter:
 
     def _open(self) -> IO[bytes]:
         """The file, locked. Opened again if another process removed it in between: a lock is on a file, not a name."""
+        refuse_input(self.path)
         for _ in range(_OPENINGS):
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -319,57 +320,42 @@ def as_row(value: Any, *, file: str, row: int) -> dict[str, Any]:
     return value
 
 
-@contextlib.contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """Opens a new file that takes the path's place when the block ends well, and vanishes when it does not.
-
-    Readers see the old file or the new one, never a part of either.
-
-    Raises:
-        DataError: The disk refused it. What was at the path before is still there.
-    """
-    path = Path(path)
-    # In the same directory, since only a rename within one file system is atomic.
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        if isinstance(error, OSError):
-            raise file_error(error, "cannot be written", path) from error
-        raise
-
-
-def write_text(path: str | os.PathLike[str], text: str) -> None:
+def write_text(path: str | os.PathLike[str], text: str, *, result: bool = False) -> None:
     """Writes a whole file of UTF-8 text atomically.
+
+    Args:
+        path: The file.
+        text: Its content.
+        result: See `outputs.replacing`.
 
     Raises:
         DataError: The file cannot be written. What was at the path before is still there.
     """
-    with replacing(path) as file:
+    with replacing(path, result=result) as file:
         file.write(text.encode("utf-8"))
 
 
-def write_json(path: str | os.PathLike[str], value: Any) -> None:
+def write_json(path: str | os.PathLike[str], value: Any, *, result: bool = False) -> None:
     """Writes a JSON value as `write_text` does, for people to read, too."""
-    write_text(path, json.dumps(value, indent=2) + "\n")
+    write_text(path, json.dumps(value, indent=2) + "\n", result=result)
 
 
-def write_jsonl(path: str | os.PathLike[str], records: Iterable[Record | Mapping[str, Any]]) -> int:
+def write_jsonl(
+    path: str | os.PathLike[str], records: Iterable[Record | Mapping[str, Any]], *, result: bool = False
+) -> int:
     """Writes a whole JSON Lines file atomically, gzipped if the name ends in `.gz`. Returns the number of rows.
+
+    Args:
+        path: The file.
+        records: Its rows.
+        result: See `outputs.replacing`.
 
     Raises:
         DataError: A record cannot be written as JSON (row and field named), or the file cannot be written. What was
             at the path before is still there.
     """
     count = 0
-    with replacing(path) as file, contextlib.ExitStack() as stack:
+    with replacing(path, result=result) as file, contextlib.ExitStack() as stack:
         compress = str(path).endswith(".gz")
         # No time stamp and no name in the header, so that equal rows make equal files.
         out: Any = stack.enter_context(gzip.GzipFile("", "wb", fileobj=file, mtime=0)) if compress else file

@@ -184,7 +184,7 @@ class StageFile(ResumableFile[ItemT]):
                 summary.add(outcome)
                 yield from (outcome.rows if renew is None else (renew(item, row) for row in outcome.rows))
 
-        write_jsonl(self.output, rows())
+        write_jsonl(self.output, rows(), result=True)
         write_json(self.path.with_name("summary.json"), summary.to_dict())
         self.partial_path.unlink(missing_ok=True)
         return summary

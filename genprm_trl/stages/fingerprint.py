@@ -9,7 +9,7 @@ from pathlib import Path
 # What decides a model's answers: weights, architecture, tokenizer, chat template, and our own settings.
 _PATTERNS = ("*.safetensors", "*.bin", "*.json", "*.jinja", "*.model")
 # What training leaves beside a model and does not decide anything.
-_IGNORED = {"trainer_state.json", "training_args.bin", "quickstart.json", "genprm-sft.json"}
+_IGNORED = {"trainer_state.json", "training_args.bin", "quickstart.json", "genprm-sft.json", "genprm-grpo.json"}
 _SAMPLES, _SAMPLE_BYTES = 64, 16_384
 
 
@@ -31,7 +31,7 @@ def model_fingerprint(model: str | os.PathLike[str]) -> str | None:
     digest = hashlib.blake2b(digest_size=8)
     files = {path for pattern in _PATTERNS for path in directory.glob(pattern)}
     for path in sorted(files):
-        if path.name not in _IGNORED and path.is_file():
+        if path.name not in _IGNORED and not path.name.endswith(".settings.json") and path.is_file():
             digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
             _add_content(digest, path)
     return digest.hexdigest()

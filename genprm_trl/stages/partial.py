@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from genprm_trl.rows.jsonl import JsonlWriter, encode_line, replacing
+from genprm_trl.rows.jsonl import JsonlWriter, encode_line
+from genprm_trl.rows.outputs import replacing
 
 
 def _keep_nothing(record: dict[str, Any]) -> None:

@@ -11,7 +11,8 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 
 from genprm_trl.errors import ConfigError, DataError
 from genprm_trl.rows.digests import IdTable, text_hash
-from genprm_trl.rows.jsonl import JsonlWriter, Record, decode_line, encode_line, is_torn, replacing, write_json
+from genprm_trl.rows.jsonl import JsonlWriter, Record, decode_line, encode_line, is_torn, write_json
+from genprm_trl.rows.outputs import replacing
 from genprm_trl.stages.settings import START_ANEW, changes, read_settings, refuse_changes
 
 _NOT_DONE = -1
@@ -199,9 +200,9 @@ class ResumableFile(Generic[ItemT]):
                 row = change(decode_line(line, file=str(self.path), row=number))
                 if row is not None:
                     file.write(encode_line(row))
-        # The lock is on the file that was replaced.
-        before, self._writer = self._writer, JsonlWriter(self.path)
-        before.close()
+        if not self._writer.has_path():  # the lock is on the file that was replaced
+            before, self._writer = self._writer, JsonlWriter(self.path)
+            before.close()
         self._read()
 
     def close(self) -> None:

@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 
 from genprm_trl._loops import as_finished, iterate_in_thread
 from genprm_trl.errors import GenPRMError, check_at_least
+from genprm_trl.rows.outputs import refuse_foreign
 from genprm_trl.stages.file import Outcome, StageFile, StageSummary
 from genprm_trl.stages.partial import Partial, PartialFile, no_partial
 from genprm_trl.stages.resumable import ItemT
@@ -144,6 +145,7 @@ def run_stage(
         elif file.done:
             logger.info("%s: %d of %d are done; going on with the others", file.output, file.done, file.total)
         if file.done < file.total:
+            refuse_foreign(file.output)
             bar = tqdm(
                 total=file.total, initial=file.done, desc=desc, unit=unit, disable=not progress, dynamic_ncols=True
             )

@@ -24,7 +24,7 @@ from jinja2.utils import htmlsafe_json_dumps
 from genprm_trl.data.solutions import iter_verdicts
 from genprm_trl.errors import ConfigError, DataError
 from genprm_trl.records import Solution, Verdict
-from genprm_trl.rows.jsonl import replacing
+from genprm_trl.rows.outputs import replacing
 from genprm_trl.verdict_report.charts import Chart, draw
 from genprm_trl.verdict_report.content import Entry, make_entry
 from genprm_trl.verdict_report.figures import Judged, measure
@@ -89,7 +89,7 @@ def write_report(
         raise DataError("holds no verdicts", file=str(verdicts))
     stop = settings.get("stop")
     charts = draw(measure(judged, all_steps=None if stop is None else stop == "never"))
-    with replacing(output) as file:
+    with replacing(output, result=True) as file:
         for piece in render(verdicts.name, result.verdicts, charts, entries, settings):
             file.write(piece.encode("utf-8", "replace"))  # a file's name may hold half a surrogate pair
     return result

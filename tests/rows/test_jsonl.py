@@ -16,7 +16,8 @@ import pytest
 from genprm_trl.data.solutions import iter_rationales, iter_records, iter_verdicts
 from genprm_trl.errors import DataError
 from genprm_trl.records import CodeRound, RationaleRecord, Solution, StepJudgement, Verdict
-from genprm_trl.rows.jsonl import JsonlWriter, encode_line, iter_written_rows, replacing, write_jsonl
+from genprm_trl.rows.jsonl import JsonlWriter, encode_line, iter_written_rows, write_jsonl
+from genprm_trl.rows.outputs import replacing
 
 
 def a_verdict(name, rounds=1, label=None):

@@ -198,7 +198,7 @@ def test_files_that_make_no_page(tmp_path, capsys):
     assert "holds no verdicts" in refused(capsys, path)
     write_jsonl(path, [verdict("a", [[0.9]])])
     assert "is a directory" in refused(capsys, path, "--output", tmp_path)
-    assert "the file of verdicts itself" in refused(capsys, path, "--output", tmp_path / "." / "v.jsonl")
+    assert "is read by this command" in refused(capsys, path, "--output", tmp_path / "." / "v.jsonl")
     assert "cannot be written" in refused(capsys, path, "--output", path / "below.html")
     assert "solutions.jsonl" in refused(capsys, path, "--solutions", tmp_path / "solutions.jsonl")
     assert path.stat().st_size
