@@ -83,6 +83,7 @@ def run(
     """
     from genprm_trl.data.problems import read_groups
     from genprm_trl.labeling.earlier_rollouts import EarlierRollouts, set_aside
+    from genprm_trl.metrics.sameness import Sameness
     from genprm_trl.rows.digests import content_digest
     from genprm_trl.stages.run import Worker
 
@@ -132,5 +133,6 @@ def run(
             "labelled solutions": stage.output,
         }
     )
+    Sameness(counts["states_sampled"], counts["states_with_equal_rollouts"]).warn("rollouts from each prefix")
     refuse_empty(summary, "no solution could be labelled", stage.output)
     return 0

@@ -37,6 +37,7 @@ def run(
         ConfigError: Nothing is kept.
     """
     from genprm_trl.labeling.critiques import SAMPLE_STATUSES
+    from genprm_trl.metrics.sameness import Sameness
     from genprm_trl.rows.digests import content_digest
     from genprm_trl.sandbox import LocalSandbox
     from genprm_trl.stages.run import Worker
@@ -74,5 +75,6 @@ def run(
         }
     )
     console.print_facts({"critiques": stage.output})
+    Sameness(summary.rows, counts["solutions_with_equal_critiques"]).warn("critiques of each solution")
     refuse_empty(summary, "no solution could be critiqued", stage.output)
     return 0

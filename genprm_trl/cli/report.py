@@ -72,6 +72,7 @@ def run(options: ReportOptions) -> int:
             summary.verdicts.solutions,
             options.solutions,
         )
+    summary.verdicts.sameness.warn("rationales of each solution")
     print("\n".join(summary.verdicts.lines()))
     print(f"report             {output}")
     return 0

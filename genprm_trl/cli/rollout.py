@@ -45,6 +45,7 @@ def run(
     Raises:
         ConfigError: Nothing is kept.
     """
+    from genprm_trl.metrics.sameness import Sameness
     from genprm_trl.rows.digests import content_digest
     from genprm_trl.stages.run import Worker
 
@@ -81,5 +82,6 @@ def run(
             "solutions": stage.output,
         }
     )
+    Sameness(counts["problems"], counts["problems_with_equal_samples"]).warn("solutions of each problem")
     refuse_empty(summary, "no problem has a right and a wrong solution to keep", stage.output)
     return 0

@@ -115,6 +115,7 @@ def run(options: SelectOptions, verifier: OptionalVerifierOptions, workers: Work
     """
     from genprm_trl.data.pools import read_pools
     from genprm_trl.data.solutions import iter_verdicts
+    from genprm_trl.metrics.sameness import Sameness
     from genprm_trl.rows.jsonl import write_jsonl
     from genprm_trl.selection.judged_pool import JudgedPool, choose, judged_pools, measure
 
@@ -167,6 +168,14 @@ def run(options: SelectOptions, verifier: OptionalVerifierOptions, workers: Work
         accuracies = measure(known, score=options.score, alpha=options.alpha, seed=verifier.seed)
         facts = _write_accuracies(output, accuracies, known, options)
     console.print_facts({**facts, "choices": output})
+    texts, rationales_of = Sameness(), Sameness()
+    for each in judged:
+        texts.add(each.pool.texts)
+        for verdict in each.verdicts:
+            rationales_of.add_verdict(verdict)
+    texts.warn("candidates of each problem")
+    if verifier.temperature > 0 or not verifier.model:
+        rationales_of.warn("rationales of each solution")
     verdicts = [verdict for each in judged for verdict in each.verdicts]
     again = "to judge them again, give --model and --retry_errors"
     if verdicts and all(verdict.every_judgement_failed for verdict in verdicts):

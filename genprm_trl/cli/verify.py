@@ -106,6 +106,8 @@ def run(source: SolutionOptions, options: VerifyOptions, verifier: VerifierOptio
             "give the same command with --retry_errors.",
             summary.steps["error"],
         )
+    if verifier.temperature > 0:
+        summary.sameness.warn("rationales of each solution")
     without = summary.steps["no_verdict"] / max(summary.steps.total(), 1)
     if without > 0.5:
         logger.warning(

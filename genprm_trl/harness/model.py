@@ -12,6 +12,7 @@ from lm_eval.api.model import LM, CacheHook
 from genprm_trl.errors import ConfigError, GenPRMError
 from genprm_trl.harness.data import decode_solution
 from genprm_trl.harness.judge import Judge
+from genprm_trl.metrics.sameness import Sameness
 from genprm_trl.records import Solution
 from genprm_trl.stages.settings import changes, refuse_changes
 
@@ -73,6 +74,7 @@ class GenPRMJudge(LM):
         solutions = [_solution(request) for request in requests]
         answers = [""] * len(requests)
         failed = judged = 0
+        sameness = Sameness()
         for sampling, indices in by_sampling.items():
             places: dict[tuple[str, str], list[int]] = {}
             for index in indices:
@@ -81,6 +83,7 @@ class GenPRMJudge(LM):
             judged += len(todo)
             with self._judge.with_sampling(json.loads(sampling)).open() as prm:
                 for verdict in prm.verify_all(todo, progress=not disable_tqdm):
+                    sameness.add_verdict(verdict)
                     answer = json.dumps(verdict.to_dict(), ensure_ascii=False)
                     failed += verdict.every_judgement_failed
                     for index in places[verdict.id, verdict.solution_digest]:
@@ -88,6 +91,7 @@ class GenPRMJudge(LM):
                         self.cache_hook.add_partial("generate_until", requests[index].args, answer)
         if judged and failed == judged:
             raise GenPRMError(f"all judgements of {judged} solutions failed, because of the generator or the sandbox")
+        sameness.warn("rationales of each solution")
         return answers
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:

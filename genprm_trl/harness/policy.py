@@ -14,6 +14,7 @@ from genprm_trl.data.problems import read_problems
 from genprm_trl.data.steps import written_steps
 from genprm_trl.errors import ConfigError, DataError, GenPRMError
 from genprm_trl.harness.best_of_n import BestOfN
+from genprm_trl.harness.critique import openings, warn_of_equal_samples
 from genprm_trl.harness.data import as_test_split, named_path
 from genprm_trl.harness.judge import Judge
 from genprm_trl.protocol.thinking import without_thinking
@@ -105,9 +106,14 @@ class PolicyBestOfN(BestOfN):
 
     def apply_filters(self) -> list[Instance] | None:
         """Judges all samples of all problems at once."""
+        warn_of_equal_samples(self, "samples of each problem")
+        samples = [
+            (instance, [opening + text for text in instance.resps])
+            for instance, opening in zip(self._instances, openings(self), strict=True)
+        ]
         solutions = {}
-        for instance in self._instances:
-            for index, text in enumerate(instance.resps):
+        for instance, texts in samples:
+            for index, text in enumerate(texts):
                 steps = [step.text for step in written_steps(text)]
                 if steps:  # what was cut off while thinking has none, and nothing to be judged
                     identifier = f"{instance.doc['id']}-{index}"
@@ -119,7 +125,7 @@ class PolicyBestOfN(BestOfN):
             if all(verdict.every_judgement_failed for verdict in judged):
                 raise GenPRMError("all judgements of the policy's samples failed, so there is no score")
             verdicts = {verdict.id: verdict for verdict in judged}
-        for instance in self._instances:
+        for instance, texts in samples:
             # As JSON: the harness logs what is no text by its Python form.
             instance.filtered_resps[_FILTER] = [
                 json.dumps(
@@ -130,7 +136,7 @@ class PolicyBestOfN(BestOfN):
                     },
                     ensure_ascii=False,
                 )
-                for index, text in enumerate(instance.resps)
+                for index, text in enumerate(texts)
                 for verdict in [verdicts.get(f"{instance.doc['id']}-{index}")]
             ]
         return self._instances

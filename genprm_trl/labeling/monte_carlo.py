@@ -186,6 +186,7 @@ async def label_group(
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
     states = [state for state in tree.states.values() if state.known is None]
+    equal = sum(len(state.outcomes) - state.reused > 1 and len(state.texts) == 1 for state in states)
     wrong = sum(first_error(found) >= 0 for found in labels)
     return Outcome(
         rows=[labeling.row(found, source) for labeling, found in zip(labelings, labels, strict=True)],
@@ -200,6 +201,7 @@ async def label_group(
             "rollouts": sum(len(state.outcomes) - state.reused for state in states),
             "rollouts_reused": sum(state.reused for state in states),
             "tokens": sum(state.tokens for state in states),
+            **({"states_with_equal_rollouts": equal} if equal else {}),
         },
     )
 

@@ -17,9 +17,9 @@ from genprm_trl.errors import check_at_least
 from genprm_trl.generation.base import Generator, SamplingParams
 from genprm_trl.labeling.critiques import RationaleSample, SampledCode, SampledSolution
 from genprm_trl.protocol.synthesis import SynthesisProtocol
-from genprm_trl.protocol.thinking import THINK_START
 from genprm_trl.records import Solution
 from genprm_trl.sandbox.base import Sandbox
+from genprm_trl.solving.solver import opens_thinking
 from genprm_trl.stages.file import Outcome
 from genprm_trl.stages.partial import Partial
 from genprm_trl.stages.run import ItemFailed
@@ -70,12 +70,6 @@ class RationaleSettings:
             opens_thinking: Whether the chat template's generation prompt leaves a thinking block open.
         """
         return SynthesisProtocol(self.max_tokens, self.max_code_rounds, opens_thinking)
-
-
-def opens_thinking(chat: ChatFormat) -> bool:
-    """Whether the chat template's generation prompt leaves a thinking block open (as those of QwQ and DeepSeek-R1)."""
-    [text] = chat.render([{"role": "user", "content": "x"}], open_turn=True)
-    return text.rstrip().endswith(THINK_START)
 
 
 class Reasoner:
@@ -177,6 +171,8 @@ async def rationalize(
     counts.update(f"code/{code_round.status}" for code_round in rounds)
     counts["tokens"] = sum(sample.num_tokens for sample in samples)
     counts["code_blocks"] = len(rounds)
+    if len(samples) > 1 and len({sample.answer for sample in samples}) == 1:
+        counts["solutions_with_equal_critiques"] = 1
     row = SampledSolution(solution, samples, dict(source)).to_dict()
     return Outcome(rows=[row], counts=dict(counts))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +25,7 @@ class State:
         outcomes: Whether each rollout so far reached the answer, in the stream's order.
         tokens: Tokens of these rollouts, without those of an earlier labelling.
         reused: How many of them are an earlier labelling's.
+        texts: Hashes of two of their texts that differ, or of the only one.
         known: The estimate of a complete solution, 0 or 1, which needs no rollouts.
     """
 
@@ -33,6 +34,7 @@ class State:
     outcomes: list[bool] = field(default_factory=list)
     tokens: int = 0
     reused: int = 0
+    texts: set[str] = field(default_factory=set)
     known: int | None = None
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -79,18 +81,19 @@ class RolloutTree:
         self._solver, self._problem, self._answer, self._seed = solver, problem, answer, seed
         self._keep = keep
         self._reused = reused or {}
-        self._restored: dict[str, tuple[list[bool], int]] = {}
+        self._restored: dict[str, tuple[list[bool], int, set[str]]] = {}
         self.states: dict[str, State] = {}
 
     def restore(self, records: Sequence[Mapping[str, Any]]) -> None:
         """Takes the rollouts of an earlier run. Call it before asking for the first state."""
         for record in records:
-            outcomes, tokens = self._restored.get(record["state"], ([], 0))
+            outcomes, tokens, texts = self._restored.get(record["state"], ([], 0, set()))
             # What a state had from elsewhere is not in its records: they say where they begin.
             known = [*self._bits(self._reused.get(record["state"], "")), *outcomes]
             if record["start"] == len(known):
                 outcomes = [*outcomes, *self._bits(record["outcomes"])]
-                self._restored[record["state"]] = (outcomes, tokens + record["tokens"])
+                texts = _two([*texts, *record.get("texts", ())])
+                self._restored[record["state"]] = (outcomes, tokens + record["tokens"], texts)
 
     @staticmethod
     def _bits(text: str) -> list[bool]:
@@ -106,7 +109,7 @@ class RolloutTree:
             if known is None:
                 state.outcomes = self._bits(self._reused.get(digest, ""))
                 state.reused = len(state.outcomes)
-                outcomes, state.tokens = self._restored.get(digest, ([], 0))
+                outcomes, state.tokens, state.texts = self._restored.get(digest, ([], 0, set()))
                 state.outcomes += outcomes
             self.states[key] = state
         return self.states[key]
@@ -135,14 +138,27 @@ class RolloutTree:
                     request.cancel()
                 await asyncio.gather(*requests, return_exceptions=True)
             # An answer in the prefix must not answer for the rollout.
-            pairs = [(result.text, self._answer) for result in results]
+            texts = [self._solver.text("", result.text, result.finish_reason) for result in results]
+            pairs = [(text, self._answer) for text in texts]
             outcomes = [grade.correct for grade in await asyncio.to_thread(grade_many, pairs)]
             tokens = sum(result.num_generated for result in results)
+            state.texts = _two([*state.texts, *(state_digest("", result.text) for result in results)])
             self._keep(
-                {"state": state.digest, "start": start, "outcomes": write_bits(outcomes), "tokens": tokens},
+                {
+                    "state": state.digest,
+                    "start": start,
+                    "outcomes": write_bits(outcomes),
+                    "tokens": tokens,
+                    "texts": sorted(state.texts),
+                },
             )
             state.outcomes += outcomes
             state.tokens += tokens
+
+
+def _two(texts: Iterable[str]) -> set[str]:
+    """Two of them at most: more say no more than that they differ."""
+    return set(sorted(set(texts))[:2])
 
 
 def state_digest(problem: str, text: str) -> str:

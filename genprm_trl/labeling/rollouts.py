@@ -158,7 +158,7 @@ async def _round(solver: Solver, problem: Problem, prompt: list[int], numbers: r
         for request in requests:
             request.cancel()
         await asyncio.gather(*requests, return_exceptions=True)
-    texts = [FIRST_STEP + result.text for result in results]
+    texts = [solver.text(FIRST_STEP, result.text, result.finish_reason) for result in results]
     grades = await asyncio.to_thread(grade_many, [(text, problem.answer) for text in texts])
     return [
         Sample(
@@ -238,6 +238,7 @@ def _outcome(
         if not by_correctness[correct]:
             dropped[f"problems_without_a_{name}_solution"] += 1
     dropped["solutions_not_chosen"] = len(candidates.splits) - len(chosen)
+    equal = len(samples) > 1 and len({sample.text for sample in samples}) == 1
     return Outcome(
         rows=[_row(problem, number, candidates, len(samples), source) for number in chosen],
         dropped=+dropped,
@@ -249,6 +250,7 @@ def _outcome(
             "samples_right": _right(samples),
             "solutions_kept": len(chosen),
             "tokens": sum(sample.num_tokens for sample in samples),
+            **({"problems_with_equal_samples": 1} if equal else {}),
         },
     )
 

@@ -19,6 +19,7 @@ from functools import partial
 from typing import Literal
 
 from genprm_trl.errors import GenPRMError
+from genprm_trl.metrics.sameness import Sameness
 from genprm_trl.records import Solution, Verdict
 from genprm_trl.service.metrics import Metrics
 from genprm_trl.verifier.base import Verifier
@@ -100,6 +101,7 @@ class Scheduler:
         self.idle = asyncio.Event()
         self.idle.set()
         self._chains_running = self._chains_waiting = 0
+        self._sameness = Sameness()
         self._finished: deque[tuple[float, int]] = deque(maxlen=10_000)  # when, and how many chains
         metrics.solutions_waiting.set_function(lambda: sum(len(batch.waiting) for batch in self._turns))
         metrics.solutions_running.set_function(lambda: sum(len(batch.running) for batch in self._open))
@@ -183,6 +185,15 @@ class Scheduler:
             self._metrics.solutions.labels("cancelled").inc()
         self._start_what_fits()
 
+    def _watch_for_sameness(self, verifier: Verifier, verdict: Verdict) -> None:
+        """Warns of rationales that are all the same, once as long as they are."""
+        sampling = getattr(verifier, "sampling", None)
+        if sampling is None or sampling.temperature > 0:
+            known = self._sameness.is_total
+            self._sameness.add_verdict(verdict)
+            if not known:
+                self._sameness.warn("rationales of each solution so far")
+
     async def _judge(self, batch: Batch, index: int) -> None:
         started = time.monotonic()
         outcome: Outcome
@@ -200,6 +211,7 @@ class Scheduler:
             self._metrics.solution_seconds.observe(now - started)
             self._metrics.solutions.labels("verdict").inc()
             self._metrics.add_verdict(outcome)
+            self._watch_for_sameness(batch.verifier, outcome)
         else:
             self._metrics.solutions.labels("error").inc()
         batch.put(index, outcome)

@@ -127,7 +127,7 @@ class Grower:
 
     async def _complete(self, number: int, path: Path) -> Path:
         text, token_ids, reason = await self._write(path.token_ids, str(number), ())
-        steps = split_steps(without_thinking("Step 1:" + text), "step").steps or ["Step 1:"]
+        steps = split_steps(without_thinking(self.policy.text("Step 1:", text, reason)), "step").steps or ["Step 1:"]
         whole = Path(str(number), token_ids, steps, reason)
         return replace(whole, verdict=await self._judge(whole))
 

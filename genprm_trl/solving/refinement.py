@@ -115,7 +115,8 @@ async def refine(
             return _outcome(problem, turns, "context", counts, source)
         conversation.append_ids(written["token_ids"], written["text"])
         counts["policy_tokens"] += written["num_tokens"]
-        turn = await _answered(problem, config.begun + written["text"], written)
+        read = policy.text(config.begun, written["text"], written["finish_reason"])
+        turn = await _answered(problem, config.begun + written["text"], read, written)
         turns.append(turn)
         if number == config.turns:
             return _outcome(problem, turns, "turns", counts, source)
@@ -156,15 +157,15 @@ def critique_of(verdict: Verdict) -> str:
     return f"```python\n{rest}" if text.startswith(VERIFY_PREFIX) else rest
 
 
-async def _answered(problem: Problem, text: str, written: Mapping[str, Any]) -> dict[str, Any]:
-    """A turn as the row shows it, before it is judged."""
-    answer = without_thinking(text)
+async def _answered(problem: Problem, text: str, read: str, written: Mapping[str, Any]) -> dict[str, Any]:
+    """A turn as the row shows it, before it is judged; `read` is the text with the start of its thoughts."""
+    answer = without_thinking(read)
     correct = None
     if problem.answer:
         correct = (await asyncio.to_thread(grade, answer, problem.answer)).correct
     return {
         "text": text,
-        "steps": [step.text for step in written_steps(text)],
+        "steps": [step.text for step in written_steps(read)],
         "final_answer": extract_answer(answer),
         "correct": correct,
         "finish_reason": written["finish_reason"],

@@ -13,6 +13,8 @@ from genprm_trl.conversation.conversation import Conversation
 from genprm_trl.conversation.template import ChatFormat
 from genprm_trl.errors import ConfigError, GenPRMError, check_at_least
 from genprm_trl.generation.base import GenerationResult, Generator, SamplingParams
+from genprm_trl.grading import thinking
+from genprm_trl.grading.thinking import THINK_END, THINK_START
 from genprm_trl.stages.run import ItemFailed
 from genprm_trl.verifier.base import Verifier
 
@@ -72,6 +74,7 @@ class Solver:
         self.settings = settings if settings is not None else SolverSettings()
         self._generator, self._sampling = generator, self.settings.sampling()
         self._chat = ChatFormat(generator.tokenizer, chat_template=chat_template)
+        self._opens_thinking = opens_thinking(self._chat)
         self._free = asyncio.Semaphore(self.settings.max_requests)
 
     def begin(self, problem: str) -> Conversation:
@@ -90,6 +93,20 @@ class Solver:
         if begun:
             conversation.append(begun, "forced")
         return conversation.token_ids
+
+    def text(self, begun: str, written: str, finish_reason: str) -> str:
+        """A solution as it is read: what began it, and what the model wrote.
+
+        If a bound cut off thoughts in a block that the chat template has opened, the text says that it is open. They
+        look like an answer otherwise.
+
+        Args:
+            begun: The prefix that the model continued.
+            written: What it wrote.
+            finish_reason: Why it ended.
+        """
+        cut_off = self._opens_thinking and finish_reason != "stop" and THINK_END not in written
+        return f"{THINK_START if cut_off else ''}{begun}{written}"
 
     async def complete(
         self, prompt: list[int], seed: int, *, stop: tuple[str, ...] = (), affinity: str | None = None
@@ -118,6 +135,12 @@ class Solver:
         if result.finish_reason == "error":
             raise ItemFailed(result.message or "the generator failed and does not say why")
         return result
+
+
+def opens_thinking(chat: ChatFormat) -> bool:
+    """Whether the chat template's generation prompt leaves a thinking block open (as those of QwQ and DeepSeek-R1)."""
+    [text] = chat.render([{"role": "user", "content": "x"}], open_turn=True)
+    return thinking.opens_thinking(text)
 
 
 @contextlib.asynccontextmanager

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from genprm_trl.metrics.processbench import processbench_scores
+from genprm_trl.metrics.sameness import Sameness
 from genprm_trl.records import Solution, Verdict
 
 
@@ -25,6 +26,7 @@ class VerdictSummary:
             what follows counts them.
         flagged: Verdicts that name a wrong step.
         labels, predictions: Labels and predictions of the verdicts whose solution has a label.
+        sameness: Whether the chains of each solution differ.
         accepted: How many solutions had no step flagged and how many there are, by correctness of the final answer.
     """
 
@@ -38,6 +40,7 @@ class VerdictSummary:
     flagged: int = 0
     labels: list[int] = field(default_factory=list)
     predictions: list[int] = field(default_factory=list)
+    sameness: Sameness = field(default_factory=Sameness)
     accepted: dict[bool, tuple[int, int]] = field(default_factory=dict)
 
     def add(self, verdict: Verdict, solution: Solution | None = None) -> None:
@@ -45,6 +48,7 @@ class VerdictSummary:
         self.solutions += 1
         self.chains += len(verdict.chains)
         self.chains_asked += verdict.n
+        self.sameness.add_verdict(verdict)
         for chain in verdict.chains:
             for judgement in chain:
                 self.steps[judgement.status] += 1

@@ -1,13 +1,9 @@
 """ProcessBench (arXiv 2412.06559): prompts, answers and scores, as the benchmark defines them."""
 
-import logging
-
 from genprm_trl.harness.data import processbench_dataset
 from genprm_trl.metrics.estimates import processbench_estimates
 from genprm_trl.protocol.critique import critique_prompt, parse_critique, vote
 from genprm_trl.protocol.thinking import without_thinking
-
-logger = logging.getLogger(__name__)
 
 load = processbench_dataset
 
@@ -33,17 +29,6 @@ def _scores(doc, indices):
     item = {"label": doc["label"], "predictions": [vote(indices)]}
     unparsable = sum(index is None for index in indices) / len(indices)
     return {**dict.fromkeys(_ESTIMATES, item), "unparsable": 100 * unparsable}
-
-
-def warn_of_equal_samples(resps, docs):
-    """A filter that changes nothing, for a mistake that would pass for a low score of the vote."""
-    resps = [list(texts) for texts in resps]
-    if len(resps) > 1 and all(len(set(texts)) == 1 for texts in resps):
-        logger.warning(
-            "All samples of each solution are the same, so the vote is a vote of one. Servers are sent one seed with "
-            "all requests, unless --gen_kwargs seed=None leaves it out; if it did, the server repeats itself."
-        )
-    return resps
 
 
 # The scores, of critiques here and of verdicts in verdicts.py.

@@ -10,6 +10,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from lm_eval.api.instance import Instance
 
 from genprm_trl.errors import DataError
 from genprm_trl.protocol.critique import critique_prompt
@@ -139,15 +140,68 @@ def test_every_split_is_read(tasks):
         assert [len(rows) for rows in docs] == [10, 9, 8, 7]
 
 
+def answered(task, prompts, resps, doc=None):
+    """The task after its requests were answered."""
+    task._instances = [
+        Instance("generate_until", doc or {"label": 0}, (prompt, {}), index, resps=list(texts))
+        for index, (prompt, texts) in enumerate(zip(prompts, resps, strict=True))
+    ]
+    task.apply_filters()
+    return task._instances
+
+
 def test_equal_samples_are_warned_of(tasks, caplog):
     task = tasks["processbench_vote8_gsm8k"]
     for resps, warned in (([["a"] * 8] * 3, True), ([["a"] * 8, ["a"] * 7 + ["b"]], False)):
         caplog.clear()
-        instances = [type("Instance", (), {"resps": r, "doc": {}, "filtered_resps": {}})() for r in resps]
-        task._instances = instances
-        task.apply_filters()
+        instances = answered(task, ["x"] * len(resps), resps)
         assert [instance.filtered_resps["vote"] for instance in instances] == resps
         assert ("seed=None" in caplog.text) is warned
+
+
+def test_what_was_done_is_not_advised_once_more(tasks, caplog, monkeypatch):
+    task = tasks["processbench_vote8_gsm8k"]
+    monkeypatch.setitem(task.config.generation_kwargs, "seed", None)
+    answered(task, ["x"], [["a"] * 8])
+    assert "All samples of each solution are the same" in caplog.text
+    assert "seed=None" not in caplog.text
+
+
+OPEN = "<|im_start|>assistant\n<think>\n"
+CHAT = (('[{"role": "user", "content": "x"}]',),)  # what a server makes a prompt of
+
+
+@pytest.mark.parametrize(
+    ("prompt", "others", "text", "index"),
+    [
+        (OPEN, [], "maybe \\boxed{3}, cut off", None),
+        (OPEN, [], "maybe \\boxed{3}</think>No: \\boxed{1}", 1),
+        (OPEN, [], "<think>maybe \\boxed{3}, cut off", None),
+        (OPEN, [], "<think>maybe \\boxed{3}</think>\\boxed{1}", 1),
+        (OPEN + "\n</think>\n\n", [], "It is \\boxed{3}.", 3),
+        ("<|im_start|>assistant\n", [], "It is \\boxed{3}.", 3),
+        ("What does <think> mean?\n", [], "It is \\boxed{3}.", 3),
+        (CHAT[0], ["so</think>\\boxed{1}"], "maybe \\boxed{3}, cut off", None),
+        (CHAT[0], ["<think>so</think>\\boxed{1}"], "It is \\boxed{3}.", 3),
+        (CHAT[0], ["\\boxed{1}"], "It is \\boxed{3}.", 3),
+    ],
+)
+@pytest.mark.parametrize("vote", [False, True])
+def test_thoughts_that_were_cut_off_are_no_answer(tasks, prompt, others, text, index, vote):
+    task = tasks["processbench_vote8_gsm8k" if vote else "processbench_gsm8k"]
+    resps = [[text] * 8 if vote else [text], *[[other] for other in others]]
+    first = answered(task, [prompt] * len(resps), resps)[0]
+    [filtered] = first.filtered_resps.values()
+    item = task.process_results({"label": 3}, [filtered])
+    assert item["f1"]["predictions"] == [index]
+    assert item["unparsable"] == (100 if index is None else 0)
+
+
+def test_a_model_that_drops_its_thoughts_itself(tasks, monkeypatch):
+    task = tasks["processbench_gsm8k"]
+    monkeypatch.setitem(task.config.metadata, "think_end_token", "</think>")
+    [instance] = answered(task, [OPEN], [["It is \\boxed{3}."]])
+    assert task.process_results({"label": 3}, [instance.filtered_resps["none"]])["f1"]["predictions"] == [3]
 
 
 def test_missing_data_say_how_to_get_them(tmp_path, monkeypatch):

@@ -20,11 +20,12 @@ from genprm_trl.data.solutions import iter_records
 from genprm_trl.errors import ConfigError, GenPRMError
 from genprm_trl.labeling.consensus import decide
 from genprm_trl.labeling.critiques import SAMPLE_STATUSES, SampledSolution
-from genprm_trl.labeling.rationales import RationaleSettings, Reasoner, opens_thinking
+from genprm_trl.labeling.rationales import RationaleSettings, Reasoner
 from genprm_trl.miniature.world import make_solutions
 from genprm_trl.records import Solution
 from genprm_trl.sandbox import LocalSandbox
 from genprm_trl.sandbox.base import ExecutionResult
+from genprm_trl.solving.solver import opens_thinking
 from genprm_trl.stages.file import stage_directory
 from tests.helpers.paths import ROOT
 from tests.helpers.rationale_program import open_scripted, run, worker

@@ -6,10 +6,12 @@ import asyncio
 import dataclasses
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from genprm_trl.cli.main import main
 from genprm_trl.conversation.template import ChatFormat
 from genprm_trl.errors import ConfigError
 from genprm_trl.generation import SamplingParams, ServerGenerator, TransformersGenerator
@@ -17,6 +19,7 @@ from genprm_trl.generation.server import generator as module
 from genprm_trl.generation.server.wire import Abilities
 from genprm_trl.protocol.genprm import GenPRMProtocol
 from genprm_trl.records import Solution, Verdict
+from genprm_trl.rows.jsonl import write_jsonl
 from genprm_trl.verifier.genprm import GenPRM
 from tests.helpers.completion_server import DIALECTS, CompletionServer, says
 from tests.helpers.scripted_generator import Reply, ScriptedGenerator, current_turn
@@ -303,3 +306,26 @@ async def test_other_paths_and_other_names(engine: TransformersGenerator) -> Non
             assert (await generator.generate(tiny_tokenizer().encode("1 + 1"), PLAIN)).finish_reason == "length"
     assert module._base("http://a/v3") == "http://a/v3"
     assert module._base("http://a/openai") == "http://a/openai/v1"
+
+
+def test_rationales_that_are_all_the_same_are_warned_of(
+    model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_jsonl(tmp_path / "solutions.jsonl", [SOLUTION])
+    command = [
+        "verify",
+        str(tmp_path / "solutions.jsonl"),
+        "--model",
+        str(model_dir),
+        "--mode",
+        "analysis",
+        "--n",
+        "4",
+    ]
+    warning = "All rationales of each solution are the same"
+    with CompletionServer(Model(), "sglang", seeds="stuck") as server:
+        command += ["--backend", "server", "--server_url", server.url, "--max_context", "2048"]
+        assert main([*command, "--output", str(tmp_path / "warm.jsonl")]) == 0
+        assert warning in capsys.readouterr().err
+        assert main([*command, "--output", str(tmp_path / "greedy.jsonl"), "--temperature", "0"]) == 0
+        assert warning not in capsys.readouterr().err

@@ -1,0 +1,72 @@
+"""ProcessBench for critics as a task of the lm-evaluation-harness."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lm_eval.api.instance import Instance
+from lm_eval.api.task import ConfigurableTask
+
+from genprm_trl.grading.thinking import THINK_END, THINK_START, is_still_thinking, opens_thinking
+from genprm_trl.metrics.sameness import Sameness
+
+
+class Critique(ConfigurableTask):
+    """One answer on a solution, or several that vote.
+
+    Args:
+        config: The task's YAML.
+    """
+
+    def __init__(self, config: Mapping[str, Any] | None = None):
+        # `class` is how the YAML names this class; the harness's own configuration has no such field.
+        super().__init__(config={name: value for name, value in (config or {}).items() if name != "class"})
+
+    def apply_filters(self) -> list[Instance] | None:
+        """Puts the start of a thinking block before answers that begin in one, and warns of answers that are equal."""
+        filtered = super().apply_filters()
+        for instance, opening in zip(self._instances, openings(self), strict=True):
+            for name, texts in instance.filtered_resps.items():
+                several = isinstance(texts, list)
+                instance.filtered_resps[name] = [opening + text for text in texts] if several else opening + texts
+        warn_of_equal_samples(self, "samples of each solution")
+        return filtered
+
+
+def openings(task: ConfigurableTask) -> list[str]:
+    """What the prompt of each request has written of its answers: the start of a thinking block, or nothing.
+
+    Without it, thoughts that were cut off look like an answer. A prompt that a server's template makes is not known:
+    it opens a block if one of the answers closes a block that it has not opened.
+    """
+    instances = task.instances
+    if (task.config.metadata or {}).get("think_end_token"):
+        return [""] * len(instances)  # the harness's model has dropped the thoughts
+    hidden = any(not isinstance(each.args[0], str) and any(map(_closes, each.resps)) for each in instances)
+    opened = [opens_thinking(each.args[0]) if isinstance(each.args[0], str) else hidden for each in instances]
+    return [THINK_START if opens else "" for opens in opened]
+
+
+def _closes(text: str) -> bool:
+    before, end, _ = text.partition(THINK_END)
+    return bool(end) and not is_still_thinking(before)
+
+
+def warn_of_equal_samples(task: ConfigurableTask, samples: str) -> None:
+    """Warns if the samples of each request are all the same.
+
+    Args:
+        task: The task, with the answers to its requests.
+        samples: What was sampled, for the message.
+    """
+    sameness = Sameness()
+    for instance in task.instances:
+        sameness.add(instance.resps)
+    seed = (task.config.generation_kwargs or {}).get("seed", 0)
+    sameness.warn(
+        samples,
+        "Servers are sent one seed with all requests; --gen_kwargs seed=None lets them draw their own."
+        if seed is not None
+        else "They are so without a seed, too: is the temperature 0, or has the server a seed of its own?",
+    )
