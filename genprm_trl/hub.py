@@ -31,6 +31,7 @@ __all__ = [
     "make_repository",
     "push_card",
     "push_data_set",
+    "push_model",
     "usage_snippet",
     "write_model_card",
 ]
@@ -74,6 +75,34 @@ def push_data_set(directory: str | Path, repo_id: str) -> str:
             folder_path=directory,
             commit_message=message,
             ignore_patterns=[WRITTEN],
+        )
+    return commit.commit_url
+
+
+def push_model(directory: str | Path, repo_id: str, *, private: bool | None = None) -> str:
+    """Uploads a finished model's directory, without its checkpoints, to a repository of the Hub.
+
+    Args:
+        directory: The model's directory.
+        repo_id: `USER/NAME`, or `NAME` for the account that is logged in.
+        private: Whether a new repository is private; the account's default if None.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        ConfigError: The Hub refuses it, or cannot be reached.
+    """
+    from huggingface_hub import HfApi
+
+    make_repository(repo_id, "model", private=private)
+    with _refusals(f"the model in {directory} was not uploaded to {repo_id}"):
+        name = HfApi().create_repo(repo_id, exist_ok=True).repo_id
+        commit = HfApi().upload_folder(
+            repo_id=name,
+            folder_path=directory,
+            commit_message="End of training",
+            ignore_patterns=["_*", "checkpoint-*", WRITTEN],
         )
     return commit.commit_url
 

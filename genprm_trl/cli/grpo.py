@@ -3,7 +3,8 @@
 DATA holds problems with their answers: GSM8K, MATH and the other known formats, or rows with `problem` and `answer`. A
 GenPRM (--verifier, or --server for a running `genprm serve`) rewards each step that the policy writes. The final
 answer has a reward, too. The other options are those of `trl grpo`, and those of step rewards, such as --credit. To
-resume from the last checkpoint, run the same command again. On several GPUs: accelerate launch -m genprm_trl grpo ...
+resume from the last checkpoint, run the same command again. A run with other data or options is refused, but for a
+longer one. On several GPUs: accelerate launch -m genprm_trl grpo ...
 """
 
 from __future__ import annotations
@@ -15,9 +16,17 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from genprm_trl._loops import run as run_coroutine
-from genprm_trl.cli.training import ModelOptions, last_checkpoint, model_arguments, train, training_files
+from genprm_trl.cli.training import (
+    ModelOptions,
+    TrainingRun,
+    last_checkpoint,
+    model_arguments,
+    training_files,
+    training_settings,
+)
 from genprm_trl.errors import ConfigError
 from genprm_trl.rows.outputs import CommandFiles, inputs
+from genprm_trl.stages.fingerprint import model_fingerprint
 from genprm_trl.training.step_grpo.trainer import StepGRPOConfig
 
 if TYPE_CHECKING:
@@ -70,6 +79,10 @@ class GRPOOptions:
     format_weight: float = field(
         default=0.0, metadata={"help": "Weight of the reward for steps numbered in order; 0 leaves it out."}
     )
+    overwrite: bool = field(
+        default=False,
+        metadata={"help": "Remove the checkpoints in the output and start again. Files of others are replaced, too."},
+    )
 
 
 def files(options: GRPOOptions, args: StepGRPOConfig, model_options: ModelOptions) -> CommandFiles:
@@ -77,7 +90,7 @@ def files(options: GRPOOptions, args: StepGRPOConfig, model_options: ModelOption
     from genprm_trl.rewards.configured import read_config
 
     reads = inputs("model", read_config(options.reward_config).get("verifier")) if options.reward_config else []
-    return training_files(args, options, model_options, reads=reads, overwrite=False)
+    return training_files(args, options, model_options, reads=reads, overwrite=options.overwrite)
 
 
 def run(options: GRPOOptions, args: StepGRPOConfig, model_options: ModelOptions) -> int:
@@ -101,16 +114,29 @@ def run(options: GRPOOptions, args: StepGRPOConfig, model_options: ModelOptions)
     if args.reward_weights is not None:
         raise ConfigError("--reward_weights is set by --answer_weight and --format_weight; leave it out")
     args.reward_weights = [weight for _, weight in rewards] or None
-    checkpoint = args.resume_from_checkpoint or last_checkpoint(args)
+    last_checkpoint(args)
+    reward = _reward_config(options, args)
     dataset = _prompts(options, need_answers=args.credit == "outcome")
+    settings = training_settings(
+        args,
+        model_options,
+        data=options.data if options.split is None else f"{options.data}, split {options.split}",
+        rows=dataset,
+        **{name: getattr(options, name) for name in ("system_prompt", "answer_weight", "format_weight")},
+        **_decisive(reward),
+    )
+    this_run = TrainingRun("grpo", args, settings, overwrite=options.overwrite)
+    if this_run.is_finished:
+        this_run.leave()
+        return 0
     trainer = StepGRPOTrainer(
         reward_funcs=[reward for reward, _ in rewards],
-        step_reward_func=_step_reward(options, args),
+        step_reward_func=_step_reward(reward),
         args=args,
         train_dataset=dataset,
         **arguments,
     )
-    train(trainer, args, checkpoint, _summary)
+    this_run.train(trainer, _summary)
     return 0
 
 
@@ -143,10 +169,9 @@ def _prompts(options: GRPOOptions, *, need_answers: bool) -> Dataset:
     return dataset
 
 
-def _step_reward(options: GRPOOptions, args: StepGRPOConfig) -> GenPRMReward | None:
-    from genprm_trl.rewards import GenPRMReward
+def _reward_config(options: GRPOOptions, args: StepGRPOConfig) -> dict[str, Any] | None:
+    """The arguments of `GenPRMReward` that the options name; None if steps are not rewarded."""
     from genprm_trl.rewards.configured import read_config
-    from genprm_trl.verifier.client import VerifierClient
 
     given = {
         "--verifier": options.verifier, "--server": options.server, "--reward_config": options.reward_config
@@ -168,6 +193,26 @@ def _step_reward(options: GRPOOptions, args: StepGRPOConfig) -> GenPRMReward | N
         config["server"] = options.server
     else:
         config["verifier"] = options.verifier
+    return config
+
+
+def _decisive(reward: dict[str, Any] | None) -> dict[str, Any]:
+    """What decides the rewards of steps. The address of a server does not: it may move."""
+    if reward is None:
+        return {"verifier": None}
+    settings = {f"reward_{name}": value for name, value in reward.items() if name not in ("verifier", "server")}
+    verifier = reward.get("verifier")
+    if verifier is None:
+        return {**settings, "verifier": "a server"}
+    return {**settings, "verifier": str(verifier), "verifier_files": model_fingerprint(str(verifier))}
+
+
+def _step_reward(config: dict[str, Any] | None) -> GenPRMReward | None:
+    from genprm_trl.rewards import GenPRMReward
+    from genprm_trl.verifier.client import VerifierClient
+
+    if config is None:
+        return None
     reward = GenPRMReward(**config)
     if isinstance(reward.verifier, VerifierClient):  # asked before the policy is loaded
         run_coroutine(reward.verifier.wait_until_ready(_PATIENCE))

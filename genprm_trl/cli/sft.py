@@ -3,29 +3,30 @@
 DATA is a file (JSONL, JSON, parquet) or dataset of rationale records (`solution`, `rationales`, `labels`) or of ready
 conversations (`messages`). With --mode direct, solutions with step labels are enough: ProcessBench, or
 stepwise-supervision rows. The other options are those of `trl sft`. To resume from the last checkpoint, run the same
-command again; checkpoints of another model or of other data are refused. On several GPUs: accelerate launch -m
+command again. A run with other data or options is refused, but for a longer one. On several GPUs: accelerate launch -m
 genprm_trl sft DATA ...
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
-
 from genprm_trl.cli import console
-from genprm_trl.cli.training import ModelOptions, last_checkpoint, model_arguments, train, training_files
-from genprm_trl.errors import ConfigError, DataError, check_at_least
-from genprm_trl.rows.jsonl import write_json
+from genprm_trl.cli.training import (
+    ModelOptions,
+    TrainingRun,
+    last_checkpoint,
+    model_arguments,
+    training_files,
+    training_settings,
+)
+from genprm_trl.errors import ConfigError, check_at_least
+from genprm_trl.rows.digests import content_digest
 from genprm_trl.rows.outputs import CommandFiles
-from genprm_trl.stages.settings import changes, read_settings, refuse_changes
 from genprm_trl.training.sft.trainer import GenPRMConfig
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-IDENTITY_FILE = "genprm-sft.json"  # says beside checkpoints what they are of
+_EVALUATION = ("eval_split", "verify_data", "verify_split", "verify_limit", "verify_max_step_tokens")
 
 
 @dataclass
@@ -63,7 +64,7 @@ class SFTOptions:
     )
     overwrite: bool = field(
         default=False,
-        metadata={"help": "Remove the checkpoints in the output and start again, instead of resuming."},
+        metadata={"help": "Remove the checkpoints in the output and start again. Files of others are replaced, too."},
     )
 
 
@@ -94,7 +95,7 @@ def run(options: SFTOptions, args: GenPRMConfig, model_options: ModelOptions) ->
     if args.eval_strategy == "no" and (options.eval_data or options.verify_data):
         raise ConfigError("evaluation needs --eval_strategy steps or epoch")
     check_at_least(1, verify_limit=options.verify_limit)
-    last = last_checkpoint(args)
+    last_checkpoint(args)
 
     # All data are read before the model is loaded: a bad row must not surface after minutes.
     reading: dict[str, Any] = {
@@ -116,16 +117,21 @@ def run(options: SFTOptions, args: GenPRMConfig, model_options: ModelOptions) ->
             on_format=console.print_format,
         )
 
-    this_run = _identity(options, args, model_options, train_data)
-    checkpoint = args.resume_from_checkpoint
-    if checkpoint is None and last is not None and not options.overwrite:
-        _refuse_another_run(Path(args.output_dir), this_run)
-        checkpoint = last
+    named = options.data if options.split is None else f"{options.data}, split {options.split}"
+    evaluated = {}
+    if args.load_best_model_at_end:  # then evaluation decides which weights are taken
+        evaluated = {name: getattr(options, name) for name in _EVALUATION}
+        evaluated["eval_rows"] = None if eval_data is None else content_digest(list(eval_data))
+    settings = training_settings(args, model_options, data=named, rows=train_data, **evaluated)
+    this_run = TrainingRun("sft", args, settings, overwrite=options.overwrite)
+    if this_run.is_finished:
+        this_run.leave()
+        return 0
 
     trainer = GenPRMTrainer(
         **model_arguments(args, model_options), args=args, train_dataset=train_data, eval_dataset=eval_data
     )
-    trainer.described_data = _described(options, this_run)
+    trainer.described_data = _described(options, settings)
     if solutions is not None:
         from genprm_trl.training.callbacks import VerificationCallback
 
@@ -136,15 +142,11 @@ def run(options: SFTOptions, args: GenPRMConfig, model_options: ModelOptions) ->
             name=Path(str(options.verify_data)).name,
         )
         trainer.add_callback(callback)
-    if trainer.is_world_process_zero():
-        if options.overwrite and checkpoint is None:
-            _remove_checkpoints(Path(args.output_dir))
-        write_json(Path(args.output_dir) / IDENTITY_FILE, this_run)
-    train(trainer, args, checkpoint, _summary)
+    this_run.train(trainer, _summary)
     return 0
 
 
-def _described(options: SFTOptions, this_run: Mapping[str, Any]) -> DescribedData:
+def _described(options: SFTOptions, settings: Mapping[str, Any]) -> DescribedData:
     """What the model's card says of the data: their name, a digest, and the stages of the recipe that made them."""
     from genprm_trl.labeling.data_card import reports_beside, stages_table
     from genprm_trl.training.card_facts import DescribedData
@@ -154,63 +156,9 @@ def _described(options: SFTOptions, this_run: Mapping[str, Any]) -> DescribedDat
     return DescribedData(
         name=path.name if path.exists() else options.data,
         hub_id=None if path.exists() else options.data,
-        facts={"SHA-256 of the conversations": this_run["data_sha256"]},
+        facts={"SHA-256 of the conversations": settings["data_sha256"]},
         recipe=f"Made in these stages:\n\n{stages_table(reports)}" if reports else "",
     )
-
-
-def _remove_checkpoints(output: Path) -> None:
-    for directory in output.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
-        if directory.name.removeprefix(f"{PREFIX_CHECKPOINT_DIR}-").isdecimal() and directory.is_dir():
-            logger.info("removing %s", directory)
-            shutil.rmtree(directory)
-
-
-def _identity(
-    options: SFTOptions, args: GenPRMConfig, model_options: ModelOptions, conversations: Iterable[Any]
-) -> dict[str, Any]:
-    """What a training run is of: it resumes from checkpoints of the same run alone.
-
-    Options that may sensibly change between the parts of one run (its length, batch size, what is logged) are not
-    in it. `data` is for messages alone: moved data are the same data.
-    """
-    digest = hashlib.sha256()
-    for row in conversations:
-        digest.update(json.dumps(row, sort_keys=True).encode() + b"\n")
-    model = str(model_options.model_name_or_path)
-    return {
-        "model": str(Path(model).resolve()) if Path(model).is_dir() else model,
-        "revision": model_options.model_revision,
-        "use_peft": model_options.use_peft,
-        "data": options.data if options.split is None else f"{options.data}, split {options.split}",
-        "data_sha256": digest.hexdigest(),
-        "mode": args.mode,
-        "turn_opening": args.turn_opening,
-        "first_turn": args.first_turn,
-        "train_on_interpreter_output": args.train_on_interpreter_output,
-        "train_on_forced_prefix": args.train_on_forced_prefix,
-        "seed": args.seed,
-    }
-
-
-def _refuse_another_run(output: Path, now: Mapping[str, Any]) -> None:
-    """Raises `ConfigError` unless the checkpoints in `output` are of this run."""
-    ways_out = "name another --output_dir, or start anew with --overwrite, which removes its checkpoints"
-    try:
-        before = read_settings(output / IDENTITY_FILE)
-    except DataError as error:
-        raise ConfigError(f"{error}; {ways_out}") from error
-    if before is None:
-        raise ConfigError(
-            f"{output} holds checkpoints, but no {IDENTITY_FILE} that says what they are of; {ways_out}, or name the "
-            "checkpoint to go on from with --resume_from_checkpoint"
-        )
-    changed = changes(before, now)
-    renamed, other_rows = changed.pop("data", None), changed.pop("data_sha256", None)
-    # The mode and the form of the first turn change the conversations, too; that needs no saying.
-    if other_rows and (renamed or not {"mode", "first_turn"} & changed.keys()):
-        changed["data"] = renamed or f"the rows of {now['data']} have changed"
-    refuse_changes(changed, what=f"{output} holds checkpoints of another run", instead=ways_out)
 
 
 def _summary(trainer: GenPRMTrainer) -> list[str]:

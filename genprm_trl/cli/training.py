@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
-from collections.abc import Callable, Sequence
+import math
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from transformers import TrainerCallback
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import ModelConfig
 
 from genprm_trl.cli import console
-from genprm_trl.errors import ConfigError, MissingExtraError
+from genprm_trl.errors import ConfigError, DataError, MissingExtraError
+from genprm_trl.rows.digests import content_digest
+from genprm_trl.rows.jsonl import write_json
 from genprm_trl.rows.outputs import CommandFiles, Input, inputs_of
+from genprm_trl.stages.fingerprint import model_fingerprint
+from genprm_trl.stages.settings import changes, read_settings, refuse_changes
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +91,258 @@ def training_files(args: Any, *options: Any, reads: Sequence[Input] = (), overwr
     return CommandFiles([*inputs_of(args, *options), *reads], (), others, overwrite, "--output_dir")
 
 
+# Options that say where, how fast and in how many parts the work is done, and what is told of it. All others decide
+# the model. Those of evaluation and saving do so only where the best checkpoint is taken in the end.
+_OPERATIONAL = re.compile(
+    r"output_dir|run_name|report_to|project|.*trackio.*|disable_tqdm|log_.*|logging_.*|resume_from_checkpoint|local_rank"
+    r"|do_(train|eval|predict)|push_to_hub|hub_.*|deepspeed|fsdp.*|ddp_.*|parallelism_config|accelerator_config|debug"
+    r"|dataloader_(num_workers|persistent_workers|pin_memory|prefetch_factor|multiprocessing_context|in_order)"
+    r"|dataset_num_proc|prediction_loss_only|include_.*|step_metrics|use_cpu|full_determinism|use_cache"
+    r"|torch_compile.*|torch_empty_cache_steps|.*liger_kernel.*|gradient_checkpointing.*|activation_.*"
+    r"|skip_memory_metrics|enable_jit_checkpoint|num_completions_to_print|ds3_gather_for_generation|trust_remote_code"
+    r"|use_transformers_.*|transformers_continuous_.*|cache_implementation|restore_callback_states_from_checkpoint"
+    r"|vllm_(mode|server_.*|group_port|gpu_memory_utilization|tensor_parallel_size|max_model_length|enable_sleep_mode"
+    r"|model_impl)|skip_bad_rows|max_steps|num_train_epochs|steps_per_generation"
+    r"|per_device_train_batch_size|gradient_accumulation_steps"
+)
+_OF_EVALUATION = re.compile(
+    r"eval_.*|per_device_eval_batch_size|batch_eval_metrics|.*_full_eval|num_generations_eval|metric_for_best_model"
+    r"|greater_is_better|save_.*"
+)
+_LENGTHS = ("max_steps", "num_train_epochs")
+
+
+def training_settings(
+    args: Any, options: ModelOptions, *, data: str, rows: Iterable[Any], **others: Any
+) -> dict[str, Any]:
+    """What decides the model that a training makes, as JSON values.
+
+    Batches count as a whole: half of them on a device, accumulated twice as often, make the same model.
+
+    Args:
+        args: The trainer's arguments.
+        options: The options of the model.
+        data: Name of the data, for messages.
+        rows: The data.
+        **others: What else decides the model.
+    """
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps(row, sort_keys=True, default=str).encode() + b"\n")
+    model = str(options.model_name_or_path)
+    settings: dict[str, Any] = {
+        "model": str(Path(model).resolve()) if Path(model).is_dir() else model,
+        "model_files": model_fingerprint(model),
+        "data": data,
+        "data_sha256": digest.hexdigest(),
+        **others,
+    }
+    for name, value in vars(options).items():
+        of_adapter = name.startswith("lora_") or name in ("use_rslora", "use_dora")
+        if name not in ("model_name_or_path", "attn_implementation") and (options.use_peft or not of_adapter):
+            settings[name] = value
+    values = args.to_dict()
+    for name, value in values.items():
+        evaluates = _OF_EVALUATION.fullmatch(name) and not args.load_best_model_at_end
+        if not _OPERATIONAL.fullmatch(name) and not evaluates and name not in settings:
+            settings[name] = value
+    if isinstance(values.get("model_init_kwargs"), dict):
+        kept = {name: v for name, v in values["model_init_kwargs"].items() if name != "attn_implementation"}
+        settings["model_init_kwargs"] = kept
+    template = getattr(args, "chat_template_path", None)
+    if template is not None and Path(template).is_file():
+        settings["chat_template"] = content_digest(Path(template).read_text(encoding="utf-8", errors="replace"))
+    batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+    settings["per_device_train_batch_size × gradient_accumulation_steps × processes"] = batch
+    settings |= {name: values[name] for name in _LENGTHS}
+    return dict(json.loads(json.dumps(settings, default=str)))
+
+
+class _NothingLeft(Exception):
+    """All steps are done: a checkpoint holds the end of the training."""
+
+
+class _StopAtTheEnd(TrainerCallback):
+    """Ends a training that is resumed from its last step. The loop would do one step more within an epoch."""
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step >= state.max_steps:
+            raise _NothingLeft
+
+
+class TrainingRun:
+    """One training in its output directory: what it is of, what it resumes from, and whether it is finished.
+
+    `genprm-NAME.json` in the directory says so. It holds the settings, and once the model is saved, `finished`.
+
+    Args:
+        name: The command's name.
+        args: The trainer's arguments.
+        settings: What decides the model, from `training_settings`.
+        overwrite: Start anew: remove the checkpoints, and replace what is there.
+
+    Attributes:
+        checkpoint: The checkpoint to resume from.
+        is_finished: Whether the model is there already. Then there is nothing to train.
+
+    Raises:
+        ConfigError: The directory, or the checkpoint that is named, belongs to another run or to somebody else.
+    """
+
+    def __init__(self, name: str, args: Any, settings: Mapping[str, Any], *, overwrite: bool):
+        self.args, self.settings, self.overwrite = args, settings, overwrite
+        self.output = Path(args.output_dir)
+        self.file = self.output / f"genprm-{name}.json"
+        self.checkpoint: str | None = args.resume_from_checkpoint
+        self.is_finished = False
+        self._continued_at: list[int] = []
+        last = last_checkpoint(args)
+        if self.checkpoint is not None:
+            self._check_named(Path(self.checkpoint))
+        if overwrite:
+            return
+        before = self._read(self.file)
+        if before is None:
+            self._refuse_others(last)
+            return
+        finished = before.get("finished")
+        has_model = any(path for pattern in ("*.safetensors", "*.bin") for path in self.output.glob(pattern)
+                        if path.name != "training_args.bin")  # fmt: skip
+        if not (finished and has_model) and last is None and self.checkpoint is None:
+            return  # nothing was kept of it
+        grows = self._compare(before, f"{self.output} holds checkpoints of another run")
+        self._continued_at = list(before.get("continued_at", []))
+        if finished and has_model and not grows:
+            self.is_finished = True
+            return
+        if finished and has_model and model_fingerprint(self.output) != finished["model_files"]:
+            raise ConfigError(
+                f"the model in {self.output} is not the one that this command left there; {self._ways_out}"
+            )
+        if finished and last is None and self.checkpoint is None:
+            raise ConfigError(
+                f"{self.output} holds a finished model, and no checkpoint to train it further from; {self._ways_out}"
+            )
+        if grows and finished:
+            self._continued_at.append(finished["steps"])
+        self.checkpoint = self.checkpoint or last
+
+    _ways_out = "name another --output_dir, or start anew with --overwrite, which removes its checkpoints"
+
+    def _read(self, file: Path) -> dict[str, Any] | None:
+        try:
+            return read_settings(file)
+        except DataError as error:
+            raise ConfigError(f"{error}; {self._ways_out}") from error
+
+    def _check_named(self, checkpoint: Path) -> None:
+        """A checkpoint from elsewhere keeps its optimizer and schedule: other options would have no effect."""
+        file = checkpoint.parent / self.file.name
+        if checkpoint.parent.resolve() != self.output.resolve() and (before := self._read(file)) is not None:
+            instead = f"leave out --resume_from_checkpoint; to train its weights anew, name {checkpoint} with --model"
+            self._compare(before, f"{checkpoint} is of another run", instead)
+
+    def _refuse_others(self, last: str | None) -> None:
+        """Refuses a directory that another program has filled, or another command."""
+        if self.checkpoint is not None:
+            return
+        if last is not None:
+            raise ConfigError(
+                f"{self.output} holds checkpoints, but no {self.file.name} that says what they are of; "
+                f"{self._ways_out}, or name the checkpoint to go on from with --resume_from_checkpoint"
+            )
+        there = sorted(
+            path.name
+            for path in (self.output.iterdir() if self.output.is_dir() else ())
+            if path.is_file() and (path.name in _SAVED or path.suffix in (".safetensors", ".bin"))
+        )
+        if there:
+            raise ConfigError(
+                f"{self.output} holds files that this command would replace and did not write ({', '.join(there)}); "
+                "name another --output_dir, or replace them with --overwrite"
+            )
+
+    def _compare(self, before: Mapping[str, Any], what: str, instead: str | None = None) -> bool:
+        """Refuses another run.
+
+        Returns:
+            Whether this one is the same and longer.
+        """
+        changed = changes(before, self.settings)
+        lengths = {name: changed.pop(name) for name in _LENGTHS if name in changed}
+        renamed, other_rows = changed.pop("data", None), changed.pop("data_sha256", None)
+        # The mode and the form of the first turn change the conversations, too; that needs no saying.
+        if other_rows and (renamed or not {"mode", "first_turn", "system_prompt"} & changed.keys()):
+            changed["data"] = renamed or f"the rows of {self.settings['data']} have changed"
+        # Steps count in place of epochs; a run that was planned in one of them does not change to the other.
+        by_steps = self.settings["max_steps"] > 0
+        length = "max_steps" if by_steps else "num_train_epochs"
+        grows = length in lengths and self.settings[length] > before.get(length, math.inf)
+        if by_steps != (before.get("max_steps", -1) > 0):
+            changed |= lengths
+        elif length in lengths and not grows:
+            changed[length] = f"{lengths[length]}, and a run can only grow"
+        refuse_changes(changed, what=what, instead=instead or self._ways_out)
+        return grows
+
+    def leave(self) -> None:
+        """Says that the model is there, and uploads it if that is asked for. Nothing else is changed."""
+        logger.info("this training is finished; to train anew, give --overwrite or another --output_dir")
+        if int(os.environ.get("RANK", "0")) == 0:
+            if self.args.push_to_hub:
+                from genprm_trl.hub import push_model
+
+                repository = self.args.hub_model_id or self.output.resolve().name
+                print(f"{'on the Hub':<22}{push_model(self.output, repository, private=self.args.hub_private_repo)}")
+            print(f"{'model':<22}{self.output}")
+
+    def train(self, trainer: Any, summary: Callable[[Any], list[str]]) -> None:
+        """Trains, saves the model, uploads it if that is asked for, and prints a summary.
+
+        Args:
+            trainer: A trainer of TRL.
+            summary: Makes the lines to print at the end.
+        """
+        first = trainer.is_world_process_zero()
+        if first:
+            if self.overwrite and self.checkpoint is None:
+                self._remove_checkpoints()
+            self._write()
+        if self.checkpoint is not None:
+            logger.info("resuming from %s", self.checkpoint)
+        if self._continued_at:
+            trainer.continued_at = self._continued_at
+            logger.info("the finished training goes on; its learning rate follows the longer schedule from here")
+        if self.args.save_strategy != "no":
+            console.set_kept(f"checkpoints are in {self.output}; to resume, run the same command again")
+        if self.checkpoint is not None:
+            trainer.add_callback(_StopAtTheEnd())
+        try:
+            trainer.train(resume_from_checkpoint=self.checkpoint)
+        except _NothingLeft:
+            if self.args.load_best_model_at_end and trainer.state.best_model_checkpoint is not None:
+                trainer._load_best_model()
+        trainer.save_model()
+        if first:
+            steps = trainer.state.global_step
+            self._write({"steps": steps, "model_files": model_fingerprint(self.output)})
+        if self.args.push_to_hub:
+            trainer.push_to_hub()
+        if first:
+            print("\n".join(summary(trainer)))
+        trainer.end()
+
+    def _write(self, finished: Mapping[str, Any] | None = None) -> None:
+        more = {"continued_at": self._continued_at} if self._continued_at else {}
+        write_json(self.file, {**self.settings, **more, "finished": finished})
+
+    def _remove_checkpoints(self) -> None:
+        for directory in self.output.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
+            if directory.name.removeprefix(f"{PREFIX_CHECKPOINT_DIR}-").isdecimal() and directory.is_dir():
+                logger.info("removing %s", directory)
+                shutil.rmtree(directory)
+
+
 def last_checkpoint(args: Any) -> str | None:
     """The last checkpoint in the output directory, after a check of the directories that are named.
 
@@ -93,25 +357,3 @@ def last_checkpoint(args: Any) -> str | None:
     if output.exists() and not output.is_dir():
         raise ConfigError(f"--output_dir {output} is not a directory")
     return get_last_checkpoint(str(output)) if output.is_dir() else None
-
-
-def train(trainer: Any, args: Any, checkpoint: str | None, summary: Callable[[Any], list[str]]) -> None:
-    """Trains, saves the model, uploads it if that is asked for, and prints a summary.
-
-    Args:
-        trainer: A trainer of TRL.
-        args: Its arguments.
-        checkpoint: The checkpoint to resume from.
-        summary: The lines to print at the end.
-    """
-    if checkpoint is not None:
-        logger.info("resuming from %s", checkpoint)
-    if args.save_strategy != "no":
-        console.set_kept(f"checkpoints are in {args.output_dir}; to resume, run the same command again")
-    trainer.train(resume_from_checkpoint=checkpoint)
-    trainer.save_model()
-    if args.push_to_hub:
-        trainer.push_to_hub()
-    if trainer.is_world_process_zero():
-        print("\n".join(summary(trainer)))
-    trainer.end()

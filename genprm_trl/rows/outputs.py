@@ -58,7 +58,7 @@ class Input:
             return False
         if ours in theirs.parents:
             # A new file of rows would be read by the next run. A model is what is there.
-            return self._holds(theirs) and (self.kind == "rows" or theirs.exists())
+            return self._holds(theirs) and (self.kind == "rows" or (theirs.parent == ours and theirs.exists()))
         if output.is_file() and output.stat().st_nlink > 1:  # a hard link, which has no target to look at
             return any(self._holds(file) and file.samefile(output) for file in ours.rglob("*") if file.is_file())
         return False

@@ -119,6 +119,7 @@ def training_facts(trainer: Trainer) -> dict[str, Any]:
         "batch": f"{batch} ({args.world_size} × {args.per_device_train_batch_size} × "
         f"{args.gradient_accumulation_steps}: processes, rows each, accumulated)",
         "steps": state.global_step,
+        "continued at step": ", ".join(map(str, getattr(trainer, "continued_at", ()))) or None,
         "epochs": None if state.epoch is None else round(state.epoch, 3),
         "precision": "bfloat16" if args.bf16 else "float16" if args.fp16 else "float32",
         "seed": args.seed,

@@ -103,6 +103,51 @@ def test_problems_without_an_answer_are_rewarded_for_their_steps(work, capsys):
     assert main(words(work, *reward, max_steps=1, output_dir=work / "mixed")) == 0
 
 
+def files_of(directory: Path) -> dict[str, tuple[int, bytes]]:
+    return {
+        str(path.relative_to(directory)): (path.stat().st_mtime_ns, path.read_bytes())
+        for path in directory.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_a_finished_run_is_left_as_it_is_and_another_one_is_refused(work, capsys):
+    reward, output = ("--reward_config", str(work / "reward.yaml")), work / "out"
+    line = words(work, *reward, lr_scheduler_type="constant", max_steps=1)
+    assert main(line) == 0
+    before = files_of(output)
+    capsys.readouterr()
+    assert main([*line, "--logging_steps", "3", "--log_completions"]) == 0
+    printed = capsys.readouterr()
+    assert "this training is finished" in printed.err
+    assert printed.out == f"{'model':<22}{output}\n"
+    for more, said in (
+        (["--learning_rate", "0.5"], "learning_rate was 1e-06 and is now 0.5"),
+        (["--credit", "process"], "credit was 'min_form' and is now 'process'"),
+        (["--temperature", "0.3"], "temperature was 1.0 and is now 0.3"),
+        (["--beta", "0.1"], "beta was 0.0 and is now 0.1"),
+        (["--answer_weight", "2"], "answer_weight was 1.0 and is now 2.0"),
+        (["--system_prompt", "Be brief."], "system_prompt was"),
+        (["--limit", "3"], "have changed"),
+    ):
+        assert main([*line, *more]) == 2
+        error = capsys.readouterr().err
+        assert "holds checkpoints of another run" in error
+        assert said in error, error
+        assert "--overwrite" in error
+    (work / "reward.yaml").write_text(f"verifier: {work / 'model'}\nmax_step_tokens: 9\n", encoding="utf-8")
+    assert main(line) == 2
+    assert "reward_max_step_tokens was 8 and is now 9" in capsys.readouterr().err
+    (work / "reward.yaml").write_text(f"verifier: {work / 'model'}\nmax_step_tokens: 8\n", encoding="utf-8")
+    rows = [{"problem": f"What is {n} + 2?", "answer": str(n + 2)} for n in range(6)]
+    write_jsonl(work / "problems.jsonl", rows)
+    assert main(line) == 2
+    assert "the rows of" in capsys.readouterr().err
+    assert files_of(output) == before
+    assert main([*line, "--overwrite"]) == 0
+    assert files_of(output).keys() == before.keys()
+
+
 @pytest.mark.slow
 def test_trl_takes_the_reward_by_its_path(work):
     """`trl grpo --reward_funcs genprm_trl.rewards.genprm_reward`, as its script runs it."""

@@ -134,6 +134,131 @@ def test_a_run_of_something_else_is_refused_and_overwritten_whole(base, tmp_path
     assert checkpoints(output) == {"checkpoint-2", "checkpoint-notes"}
 
 
+def state_of(directory: Path) -> dict[str, tuple[int, bytes]]:
+    """All files of a directory, with the time of their last change."""
+    return {
+        str(path.relative_to(directory)): (path.stat().st_mtime_ns, path.read_bytes())
+        for path in sorted(directory.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_a_finished_run_is_left_as_it_is(base, tmp_path, capsys):
+    """Also where its last step lies within an epoch, with checkpoints or without."""
+    data = rows_file(tmp_path / "rows.jsonl")
+    for name, options in (
+        ("mid", {"max_steps": 4, "save_steps": 2}),
+        ("none", {"max_steps": 2, "save_strategy": "no"}),
+    ):
+        output = tmp_path / name
+        line = words(base, data, output, lr_scheduler_type="constant", **options)
+        assert main(line) == 0
+        before = state_of(output)
+        capsys.readouterr()
+        for again in (line, [*line, "--logging_steps", "5", "--report_to", "none", "--save_total_limit", "1"]):
+            assert main(again) == 0
+            printed = capsys.readouterr()
+            assert "this training is finished" in printed.err
+            assert printed.out == f"{'model':<22}{output}\n"
+            assert state_of(output) == before
+    # Half of a batch, accumulated twice as often, is the same training.
+    halved = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2, **options}
+    assert main(words(base, data, output, lr_scheduler_type="constant", **halved)) == 0
+    assert state_of(output) == before
+    # A model of another run or of nobody is not trained further, as there is nothing to go on from.
+    assert main(words(base, data, output, lr_scheduler_type="constant", **(options | {"max_steps": 3}))) == 2
+    assert "no checkpoint to train it further from" in capsys.readouterr().err
+    assert state_of(output) == before
+
+
+def test_a_run_that_was_killed_before_its_model_was_saved_only_saves(base, tmp_path):
+    data, output = rows_file(tmp_path / "rows.jsonl"), tmp_path / "model"
+    line = words(base, data, output, max_steps=4, save_steps=2, lr_scheduler_type="constant")
+    assert main(line) == 0
+    weights = (output / "model.safetensors").read_bytes()
+    card = (output / "README.md").read_text(encoding="utf-8")
+    for name in ("model.safetensors", "README.md"):
+        (output / name).unlink()
+    identity = output / "genprm-sft.json"
+    settings = json.loads(identity.read_text(encoding="utf-8"))
+    identity.write_text(json.dumps(settings | {"finished": None}), encoding="utf-8")
+    assert main(line) == 0
+    assert (output / "model.safetensors").read_bytes() == weights
+    assert (output / "README.md").read_text(encoding="utf-8") == card
+    assert json.loads(identity.read_text(encoding="utf-8")) == settings
+    assert checkpoints(output) == {"checkpoint-2", "checkpoint-4"}
+
+
+CHANGES: list[tuple[dict[str, object], str]] = [
+    ({"learning_rate": 0.5}, "learning_rate was 2e-06 and is now 0.5"),
+    ({"lora_r": 4}, "lora_r was 2 and is now 4"),
+    ({"use_peft": "false"}, "use_peft was True and is now False"),
+    ({"weight_decay": 0.1}, "weight_decay was 0.0 and is now 0.1"),
+    ({"max_length": 512}, "max_length was 1024 and is now 512"),
+    ({"lr_scheduler_type": "cosine"}, "lr_scheduler_type was 'linear' and is now 'cosine'"),
+    ({"per_device_train_batch_size": 1}, "processes was 2 and is now 1"),
+    ({"max_steps": 1}, "max_steps was 2 and is now 1, and a run can only grow"),
+    ({"max_steps": -1}, "max_steps was 2 and is now -1"),
+    ({"packing": "true"}, "packing was False and is now True"),
+    ({"warmup_steps": 1}, "warmup_steps was 0 and is now 1"),
+]
+
+
+def test_every_option_that_decides_the_model_is_held_against_the_earlier_run(base, tmp_path, capsys):
+    data, output = rows_file(tmp_path / "rows.jsonl"), tmp_path / "model"
+    options = {"use_peft": "true", "lora_r": 2, "lora_target_modules": "all-linear"}
+    assert main(words(base, data, output, **options)) == 0
+    before = state_of(output)
+    capsys.readouterr()
+    for changed, said in CHANGES:
+        assert main(words(base, data, output, **(options | changed))) == 2
+        error = capsys.readouterr().err
+        assert "holds checkpoints of another run" in error
+        assert said in error, error
+        assert error.count("\n") == 1
+    assert state_of(output) == before
+    # Neither has the checkpoint of another run an effect of which its options say nothing.
+    fork = words(base, data, tmp_path / "fork", resume_from_checkpoint=output / "checkpoint-2", max_steps=4, **options)
+    assert main([*fork, "--learning_rate", "0.5"]) == 2
+    error = capsys.readouterr().err
+    assert "checkpoint-2 is of another run (learning_rate was 2e-06 and is now 0.5)" in error
+    assert not (tmp_path / "fork").exists()
+
+
+def test_a_directory_of_somebody_else_is_not_trained_into(base, tmp_path, capsys):
+    data, output = rows_file(tmp_path / "rows.jsonl"), tmp_path / "mine"
+    output.mkdir()
+    (output / "notes.txt").write_text("mine")
+    (output / "README.md").write_text("mine")
+    assert main(words(base, data, output)) == 2
+    assert "would replace and did not write (README.md); name another --output_dir" in capsys.readouterr().err
+    assert {path.name for path in output.iterdir()} == {"notes.txt", "README.md"}
+    assert (output / "README.md").read_text() == "mine"
+    other = tmp_path / "other"
+    shutil.copytree(base, other)
+    before = state_of(other)
+    assert main(words(base, data, other)) == 2
+    assert "model.safetensors" in capsys.readouterr().err
+    assert state_of(other) == before
+    assert main([*words(base, data, output), "--overwrite"]) == 0
+    assert (output / "notes.txt").read_text() == "mine"
+    # A model that somebody has put in the place of ours is not replaced by more training either.
+    shutil.copy(base / "model.safetensors", output / "model.safetensors")
+    assert main(words(base, data, output, max_steps=3)) == 2
+    assert "is not the one that this command left there" in capsys.readouterr().err
+
+
+def test_the_card_tells_of_a_training_that_was_continued(base, tmp_path, capsys):
+    data, output = rows_file(tmp_path / "rows.jsonl"), tmp_path / "model"
+    assert main(words(base, data, output)) == 0
+    assert "continued" not in (output / "README.md").read_text(encoding="utf-8")
+    assert main(words(base, data, output, max_steps=3)) == 0
+    assert "follows the longer schedule" in capsys.readouterr().err
+    card = (output / "README.md").read_text(encoding="utf-8")
+    assert "| continued at step | 2 |" in card
+    assert "| steps | 3 |" in card
+
+
 def test_moved_data_go_on_and_unknown_checkpoints_need_a_word(base, tmp_path, capsys):
     data, output = rows_file(tmp_path / "rows.jsonl"), tmp_path / "model"
     assert main(words(base, data, output)) == 0

@@ -125,3 +125,6 @@ def test_a_model_directory_may_hold_verdicts_that_are_resumed(tmp_path):
     assert not read.is_read(tmp_path / "tokenizer.json")
     assert read.is_read(tmp_path)
     assert not read.is_read(tmp_path.parent / "other")
+    (tmp_path / "tuned").mkdir()
+    (tmp_path / "tuned" / "config.json").write_text("{}")
+    assert not read.is_read(tmp_path / "tuned" / "config.json")
