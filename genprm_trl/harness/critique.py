@@ -41,10 +41,14 @@ def openings(task: ConfigurableTask) -> list[str]:
     it opens a block if one of the answers closes a block that it has not opened.
     """
     instances = task.instances
+    prompts = [getattr(each, "args", ("",))[0] for each in instances]
     if (task.config.metadata or {}).get("think_end_token"):
         return [""] * len(instances)  # the harness's model has dropped the thoughts
-    hidden = any(not isinstance(each.args[0], str) and any(map(_closes, each.resps)) for each in instances)
-    opened = [opens_thinking(each.args[0]) if isinstance(each.args[0], str) else hidden for each in instances]
+    hidden = any(
+        not isinstance(prompt, str) and any(map(_closes, each.resps))
+        for prompt, each in zip(prompts, instances, strict=True)
+    )
+    opened = [opens_thinking(prompt) if isinstance(prompt, str) else hidden for prompt in prompts]
     return [THINK_START if opens else "" for opens in opened]
 
 

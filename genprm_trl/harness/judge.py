@@ -11,12 +11,11 @@ from genprm_trl._loops import run
 from genprm_trl.errors import ConfigError
 from genprm_trl.options.parser import OptionParser
 from genprm_trl.options.verifier import VerifierOptions, ask_servers, load_verifier
+from genprm_trl.verifier.client import REQUEST_OPTIONS, VerifierClient
 
 if TYPE_CHECKING:
     from genprm_trl.verifier.base import Verifier
 
-# What a request to a server may ask for; the rest is the server's own.
-_OF_REQUESTS = ("n", "mode", "stop", "adaptive", "threshold", "seed")
 _SAMPLING = ("temperature", "top_p", "top_k")
 
 
@@ -53,9 +52,9 @@ class Judge:
             if not isinstance(listed, list) or not listed or not all(isinstance(url, str) for url in listed):
                 raise ConfigError(f"{where}: server must be the address of a `genprm serve`, not {servers!r}")
             for name in given:
-                if name not in _OF_REQUESTS:
+                if name not in REQUEST_OPTIONS:
                     raise ConfigError(
-                        f"{where}: '{name}' is the server's to say; a request may have {', '.join(_OF_REQUESTS)}"
+                        f"{where}: '{name}' is the server's to say; a request may have {', '.join(REQUEST_OPTIONS)}"
                     )
             # Checked here, since a server would refuse it only after a policy has sampled all solutions.
             return cls(None, tuple(listed), _checked(given, where))
@@ -105,16 +104,12 @@ class Judge:
             load_tokenizer(self.options.tokenizer or self.options.model)
             ask_servers(self.options)
             return
-        from genprm_trl.verifier.client import VerifierClient
-
         run(VerifierClient(list(self.servers)).wait_until_ready(seconds))
 
     def open(self) -> Verifier:
         """The verifier, ready to judge; its caller closes it."""
         if self.options is not None:
             return load_verifier(self.options)
-        from genprm_trl.verifier.client import VerifierClient
-
         return VerifierClient(list(self.servers), **self.requested)
 
 

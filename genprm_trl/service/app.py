@@ -19,6 +19,7 @@ from genprm_trl.service.limits import ServiceLimits
 from genprm_trl.service.middleware import RequestMiddleware
 from genprm_trl.service.responses import NDJSON, VerdictResponse, wants_stream
 from genprm_trl.service.schemas import VerifyRequest, parse_work
+from genprm_trl.verifier.client import REQUEST_OPTIONS
 from genprm_trl.verifier.genprm import GenPRM
 from genprm_trl.version import __version__
 
@@ -110,8 +111,7 @@ def create_app(prm: GenPRM | None = None, *, limits: ServiceLimits | None = None
             return JSONResponse({"status": "not_ready", "reason": trouble}, 503, {"Retry-After": "5"})
         assert service.prm is not None
         prm = service.prm
-        names = ("n", "stop", "adaptive", "threshold", "seed")
-        options: dict[str, Any] = {name: getattr(prm, name) for name in names}
+        options: dict[str, Any] = {name: getattr(prm, name) for name in REQUEST_OPTIONS if hasattr(prm, name)}
         return JSONResponse({"status": "ready", "version": __version__, "defaults": options})
 
     @app.get("/health/live", summary="Whether the process is alive")

@@ -15,6 +15,7 @@ from genprm_trl.records import Solution
 from genprm_trl.rows.jsonl import parse_json
 from genprm_trl.service.errors import ServiceRefusal
 from genprm_trl.service.limits import ServiceLimits
+from genprm_trl.verifier.client import REQUEST_OPTIONS
 
 # The fields of a row that matter here. Whatever else a dataset's rows carry is not sent back, so it is not kept.
 _SOLUTION_FIELDS = ("id", "problem", "steps", "answer", "final_answer_correct", "label", "generator")
@@ -61,7 +62,7 @@ class VerifyRequest(BaseModel):
 
     def changes(self) -> dict[str, Any]:
         """The options that the request gives, as `GenPRM.with_options` takes them."""
-        return self.model_dump(exclude={"solutions", "rationales", "stream"}, exclude_none=True)
+        return self.model_dump(include=set(REQUEST_OPTIONS), exclude_none=True)
 
 
 @dataclass(frozen=True, slots=True)

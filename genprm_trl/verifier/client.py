@@ -31,6 +31,8 @@ from genprm_trl.verifier.base import Verifier
 
 logger = logging.getLogger(__name__)
 
+# What a request may ask for; the rest is the server's own.
+REQUEST_OPTIONS = ("n", "mode", "stop", "adaptive", "threshold", "seed")
 TOKEN_VARIABLE = "GENPRM_SERVICE_TOKEN"
 # A server that failed is left alone for so long while there are others.
 _COOL_DOWN = 10.0
@@ -83,7 +85,7 @@ class VerifierClient(Verifier):
         batch_size: Solutions per request.
         concurrency: Requests in flight at once.
         timeout: Seconds to wait for a connection, and for a sign of life on it (servers send one every 10 s).
-        patience: Seconds without any progress before `ServiceError`.
+        patience: Seconds without any progress after which an attempt that fails is the last one (`ServiceError`).
 
     Raises:
         ConfigError: A URL cannot be used, or an option is out of range.
@@ -248,10 +250,11 @@ class _Run:
     async def _judge(self, missing: dict[str, Solution]) -> None:
         """Puts a verdict for each solution into `results`, or its id into `refused`."""
         while missing:
+            started = time.monotonic()
             retrying = tenacity.AsyncRetrying(
                 retry=tenacity.retry_if_exception_type(_Unavailable),
                 stop=tenacity.stop_after_delay(self._patience),
-                wait=_pause,
+                wait=self._pause,
                 before_sleep=_log_retry,
             )
             try:
@@ -259,10 +262,15 @@ class _Run:
                 await retrying(self._attempt, missing)
             except tenacity.RetryError as error:
                 last = error.last_attempt.exception()
+                waited = round(time.monotonic() - started, 1)
                 raise ServiceError(
-                    f"the verifier service stays unavailable ({last}); given up after {self._patience:g} s without "
+                    f"the verifier service stays unavailable ({last}); given up after {waited:g} s without "
                     f"progress, with {len(missing)} solutions of a request missing"
                 ) from None
+
+    def _pause(self, state: tenacity.RetryCallState) -> float:
+        """Seconds before the next attempt; the last one is made when patience ends."""
+        return min(_pause(state), max(self._patience - (state.seconds_since_start or 0.0), 0.01))
 
     async def _attempt(self, missing: dict[str, Solution]) -> None:
         """Sends what is missing to a server; takes what comes out of `missing`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import socket
 import threading
 import time
@@ -122,9 +123,12 @@ def test_a_server_that_stays_down_is_given_up():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     started = time.monotonic()
-    with pytest.raises(GenPRMError, match=r"stays unavailable.*ClientConnectorError"):
+    with pytest.raises(GenPRMError, match=r"stays unavailable.*ClientConnectorError") as caught:
         judged(VerifierClient(f"http://127.0.0.1:{port}", patience=1))
-    assert time.monotonic() - started >= 1
+    waited = time.monotonic() - started
+    assert waited >= 1
+    [said] = re.findall(r"given up after ([0-9.]+) s", str(caught.value))
+    assert 1 <= float(said) <= waited + 0.05
 
 
 def test_a_server_that_says_nothing_is_given_up():
