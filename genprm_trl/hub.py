@@ -74,7 +74,7 @@ def push_data_set(directory: str | Path, repo_id: str) -> str:
             repo_type="dataset",
             folder_path=directory,
             commit_message=message,
-            ignore_patterns=[WRITTEN],
+            ignore_patterns=[f"*{WRITTEN}"],
         )
     return commit.commit_url
 
@@ -102,7 +102,7 @@ def push_model(directory: str | Path, repo_id: str, *, private: bool | None = No
             repo_id=name,
             folder_path=directory,
             commit_message="End of training",
-            ignore_patterns=["_*", "checkpoint-*", WRITTEN],
+            ignore_patterns=["_*", "checkpoint-*", f"*{WRITTEN}"],
         )
     return commit.commit_url
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import ModelConfig
 
@@ -337,23 +338,41 @@ class TrainingRun:
         write_json(self.file, {**self.settings, **more, "finished": finished})
 
     def _remove_checkpoints(self) -> None:
-        for directory in self.output.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
-            if directory.name.removeprefix(f"{PREFIX_CHECKPOINT_DIR}-").isdecimal() and directory.is_dir():
-                logger.info("removing %s", directory)
-                shutil.rmtree(directory)
+        for directory in _checkpoints(self.output):
+            logger.info("removing %s", directory)
+            shutil.rmtree(directory)
 
 
 def last_checkpoint(args: Any) -> str | None:
-    """The last checkpoint in the output directory, after a check of the directories that are named.
+    """The last whole checkpoint in the output directory, after a check of the directories that are named.
+
+    A kill or a full disk can leave a part of one. The trainer's state is written last, so it says which are whole.
 
     Raises:
         ConfigError: One of them is not a directory.
     """
-    from transformers.trainer_utils import get_last_checkpoint
-
     if args.resume_from_checkpoint is not None and not Path(args.resume_from_checkpoint).is_dir():
         raise ConfigError(f"--resume_from_checkpoint {args.resume_from_checkpoint} is not a directory")
     output = Path(args.output_dir)
     if output.exists() and not output.is_dir():
         raise ConfigError(f"--output_dir {output} is not a directory")
-    return get_last_checkpoint(str(output)) if output.is_dir() else None
+    for parent in output.parents:
+        if parent.exists() and not parent.is_dir():
+            raise ConfigError(f"--output_dir {output} cannot be made: {parent} is not a directory")
+    for directory in sorted(_checkpoints(output), key=_step, reverse=True):
+        try:
+            json.loads((directory / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            logger.warning("%s is not whole; it is passed over", directory)
+        else:
+            return str(directory)
+    return None
+
+
+def _checkpoints(output: Path) -> list[Path]:
+    found = output.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if output.is_dir() else []
+    return [directory for directory in found if directory.is_dir() and directory.name.rpartition("-")[2].isdecimal()]
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])

@@ -258,7 +258,7 @@ class _Stages:
         """The results of a run of the same plan and seed that is finished; None if there are none."""
         path = self.output / "results.json"
         marks = [self._mark(self.output / name) for name in STAGES]
-        if is_foreign(path) or any(mark is None or mark["seconds"] is None for mark in marks):
+        if is_foreign(path, unknown=False) or any(mark is None or mark["seconds"] is None for mark in marks):
             return None
         with contextlib.suppress(DataError, KeyError, TypeError, ValueError):
             results = read_settings(path) or {}

@@ -26,6 +26,8 @@ from genprm_trl.rows.jsonl import write_json, write_jsonl
 from genprm_trl.stages.resumable import ItemT, ResumableFile
 from genprm_trl.stages.settings import START_ANEW, read_settings
 
+FAILED = "failed"  # why an item was dropped on which the generator or the sandbox failed
+
 
 @dataclass(slots=True)
 class Outcome:
@@ -123,6 +125,7 @@ class StageFile(ResumableFile[ItemT]):
     def __init__(
         self, path: str | Path, settings: Mapping[str, Any], items: Iterable[ItemT], *, overwrite: bool = False
     ):
+        self.failed: set[str] = set()
         output, directory = Path(path), stage_directory(path)
         journal = directory / "journal.jsonl"
         self.partial_path = directory / "partial.jsonl"
@@ -144,6 +147,18 @@ class StageFile(ResumableFile[ItemT]):
     def _remove_results(self) -> None:
         self.output.unlink(missing_ok=True)
         self.partial_path.unlink(missing_ok=True)
+
+    def _key(self, line: Mapping[str, Any]) -> tuple[str, str]:
+        if (line.get("dropped") or {}).get(FAILED):
+            self.failed.add(line["id"])
+        return super()._key(line)
+
+    def retry_failed(self) -> None:
+        """Takes up again what was dropped since it failed, and what the input still has."""
+        unwanted = {id for id in self.failed if id in self}
+        if unwanted:
+            self.failed -= unwanted
+            self.rewrite(lambda row: None if row["id"] in unwanted else row)
 
     def write(self, id: str, digest: str, outcome: Outcome) -> None:
         """Keeps what came of an item; it survives a kill from here on. Raises as `append` does."""

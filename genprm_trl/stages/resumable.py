@@ -140,8 +140,8 @@ class ResumableFile(Generic[ItemT]):
             return
         if digest and text_hash(digest) != self._digests[number]:
             raise DataError(
-                f"holds {self._what} of '{id}' about another text: the input has changed, or the file belongs to "
-                f"other data; {START_ANEW}"
+                f"holds {self._what} of '{id}' about another text, or with another answer or label: the input has "
+                f"changed, or the file belongs to other data; {START_ANEW}"
             )
         self._places[number] = place
 

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from genprm_trl._loops import as_finished, iterate_in_thread
 from genprm_trl.errors import GenPRMError, check_at_least
 from genprm_trl.rows.outputs import refuse_foreign
-from genprm_trl.stages.file import Outcome, StageFile, StageSummary
+from genprm_trl.stages.file import FAILED, Outcome, StageFile, StageSummary
 from genprm_trl.stages.partial import Partial, PartialFile, no_partial
 from genprm_trl.stages.resumable import ItemT
 
@@ -120,6 +120,7 @@ def run_stage(
         execute: Runs the work; `in_this_process` by default.
         overwrite: Start again.
         drop_failed: Leave out items that failed, counted as dropped for the reason `failed`, instead of raising.
+            Without it, those that an earlier run has dropped are taken up again.
         bad_rows: How many rows of the input could not be used; asked for when the input has been read.
         renew: See `StageFile.finish`.
         progress: Show a progress bar on stderr.
@@ -138,6 +139,8 @@ def run_stage(
     run = execute if execute is not None else in_this_process()
     with StageFile(output, settings, items, overwrite=overwrite) as file:
         skipped = bad_rows()
+        if not drop_failed:
+            file.retry_failed()
         if on_start is not None:
             on_start(file)
         if file.done == file.total:
@@ -194,7 +197,7 @@ class _Failures:
     def settle(self) -> None:
         if self.drop:
             for id, digest in self.digests.items():
-                self.file.write(id, digest, Outcome(dropped={"failed": 1}))
+                self.file.write(id, digest, Outcome(dropped={FAILED: 1}))
         elif self.digests:
             raise GenPRMError(
                 f"{len(self.digests)} of {self.file.total} items failed, the first one {self.first}. {self._kept()} "

@@ -189,6 +189,26 @@ def test_a_run_that_was_killed_before_its_model_was_saved_only_saves(base, tmp_p
     assert checkpoints(output) == {"checkpoint-2", "checkpoint-4"}
 
 
+def test_a_checkpoint_that_is_not_whole_is_passed_over(base, tmp_path, capsys):
+    data, output = rows_file(tmp_path / "rows.jsonl"), tmp_path / "model"
+    line = words(base, data, output, max_steps=3, save_steps=1)
+    assert main(line) == 0
+    weights = (output / "model.safetensors").read_bytes()
+    identity = output / "genprm-sft.json"
+    settings = json.loads(identity.read_text(encoding="utf-8"))
+    identity.write_text(json.dumps(settings | {"finished": None}), encoding="utf-8")
+    (output / "checkpoint-3" / "model.safetensors").unlink()
+    (output / "checkpoint-3" / "trainer_state.json").write_text('{"log_hist', encoding="utf-8")
+    capsys.readouterr()
+    assert main(line) == 0
+    error = capsys.readouterr().err
+    assert "checkpoint-3 is not whole; it is passed over" in error
+    assert f"resuming from {output / 'checkpoint-2'}" in error
+    assert (output / "model.safetensors").read_bytes() == weights
+    assert main(words(base, data, data / "below" / "model")) == 2
+    assert f"cannot be made: {data} is not a directory" in capsys.readouterr().err
+
+
 CHANGES: list[tuple[dict[str, object], str]] = [
     ({"learning_rate": 0.5}, "learning_rate was 2e-06 and is now 0.5"),
     ({"lora_r": 4}, "lora_r was 2 and is now 4"),

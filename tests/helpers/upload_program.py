@@ -64,13 +64,15 @@ def everything(directory: Path) -> dict[str, object]:
     found["refused"] = run("recipe", "--config", recipe, "--push_to_hub", "others/words")
     found["recipe"] = run("recipe", "--config", recipe, "--name", "Words", "--push_to_hub", "lab/words", "--private")
     model = directory / "model"
-    found["sft"] = run(
+    sft = [
         *("sft", str(directory / "out" / "rationales.jsonl"), "--model", str(base(directory)), "--mode", "direct"),
         *("--output_dir", str(model), "--max_steps", "1", "--max_length", "1024", "--learning_rate", "1e-3"),
-        *("--push_to_hub", "--hub_model_id", "lab/tiny", "--hub_strategy", "end", "--use_cpu", "--report_to", "none"),
+        *("--push_to_hub", "--hub_strategy", "end", "--use_cpu", "--report_to", "none"),
         *("--eval_data", str(directory / "out" / "rationales.jsonl"), "--eval_strategy", "steps", "--eval_steps", "1"),
         *("--verify_data", str(directory / "out" / "labels.jsonl"), "--verify_limit", "4"),
-    )
+    ]
+    found["sft"] = run(*sft, "--hub_model_id", "lab/tiny")
+    found["sft_again"] = run(*sft, "--hub_model_id", "lab/again")
     found["card"] = run(
         *("card", str(model), "--results", str(results_file(directory, model)), "--push_to_hub", "lab/tiny")
     )

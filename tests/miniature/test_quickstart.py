@@ -98,8 +98,12 @@ def test_the_picture_is_a_png(output):
 
 def test_finished_stages_are_not_repeated_and_other_plans_are(output):
     said: list[str] = []
-    run_quickstart(output, PLAN, announce=said.append, progress=False)
+    before = {path: path.stat().st_mtime_ns for path in output.rglob("*")}
+    again = run_quickstart(output, PLAN, announce=said.append, progress=False)
     assert sum("done before" in sentence for sentence in said) == 4
+    assert {path: path.stat().st_mtime_ns for path in output.rglob("*")} == before
+    assert results_table(again) in (output / "results.md").read_text()
+    assert kinds_table(again) in (output / "results.md").read_text()
 
 
 def test_directories_of_others_are_not_touched(tmp_path):

@@ -16,6 +16,7 @@ from huggingface_hub import DatasetCard, ModelCard
 from genprm_trl.cli.main import main
 from genprm_trl.errors import ConfigError
 from genprm_trl.hub import make_repository
+from genprm_trl.rows.outputs import WRITTEN
 from genprm_trl.stages.file import StageSummary
 from tests.helpers.hub_server import TOKEN, running_hub
 from tests.helpers.paths import ROOT
@@ -56,7 +57,9 @@ def test_a_recipe_uploads_its_data_set(done):
     assert repository.private
     local = done.directory / "out" / "dataset"
     assert repository.files == {
-        path.relative_to(local).as_posix(): path.read_bytes() for path in local.rglob("*") if path.is_file()
+        path.relative_to(local).as_posix(): path.read_bytes()
+        for path in local.rglob("*")
+        if path.is_file() and path.name != WRITTEN
     }
     assert f"on the Hub         {done.hub.url}/datasets/lab/words/commit/" in done.report["recipe"]["out"]
     card = DatasetCard(repository.files["README.md"].decode())
@@ -98,6 +101,16 @@ def test_training_uploads_the_model_with_its_card(done):
         assert f"| {name} | " in text
     assert TOKEN not in text
     assert str(done.directory) not in text
+
+
+def test_a_finished_training_is_uploaded_as_it_is(done):
+    again = done.report["sft_again"]
+    assert again["code"] == 0, again["err"]
+    assert f"on the Hub            {done.hub.url}/lab/again/commit/" in again["out"]
+    repository = done.hub.repositories["model", "lab/again"]
+    assert {"README.md", "config.json", "genprm.json", "tokenizer.json"} <= repository.files.keys()
+    assert repository.files["model.safetensors"] == (done.directory / "model" / "model.safetensors").read_bytes()
+    assert not any(name.startswith("checkpoint-") for name in repository.files)
 
 
 def test_measured_scores_are_in_the_model_index(done):

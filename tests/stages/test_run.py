@@ -175,6 +175,15 @@ def test_items_that_fail_are_taken_up_again(tmp_path, caplog):
 def test_items_that_fail_are_dropped_on_demand(tmp_path):
     summary = run(tmp_path / "rows.jsonl", worker=failing([3], ItemFailed("poison")), drop_failed=True)
     assert (summary.items, summary.rows, summary.dropped["failed"]) == (20, 27, 1)
+    # Kept so with the same words, and taken up again without them.
+    before = files(tmp_path / "rows.jsonl")
+    run(tmp_path / "rows.jsonl", worker=failing(range(20), ItemFailed("not asked for")), drop_failed=True)
+    assert files(tmp_path / "rows.jsonl") == before
+    with pytest.raises(GenPRMError, match=r"1 of 20 items failed, the first one 'n3': still"):
+        run(tmp_path / "rows.jsonl", worker=failing(range(20), ItemFailed("still")))
+    assert run(tmp_path / "rows.jsonl").dropped["failed"] == 0
+    run(tmp_path / "reference.jsonl")
+    assert files(tmp_path / "rows.jsonl") == files(tmp_path / "reference.jsonl")
 
 
 @pytest.mark.parametrize("drop_failed", [False, True])
