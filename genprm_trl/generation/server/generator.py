@@ -13,10 +13,9 @@ import os
 import random
 import re
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 import tenacity
@@ -24,30 +23,29 @@ from transformers import PreTrainedTokenizerBase
 
 from genprm_trl.errors import ConfigError, check_at_least, check_positive
 from genprm_trl.generation.assembly import Assembler
-from genprm_trl.generation.base import FinishReason, GenerationResult, SamplingParams
+from genprm_trl.generation.base import GenerationResult, SamplingParams
 from genprm_trl.generation.loading import load_tokenizer
 from genprm_trl.generation.loop_generator import CLOSED, LoopGenerator
 from genprm_trl.generation.replicas import Replica, ReplicaPool, server_addresses
+from genprm_trl.generation.server.probe import HOPELESS, Failed, Probe, Refused
 from genprm_trl.generation.server.wire import (
-    MOST_LOGPROBS,
     Abilities,
     BadAnswer,
     CutOff,
     ErrorAnswer,
     Tokens,
-    disagreement,
     error_message,
-    has_logprobs,
     join_chunks,
     prompt_count,
     read_answer,
     read_chunk,
     request_body,
-    says_too_long,
 )
-from genprm_trl.generation.tokens import PARTIAL, Detokenizer
+from genprm_trl.generation.tokens import Detokenizer
 
 logger = logging.getLogger(__name__)
+
+ResultT = TypeVar("ResultT")
 
 # Seconds between two looks at whether a server lives, and for its answer. One that is busy answers late; so a server
 # that has requests is given up after several looks in vain.
@@ -63,48 +61,13 @@ _LONGEST_RETRY_AFTER = 120.0
 _OVERLOADED = (429, 503)
 # Of the first three it is the server that is at fault: it wanted no key and had the model at the start.
 _WORTH_ANOTHER_TRY = (401, 403, 404, 408, 409, 425, 500, 502, 504)
-# At the start they say that nothing else will be answered either.
-_HOPELESS = (401, 403, 404, 405)
+# Fields of a request that asks for no more than the count of its prompt's tokens leaves out.
+_NOT_FOR_A_COUNT = ("stream", "stream_options", "logprobs", "top_logprobs")
+_ONE_TOKEN = SamplingParams(max_new_tokens=1, logprobs=0)
 # A server without a list of its models.
 _NO_LIST = (400, 404, 405, 501)
 # What servers call the length of a model's context.
 _CONTEXT_NAMES = ("max_model_len", "context_length", "context_window", "max_context_length")
-
-# A model goes on with what it reads: marks outside of ASCII, and something else each time.
-_PROBE_TEXT = "Question: What is 12 + 30?\n\n12 + 30 = 42 ✓ √4 = 2 ✓ √9 = 3 ✓ Step 2: 42"
-_SHORT_TEXT = "1 + 2 = 3"
-_SEEDS_TEXT = "Twenty random words in any language:"
-_PROBE = SamplingParams(max_new_tokens=12, temperature=0.0, logprobs=0)
-_SAMPLE = SamplingParams(max_new_tokens=16, temperature=1.0, top_p=1.0, top_k=0, logprobs=0)
-# Tokens of its own that a server may put around a prompt, such as begin-of-text. A chat template has more.
-_MOST_ADDED = 2
-
-
-class _Failed(Exception):
-    """A request failed, and may be tried again.
-
-    Attributes:
-        wait: Seconds that the server asked for.
-        counts: Whether it uses up a try. A server that is busy, or gone while others live, does not.
-    """
-
-    def __init__(self, message: str, *, wait: float = 0.0, counts: bool = True):
-        super().__init__(message)
-        self.wait, self.counts = wait, counts
-
-
-class _Refused(Exception):
-    """A request that no try will make better.
-
-    Attributes:
-        status: The answer's.
-        reason: What its result has as finish reason.
-    """
-
-    def __init__(self, message: str, status: int = 0, reason: FinishReason = "error"):
-        super().__init__(message)
-        self.status = status
-        self.reason: FinishReason = "context" if status in (400, 413, 422) and says_too_long(message) else reason
 
 
 class ServerGenerator(LoopGenerator):
@@ -133,7 +96,7 @@ class ServerGenerator(LoopGenerator):
         timeout: Seconds for one answer. A request is offered to busy servers for the same time.
         attempts: Tries of a request that fails.
         patience: Seconds to wait for a server when none answers.
-        abilities: What the servers can do. Default: short requests find it out.
+        abilities: What the servers can do. Default: short requests to each find it out.
 
     Raises:
         ConfigError: No server can be reached or has the model, or the key is refused. Or the tokenizer is missing or
@@ -178,15 +141,17 @@ class ServerGenerator(LoopGenerator):
         self._key_variable = api_key_variable
         self._timeout, self._attempts, self._patience = timeout, attempts, patience
         self._model = served_model_name or str(model)
-        self._probing = abilities is None
+        self._given = abilities
+        self._abilities: dict[Replica, Abilities] = {}
+        self._unfit: set[Replica] = set()  # those that answer and cannot be used
+        self._welcomes: dict[Replica, asyncio.Task[None]] = {}  # those that are being tried out
         self._read: dict[Replica, int] = {}  # the longest prompt that a server is known to have read in full
         self._warned: set[str] = set()
         self.max_concurrent = max_batch_size * len(roots)
         super().__init__("server-generator")
         try:
             self._loop.run(self._connect(roots, max_batch_size, served_model_name is not None))
-            self.abilities = abilities if abilities is not None else self._loop.run(self._probe())
-            self._probing = False
+            self._loop.run(self._probe_all())
             context = self._served_context or max_context or _context_of(self.tokenizer)
             if context is None:
                 raise ConfigError(
@@ -196,9 +161,13 @@ class ServerGenerator(LoopGenerator):
         except BaseException:
             self._shut_down()
             raise
-        _say(self.abilities, self._pool.replicas)
         self._watch = asyncio.run_coroutine_threadsafe(self._look_after(), self._loop.loop)
         atexit.register(self._shut_down)
+
+    @property
+    def abilities(self) -> Abilities:
+        """What the first server that answers can do."""
+        return next(self._abilities[replica] for replica in self._pool.replicas if replica in self._abilities)
 
     def _shut_down(self) -> None:
         if self._closed:
@@ -219,66 +188,70 @@ class ServerGenerator(LoopGenerator):
 
     async def _generate(self, token_ids: list[int], params: SamplingParams, affinity: str | None) -> GenerationResult:
         limit = min(params.max_new_tokens, self.max_context - len(token_ids))
+        replica: Replica | None = None
+
+        async def once() -> GenerationResult:
+            nonlocal replica
+            replica = await self._pool.acquire(affinity, avoid=replica)
+            try:
+                abilities = self._abilities[replica]
+                body, answer, result = await self._exchange(replica, token_ids, params, limit, abilities)
+                await self._check_count(replica, answer, token_ids, body)
+                self._check_logprobs(replica, result, body)
+                return result
+            finally:
+                self._pool.release(replica)
+
         try:
-            return (await self._request(token_ids, params, limit, self.abilities, affinity))[1]
-        except _Failed as error:
+            return await self._persist(once)
+        except Failed as error:
             return GenerationResult("", [], finish_reason="error", message=str(error))
-        except _Refused as error:
+        except Refused as error:
             return GenerationResult("", [], finish_reason=error.reason, message=str(error))
         except asyncio.CancelledError:
             if self._closed:
                 return CLOSED
             raise
 
-    async def _request(
-        self, ids: list[int], params: SamplingParams, limit: int, abilities: Abilities, affinity: str | None = None
-    ) -> tuple[Any, GenerationResult]:
-        """A request, tried until it succeeds or is to be given up: the answer, and the result that it amounts to.
+    async def _persist(self, once: Callable[[], Awaitable[ResultT]]) -> ResultT:
+        """Tries until it succeeds or is to be given up.
 
         Raises:
-            _Failed: Every try has failed.
-            _Refused: No try would help.
+            Failed: Every try has failed.
+            Refused: No try would help.
             GenPRMError: There are no servers any more.
         """
-        prompt = self._prompt(ids, abilities)
-        body = request_body(self._model, prompt, params, limit, abilities)
-        replica: Replica | None = None
         failures = 0
 
         def give_up(state: tenacity.RetryCallState) -> bool:
             nonlocal failures
             error = state.outcome.exception() if state.outcome else None
-            if isinstance(error, _Failed) and error.counts:
+            if isinstance(error, Failed) and error.counts:
                 failures += 1
                 return failures >= self._attempts
             return (state.seconds_since_start or 0.0) > self._timeout
 
-        async for attempt in tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception_type(_Failed), wait=_pause, stop=give_up, reraise=True
-        ):
-            with attempt:
-                replica = await self._pool.acquire(affinity, avoid=replica)
-                try:
-                    answer = await self._ask(replica, body, params)
-                    result = read_answer(answer, params, limit, self._tokens, self._assembler)
-                    if not self._probing:
-                        await self._check_count(replica, answer, ids, body)
-                        self._check_logprobs(replica, result, body)
-                    return answer, result
-                except ErrorAnswer as error:
-                    raise self._refusal(replica, error.status, str(error)) from error
-                except CutOff as error:
-                    raise _Refused(f"{replica.name}: {error}") from error
-                except BadAnswer as error:
-                    raise _Failed(f"{replica.name} answers nonsense: {error}") from error
-                finally:
-                    self._pool.release(replica)
-        raise AssertionError("a retry ends by a result or an error")
+        retrying = tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception_type(Failed), wait=_pause, stop=give_up, reraise=True
+        )
+        return await retrying(once)
 
-    def _prompt(self, token_ids: list[int], abilities: Abilities) -> list[int] | str:
-        if abilities.prompts == "ids":
-            return token_ids
-        return self._tokens.prompt_text(token_ids, adds_special_tokens=not abilities.extras)
+    async def _exchange(
+        self, replica: Replica, ids: list[int], params: SamplingParams, limit: int, abilities: Abilities
+    ) -> tuple[dict[str, Any], Any, GenerationResult]:
+        """One try at one server: what it is sent, what it answers, and the result in that."""
+        # A server that is being tried out may still be taken for gone.
+        ask = self._ask if replica in self._abilities else self._post
+        body = request_body(self._model, self._tokens.prompt(ids, abilities), params, limit, abilities)
+        try:
+            answer = await ask(replica, body, params)
+            return body, answer, read_answer(answer, params, limit, self._tokens, self._assembler)
+        except ErrorAnswer as error:
+            raise self._refusal(replica, error.status, str(error)) from error
+        except CutOff as error:
+            raise Refused(f"{replica.name}: {error}") from error
+        except BadAnswer as error:
+            raise Failed(f"{replica.name} answers nonsense: {error}") from error
 
     async def _check_count(self, replica: Replica, answer: Any, ids: list[int], body: Mapping[str, Any]) -> None:
         """Holds what a server says it has read against what it was sent.
@@ -287,17 +260,15 @@ class ServerGenerator(LoopGenerator):
         read a prompt as long as this one before.
 
         Raises:
-            _Refused: It has read another prompt than this one.
+            Refused: It has read another prompt than this one.
         """
-        abilities = self.abilities
+        abilities = self._abilities[replica]
         if abilities.counted is None:
             return
         counted, cached = prompt_count(answer)
         if counted is None and "stream" in body and len(ids) > self._read.get(replica, 0):
-            short = {
-                name: value for name, value in body.items() if name not in ("stream", "stream_options", "logprobs")
-            }
-            counted, cached = prompt_count(await self._ask(replica, short | {"max_tokens": 1}, _PROBE))
+            short = {name: value for name, value in body.items() if name not in _NOT_FOR_A_COUNT}
+            counted, cached = prompt_count(await self._ask(replica, short | {"max_tokens": 1}, _ONE_TOKEN))
         if counted is None:
             return
         counted += 0 if abilities.counts_cached else cached
@@ -315,9 +286,9 @@ class ServerGenerator(LoopGenerator):
                 counted,
                 sent,
             )
-            raise _Refused(f"{replica.name} has read only {counted} of {sent} tokens of the prompt", reason="context")
+            raise Refused(f"{replica.name} has read only {counted} of {sent} tokens of the prompt", reason="context")
         else:
-            raise _Refused(f"{replica.name} has read {counted} tokens where {sent} were sent: another prompt")
+            raise Refused(f"{replica.name} has read {counted} tokens where {sent} were sent: another prompt")
 
     def _check_logprobs(self, replica: Replica, result: GenerationResult, body: Mapping[str, Any]) -> None:
         if "logprobs" in body and result.top_logprobs and not any(result.top_logprobs):
@@ -338,7 +309,7 @@ class ServerGenerator(LoopGenerator):
             await asyncio.wait({asking, gone}, return_when=asyncio.FIRST_COMPLETED)
             if asking.done():
                 return asking.result()
-            raise _Failed(f"{replica.name} does not answer any more", counts=False)
+            raise Failed(f"{replica.name} does not answer any more", counts=False)
         finally:
             for task in (asking, gone):
                 task.cancel()
@@ -357,15 +328,17 @@ class ServerGenerator(LoopGenerator):
         except (ValueError, RecursionError) as error:
             raise BadAnswer(str(error)) from error
         except aiohttp.ClientPayloadError as error:
-            raise _Failed(f"{replica.name} broke off its answer: {error}") from error
+            raise Failed(f"{replica.name} broke off its answer: {error}") from error
         except TimeoutError as error:
-            raise _Failed(f"{replica.name} has not answered within {self._timeout:g} s") from error
+            raise Failed(f"{replica.name} has not answered within {self._timeout:g} s") from error
         except (aiohttp.ClientConnectorError, aiohttp.ServerTimeoutError, ConnectionRefusedError) as error:
             self._take_out(replica, str(error))
             # While others live this is no fault of the request's, and when none does, patience decides.
-            raise _Failed(f"{replica.name} cannot be reached: {error}", counts=False) from error
+            raise Failed(
+                f"{replica.name} cannot be reached: {error}", counts=replica not in self._abilities
+            ) from error
         except (aiohttp.ClientError, OSError) as error:
-            raise _Failed(f"{replica.name}: {type(error).__name__}: {error}") from error
+            raise Failed(f"{replica.name}: {type(error).__name__}: {error}") from error
 
     def _refusal(self, replica: Replica, status: int, text: str, retry_after: str | None = None) -> Exception:
         message = f"{replica.name} answers {status}: {text}"
@@ -373,10 +346,10 @@ class ServerGenerator(LoopGenerator):
             wait = _retry_after(retry_after)
             if wait:
                 self._pool.hold_off(replica, wait)
-            return _Failed(message, wait=0.0 if len(self._pool.replicas) > 1 else wait, counts=status != 429)
-        if (status in _WORTH_ANOTHER_TRY or status > 504) and not (self._probing and status in _HOPELESS):
-            return _Failed(message)
-        return _Refused(message, status)
+            return Failed(message, wait=0.0 if len(self._pool.replicas) > 1 else wait, counts=status != 429)
+        if (status in _WORTH_ANOTHER_TRY or status > 504) and (replica in self._abilities or status not in HOPELESS):
+            return Failed(message)
+        return Refused(message, status)
 
     # Finding the servers, and finding out what they can do
 
@@ -392,10 +365,10 @@ class ServerGenerator(LoopGenerator):
         found = await asyncio.gather(*(self._models(root) for root in roots), return_exceptions=True)
         reached = 0
         for replica, outcome in zip(self._pool.replicas, found, strict=True):
-            if isinstance(outcome, _Refused) and outcome.status in (401, 403):
+            if isinstance(outcome, Refused) and outcome.status in (401, 403):
                 key = "the key in" if self._key else "no key, for none is in"
                 raise ConfigError(f"{outcome} ({key} the environment variable {self._key_variable} was sent)")
-            if isinstance(outcome, _Refused) and outcome.status in _NO_LIST:
+            if isinstance(outcome, Refused) and outcome.status in _NO_LIST:
                 logger.info("%s; its model is taken to be '%s'", outcome, self._model)
                 reached += 1
                 continue
@@ -413,8 +386,8 @@ class ServerGenerator(LoopGenerator):
         """What a server says of its models.
 
         Raises:
-            _Refused: It does not say, and lives.
-            _Failed: It does not answer.
+            Refused: It does not say, and lives.
+            Failed: It does not answer.
         """
         try:
             async with self._session.get(
@@ -422,15 +395,15 @@ class ServerGenerator(LoopGenerator):
             ) as response:
                 text = await response.text(errors="replace")
                 if response.status != 200:
-                    raise _Refused(f"{root} answers {response.status}: {error_message(text)}", response.status)
+                    raise Refused(f"{root} answers {response.status}: {error_message(text)}", response.status)
                 listed = json.loads(text)["data"]
                 return [{"id": str(one["id"]), **one} for one in listed]
         except TimeoutError as error:
-            raise _Failed(f"{root} does not answer") from error
+            raise Failed(f"{root} does not answer") from error
         except (aiohttp.ClientError, OSError) as error:
-            raise _Failed(f"{root}: {error}") from error
+            raise Failed(f"{root}: {error}") from error
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise _Refused(f"{_base(root)}/models is no list of models", 404) from error
+            raise Refused(f"{_base(root)}/models is no list of models", 404) from error
 
     def _check_model(self, replica: Replica, listed: list[dict[str, Any]], named: bool) -> None:
         ids = [one["id"] for one in listed]
@@ -449,216 +422,35 @@ class ServerGenerator(LoopGenerator):
         if type(context) is int and context > 0:
             self._served_context = min(context, self._served_context or context)
 
-    async def _probe(self) -> Abilities:
-        """Finds out by short requests what the servers do with what they will be asked for.
+    async def _probe_all(self) -> None:
+        """Finds out what the servers that answer can do.
 
         Raises:
-            ConfigError: They cannot be used.
+            ConfigError: None can be used.
         """
-        self._counts: list[tuple[int, int | None, int]] = []  # tokens sent, counted, and of these cached
-        ids = self._encode(_PROBE_TEXT)
-        try:
-            abilities, answer = await self._probe_prompts(ids)
-            abilities = replace(abilities, bare_ids=isinstance(answer["choices"][0].get("token_ids"), list))
-            abilities, answer = await self._probe_logprobs(ids, abilities, answer)
-            self._check_tokenizer(answer, abilities)
-            written = read_answer(answer, _PROBE, _PROBE.max_new_tokens, self._tokens, self._assembler).text
-            abilities = await self._probe_counts(ids, await self._probe_stops(ids, abilities, written))
-            return await self._probe_seeds(abilities)
-        except _Failed as error:
-            raise ConfigError(f"a first short request failed: {error}") from error
-        except _Refused as error:
-            key = self._key_variable
-            hint = f" (is the key in {key} right?)" if error.status in (401, 403) else ""
-            raise ConfigError(f"a first short request was refused: {error}{hint}") from error
+        here = [replica for replica in self._pool.replicas if replica.up]
+        if self._given is not None:
+            self._abilities = dict.fromkeys(self._pool.replicas, self._given)
+            return
+        outcomes = await asyncio.gather(*map(self._probe, here), return_exceptions=True)
+        errors = [outcome for outcome in outcomes if outcome is not None]
+        for error in errors:
+            if len(errors) == len(here) or not isinstance(error, ConfigError):
+                raise error
+        for replica, outcome in zip(here, outcomes, strict=True):
+            if outcome is not None:
+                self._unfit.add(replica)
+                self._take_out(replica, str(outcome))
 
-    def _encode(self, text: str) -> list[int]:
-        return list(self._tokens.detokenizer.encode(text))
+    async def _probe(self, replica: Replica) -> None:
+        async def ask(ids: list[int], params: SamplingParams, abilities: Abilities) -> tuple[Any, GenerationResult]:
+            async def once() -> tuple[Any, GenerationResult]:
+                return (await self._exchange(replica, ids, params, params.max_new_tokens, abilities))[1:]
 
-    async def _first(
-        self, ids: list[int], params: SamplingParams, ways: Sequence[Abilities]
-    ) -> tuple[Abilities, Any, GenerationResult]:
-        """Asks in the first of several ways that works.
+            return await self._persist(once)
 
-        Raises:
-            _Failed, _Refused: What the last one meets.
-        """
-        for number, abilities in enumerate(ways, start=1):
-            try:
-                answer, result = await self._request(ids, params, params.max_new_tokens, abilities)
-            except (_Failed, _Refused) as error:
-                if number == len(ways) or getattr(error, "status", 0) in _HOPELESS:
-                    raise
-                logger.debug("a way to ask is not open: %s", error)
-                continue
-            prompt = self._prompt(ids, abilities)
-            sent = self._tokens.count(prompt) if isinstance(prompt, str) else len(prompt)
-            self._counts.append((sent, *prompt_count(answer)))
-            return abilities, answer, result
-        raise AssertionError("there is no way to ask")
-
-    async def _probe_prompts(self, ids: list[int]) -> tuple[Abilities, Any]:
-        of_text = [Abilities("text", logprobs=0), Abilities("text", logprobs=0, extras=False)]
-        of_ids = [replace(way, prompts="ids") for way in of_text]
-        abilities, answer, _ = await self._first(ids, _PROBE, of_ids + of_text)
-        counted, cached = prompt_count(answer)
-        if abilities.prompts == "ids" and counted is not None and len(ids) not in (counted, counted + cached):
-            # The server took token ids for something else.
-            self._counts.clear()
-            abilities, answer, _ = await self._first(ids, _PROBE, [replace(abilities, prompts="text")])
-        return abilities, answer
-
-    async def _probe_logprobs(self, ids: list[int], abilities: Abilities, answer: Any) -> tuple[Abilities, Any]:
-        wanted = replace(_PROBE, logprobs=MOST_LOGPROBS)
-        ways = [replace(abilities, logprobs=count) for count in (MOST_LOGPROBS, 5, 2, 1)]
-        try:
-            abilities, answer, _ = await self._first(
-                ids, wanted, [*ways, *(replace(way, switch=True) for way in ways[:3])]
-            )
-        except (_Failed, _Refused) as error:
-            logger.warning("the servers take no request for log-probabilities: %s", error)
-            return abilities, answer
-        if not has_logprobs(answer):
-            return replace(abilities, logprobs=0), answer
-        if abilities.logprobs < MOST_LOGPROBS:
-            logger.warning(
-                "the servers refuse %d log-probabilities a token; rewards are read from %d",
-                MOST_LOGPROBS,
-                abilities.logprobs,
-            )
-        return abilities, answer
-
-    def _check_tokenizer(self, answer: Any, abilities: Abilities) -> None:
-        """Raises `ConfigError` if the server's model has another vocabulary than our tokenizer."""
-        spelled = disagreement(answer, self._tokens, names=abilities.prompts == "ids")
-        if spelled is not None:
-            raise ConfigError(
-                f"the tokenizer is not that of the served model '{self._model}': what the server writes as "
-                f"{answer['choices'][0]['text']!r} reads {spelled!r}; give the right model or tokenizer"
-            )
-
-    async def _probe_stops(self, ids: list[int], abilities: Abilities, written: str) -> Abilities:
-        """Looks what the servers do with a stop string that they are sure to write, and whether they stream."""
-        middle = len(written) // 2
-        starts = sorted(range(len(written) - 1), key=lambda start: abs(start - middle))
-        pairs = (written[start : start + 2] for start in starts)
-        stop = next((pair for pair in pairs if PARTIAL not in pair), "")
-        params = replace(_PROBE, stop=(stop, "never written") if stop else (), logprobs=MOST_LOGPROBS)
-        if stop:
-            try:
-                _, answer, _ = await self._first(ids, params, [abilities])
-                choice = answer["choices"][0]
-                if choice["text"] == written[: written.find(stop) + len(stop)]:
-                    return replace(abilities, stops="kept")
-                if choice.get("stop_reason", choice.get("matched_stop")) == stop:
-                    return replace(abilities, stops="named")
-            except (_Failed, _Refused) as error:
-                logger.info("the servers take no stop strings: %s", error)
-        ways = [replace(abilities, stops="streamed", stream_options=options) for options in (True, False)]
-        ways.append(replace(abilities, stops="whole"))
-        abilities, answer, _ = await self._first(ids, params, ways)
-        return replace(abilities, streams_logprobs=not abilities.logprobs or has_logprobs(answer))
-
-    async def _probe_seeds(self, abilities: Abilities) -> Abilities:
-        """Looks whether two seeds make two samples, and one seed one."""
-        ids = self._encode(_SEEDS_TEXT)
-
-        async def sample(seed: int, abilities: Abilities = abilities) -> str:
-            return (await self._first(ids, replace(_SAMPLE, seed=seed), [abilities]))[2].text
-
-        try:
-            first, *others = [await sample(seed) for seed in (1, 2, 3)]
-        except _Refused as error:
-            logger.warning("the servers take no seeds, so nothing can be repeated: %s", error)
-            abilities = replace(abilities, seeds=False)
-            first, *others = [await sample(seed, abilities) for seed in (1, 2, 3)]
-        else:
-            if any(other != first for other in others):
-                if await sample(1) != first:
-                    logger.warning("the servers do not heed seeds: the same command gives other verdicts")
-                return abilities
-            unseeded = replace(abilities, seeds=False)
-            if await sample(1, unseeded) != await sample(2, unseeded):
-                logger.warning("the servers make the same sample of all seeds; they are sent none, and draw their own")
-                return unseeded
-        if all(other == first for other in others):
-            logger.warning(
-                "the servers make the same sample again and again at temperature 1 (%r). Several rationales or "
-                "solutions are then no more than one.",
-                first,
-            )
-        return abilities
-
-    async def _probe_counts(self, ids: list[int], abilities: Abilities) -> Abilities:
-        """Compares what the servers say they have read with what they were sent.
-
-        Raises:
-            ConfigError: They read another prompt: with a chat template, cut, or by another tokenizer.
-        """
-        if any(counted is None for _, counted, _ in self._counts[:1]):
-            logger.info("the servers do not say how much of a prompt they have read: a cut one cannot be told")
-            return replace(abilities, counted=None)
-        added, counts_cached = self._added()
-        way = replace(abilities, stops="whole")  # streams need not count
-        if added is None or added < -_MOST_ADDED:
-            # Perhaps they leave out what they have cached. A prompt that begins otherwise is not.
-            sent, counted, _ = self._counts[0]
-            self._counts.clear()
-            await self._first(self._encode(f"{random.getrandbits(60)}: {_PROBE_TEXT}"), _PROBE, [way])
-            fresh, _ = self._added()
-            if fresh is not None and fresh >= -_MOST_ADDED:
-                logger.warning("the servers leave cached tokens out of their counts: a cut prompt cannot be told")
-                return replace(abilities, counted=None)
-            if self._counts[0][1] == counted:
-                raise ConfigError(f"the server has read only {counted} of the {sent} tokens of a short prompt")
-            raise self._other_tokenizer()
-        if abilities.prompts == "text":
-            await self._check_text(len(ids), way, added)
-        return replace(abilities, counted=added, counts_cached=counts_cached)
-
-    def _other_tokenizer(self) -> ConfigError:
-        return ConfigError(
-            f"the tokenizer is not that of the served model '{self._model}': the server counts other tokens in the "
-            "same text; give the right model or tokenizer"
-        )
-
-    def _added(self) -> tuple[int | None, bool]:
-        """By how much counts exceed what was sent, None if not always by as much; and whether they count the cache."""
-        counts = [(sent, counted, cached) for sent, counted, cached in self._counts if counted is not None]
-        for counts_cached in (True, False):
-            added = {counted + (0 if counts_cached else cached) - sent for sent, counted, cached in counts}
-            if len(added) == 1 and (counts_cached or min(added) >= -_MOST_ADDED):
-                [only] = added
-                if counts_cached and only < -_MOST_ADDED and any(cached for *_, cached in counts):
-                    continue
-                return only, counts_cached
-        return None, True
-
-    async def _check_text(self, length: int, abilities: Abilities, added: int) -> None:
-        """Looks whether a server that is given text reads that text, and control tokens as such.
-
-        Raises:
-            ConfigError: It does not.
-        """
-        self._counts.clear()
-        short = self._encode(_SHORT_TEXT)
-        await self._first(short, _PROBE, [abilities])
-        if self._added()[0] != added:
-            raise self._other_tokenizer()
-        if added > _MOST_ADDED:
-            raise ConfigError(
-                f"the server reads {length + added} tokens where {length} were sent: it puts a chat template "
-                "around the text. Start it so that /v1/completions takes the text as it stands (raw)"
-            )
-        control = self._tokens.control
-        if control is not None:
-            self._counts.clear()
-            await self._first([*short, control, *short], _PROBE, [abilities])
-            if self._added()[0] != added:
-                raise ConfigError(
-                    f"the server reads control tokens such as {self._prompt([control], abilities)!r} as plain text, "
-                    "so that it never sees the turns of a conversation"
-                )
+        self._abilities[replica] = await Probe(ask, self._tokens, replica.name, self._model).run()
+        _say(replica, self._abilities[replica])
 
     # Whether servers live
 
@@ -673,10 +465,11 @@ class ServerGenerator(LoopGenerator):
         try:
             listed = await self._models(replica.name)
             if self._model not in [one["id"] for one in listed]:
-                raise _Failed(f"it has no model '{self._model}' any more")
-        except (_Failed, _Refused) as error:
-            if isinstance(error, _Refused) and error.status in _NO_LIST and replica not in self._lists:
+                raise Failed(f"it has no model '{self._model}' any more")
+        except (Failed, Refused) as error:
+            if isinstance(error, Refused) and error.status in _NO_LIST and replica not in self._lists:
                 return self._is_there(replica, vain)
+            self._unfit.discard(replica)
             vain[replica] += 1
             if vain[replica] >= _LOOKS_IN_VAIN:
                 self._take_out(replica, str(error))
@@ -685,9 +478,28 @@ class ServerGenerator(LoopGenerator):
 
     def _is_there(self, replica: Replica, vain: dict[Replica, int]) -> None:
         vain[replica] = 0
-        if not replica.up:
-            logger.info("%s answers again", replica.name)
-            self._pool.mark_up(replica)
+        if replica.up or replica in self._unfit or replica in self._welcomes:
+            return
+        if replica in self._abilities:
+            self._welcome(replica)
+        else:
+            # In a task of its own: the other servers are to be looked at meanwhile.
+            self._welcomes[replica] = asyncio.create_task(self._try_out(replica))
+
+    async def _try_out(self, replica: Replica) -> None:
+        try:
+            await self._probe(replica)
+            self._welcome(replica)
+        except ConfigError as error:
+            self._unfit.add(replica)
+            logger.warning("%s answers and cannot be used: %s", replica.name, error)
+        finally:
+            del self._welcomes[replica]
+
+    def _welcome(self, replica: Replica) -> None:
+        logger.info("%s answers again", replica.name)
+        self._read.pop(replica, None)  # it may have another context now
+        self._pool.mark_up(replica)
 
     def _take_out(self, replica: Replica, why: str) -> None:
         if replica.up:
@@ -707,7 +519,7 @@ def _pause(state: tenacity.RetryCallState) -> float:
     growing = tenacity.wait_exponential(multiplier=_FIRST_PAUSE, max=_LONGEST_PAUSE)(state)
     growing += random.uniform(0.0, _FIRST_PAUSE)
     error = state.outcome.exception() if state.outcome else None
-    return max(growing, error.wait) if isinstance(error, _Failed) else growing
+    return max(growing, error.wait) if isinstance(error, Failed) else growing
 
 
 def _retry_after(header: str | None) -> float:
@@ -769,8 +581,8 @@ def _context_of(tokenizer: Any) -> int | None:
     return int(length) if length < 10**9 else None  # transformers' own "unknown" is about 1e30
 
 
-def _say(abilities: Abilities, replicas: Sequence[Replica]) -> None:
-    """Tells the log what the servers were found to do."""
+def _say(replica: Replica, abilities: Abilities) -> None:
+    """Tells the log what a server was found to do."""
     stops = {
         "kept": "stop strings are kept",
         "named": "stop strings are put back",
@@ -778,13 +590,11 @@ def _say(abilities: Abilities, replicas: Sequence[Replica]) -> None:
         "whole": "stop strings do not end a text early",
     }
     logger.info(
-        "%d server%s (%s): prompts are sent as %s, %s%s",
-        len(replicas),
-        "" if len(replicas) == 1 else "s",
-        ", ".join(replica.name for replica in replicas),
+        "%s: prompts are sent as %s, %s%s",
+        replica.name,
         "token ids" if abilities.prompts == "ids" else "text",
         stops[abilities.stops],
         "" if abilities.extras else ", no options beyond OpenAI's (top_k is not applied)",
     )
     if not abilities.logprobs:
-        logger.warning("the servers report no log-probabilities, from which rewards are read")
+        logger.warning("%s reports no log-probabilities, from which rewards are read", replica.name)

@@ -33,13 +33,17 @@ _TOKENS = 2**31
 # Seeds are 32-bit numbers in some servers; ours are longer.
 _SEEDS = 2**31
 _TOO_LONG = re.compile(
-    r"context (length|size|window)|maximum (context|model) length|exceeds? .*\bcontext\b"
+    r"context (length|size|window)|maximum (context|model) length"
+    r"|exceeds? .*\b(context|token limit|max_(seq|input|model)_len)\b"
     r"|(prompt|input)\b.* too long|longer than the (model's )?context|`inputs` (tokens|must have less)",
     re.I,
 )
 # Servers have many words for the end of a text. Whatever is not one of these is an end like any other.
 _OF_LENGTH = frozenset({"length", "max_tokens", "max_length", "max_new_tokens", "limit"})
-_OF_TROUBLE = re.compile(r"abort|cancel|content_filter|error|fail|safety|timeout|refus", re.I)
+_OF_TROUBLE = re.compile(
+    r"abort|block|cancel|disconnect|error|fail|filter|interrupt|kill|moderat|preempt|prohibit|refus|safety|timeout",
+    re.I,
+)
 # Tokens that are looked for together where a text has been lost track of: one alone may stand anywhere.
 _BLOCK = 8
 # Characters that a run of replacement characters may stand for.
@@ -165,11 +169,13 @@ class Tokens:
         self._by_text: dict[str, int] | None = None
         self._by_name: dict[str, int] | None = None
 
-    def prompt_text(self, ids: Sequence[int], *, adds_special_tokens: bool) -> str:
-        """The text of a prompt, for a server that takes no ids and may put the begin-of-text token before it."""
-        if adds_special_tokens and self._adds_bos and ids[0] == self._tokenizer.bos_token_id:
+    def prompt(self, ids: list[int], abilities: Abilities) -> list[int] | str:
+        """A prompt as a server takes it. One that adds begin-of-text to a text is not sent it."""
+        if abilities.prompts == "ids":
+            return ids
+        if not abilities.extras and self._adds_bos and ids[0] == self._tokenizer.bos_token_id:
             ids = ids[1:]
-        return str(self._tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
+        return str(self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
     def count(self, text: str) -> int:
         """How many tokens a prompt has that is sent as text, without those that a server adds."""

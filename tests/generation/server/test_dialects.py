@@ -21,7 +21,7 @@ from genprm_trl.protocol.genprm import GenPRMProtocol
 from genprm_trl.records import Solution, Verdict
 from genprm_trl.rows.jsonl import write_jsonl
 from genprm_trl.verifier.genprm import GenPRM
-from tests.helpers.completion_server import DIALECTS, CompletionServer, says
+from tests.helpers.completion_server import DIALECTS, CompletionServer, says, until
 from tests.helpers.scripted_generator import Reply, ScriptedGenerator, current_turn
 from tests.helpers.tiny_models import tiny_tokenizer
 
@@ -199,15 +199,15 @@ async def test_as_many_log_probabilities_as_the_server_reports(
     with CompletionServer(Model(), dialect, most_logprobs=most) as server:
         async with connect(server) as generator:
             assert (await judge(generator)).rewards == pytest.approx([8 / 9, 1 / 9])
-    assert (f"refuse 20 log-probabilities a token; rewards are read from {asked}" in caplog.text) == (asked < 20)
+    assert (f"refuses 20 log-probabilities a token; rewards are read from {asked}" in caplog.text) == (asked < 20)
 
 
 @pytest.mark.parametrize(
     ("seeds", "message"),
     [
         ("heeded", None),
-        ("ignored", "do not heed seeds"),
-        ("one", "the same sample of all seeds; they are sent none"),
+        ("ignored", "does not heed seeds"),
+        ("one", "makes the same sample of all seeds; it is sent none"),
         ("stuck", "the same sample again and again at temperature 1"),
     ],
 )
@@ -329,3 +329,41 @@ def test_rationales_that_are_all_the_same_are_warned_of(
         assert warning in capsys.readouterr().err
         assert main([*command, "--output", str(tmp_path / "greedy.jsonl"), "--temperature", "0"]) == 0
         assert warning not in capsys.readouterr().err
+
+
+async def test_each_of_several_servers_is_asked_in_its_own_way() -> None:
+    with CompletionServer(Model(), "vllm") as one, CompletionServer(Model(), "openai", most_logprobs=5) as other:
+        urls = [one.url, other.url]
+        async with ServerGenerator("tiny-genprm", tiny_tokenizer(), urls=urls, attempts=1) as generator:
+            found = await asyncio.gather(*(judge(generator, seed=seed) for seed in range(6)))
+    assert all(verdict.rewards == pytest.approx([8 / 9, 1 / 9]) for verdict in found)
+    assert {type(body["prompt"]) for server in (one, other) for body in server.bodies[-4:]} == {str, list}
+
+
+async def test_one_unfit_server_of_two_is_taken_out(caplog: pytest.LogCaptureFixture) -> None:
+    with CompletionServer(Model(), "ollama") as one, CompletionServer(Model(), "ollama", template=True) as other:
+        options = {"max_context": 2048, "attempts": 1}
+        async with ServerGenerator("tiny-genprm", tiny_tokenizer(), urls=[other.url, one.url], **options) as generator:
+            other.bodies.clear()
+            assert (await judge(generator)).rewards == [1, 0]
+            assert not other.bodies
+    assert "it puts a chat template around the text" in caplog.text
+
+
+async def test_a_server_that_comes_late_is_tried_out_first(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "_LOOK_EVERY", 0.02)
+    caplog.set_level("INFO")
+    late = CompletionServer(Model(), "openai").start()
+    late.stop()
+    with CompletionServer(Model(), "vllm") as one:
+        urls = [late.url, one.url]
+        async with ServerGenerator("tiny-genprm", tiny_tokenizer(), urls=urls, attempts=1) as generator:
+            late.start()
+            root = late.url.removesuffix("/v1")
+            await asyncio.to_thread(until, lambda: f"{root} answers again" in caplog.text)
+            one.stop()
+            assert (await judge(generator)).rewards == pytest.approx([8 / 9, 1 / 9])
+            assert isinstance(late.bodies[-1]["prompt"], str)
+    late.stop()

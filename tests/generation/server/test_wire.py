@@ -243,6 +243,10 @@ def test_chunks_join_to_what_one_answer_says() -> None:
         "This model's maximum context length is 300 tokens. However, you requested 310",
         "the request exceeds the available context size, try increasing it",
         "The input (400 tokens) is longer than the model's context length (300 tokens).",
+        "`inputs` tokens + `max_new_tokens` must be <= 4096. Given: 5000 `inputs` tokens and 12 `max_new_tokens`",
+        "Prompt exceeds max prompt token limit: prompt_tokens=9, max_prompt_tokens=8",
+        "prompt length (9) should not exceed max_seq_len (8)",
+        "the prompt is too long",
     ],
 )
 def test_refusals_of_long_prompts_are_recognised(message: str) -> None:
