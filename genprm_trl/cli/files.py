@@ -29,7 +29,8 @@ def run_command(module: Any, options: Sequence[Any], *, config_file: str | None 
     if not hasattr(module, "files"):
         return module.run(*options) or 0
     files = module.files(*options)
-    files = replace(files, reads=[*files.reads, *inputs("file", config_file)])
+    reads = [*files.reads, *inputs("file", config_file)]
+    files = replace(files, reads=reads, command=module.__name__.rpartition(".")[2])
     with command_files(files):
         code = module.run(*options) or 0
     if files.kept and not files.changed:

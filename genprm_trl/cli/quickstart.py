@@ -30,13 +30,14 @@ class QuickstartOptions:
         metadata={"help": "A run of about two minutes: shows the path. It is too short for the models to learn much."},
     )
     seed: int = field(default=0, metadata={"help": "Fixes data, weights and sampling."})
+    overwrite: bool = field(default=False, metadata={"help": "Replace what was made there with another seed."})
 
 
 def files(options: QuickstartOptions) -> CommandFiles:
     """What the command reads and writes."""
     output = _output_dir(options)
     names = ("results.md", "results.json", "f1_by_n.png", "data/train_rationales.jsonl", "data/heldout.jsonl")
-    return CommandFiles(results=[output / name for name in names], overwrite=None, name="--output_dir")
+    return CommandFiles(results=[output / name for name in names], overwrite=options.overwrite, name="--output_dir")
 
 
 def _output_dir(options: QuickstartOptions) -> Path:
@@ -67,6 +68,7 @@ def run(options: QuickstartOptions) -> int:
         seed=options.seed,
         announce=announce,
         progress=not console.is_quiet(),
+        overwrite=options.overwrite,
     )
     print(f"\n{results_table(rows)}\n{kinds_table(rows)}")
     print("\n".join(conclusions(rows)))

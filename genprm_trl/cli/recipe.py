@@ -91,6 +91,7 @@ def files(options: RecipeOptions) -> CommandFiles:
     return CommandFiles(
         [*of_stages[0].reads, *(each for each in reads if Path(os.path.realpath(each.path)) not in written)],
         others=[*dict.fromkeys(path for each in of_stages for path in each.others), output / "dataset"],
+        removes=[path for each in of_stages for path in each.removes],
         overwrite=None,
         name="--output_dir",
     )

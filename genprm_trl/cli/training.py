@@ -88,8 +88,13 @@ def training_files(args: Any, *options: Any, reads: Sequence[Input] = (), overwr
         overwrite: Whether it may start anew in a directory that is not empty.
     """
     output = Path(args.output_dir)
-    others = [output, *(output / name for name in _SAVED)]
-    return CommandFiles([*inputs_of(args, *options), *reads], (), others, overwrite, "--output_dir")
+    return CommandFiles(
+        [*inputs_of(args, *options), *reads],
+        others=[output, *(output / name for name in _SAVED)],
+        removes=_checkpoints(output) if overwrite and args.resume_from_checkpoint is None else (),
+        overwrite=overwrite,
+        name="--output_dir",
+    )
 
 
 # Options that say where, how fast and in how many parts the work is done, and what is told of it. All others decide

@@ -37,7 +37,7 @@ from genprm_trl.miniature.world import make_solutions
 from genprm_trl.records import RationaleRecord, Solution, Verdict
 from genprm_trl.rows.jsonl import write_json, write_jsonl, write_text
 from genprm_trl.rows.outputs import is_foreign
-from genprm_trl.stages.settings import changes, read_settings
+from genprm_trl.stages.settings import changes, read_settings, refuse_changes
 from genprm_trl.training.prm.scorer import PRMScorer
 from genprm_trl.training.prm.trainer import PRMConfig, PRMTrainer
 from genprm_trl.training.sft.trainer import GenPRMConfig, GenPRMTrainer
@@ -128,6 +128,7 @@ def run_quickstart(
     seed: int = 0,
     announce: Callable[[str], None] = logger.info,
     progress: bool = True,
+    overwrite: bool = False,
 ) -> list[Row]:
     """Runs every stage and writes data, models, verdicts, `results.md`, `results.json` and `f1_by_n.png`.
 
@@ -139,16 +140,18 @@ def run_quickstart(
         seed: Fixes data, weights and sampling.
         announce: Told what happens next, a sentence at a time.
         progress: Show progress bars.
+        overwrite: Replace what a finished stage of another plan or seed has made.
 
     Raises:
-        ConfigError: The directory cannot be made, or one that a stage would write to holds something else.
+        ConfigError: The directory cannot be made, one that a stage would write to holds something else, or a stage of
+            another plan or seed is finished there.
     """
     output = Path(output_dir)
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"cannot make the directory {output}: {error.strerror}") from error
-    stages = _Stages(output, {"plan": asdict(plan), "seed": seed}, announce)
+    stages = _Stages(output, {"plan": asdict(plan), "seed": seed}, announce, overwrite=overwrite)
     if (before := stages.results()) is not None:
         return before
     tokenizer = build_tokenizer()
@@ -245,7 +248,9 @@ class _Stages:
 
     MARK = "quickstart.json"
 
-    def __init__(self, output: Path, settings: dict[str, Any], announce: Callable[[str], None]):
+    def __init__(
+        self, output: Path, settings: dict[str, Any], announce: Callable[[str], None], *, overwrite: bool = False
+    ):
         self.output, self.announce = output, announce
         self.settings = settings
         self.seconds: dict[str, float] = {}
@@ -253,12 +258,21 @@ class _Stages:
             directory = output / name
             if directory.exists() and self._mark(directory) is None and any(directory.iterdir()):
                 raise ConfigError(f"{directory} exists and was not made by a quickstart; choose another --output_dir")
+            made = self._mark(directory)
+            if made is not None and made["seconds"] is not None and not overwrite:
+                refuse_changes(
+                    changes(made["settings"], settings),
+                    what=f"{directory} was made with other settings",
+                    instead="choose another --output_dir, or --overwrite",
+                )
 
     def results(self) -> list[Row] | None:
         """The results of a run of the same plan and seed that is finished; None if there are none."""
         path = self.output / "results.json"
         marks = [self._mark(self.output / name) for name in STAGES]
-        if is_foreign(path, unknown=False) or any(mark is None or mark["seconds"] is None for mark in marks):
+        if is_foreign(path, "quickstart", unknown=False) or any(
+            mark is None or mark["seconds"] is None for mark in marks
+        ):
             return None
         with contextlib.suppress(DataError, KeyError, TypeError, ValueError):
             results = read_settings(path) or {}

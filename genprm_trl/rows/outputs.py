@@ -3,7 +3,7 @@
 Two things never happen, whatever the options say: a command writes to a file that it reads; and a result that somebody
 else has written, or changed, is replaced without `--overwrite`.
 
-    .genprm-written      beside results: a line for each file that was written there, with a hash of its content
+    .genprm-written      beside results: a line for each file that was written there, by which command, with a hash
 """
 
 from __future__ import annotations
@@ -79,6 +79,8 @@ class CommandFiles:
         others: Other files and directories that it writes; whoever opens them knows whose they are.
         overwrite: Whether results of others may be replaced. None: the command has no such option.
         name: The option that names the output, for messages.
+        command: The command's name. Results of another command are somebody else's.
+        removes: Directories that it removes, with all that is in them.
         kept: Results that were there already, as they would have been written.
         changed: Results that were written.
     """
@@ -88,6 +90,8 @@ class CommandFiles:
     others: Sequence[Path] = ()
     overwrite: bool | None = False
     name: str = "--output"
+    command: str = ""
+    removes: Sequence[Path] = ()
     kept: list[Path] = field(default_factory=list)
     changed: list[Path] = field(default_factory=list)
 
@@ -103,10 +107,15 @@ class CommandFiles:
             for other in writes[:number]:
                 if os.path.realpath(path) == os.path.realpath(other) or (path.exists() and _same(path, other)):
                     raise ConfigError(f"{path} is written twice by this command, also as {other}; name other files")
+        for each in self.reads:
+            inside = Path(os.path.realpath(each.path))
+            for path in self.removes:
+                if each.path.exists() and Path(os.path.realpath(path)) in (inside, *inside.parents):
+                    raise ConfigError(f"{path} would be removed, and {each.path} is read by this command")
         for path in self.results:
             if path.is_dir():
                 raise ConfigError(f"{path} is a directory; name a file")
-            if not self.overwrite and is_foreign(path):
+            if not self.overwrite and is_foreign(path, self.command):
                 raise self.foreign(path)
 
     def foreign(self, path: Path) -> ConfigError:
@@ -200,20 +209,25 @@ def refuse_foreign(path: Path) -> None:
     Raises:
         ConfigError: A command is running that may not replace it.
     """
-    if _running and not any(files.overwrite for files in _running) and is_foreign(path, unknown=False):
+    if (
+        _running
+        and not any(files.overwrite for files in _running)
+        and is_foreign(path, _running[-1].command, unknown=False)
+    ):
         raise _running[-1].foreign(path)
 
 
-def is_foreign(path: Path, *, unknown: bool = True) -> bool:
-    """Whether a file is there that this program has not written, or that was changed since.
+def is_foreign(path: Path, command: str, *, unknown: bool = True) -> bool:
+    """Whether a file is there that a command has not written, or that was changed since.
 
     Args:
         path: The file. An empty one is nobody's.
+        command: The command.
         unknown: The answer for a file of which nothing is known at all.
     """
     if not path.is_file() or not path.stat().st_size:
         return False
-    written = _written(path)
+    written = _written(path, command)
     return unknown if not written else _digest(path) not in written
 
 
@@ -258,20 +272,19 @@ def _takes_place(new: Path, path: Path, result: bool) -> bool:
     """Whether a new file is to take a path's place."""
     result = result and bool(_running)
     if path.is_file() and filecmp.cmp(new, path, shallow=False):
-        if result:
-            _note(path, _digest(path))
+        if result and _digest(path) in _written(path, _running[-1].command):
             for files in _running:
                 files.kept.append(path)
         return False
     if not result:
         return True
-    digest = _digest(new)
-    if not any(files.overwrite for files in _running) and is_foreign(path):
-        if digest in _written(path):
+    digest, command = _digest(new), _running[-1].command
+    if not any(files.overwrite for files in _running) and is_foreign(path, command):
+        if digest in _written(path, command):
             logger.warning("%s was changed since it was written; it stays as it is", path)
             return False
         raise _running[-1].foreign(path)
-    _note(path, digest)  # first, so that a kill leaves no file that seems to be somebody else's
+    _note(path, digest, command)  # first, so that a kill leaves no file that seems to be somebody else's
     for files in _running:
         files.changed.append(path)
     return True
@@ -282,8 +295,8 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
-def _written(path: Path) -> set[str]:
-    """Hashes of all that this program has written to a path."""
+def _written(path: Path, command: str) -> set[str]:
+    """Hashes of all that a command has written to a path."""
     try:
         lines = path.with_name(WRITTEN).read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError):
@@ -292,16 +305,16 @@ def _written(path: Path) -> set[str]:
     for line in lines:
         with contextlib.suppress(ValueError, KeyError, TypeError):  # torn by a kill
             row = json.loads(line)
-            if row["file"] == path.name:
+            if (row["file"], row["by"]) == (path.name, command):
                 found.add(row["digest"])
     return found
 
 
-def _note(path: Path, digest: str) -> None:
-    if digest in _written(path):
+def _note(path: Path, digest: str, command: str) -> None:
+    if digest in _written(path, command):
         return
     # One short line in one call: several processes may write in a directory.
-    line = json.dumps({"file": path.name, "digest": digest}) + "\n"
+    line = json.dumps({"file": path.name, "by": command, "digest": digest}) + "\n"
     with path.with_name(WRITTEN).open("ab", buffering=0) as file:
         file.write(line.encode())
 

@@ -88,6 +88,10 @@ class ResumableFile(Generic[ItemT]):
             raise ConfigError(
                 f"{output} exists, and there is no {settings_path} that says what it was made with; {START_ANEW}"
             )
+        if not overwrite and settings and settings_path.exists():
+            kept = read_settings(settings_path) or {}
+            if kept and not kept.keys() & settings.keys():
+                raise ConfigError(f"{settings_path} exists, and does not hold settings of {what}; {START_ANEW}")
         # The lock comes before anything is read or removed: from here on the files stay as they are.
         self._writer = JsonlWriter(path, overwrite=overwrite, mend=False)
         try:

@@ -208,6 +208,16 @@ def test_a_directory_that_is_read_is_not_trained_into(capsys, directory, name):
             assert (model / file).read_text() == "mine"
 
 
+@pytest.mark.parametrize("name", ["sft", "grpo"])
+def test_a_checkpoint_that_is_read_is_not_removed(capsys, directory, name):
+    checkpoint = directory / "out" / "checkpoint-2"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "config.json").write_text("{}")
+    for option, value in (("model_name_or_path", checkpoint), ("data", checkpoint / "config.json")):
+        refused(capsys, [*words(name, "out", **{option: value}), "--overwrite"])
+    assert (checkpoint / "config.json").read_text() == "{}"
+
+
 @pytest.mark.parametrize("file", ["labels.jsonl", "rollouts.jsonl", "critiques.jsonl", "rationales.jsonl"])
 def test_a_recipe_does_not_write_to_its_problems(capsys, directory, file):
     config = write_config(directory)
@@ -227,7 +237,7 @@ def test_two_outputs_are_two_files(capsys, directory):
 
 def test_the_results_of_a_quickstart_are_its_own(capsys, directory):
     (directory / "results.md").write_text("mine")
-    refused(capsys, ["quickstart", "--output_dir", str(directory)], "choose another --output_dir\n")
+    refused(capsys, ["quickstart", "--output_dir", str(directory)], "choose another --output_dir, or --overwrite")
     assert (directory / "results.md").read_text() == "mine"
 
 

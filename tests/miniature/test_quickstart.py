@@ -104,6 +104,9 @@ def test_finished_stages_are_not_repeated_and_other_plans_are(output):
     assert {path: path.stat().st_mtime_ns for path in output.rglob("*")} == before
     assert results_table(again) in (output / "results.md").read_text()
     assert kinds_table(again) in (output / "results.md").read_text()
+    with pytest.raises(ConfigError, match=r"was made with other settings .*seed was 0 and is now 1.*--overwrite"):
+        run_quickstart(output, PLAN, seed=1, progress=False)
+    assert {path: path.stat().st_mtime_ns for path in output.rglob("*")} == before
 
 
 def test_directories_of_others_are_not_touched(tmp_path):

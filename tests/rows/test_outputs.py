@@ -55,6 +55,25 @@ def test_a_file_of_somebody_else_is_replaced_on_demand(tmp_path):
     assert {each.name for each in tmp_path.iterdir()} == {"page.html", "late.html", WRITTEN}
 
 
+def test_a_result_of_another_command_is_somebody_elses(tmp_path):
+    path = tmp_path / "page.html"
+    write(path, "one", command="report")
+    for text in ("one", "two"):
+        with pytest.raises(ConfigError, match="did not write it"):
+            write(path, text, command="select")
+    assert path.read_text() == "one"
+    write(path, "two", command="report")
+
+
+def test_what_is_read_is_not_removed(tmp_path):
+    (tmp_path / "checkpoint-2" / "model").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "checkpoint-2")
+    for read in ("checkpoint-2", "checkpoint-2/model", "link", "link/model"):
+        with pytest.raises(ConfigError, match=r"would be removed, and .* is read by this command"):
+            CommandFiles([Input(tmp_path / read)], removes=[tmp_path / "checkpoint-2"], overwrite=True).check()
+    CommandFiles([Input(tmp_path)], removes=[tmp_path / "checkpoint-2"]).check()
+
+
 def test_a_result_that_was_edited_stays_as_it_is(tmp_path, caplog):
     path = tmp_path / "rows.jsonl"
     files = CommandFiles(others=[path])
@@ -80,12 +99,12 @@ def test_what_is_noted_survives_a_torn_line_and_tells_names_apart(tmp_path):
     write(path, "one")
     with (tmp_path / WRITTEN).open("a") as file:
         file.write('{"file": "pa')
-    assert not is_foreign(path)
+    assert not is_foreign(path, "")
     (tmp_path / "other.html").write_text("one")
-    assert is_foreign(tmp_path / "other.html")
-    assert not is_foreign(tmp_path / "other.html", unknown=False)
+    assert is_foreign(tmp_path / "other.html", "")
+    assert not is_foreign(tmp_path / "other.html", "", unknown=False)
     (tmp_path / "empty.html").touch()
-    assert not is_foreign(tmp_path / "empty.html")
+    assert not is_foreign(tmp_path / "empty.html", "")
     write(path, "two")
 
 

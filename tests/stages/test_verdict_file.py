@@ -99,3 +99,13 @@ def test_equal_labels_leave_the_file_untouched(tmp_path):
     with VerdictFile(path, SETTINGS, [solution("a", 0)]) as file:
         assert file.update_labels() == 0
     assert path.stat().st_ino == inode
+
+
+def test_settings_of_something_else_are_not_replaced(tmp_path):
+    path, settings = tmp_path / "v.jsonl", tmp_path / "v.jsonl.settings.json"
+    for content in ('{"editor.tabSize": 2}', "[1]", "mine"):
+        settings.write_text(content)
+        with pytest.raises((ConfigError, DataError)):
+            VerdictFile(path, SETTINGS, [solution()])
+        assert settings.read_text() == content
+        assert not path.exists()
