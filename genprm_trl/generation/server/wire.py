@@ -28,6 +28,7 @@ from genprm_trl.generation.tokens import PARTIAL, Detokenizer
 # What most servers report at most, and what a verifier asks for.
 MOST_LOGPROBS = 20
 _TOKEN_ID = "token_id:"
+_BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 # No vocabulary has as many, and tokenizers take no larger numbers.
 _TOKENS = 2**31
 # Seeds are 32-bit numbers in some servers; ours are longer.
@@ -190,7 +191,9 @@ class Tokens:
         """The id of a token from its text, if only one token has that text."""
         if self._by_text is None:
             self._by_text = {}
-            for i in range(len(self._tokenizer)):
+            for i, name in enumerate(self._tokenizer.convert_ids_to_tokens(range(len(self._tokenizer)))):
+                if name is None or _BYTE.fullmatch(name):
+                    continue  # SentencePiece's bytes, which a character stands for where there is one
                 text = self.detokenizer.decode([i])
                 # Texts of several tokens (bytes of a character are all U+FFFD) are nobody's.
                 self._by_text[text] = -1 if text in self._by_text else i
@@ -601,9 +604,19 @@ def _spells(
             if wanted != full:
                 if full.startswith(wanted + rest):
                     return ids + tokens.detokenizer.encode(full[len(wanted + rest) :])
-            elif not rest.strip(PARTIAL) or shown.endswith(tuple(stop)) or rest.startswith(tuple(stop)):
+            elif shown.endswith(tuple(stop)) or rest.startswith(tuple(stop)) or _is_held_back(rest, ids, tokens):
                 return ids
     return None
+
+
+def _is_held_back(rest: str, ids: list[int], tokens: Tokens) -> bool:
+    """Whether a server holds the rest of a text back: its last token, or the last few, end within a character."""
+    if not rest.strip(PARTIAL):
+        return True
+    run = 1
+    while run < len(ids) and tokens.detokenizer.decode(ids[-run - 1 : -1]).endswith(PARTIAL):
+        run += 1
+    return rest.endswith(PARTIAL) and tokens.detokenizer.decode(ids[-run:]).endswith(rest)
 
 
 def _prefix(text: str, written: str) -> int | None:

@@ -25,6 +25,7 @@ from genprm_trl.generation.server.wire import (
     says_too_long,
 )
 from genprm_trl.generation.tokens import Detokenizer
+from tests.helpers.chat_templates import sentencepiece
 from tests.helpers.tiny_models import tiny_tokenizer
 
 PARAMS = SamplingParams(max_new_tokens=10, stop=("</analyze>\n",), logprobs=2, seed=2**40 + 5)
@@ -189,11 +190,51 @@ def test_a_text_that_says_another_verdict_has_no_log_probabilities_for_it(form: 
     assert result.top_logprobs[at] == {}
 
 
+@pytest.mark.parametrize("kind", ["ids", "names", "texts", "texts without spaces", "whole characters"])
+@pytest.mark.parametrize("first", [" ", ""])
+def test_tokens_of_another_kind(kind: str, first: str) -> None:
+    """Spaces are letters there, bytes have names, and some servers drop the space that a text begins with."""
+    tokenizer = sentencepiece()
+    detokenizer = Detokenizer(tokenizer)
+    tokens = Tokens(tokenizer, detokenizer)
+    text = " It is √2 · 😀 ✓. So {Yes}$\n</output>\n"
+    ids = detokenizer.encode(text)
+    at = max(place for place in range(len(ids)) if detokenizer.decode(ids[place:]).startswith("Y"))
+    shown = [detokenizer.decode([token]) for token in ids]
+    forms: dict[str, dict[str, Any]] = {
+        "ids": {"token_ids": ids, **lists([f"token_id:{token}" for token in ids], "token_id:7")},
+        "names": lists(tokenizer.convert_ids_to_tokens(ids), "<s>"),
+        "texts": lists(shown, "<s>"),
+        "texts without spaces": lists([tokenizer.decode([token]) for token in ids], "<s>"),
+        "whole characters": content(list(zip(ids, shown, strict=True))[-8:], (7, "x")),
+    }
+    answer = {"choices": [{"text": first + text[1:], "finish_reason": "stop", **forms[kind]}]}
+    result = read_answer(answer, OUTPUT, 200, tokens, Assembler(detokenizer))
+    assert result.text.lstrip() == detokenizer.decode(result.token_ids).lstrip() == text[1:]
+    left = len(ids) - at  # the verdict is as far from the end as it was
+    assert result.token_ids[-left] == ids[at]
+    assert result.top_logprobs[-left][ids[at]] == -0.5
+
+
 def test_ids_count_where_the_server_could_not_show_a_character() -> None:
     for lossy in ("so \ufffd2", "so \ufffd\ufffd\ufffd2"):
         ids = tiny_tokenizer().encode("so √2")
         result = read({"choices": [{"text": lossy, "finish_reason": "length", "token_ids": ids}]})
         assert (result.text, result.token_ids) == ("so √2", ids)
+
+
+def test_what_a_server_holds_back_until_a_character_is_complete() -> None:
+    # vLLM shows nothing of a token that ends within a character, not even the letters before it.
+    half = next(
+        token for token in range(len(tiny_tokenizer())) if DETOKENIZER.token_text(token).rstrip("\ufffd").isalpha()
+        and DETOKENIZER.token_text(token).endswith("\ufffd")
+    )  # fmt: skip
+    before = tiny_tokenizer().encode("so it is ")
+    for ids, text in (([half], ""), ([*before, half], "so it is ")):
+        result = read({"choices": [{"text": text, "finish_reason": "length", "token_ids": ids}]})
+        assert (result.token_ids, result.text) == (ids, text + DETOKENIZER.token_text(half))
+    result = read({"choices": [{"text": "so it", "finish_reason": "length", "token_ids": [*before, half]}]})
+    assert result.text == "so it"
 
 
 def test_special_tokens_that_are_spelled_out_are_no_text() -> None:
