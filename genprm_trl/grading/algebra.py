@@ -137,10 +137,15 @@ def _same_relation(left: Any, right: Any) -> bool:
 def _same_constant(a: Leaf, left: Any, b: Leaf, right: Any) -> bool | None:
     import sympy
 
-    ours, theirs = (_value(formula) for formula in (left, right))
-    if ours is None or theirs is None:
-        return None
-    if _near(ours, theirs):
+    left, right = left.doit(), right.doit()
+    if left.is_Rational and right.is_Rational:
+        same, ours, theirs = left == right, left, right
+    else:
+        ours, theirs = (_value(formula) for formula in (left, right))
+        if ours is None or theirs is None:
+            return None
+        same = _near(ours, theirs)
+    if same:
         return True
     for number, value in ((a, theirs), (b, ours)):
         if isinstance(number, Number) and not sympy.im(value) and close(number, Fraction(str(sympy.re(value)))):

@@ -26,6 +26,8 @@ from genprm_trl.grading.notation import (
 from genprm_trl.grading.units import ONE_LETTER, SCALES, SIGNS, Unit, read_number_words, read_unit
 
 _MAX_DEPTH = 8
+# Longer answers are formulas, and reading takes time that grows faster than the text.
+_MAX_CHARACTERS = 1_000
 _MAX_ITEMS = 64
 
 
@@ -189,12 +191,16 @@ def read_answer(text: str) -> Answer | None:
 
     A sentence is searched for the value that it states.
     """
+    if len(text) > _MAX_CHARACTERS:
+        return Expression(text)
     notation = one_notation(text)
+    reason = _BECAUSE.search(notation)
+    notation = notation[: reason.start()] if reason is not None and reason.start() else notation
     if not notation.strip(" .,;:$"):
         return None
     answer = _read(notation)
     parts = answer.items if isinstance(answer, Items) and not answer.brackets else (answer,)
-    if any(isinstance(part, Words | Expression) for part in parts) and len(_sentence_words(notation)) >= 2:
+    if any(map(_may_be_sentence, parts)) and len(_sentence_words(notation)) >= 2:
         return _stated(notation) or (answer if all(map(_is_short, parts)) else None)
     return answer
 
@@ -221,11 +227,14 @@ _HEDGE = re.compile(
     r"|a total of|at|on|the value|so|thus|hence|therefore|then|finally)(?![A-Za-z])\s*:?\s*",
     re.IGNORECASE,
 )
+_BECAUSE = re.compile(rf",?\s*{TEXT_OPEN}?\s*\b(?:because|since)\b", re.IGNORECASE)
+_REASON = re.compile(r"\s*(?:because|since|as|where|assuming|given|which|who)\b", re.IGNORECASE)
 _COMMENT = re.compile(
-    r"\s*(?:i|we|which|so|since|because|as|altogether|assuming|where|meaning|who|that|in total|total|overall"
-    r"|respectively|rounded|correct|exactly|approximately|by|thus|hence|therefore)\b(?![^=<>]*\d)",
+    r"\s*(?:i|we|so|altogether|meaning|that|in total|total|overall|respectively|rounded|correct|exactly"
+    r"|approximately|by|thus|hence|therefore)\b(?!.*\d)",
     re.IGNORECASE,
 )
+_CONCLUSION = re.compile(r"\s*(?:and\s+)?(?:so|thus|hence|therefore)\b(?=.*=)", re.IGNORECASE)
 _LABELLED = re.compile(r"\((?:[a-h]|i{1,3}|iv|v)\)")
 
 
@@ -268,8 +277,13 @@ def _read_parts(text: str, depth: int, inside: bool) -> Answer | None:
         if len(split(grouped, _CUP)) > 1:
             return Expression(text)
     commas = split(grouped, _COMMA)
-    while len(commas) > 1 and (not commas[-1].strip() or _COMMENT.match(without_text_marks(commas[-1]))):
-        commas.pop()
+    plain_parts = [without_text_marks(part) for part in commas]
+    for place in range(len(commas) - 1, 0, -1):
+        if _CONCLUSION.match(plain_parts[place]):
+            commas = commas[place:]
+            break
+        if not commas[place].strip() or _COMMENT.match(plain_parts[place]) or _REASON.match(plain_parts[place]):
+            del commas[place:]
     parts_of_text = [part for comma in commas for part in split(comma, _AND)]
     filled = [part for part in parts_of_text if part.strip()]
     if len(filled) > _MAX_ITEMS:
@@ -337,6 +351,9 @@ _NOTHING = re.compile(
     r"|none|null set",
     re.IGNORECASE,
 )
+_AND_A_HALF = re.compile(r"(\d+) and ((?:an?|one)[ -]\w+)", re.IGNORECASE)
+_PART = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)")
+_COMPOUND = re.compile(r"\d+\s*[A-Za-z]+\.?(?:\s*,?\s*(?:and\s)?\s*\d+(?:\.\d+)?\s*[A-Za-z]+\.?){1,3}")
 _REALS = re.compile(r"\\mathbb\{R\}|(?:all|any) real(?: numbers?)?|all reals", re.IGNORECASE)
 _CHOICES = (
     re.compile(r"(?:option|choice)\s*[(\[]?([A-Ja-j])[)\]]?()", re.IGNORECASE),
@@ -374,7 +391,24 @@ def _read_fixed(plain: str, depth: int) -> Answer | None:
         hour, minute, second = int(match[1] or match[5]), int(match[2] or 0), int(match[3] or 0)
         if hour <= 24:
             return Clock(hour, minute, second, (match[4] or match[6] or "").lower())
-    return None
+    if (match := _AND_A_HALF.fullmatch(plain)) is not None:
+        part = read_number_words(match[2])
+        return Number(int(match[1]) + part) if part is not None else None
+    return {"noon": Clock(12, 0, 0, "p"), "midnight": Clock(12, 0, 0, "a")}.get(plain.lower()) or _read_compound(plain)
+
+
+def _read_compound(plain: str) -> Answer | None:
+    """Reads `2 hours and 30 minutes` in its first unit."""
+    if not _COMPOUND.fullmatch(plain):
+        return None
+    parts = [(Fraction(number), read_unit(word)) for number, word in _PART.findall(plain)]
+    first = parts[0][1]
+    sizes = [unit.size for _, unit in parts]
+    if any(unit.dimension != first.dimension or not unit.dimension for _, unit in parts):
+        return None
+    if sizes != sorted(set(sizes), reverse=True):
+        return None
+    return Quantity(Number(sum(number * unit.size for number, unit in parts) / first.size), first)
 
 
 def _read_choice(plain: str, depth: int) -> Answer | None:
@@ -415,7 +449,7 @@ _FLIPPED = {"<": ">", ">": "<", r"\le": r"\ge", r"\ge": r"\le"}
 _SUBSCRIPT = re.compile(r"_\s*(?:\{[^{}]*\}|\w)|\^\s*\{\s*(?:-\s*1|'|\\prime)\s*\}")
 _ARGUMENTS = re.compile(r"(?<=[A-Za-z}' ])\s*\([^()]*\)")
 _NAME = re.compile(
-    rf"(?:[A-Za-z'|\[\]{{}}\s°-]|{TEXT_OPEN}[^{TEXT_CLOSE}]*{TEXT_CLOSE}"
+    rf"(?:[A-Za-z'|:\[\]{{}}\s°-]|{TEXT_OPEN}[^{TEXT_CLOSE}]*{TEXT_CLOSE}"
     r"|\\(?!cdot|times|pm|mp|sqrt|sum|int|prod|to|ldots|begin|end|cup|cap|infty|pi(?![A-Za-z]))[A-Za-z]+)+"
 )
 _SUM = re.compile(r"[A-WYa-wy\s{}+*-]+|[A-W\s+-]+")
@@ -500,6 +534,9 @@ def _read_inequality(text: str, sides: list[str], signs: list[str], depth: int) 
         _name(side) if re.fullmatch(r"\\?[A-Za-z]+(?:_\{?\w+\}?)?(?:\([A-Za-z]\))?", side) else None for side in sides
     ]
     infinite = Infinity(-1), Infinity(1)
+    size = re.fullmatch(r"\|\s*([A-Za-z])\s*\|", sides[0])
+    if size is not None and signs in (["<"], [r"\le"]) and isinstance(bound := _read(sides[1], depth + 1), Number):
+        return Range(Number(-bound.value), Number(bound.value), signs[0] == "<", signs[0] == "<", size[1], text)
     if len(signs) == 1 and sum(name is not None for name in names) == 1:
         first = names[0] is not None
         name = names[0] if first else names[1]
@@ -529,6 +566,7 @@ _ENVIRONMENT = re.compile(
     r"[(\[]?\s*\\begin\{(?P<name>[pb]?matrix\*?|smallmatrix|array)\}(?:\s*\{[^{}]*\})?(?P<body>.*)"
     r"\\end\{(?P=name)\}\s*[)\]]?\s*"
 )
+_TRANSPOSED = re.compile(rf"([(\[].*[)\]])\s*\^\s*\{{?\s*(?:\\top|{TEXT_OPEN}?T{TEXT_CLOSE}?)\s*\}}?")
 _ROW, _CELL = re.compile(r"\\\\"), re.compile("&")
 _BUILDER = re.compile(r"[^|:]*(?:\||:)(.*)", re.DOTALL)
 
@@ -552,6 +590,9 @@ def _read_brackets(text: str, depth: int) -> Answer | None:
     opening, start = _opening(text)
     if opening is None:
         return None
+    if (transposed := _TRANSPOSED.fullmatch(text)) is not None:
+        vector = _read_brackets(transposed[1], depth)
+        return _column(transposed[1], vector) if isinstance(vector, Items) else None
     end = _closing(text)
     if end is None:
         return None
@@ -573,6 +614,13 @@ def _read_brackets(text: str, depth: int) -> Answer | None:
         body = r" \\ ".join(part.strip()[1:-1].replace(",", "&") for part in parts)
         return Matrix(tuple(rows), rf"\begin{{pmatrix}} {body} \end{{pmatrix}}")
     return items
+
+
+def _column(text: str, vector: Items) -> Matrix | None:
+    if "{}" in vector.brackets:
+        return None
+    body = text[1:-1].replace(",", r" \\ ")
+    return Matrix(tuple((item,) for item in vector.items), rf"\begin{{pmatrix}} {body} \end{{pmatrix}}")
 
 
 def _opening(text: str) -> tuple[str | None, int]:
@@ -640,7 +688,7 @@ def _read_number(text: str) -> Answer | None:
         return Infinity(-1 if match[1] == "-" else 1)
     based = _BASED.fullmatch(text) or _IN_BASE.fullmatch(without_text_marks(text))
     if based is not None:
-        base = int(based[2]) if based[2].isdigit() and len(based[2]) < 3 else read_number_words(based[2]) or 0
+        base = int(based[2]) if based[2].isdigit() and len(based[2]) < 3 else int(read_number_words(based[2]) or 0)
         digits = based[1].upper()
         if 2 <= base <= 16 and all(int(digit, 16) < base for digit in digits) and (digits[0].isdigit() or base > 10):
             return Based(digits.lstrip("0") or "0", base)
@@ -691,8 +739,11 @@ _VALUE = (
 )
 _NUMBER_AND_WORDS = re.compile(rf"({_VALUE})([\s-]*)([A-Za-z(][^\\=<>+{DOLLAR}]*)")
 _MATH_AND_WORDS = re.compile(r"(.*(?:[\d)}]|\\pi))\s+([A-Za-z]{2,}[^\\=<>+]*)")
+# Possessive, so that no text takes long.
 _MATH_AND_TEXT = re.compile(
-    rf"(.*?[^\s(+*/=^_-])\s*((?:{TEXT_OPEN}[^{TEXT_CLOSE}]*{TEXT_CLOSE}(?:\s*\^\s*\{{\s*-?\d\s*\}})?\s*(?:/|\\cdot|\\times)?\s*)+)"
+    rf"([^{TEXT_OPEN}]*[^\s(+*/=^_{TEXT_OPEN}-])\s*"
+    rf"((?:{TEXT_OPEN}[^{TEXT_CLOSE}]*+{TEXT_CLOSE}\s*+(?:\^\s*+\{{\s*+-?\d\s*+\}}\s*+)?+"
+    r"(?:(?:/|\\cdot|\\times)\s*+)?+)++)"
 )
 _MODULO = re.compile(r"(.+?)\s*\(?\s*(?:\\[pb]?mod|\bmod)\s*\{?\s*(\w+)\s*\}?\s*\)?")
 _FUNCTIONS = frozenset(
@@ -745,7 +796,7 @@ def _read_quantity(text: str, depth: int) -> Answer | None:
         if not re.search(r"\\(?:sin|cos|tan|cot|sec|csc)", match[1]):
             return _quantity(match[1], {"C": "celsius", "F": "fahrenheit"}.get(match[2], "degree"), depth)
         return None
-    if (match := _MATH_AND_TEXT.fullmatch(text)) is not None and TEXT_OPEN not in match[1]:
+    if (match := _MATH_AND_TEXT.fullmatch(text)) is not None:
         words_behind = without_text_marks(match[2])
         if not re.search(r"(?<![\^{A-Za-z-])\d(?!\})", re.sub(r"\^\s*\{[^}]*\}", "", words_behind)):
             return _quantity(match[1], words_behind, depth)
@@ -819,16 +870,25 @@ def _read_words(text: str, plain: str) -> Answer | None:
         return None
     number = read_number_words(plain)
     if number is not None:
-        return Number(Fraction(number))
+        return Number(number)
     lower = _SAME_WORDS.get(plain.lower(), plain.lower())
     words = [word for word in re.findall(r"[^\W_]+", lower.replace("'", "")) if word]
     kept = [word for word in words if word not in _ARTICLES] or words
     return Words(" ".join(kept))
 
 
+def _may_be_sentence(answer: Answer) -> bool:
+    """Whether words in what was read may belong to a sentence around a value."""
+    if isinstance(answer, Quantity):
+        return _may_be_sentence(answer.value)
+    if isinstance(answer, Named):
+        return len(_sentence_words(_RELATION.split(answer.text)[0])) >= 2
+    return isinstance(answer, Words | Expression | Relation)
+
+
 def _is_short(answer: Answer) -> bool:
     """Whether words may be an answer, and are no sentence without one."""
-    if isinstance(answer, Expression):
+    if isinstance(answer, Expression | Relation):
         return len(_sentence_words(answer.text)) < 2 or TEXT_OPEN in answer.text
     return not isinstance(answer, Words) or len(answer.text.split()) <= 5
 
@@ -864,6 +924,7 @@ _SHORT_WORDS = frozenset(
     ]
 )
 _STATES = re.compile(
+    r"\b(?:has|have|had|makes?|costs?|needs?|takes?|took|earns?|spends?|weighs?)\s*(?:about|only|exactly)?\s*$|"
     r"\b(?:is|are|was|were|be|equals?|becomes|gives|totals?|of|to|be)\s*:?\s*(?:about|approximately|only|exactly)?\s*$|=\s*$"
 )
 _DENIES = re.compile(r"\b(?:not|cannot|never|neither|nor)\b|n't\b", re.IGNORECASE)

@@ -249,7 +249,8 @@ def _same_range(a: Answer, b: Answer, algebra: Algebra) -> bool:
 
 def _items(a: Items, b: Answer, algebra: Algebra) -> bool:
     if not isinstance(b, Items):
-        return a.brackets == "{}" and len(a.items) == 1 and equal(a.items[0], b, algebra)
+        single = a.brackets == "{}" and len(a.items) == 1 and not isinstance(b, Nothing)
+        return single and equal(a.items[0], b, algebra)
     kinds = {a.brackets, b.brackets}
     if len(kinds) > 1 and "" not in kinds:
         return False

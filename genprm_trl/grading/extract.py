@@ -238,7 +238,7 @@ def _sentence(text: str) -> str:
         head = text[: end.end()]
         if end.group() == "!" and re.search(r"[\d)}]!$", head):
             continue  # a factorial
-        if not _ABBREVIATION.search(head) or not text[end.end() :].strip():
+        if not _ABBREVIATION.search(head[-12:]) or not text[end.end() :].strip():
             return text[: end.start()] if end.group() != "!" or not head[-2:-1].isdigit() else head
     return text
 

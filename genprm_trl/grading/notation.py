@@ -72,7 +72,7 @@ _SYMBOLS = {
     "π": r"\pi ", "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ", "λ": r"\lambda ",
     "φ": r"\phi ", "ω": r"\omega ", "μ": r"\mu ", "σ": r"\sigma ", "…": r"\ldots ", "“": '"', "”": '"', "’": "'",
     "‘": "'", "∶": ":", "：": ":", "，": ",", "⟨": r"\langle ", "⟩": r"\rangle ", "′": "'", "∠": r"\angle ",
-    "△": r"\triangle ", "→": r"\to ",
+    "△": r"\triangle ", "→": r"\to ", "∛": r"\sqrt[3]", "¢": " cents",
 }  # fmt: skip
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
 _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
@@ -154,7 +154,7 @@ _SAME = [
 ]
 _OVER = re.compile(r"\{([^{}]*)\\over(?![A-Za-z])([^{}]*)\}")
 _ROOT_OF_BRACKET = re.compile(r"\\sqrt\s*\(|\^\s*\(")
-_SQUARE_ROOT = re.compile(r"\\sqrt\s*(\d+(?:\.\d+)?|[A-Za-z]|\\pi)")
+_SQUARE_ROOT = re.compile(r"\\sqrt\s*((?:\[\d+\])?)\s*(\d+(?:\.\d+)?|[A-Za-z]|\\pi)")
 _FRACTION = re.compile(r"\\frac(?![A-Za-z])\s*")
 _ARGUMENT = re.compile(r"\s*(\d|[A-Za-z]|\\[A-Za-z]+)")
 _SLASHED = re.compile(r"(?<![\d.\w^_{/}])(\d+)/(\d+)(?![\d./])(?=\s?(?:[A-Za-z](?![A-Za-z])|\\[A-Za-z]|\())")
@@ -174,7 +174,7 @@ def one_notation(text: str) -> str:
         text = pattern.sub(replacement, text)
     text = _OVER.sub(r"\\frac{\1}{\2}", text)
     text = _braced(text)
-    text = _SQUARE_ROOT.sub(r"\\sqrt{\1}", text)
+    text = _SQUARE_ROOT.sub(r"\\sqrt\1{\2}", text)
     text = _fractions(text)
     text = _SLASHED.sub(r"\\frac{\1}{\2}", text)
     return " ".join(text.split())

@@ -196,13 +196,25 @@ _ONES = [
     "nineteen",
 ]
 _TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+_PARTS = {"half": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "eighth": 8, "tenth": 10}
 _VALUES = {word: n for n, word in enumerate(_ONES)} | {word: 10 * n for n, word in enumerate(_TENS, 2)}
 
 
-def read_number_words(text: str) -> int | None:
-    """The number that words like `twenty-one` or `three hundred` spell, or None."""
+def read_number_words(text: str) -> Fraction | None:
+    """The number that words like `twenty-one`, `three hundred` or `two thirds` spell, or None."""
     words = text.lower().replace("-", " ").split()
-    if not words or len(words) > 12 or words[0] not in _VALUES:
+    if not words or len(words) > 12:
+        return None
+    part = _PARTS.get(words[-1].removesuffix("s")) if words[-1] != "halves" else 2
+    if part is not None:
+        count = 1 if words[:-1] in ([], ["a"], ["an"]) else _read_whole_number(words[:-1])
+        return Fraction(count, part) if count is not None and (len(words) > 1 or part == 2) else None
+    whole = _read_whole_number(words)
+    return None if whole is None else Fraction(whole)
+
+
+def _read_whole_number(words: list[str]) -> int | None:
+    if words[0] not in _VALUES:
         return None
     total, part, last = 0, 0, 100
     for word in words:
