@@ -12,10 +12,13 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from genprm_trl.errors import GenPRMError
 from genprm_trl.miniature.policy import train_policy
 from genprm_trl.miniature.tokenizer import build_tokenizer
 from genprm_trl.miniature.world import make_problems
-from genprm_trl.rows.jsonl import write_jsonl
+from genprm_trl.rows.jsonl import write_json, write_jsonl
+from genprm_trl.rows.outputs import CommandFiles, command_files
+from genprm_trl.stages.settings import changes, read_settings, refuse_changes
 
 # Of the problems; the policy's training draws its own with other seeds.
 _PROBLEM_SEED = 11
@@ -34,13 +37,26 @@ def make_inputs(output_dir: str | Path, *, problems: int, steps: int, seed: int 
 
     Returns:
         The policy's directory.
+
+    Raises:
+        ConfigError: The directory was made with other numbers, or holds problems of somebody else.
     """
     output = Path(output_dir)
     rows = [
         {"id": f"word-{number}", "problem": problem.text, "answer": str(problem.answer)}
         for number, problem in enumerate(make_problems(problems, _PROBLEM_SEED, small_share=1.0))
     ]
-    write_jsonl(output / "problems.jsonl", rows)
+    made_with = {"problems": problems, "steps": steps, "seed": seed}
+    mark = output / "recipe_inputs.json"
+    refuse_changes(
+        changes(read_settings(mark) or made_with, made_with),
+        what=f"{output} was made with other numbers",
+        instead="name another --output_dir",
+    )
+    files = CommandFiles(others=[output / "problems.jsonl"], overwrite=None, name="--output_dir", command="inputs")
+    with command_files(files):
+        write_jsonl(output / "problems.jsonl", rows, result=True)
+    write_json(mark, made_with)
     policy = output / "policy"
     if not (policy / "model.safetensors").exists():
         tokenizer = build_tokenizer()
@@ -56,7 +72,10 @@ def main() -> None:
     parser.add_argument("--problems", type=int, default=60)
     parser.add_argument("--steps", type=int, default=3000, help="of the policy's training")
     arguments = parser.parse_args()
-    policy = make_inputs(arguments.output_dir, problems=arguments.problems, steps=arguments.steps)
+    try:
+        policy = make_inputs(arguments.output_dir, problems=arguments.problems, steps=arguments.steps)
+    except GenPRMError as error:
+        parser.error(str(error))
     print(f"problems           {Path(arguments.output_dir) / 'problems.jsonl'}\npolicy             {policy}")
 
 

@@ -30,6 +30,7 @@ WRITTEN = ".genprm-written"
 # What makes a model directory. Settings of verdicts may lie there, too.
 _OF_A_MODEL = ("*.safetensors", "*.bin", "*.json", "*.jinja", "*.model", "*.txt", "*.py", "*.safetensors.index.json")
 _OF_ROWS = ("*.jsonl", "*.ndjson", "*.json", "*.gz", "*.parquet", "*.arrow", "*.csv", "*.tsv", "*.zst")
+_BESIDE = (".settings.json", ".stage")
 _NEVER_READ = ("*.settings.json", "trainer_state.json", "training_args.bin")
 
 Kind = Literal["rows", "model", "file"]
@@ -55,7 +56,9 @@ class Input:
         if ours == theirs or (output.exists() and output.samefile(self.path)):
             return True
         if not self.path.is_dir():
-            return False
+            # What stands beside a file and says how it was made is read with it.
+            beside = [Path(f"{ours}{ending}") for ending in _BESIDE]
+            return output.exists() and any(each in (theirs, *theirs.parents) for each in beside)
         if ours in theirs.parents:
             # A new file of rows would be read by the next run. A model is what is there.
             return self._holds(theirs) and (self.kind == "rows" or (theirs.parent == ours and theirs.exists()))

@@ -133,6 +133,17 @@ def test_nothing_that_a_command_reads_is_opened(tmp_path, kind):
     assert path.read_bytes() == b""
 
 
+def test_what_says_how_an_input_was_made_is_read_with_it(tmp_path):
+    read = Input(tmp_path / "v.jsonl", "rows")
+    read.path.write_text("{}\n")
+    (tmp_path / "v.jsonl.stage").mkdir()
+    for name in ("v.jsonl.settings.json", "v.jsonl.stage/journal.jsonl"):
+        assert not read.is_read(tmp_path / name)
+        (tmp_path / name).write_text("{}\n")
+        assert read.is_read(tmp_path / name)
+    assert not read.is_read(tmp_path / "v.jsonl.md")
+
+
 def test_a_model_directory_may_hold_verdicts_that_are_resumed(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     read = Input(tmp_path, "model")
