@@ -169,8 +169,9 @@ def load_solutions(
     Args:
         source: One of
 
-            - a file: JSON Lines (`.jsonl`, `.ndjson`), JSON (`.json`: a list of rows, or one row a line), either of
-              them gzipped (`.gz`), or parquet. A row without `id` gets `{file name}-{row}`.
+            - a file: JSON Lines (`.jsonl`, `.ndjson`), JSON (`.json`: a list of rows, or one row a line), a table
+              (`.csv`, `.tsv`; cells of steps and labels hold JSON), any of them packed (`.gz`, `.zst`), or parquet. A
+              row without `id` gets `{file name}-{row}`.
             - a directory: made by `save_to_disk` of `datasets`, or with files of the kinds above, one for each split
               and named after it (`gsm8k.json`), or a copy of a dataset's repository.
             - a `datasets.Dataset`, `DatasetDict` or streaming dataset, or any iterable of mappings.

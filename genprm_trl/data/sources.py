@@ -8,11 +8,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from genprm_trl.data.tables import table_rows
 from genprm_trl.errors import DataError, file_error
 from genprm_trl.rows.jsonl import as_row, decode_line, open_bytes, parse_json
 
 _LINES = (".jsonl", ".ndjson")
-_DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".jsonl.gz", ".ndjson.gz", ".json.gz", ".parquet")
+_TABLES = {".csv": ",", ".tsv": "\t"}
+_PACKED = (".gz", ".zst", ".zstd")
+_TEXTS = (*_LINES, ".json", *_TABLES)
+_DATA_SUFFIXES = (*_TEXTS, *(text + packed for text in _TEXTS for packed in _PACKED), ".parquet")
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _SHARD = re.compile(r"-\d{5}-of-\d{5}")
 
@@ -163,18 +167,34 @@ def _load_dataset(name: str, stem: str, split: str | None, failure: str) -> Sour
 
 def _open_file(path: Path) -> Source:
     name = path.name.lower()
+    plain = next((name.removesuffix(packed) for packed in _PACKED if name.endswith(packed)), name)
     if name.endswith(".parquet"):
         rows = _parquet_rows(path)
-    elif name.removesuffix(".gz").endswith(_LINES) or not _is_json_list(path):
+    elif plain.endswith(tuple(_TABLES)):
+        rows = _table_rows(path, _TABLES[plain[-4:]])
+    elif plain.endswith(_LINES):
+        rows = _line_rows(path)
+    elif (start := _start(path)) and start not in "[{" and not plain.endswith(".json"):
+        raise DataError(
+            f"is no file of rows: what is read is {', '.join(_TEXTS)}, packed (.gz, .zst) or not, and .parquet",
+            file=str(path),
+        )
+    elif start != "[":
         rows = _line_rows(path)
     else:
         rows = _list_rows(path)
     return Source(str(path), _stem(path), rows)
 
 
-def _is_json_list(path: Path) -> bool:
+def _start(path: Path) -> str:
+    """The first character that is not white space; empty if there is none."""
     with open_bytes(path) as file:
-        return file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
+        return file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()[:1].decode("latin-1")
+
+
+def _table_rows(path: Path, delimiter: str) -> NumberedRows:
+    with open_bytes(path) as file:
+        yield from table_rows(file, path, delimiter)
 
 
 def _line_rows(path: Path) -> NumberedRows:

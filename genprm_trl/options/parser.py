@@ -24,7 +24,6 @@ import argparse
 import copy
 import dataclasses
 import difflib
-import json
 import os
 import re
 import sys
@@ -36,7 +35,9 @@ from typing import Annotated, Any, NoReturn, get_args, get_origin, get_type_hint
 import yaml
 from transformers import HfArgumentParser
 
-from genprm_trl.errors import ConfigError
+from genprm_trl.errors import ConfigError, DataError
+from genprm_trl.rows.jsonl import parse_json
+from genprm_trl.rows.strict_yaml import load_yaml
 
 # What `--switch WORD` takes as the switch's value. The parser also knows y, n, t and f, which `--switch=y` may still
 # be; apart from the switch they could be the name of a file.
@@ -266,7 +267,7 @@ class OptionParser(HfArgumentParser):
         """Takes defaults from a configuration file, and sets the environment variables under its key `env`."""
         where = f"config file {path}"
         try:
-            config = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+            config = load_yaml(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
             raise ConfigError(f"{where}: cannot be read: {error.strerror}") from error
         except UnicodeDecodeError as error:
@@ -323,9 +324,13 @@ class OptionParser(HfArgumentParser):
 
 def mapping(text: str) -> dict[str, Any]:
     """A mapping given on the command line, as JSON."""
-    value = json.loads(text)
+    try:
+        value = parse_json(text)
+    except DataError as error:
+        place = f", key '{error.field}'" if error.field else ""
+        raise argparse.ArgumentTypeError(f"{text!r}{place}: {error.message}") from None
     if not isinstance(value, dict):
-        raise ValueError
+        raise argparse.ArgumentTypeError(f"{text!r} is no JSON object, such as '{{\"name\": 1}}'")
     return value
 
 

@@ -12,6 +12,7 @@ import yaml
 
 from genprm_trl.errors import ConfigError
 from genprm_trl.rewards.verification import GenPRMReward
+from genprm_trl.rows.strict_yaml import load_yaml
 
 CONFIG_VARIABLE = "GENPRM_REWARD_CONFIG"
 
@@ -39,7 +40,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
         ConfigError: The file cannot be read, is not a mapping, or names neither a verifier nor a server.
     """
     try:
-        config = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        config = load_yaml(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: {error}") from error
     if not isinstance(config, dict) or not all(isinstance(key, str) for key in config):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import io
 import json
 import logging
 import math
@@ -248,16 +249,27 @@ def _read_exactly(file: IO[bytes], size: int) -> bytes:
     return b"".join(parts)
 
 
+def _open_packed(path: Path) -> Any:
+    name = path.name.lower()
+    if name.endswith(".gz"):
+        return gzip.open(path, "rb")
+    if name.endswith((".zst", ".zstd")):
+        import pyarrow
+
+        return io.BufferedReader(pyarrow.CompressedInputStream(pyarrow.OSFile(str(path)), "zstd"))
+    return path.open("rb")
+
+
 @contextlib.contextmanager
 def open_bytes(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """Opens a file to read, unpacked if its name ends in `.gz`.
+    """Opens a file to read, unpacked if its name ends in `.gz` or `.zst`.
 
     Raises:
         DataError: The file cannot be opened, read or unpacked, also later within the block.
     """
     try:
-        with gzip.open(path, "rb") if str(path).lower().endswith(".gz") else Path(path).open("rb") as file:
-            yield file  # type: ignore[misc]
+        with _open_packed(Path(path)) as file:
+            yield file
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"cannot be unpacked: {error}", file=str(path)) from None
     except OSError as error:
@@ -292,14 +304,28 @@ def decode_line(line: bytes, *, file: str, row: int) -> dict[str, Any]:
     return as_row(parse_json(text, file=file, row=row), file=file, row=row)
 
 
+class _RepeatedKey(Exception):
+    """An object has a key twice."""
+
+
+def _as_dict(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise _RepeatedKey(next(key for key in keys if keys.count(key) > 1))
+    return made
+
+
 def parse_json(text: str, *, file: str | None = None, row: int | None = None) -> Any:
     """Parses JSON text. NaN and Infinity come through as floats, for the fields' own checks to name them.
 
     Raises:
-        DataError: The text is not JSON.
+        DataError: The text is not JSON, or an object in it has a key twice. Then the key is the error's field.
     """
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_as_dict)
+    except _RepeatedKey as error:
+        raise DataError("is given twice in the same object", file=file, row=row, field=str(error.args[0])) from None
     except json.JSONDecodeError as error:
         where = f"column {error.colno}" if row is not None else f"line {error.lineno}, column {error.colno}"
         raise DataError(f"is not valid JSON: {error.msg} ({where})", file=file, row=row) from None

@@ -1,6 +1,8 @@
 """Reading solutions from every kind of source, and what bad sources say."""
 
+import csv
 import gzip
+import io
 import json
 import os
 import shutil
@@ -303,3 +305,70 @@ def test_rows_without_ids_get_lasting_ones(tmp_path):
 def test_long_solutions_are_fine(tmp_path):
     path = write(tmp_path / "a.jsonl", lines(row("a", steps=["s"] * 500), row("b", steps=["x" * 100_000])))
     assert [len(solution.steps) for solution in load_solutions(path)] == [500, 1]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Tables, other packing, other kinds of files
+
+
+def zstd(data: bytes) -> bytes:
+    import pyarrow
+
+    return pyarrow.compress(data, codec="zstd", asbytes=True)
+
+
+def table(delimiter: str, *rows: dict) -> bytes:
+    file = io.StringIO()
+    writer = csv.DictWriter(file, list(rows[0]), delimiter=delimiter)
+    writer.writeheader()
+    for each in rows:
+        writer.writerow({k: json.dumps(v) if isinstance(v, list) else v for k, v in each.items()})
+    return file.getvalue().encode()
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.csv.gz", "a.tsv.zst", "a.CSV"])
+def test_tables(tmp_path, name):
+    content = table("\t" if ".tsv" in name else ",", *ROWS)
+    content = gzip.compress(content) if name.endswith(".gz") else zstd(content) if name.endswith(".zst") else content
+    read = load_solutions(write(tmp_path / name, content))
+    assert [(s.problem, s.steps, s.label) for s in read] == [(s.problem, s.steps, s.label) for s in EXPECTED]
+
+
+def test_cells_of_tables(tmp_path):
+    text = 'id,problem,solution,answer,label\n007,"What is\n5*3?","5*3=15\nSo 15.",15,\n8,1+1?,2,2.50,-1.0\n'
+    first, second = load_solutions(write(tmp_path / "a.csv", text))
+    assert (first.id, first.problem, first.steps) == ("007", "What is\n5*3?", ["5*3=15", "So 15."])
+    assert (first.answer, first.label) == ("15", None)
+    assert (second.answer, second.label) == ("2.50", -1)  # an answer stays the text that it is
+    # What pandas writes for lists and for booleans beside a null.
+    text = "problem,steps,final_answer_correct\np,\"['a', 'b']\",True\nq,\"['c']\",\n"
+    first, second = load_solutions(write(tmp_path / "b.csv", text))
+    assert (first.steps, first.final_answer_correct, second.final_answer_correct) == (["a", "b"], True, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "id,id\n1,2\n", "row 1, field 'id': is given twice"),
+        ("a.csv", "problem,solution\np\n", "row 2: has 1 cells below 2 names"),
+        ("a.csv", "problem,steps\np,s\n", r"row 2, field 'steps': must be a list, but is a string"),
+        ("a.csv", b"problem,solution\n\xff,s\n", "is not UTF-8 text"),
+        ("a.csv", 'problem,solution\n"p,s\n', "is not a table"),
+        ("a.csv", "", "is empty"),
+        ("a.yaml", "- problem: p\n", r"what is read is \.jsonl, .*\.csv, .*\.parquet"),
+        ("a.txt", "What is 5*3?", r"what is read is \.jsonl"),
+        ("a.xlsx", b"PK\x03\x04", r"what is read is \.jsonl"),
+        ("a.jsonl.zst", b"nonsense", "cannot be read"),
+        ("a.jsonl", '{"id": "a", "problem": "p", "problem": "q"}', "row 1, field 'problem': is given twice"),
+        ("a.json", '[{"problem": "p", "steps": ["a"], "extra": {"k": 1, "k": 2}}]', "field 'k': is given twice"),
+    ],
+)
+def test_files_that_are_none_of_rows(tmp_path, name, content, message):
+    with pytest.raises(DataError, match=message):
+        load_solutions(write(tmp_path / name, content))
+
+
+def test_rows_of_json_are_read_whatever_the_file_is_called(tmp_path):
+    named = load_solutions(write(tmp_path / "rows.txt", lines(*ROWS)))
+    assert [solution.steps for solution in named] == [solution.steps for solution in EXPECTED]
+    assert load_solutions(write(tmp_path / "a.jsonl.zst", zstd(lines(*ROWS).encode()))) == EXPECTED

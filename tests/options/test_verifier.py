@@ -14,6 +14,7 @@ from genprm_trl.options.parser import OptionParser
 from genprm_trl.options.verifier import VerifierOptions, load_verifier
 from genprm_trl.protocol.genprm import MODES
 from genprm_trl.sandbox import FusionSandbox
+from tests.helpers.fusion_server import FusionServer
 from tests.helpers.tiny_models import tiny_model, tiny_tokenizer
 
 
@@ -84,7 +85,10 @@ def test_a_verifier_that_cannot_be_made_leaves_no_open_generator(
 
 
 def test_code_runs_where_the_option_says(model_dir: Path) -> None:
-    with load_verifier(VerifierOptions(model=str(model_dir), sandbox="http://127.0.0.1:1")) as prm:
-        assert isinstance(prm.sandbox, FusionSandbox)
+    with FusionServer().running() as server:
+        with load_verifier(VerifierOptions(model=str(model_dir), sandbox=server.endpoint)) as prm:
+            assert isinstance(prm.sandbox, FusionSandbox)
+    with pytest.raises(ConfigError, match="cannot be used"):
+        load_verifier(VerifierOptions(model=str(model_dir), sandbox="http://127.0.0.1:1"))
     with pytest.raises(ConfigError, match="sandbox must be local or an address"):
         load_verifier(VerifierOptions(model=str(model_dir), sandbox="127.0.0.1:1"))
