@@ -19,6 +19,7 @@ from genprm_trl._loops import run as run_coroutine
 from genprm_trl.cli.training import (
     ModelOptions,
     TrainingRun,
+    check_training,
     last_checkpoint,
     model_arguments,
     training_files,
@@ -115,6 +116,7 @@ def run(options: GRPOOptions, args: StepGRPOConfig, model_options: ModelOptions)
         raise ConfigError("--reward_weights is set by --answer_weight and --format_weight; leave it out")
     args.reward_weights = [weight for _, weight in rewards] or None
     last_checkpoint(args)
+    check_training(args)
     reward = _reward_config(options, args)
     dataset = _prompts(options, need_answers=args.credit == "outcome")
     settings = training_settings(

@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+# Below it, the bootstrap's interval is too narrow: of one problem it has no width at all.
+_FEWEST_PROBLEMS = 20
+
+
 @dataclass
 class SelectOptions:
     """Options of `genprm select`."""
@@ -343,7 +347,9 @@ def accuracy_report(accuracies: PoolAccuracies, judged: Sequence[JudgedPool], op
         note += f" Pools differ in size (from {smallest}); a problem with fewer than N takes part with all it has."
     parts.append(note + "\n")
     chosen = "majority" if options.rule == "majority" else f"{options.rule}_{options.score}"
-    if chosen in accuracies.values and most > 1:
+    if len(judged) < _FEWEST_PROBLEMS:
+        parts.append(f"Too few problems to say which way is better: {len(judged)}, and it takes {_FEWEST_PROBLEMS}.\n")
+    elif chosen in accuracies.values and most > 1:
         for other in ("random", "majority"):
             if other != chosen:
                 gap = accuracies.estimate(chosen, most, minus=other)

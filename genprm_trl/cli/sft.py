@@ -19,6 +19,7 @@ from genprm_trl.cli import console
 from genprm_trl.cli.training import (
     ModelOptions,
     TrainingRun,
+    check_training,
     last_checkpoint,
     model_arguments,
     training_files,
@@ -96,6 +97,7 @@ def run(options: SFTOptions, args: GenPRMConfig, model_options: ModelOptions) ->
         raise ConfigError("evaluation needs --eval_strategy steps or epoch")
     check_at_least(1, verify_limit=options.verify_limit)
     last_checkpoint(args)
+    check_training(args)
 
     # All data are read before the model is loaded: a bad row must not surface after minutes.
     reading: dict[str, Any] = {

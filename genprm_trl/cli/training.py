@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -20,7 +21,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import ModelConfig
 
 from genprm_trl.cli import console
-from genprm_trl.errors import ConfigError, DataError, MissingExtraError
+from genprm_trl.errors import ConfigError, DataError, MissingExtraError, file_error
 from genprm_trl.rows.digests import content_digest
 from genprm_trl.rows.jsonl import write_json
 from genprm_trl.rows.outputs import CommandFiles, Input, inputs_of
@@ -68,6 +69,79 @@ def model_arguments(args: Any, options: ModelOptions) -> dict[str, Any]:
         "quantization_config": get_quantization_config(options),
         "peft_config": get_peft_config(options),
     }
+
+
+_POSITIVE = (
+    "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps", "num_generations",
+    "num_iterations", "max_completion_length", "max_length", "save_steps", "eval_steps", "logging_steps",
+    "dataset_num_proc", "generation_batch_size", "steps_per_generation", "temperature",
+)  # fmt: skip
+_NOT_NEGATIVE = (
+    "learning_rate", "weight_decay", "max_grad_norm", "warmup_steps", "warmup_ratio", "adam_epsilon", "beta",
+    "dataloader_num_workers", "seed",
+)  # fmt: skip
+_SHARES = ("adam_beta1", "adam_beta2", "label_smoothing_factor", "top_p")
+
+
+def check_training(args: Any) -> None:
+    """Finds what would end the training before the model is loaded: numbers, packages, directory, the Hub.
+
+    Args:
+        args: The trainer's arguments.
+
+    Raises:
+        ConfigError: A number is out of range, a package that `--report_to` needs is not installed, or the Hub refuses
+            an upload that is asked for.
+        DataError: The output directory cannot be made.
+    """
+    for name in _POSITIVE:
+        value = getattr(args, name, None)
+        if value is not None and not value > 0:
+            raise ConfigError(f"--{name} must be above 0, got {value}")
+    for name in _NOT_NEGATIVE:
+        value = getattr(args, name, None)
+        if value is not None and not 0 <= value < math.inf:
+            raise ConfigError(f"--{name} must not be negative, got {value}")
+    for name in _SHARES:
+        value = getattr(args, name, None)
+        if value is not None and not 0 <= value <= 1:
+            raise ConfigError(f"--{name} must be within [0, 1], got {value}")
+    if args.max_steps <= 0 and not args.num_train_epochs > 0:
+        raise ConfigError(f"--num_train_epochs must be above 0, got {args.num_train_epochs}")
+    _check_reports(args.report_to)
+    _check_directory(Path(args.output_dir))
+    if args.push_to_hub and os.environ.get("RANK", "0") == "0":
+        from genprm_trl.hub import make_repository
+
+        repository = args.hub_model_id or Path(args.output_dir).resolve().name
+        make_repository(repository, "model", private=args.hub_private_repo)
+
+
+def _check_directory(directory: Path) -> None:
+    """Makes the directory and removes it again: a refusal that comes later leaves nothing behind."""
+    missing = [path for path in (directory, *directory.parents) if not path.exists()]
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise file_error(error, "the output directory cannot be made", directory) from error
+    for path in missing:
+        with contextlib.suppress(OSError):  # another process has put something there
+            path.rmdir()
+
+
+def _check_reports(report_to: Sequence[str] | str) -> None:
+    from transformers.integrations.integration_utils import (
+        INTEGRATION_TO_CALLBACK,
+        get_available_reporting_integrations,
+    )
+
+    for name in [report_to] if isinstance(report_to, str) else report_to:
+        if name in ("none", "all"):
+            continue
+        if name not in INTEGRATION_TO_CALLBACK:
+            raise ConfigError(f"--report_to {name}: choose one of none, {', '.join(INTEGRATION_TO_CALLBACK)}")
+        if name not in get_available_reporting_integrations() and name != "flyte":
+            raise ConfigError(f"--report_to {name} needs the package of that name: pip install {name}")
 
 
 # What saving a model and its card writes into a directory; weights are named by their size.

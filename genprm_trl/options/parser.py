@@ -35,7 +35,7 @@ from typing import Annotated, Any, NoReturn, get_args, get_origin, get_type_hint
 import yaml
 from transformers import HfArgumentParser
 
-from genprm_trl.errors import ConfigError, DataError
+from genprm_trl.errors import ConfigError, DataError, GenPRMError
 from genprm_trl.rows.jsonl import parse_json
 from genprm_trl.rows.strict_yaml import load_yaml
 
@@ -228,7 +228,11 @@ class OptionParser(HfArgumentParser):
             self.error(f"unrecognized arguments: {' '.join(rest)}")
         try:
             return tuple(make(values) for make in self._parts)
-        except ValueError as error:
+        except GenPRMError:
+            raise
+        except ZeroDivisionError as error:  # TRL divides by batch sizes before anything looks at them
+            raise ConfigError("a batch size, or a number of steps or generations, must not be 0") from error
+        except (ValueError, ImportError) as error:
             # The dataclasses' own checks, such as those of `TrainingArguments.__post_init__`.
             raise ConfigError(str(error)) from error
 

@@ -42,3 +42,6 @@ def answer_reward(
     if grades and (log_metric := kwargs.get("log_metric")) is not None:
         log_metric("answer/given", sum(grade.status != "no_answer" for grade in grades) / len(grades))
     return rewards
+
+
+answer_reward.columns = ("answer",)  # type: ignore[attr-defined]  # what the dataset must have; trainers look first

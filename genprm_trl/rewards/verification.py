@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
 import math
 import os
@@ -55,6 +56,8 @@ class GenPRMReward:
         problem_column: Column of the dataset with the problem's text. Default: the prompt, or its last user message.
         max_steps: Steps beyond this one are not judged and have reward 0: text that runs on costs, and is not to pay.
         blank_reward: Reward of a completion without any steps: no text, or thoughts alone.
+        name: What trainers log it as. Two of them in one trainer need two names. Figures are then logged as
+            `NAME/tokens` and so on, and step rewards in the column `NAME_step_rewards`.
         **options: Passed to `GenPRM.from_pretrained`, or to `VerifierClient`.
 
     Raises:
@@ -89,6 +92,7 @@ class GenPRMReward:
         problem_column: str | None = None,
         max_steps: int = 100,
         blank_reward: float = 0.0,
+        name: str | None = None,
         **options: Any,
     ):
         if (verifier is None) == (server is None):
@@ -103,7 +107,14 @@ class GenPRMReward:
         self.problem_column = problem_column
         self.max_steps = max_steps
         self.blank_reward = blank_reward
+        self.__name__ = name or type(self).__name__  # what trainers log it as
+        self._figures, self._column = name or "genprm", f"{name}_step_rewards" if name else "step_rewards"
         self.verifier = _open(verifier, server, n, options)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that the dataset must have."""
+        return () if self.problem_column is None else (self.problem_column,)
 
     async def __call__(self, prompts: Sequence[Any], completions: Sequence[Any], **kwargs: Any) -> list[float | None]:
         """A reward for each completion, None where none of its steps could be judged.
@@ -122,7 +133,7 @@ class GenPRMReward:
         ]
         rewards = await self.step_rewards(prompts, completions, steps, **kwargs)
         if (log_extra := kwargs.get("log_extra")) is not None:
-            log_extra("step_rewards", [[r if r is None else round(r, 4) for r in row] for row in rewards])
+            log_extra(self._column, [[r if r is None else round(r, 4) for r in row] for row in rewards])
         return [self._total(row) for row in rewards]
 
     async def step_rewards(
@@ -201,11 +212,11 @@ class GenPRMReward:
         if judgements:
             statuses = Counter(judgement.status for judgement in judgements)
             for status in get_args(StepStatus):  # zeros too: what is logged is averaged over batches and processes
-                log_metric(f"genprm/share_{status}", statuses[status] / len(judgements))
-        log_metric("genprm/unscored", 1 - len(verdicts) / asked)
-        log_metric("genprm/code_blocks", sum(len(judgement.code_rounds) for judgement in judgements) / asked)
-        log_metric("genprm/tokens", sum(judgement.num_tokens for judgement in judgements) / asked)
-        log_metric("genprm/seconds", seconds)
+                log_metric(f"{self._figures}/share_{status}", statuses[status] / len(judgements))
+        log_metric(f"{self._figures}/unscored", 1 - len(verdicts) / asked)
+        log_metric(f"{self._figures}/code_blocks", sum(len(judgement.code_rounds) for judgement in judgements) / asked)
+        log_metric(f"{self._figures}/tokens", sum(judgement.num_tokens for judgement in judgements) / asked)
+        log_metric(f"{self._figures}/seconds", seconds)
 
 
 def _reward(verdict: Verdict | None, step: int) -> float | None:
@@ -222,12 +233,25 @@ def _reward(verdict: Verdict | None, step: int) -> float | None:
     return 0.0
 
 
+def _check_known(options: Iterable[str], taker: Any, what: str) -> None:
+    from genprm_trl.verifier.genprm import GenPRM
+
+    known = [*inspect.signature(taker).parameters, *inspect.signature(GenPRM.__init__).parameters]
+    if taker is not GenPRM.from_pretrained:
+        known = list(inspect.signature(taker).parameters)
+    known = [name for name in known if name not in ("self", "cls", "model", "servers", "urls", "kwargs", "generator")]
+    for option in options:
+        if option not in known:
+            raise ConfigError(f"GenPRMReward has no option '{option}', and neither has {what}: {', '.join(known)}")
+
+
 def _open(verifier: Any, server: str | Sequence[str] | None, n: int | None, options: dict[str, Any]) -> Verifier:
     if n is not None:
         options = {**options, "n": n}
     if server is not None:
         from genprm_trl.verifier.client import VerifierClient
 
+        _check_known(options, VerifierClient.__init__, "a verifier on a server")
         return VerifierClient(server, **options)
     if not isinstance(verifier, str | Path):
         if set(options) - {"n"}:
@@ -235,6 +259,7 @@ def _open(verifier: Any, server: str | Sequence[str] | None, n: int | None, opti
         return verifier.with_options(n=n) if n is not None else verifier
     from genprm_trl.verifier.genprm import GenPRM
 
+    _check_known(options, GenPRM.from_pretrained, "GenPRM.from_pretrained")
     # Each process of a training has a device of its own; the first one's is not everybody's.
     rank = os.environ.get("LOCAL_RANK")
     generator = dict(options.pop("generator_kwargs", None) or {})

@@ -12,6 +12,7 @@ from genprm_trl.data.solutions import Records
 from genprm_trl.errors import DataError
 from genprm_trl.protocol.genprm import MODES
 from genprm_trl.records import Solution
+from genprm_trl.rows.fields import kind
 from genprm_trl.rows.jsonl import parse_json
 from genprm_trl.service.errors import ServiceRefusal
 from genprm_trl.service.limits import ServiceLimits
@@ -85,6 +86,8 @@ def parse_work(body: bytes, limits: ServiceLimits) -> Work:
         raise ServiceRefusal(400, "invalid_json", f"the body is not UTF-8 text (byte {error.start})") from None
     except DataError as error:
         raise ServiceRefusal(400, "invalid_json", f"the body {error.message}") from None
+    if not isinstance(content, dict):
+        raise ServiceRefusal(422, "invalid_request", f"the body must be a JSON object, but is {kind(content)}")
     try:
         request = VerifyRequest.model_validate(content)
     except ValidationError as error:

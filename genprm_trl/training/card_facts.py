@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from transformers import Trainer
 
 from genprm_trl.cards.card import CITATION
 from genprm_trl.cards.model_card import CardContent, MeasuredScore, ModelKind, write_model_card
+from genprm_trl.errors import ConfigError
 from genprm_trl.training.scores import IGNORED
 
 if TYPE_CHECKING:
@@ -70,6 +72,16 @@ class CardWriter(Trainer):
         super().save_model(output_dir, _internal_call)
         if not _internal_call:
             self.create_model_card(model_name=Path(self.args.hub_model_id or self.args.output_dir).name)
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """Whether the metrics are the best ones so far. Scores of steps are undefined where a class has no rows."""
+        try:
+            return bool(super()._determine_best_metric(metrics, trial))
+        except KeyError as error:
+            raise ConfigError(
+                f"metric_for_best_model is {self.args.metric_for_best_model!r}, which this evaluation does not have "
+                f"({', '.join(sorted(metrics))}); f1 needs rows with a wrong step and rows without one"
+            ) from error
 
     def create_model_card(
         self, model_name: str | None = None, dataset_name: str | None = None, tags: str | list[str] | None = None
@@ -129,8 +141,13 @@ def training_facts(trainer: Trainer) -> dict[str, Any]:
 
 
 def changed_arguments(args: TrainingArguments) -> dict[str, Any]:
-    """The options that are not what they are by default, as JSON values; paths, accounts and tokens are left out."""
+    """The options that somebody has set to something else than the default, as JSON values.
+
+    Defaults are those of the class once its own checks have filled them in. Paths, accounts and tokens are left out.
+    """
     values = args.to_dict()
+    # Not under DeepSpeed, whose plugin another set of arguments would set up anew.
+    untouched = {} if os.environ.get("ACCELERATE_USE_DEEPSPEED") else _untouched(args)
     changed = {}
     for option in dataclasses.fields(args):
         if option.name not in values or _NOT_OF_THE_MODEL.fullmatch(option.name):
@@ -139,9 +156,18 @@ def changed_arguments(args: TrainingArguments) -> dict[str, Any]:
         if option.default_factory is not dataclasses.MISSING:
             default = option.default_factory()
         value = values[option.name]
+        if option.name in untouched and untouched[option.name] == value:
+            continue
         if _text(default) != value and default != value:
             changed[option.name] = value
     return changed
+
+
+def _untouched(args: TrainingArguments) -> dict[str, Any]:
+    try:
+        return type(args)(output_dir=args.output_dir).to_dict()
+    except Exception:  # a subclass that needs more than a directory
+        return {}
 
 
 def row_facts(dataset: Dataset | IterableDataset) -> dict[str, str]:

@@ -85,9 +85,11 @@ def test_a_verifier_that_cannot_be_made_leaves_no_open_generator(
 
 
 def test_code_runs_where_the_option_says(model_dir: Path) -> None:
-    with FusionServer().running() as server:
-        with load_verifier(VerifierOptions(model=str(model_dir), sandbox=server.endpoint)) as prm:
-            assert isinstance(prm.sandbox, FusionSandbox)
+    with (
+        FusionServer().running() as server,
+        load_verifier(VerifierOptions(model=str(model_dir), sandbox=server.endpoint)) as prm,
+    ):
+        assert isinstance(prm.sandbox, FusionSandbox)
     with pytest.raises(ConfigError, match="cannot be used"):
         load_verifier(VerifierOptions(model=str(model_dir), sandbox="http://127.0.0.1:1"))
     with pytest.raises(ConfigError, match="sandbox must be local or an address"):

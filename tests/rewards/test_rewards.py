@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
+from trl.trainer.utils import get_callable_name
 
 from genprm_trl.errors import ConfigError, GenPRMError
 from genprm_trl.protocol import GenPRMProtocol
@@ -378,3 +379,20 @@ def test_thoughts_are_no_steps_in_order():
     assert step_format_reward(texts) == [1.0, 0.0, 0.0]
     assert step_format_reward(["Step 1: <think>hm\nStep 2: No"], thinking="judge") == [1.0]
     assert step_format_reward([RIGHT], thinking="opened") == [0.0]
+
+
+async def test_two_verifiers_have_two_names():
+    figures: dict[str, list[float]] = {}
+    columns: dict[str, list[Any]] = {}
+    logs = {
+        "log_metric": lambda name, value: figures.setdefault(name, []).append(value),
+        "log_extra": lambda name, values: columns.setdefault(name, []).extend(values),
+    }
+    strict, loose = GenPRMReward(verifier(), name="strict"), GenPRMReward(verifier(), name="loose")
+    for reward in (strict, loose):
+        await reward(["What is 2 + 3 + 1?"], [RIGHT], **logs)
+    assert (get_callable_name(strict), get_callable_name(loose)) == ("strict", "loose")
+    assert get_callable_name(GenPRMReward(verifier())) == "GenPRMReward"
+    assert set(columns) == {"strict_step_rewards", "loose_step_rewards"}
+    assert {name.split("/")[0] for name in figures} == {"strict", "loose"}
+    assert all(len(values) == 1 for values in figures.values())

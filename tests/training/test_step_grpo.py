@@ -13,6 +13,7 @@ from typing import Any
 import pandas
 import pytest
 import torch
+from datasets import Dataset
 from peft import LoraConfig
 from trl import GRPOConfig, GRPOTrainer
 
@@ -38,7 +39,7 @@ from tests.helpers.step_grpo import (
     options,
     scripted,
 )
-from tests.helpers.tiny_models import tiny_model
+from tests.helpers.tiny_models import tiny_model, tiny_tokenizer
 
 # Agreement with stock GRPO -------------------------------------------------------------------------------------------
 
@@ -561,3 +562,30 @@ def test_seam_the_loss_takes_advantages_of_tokens(tmp_path):
     whole = trainer.compute_loss(trainer.model, output)
     output["advantages"] = advantages.unsqueeze(1).expand(output["completion_ids"].shape)
     torch.testing.assert_close(trainer.compute_loss(trainer.model, output), whole, rtol=0, atol=0)
+
+
+def test_arguments_stand_in_the_order_of_the_trainer_of_trl(tmp_path):
+    args, rows = StepGRPOConfig(**options(tmp_path)), Dataset.from_list([{"prompt": "a"}, {"prompt": "b"}])
+    model, tokenizer = tiny_model(), tiny_tokenizer()
+    trainer = StepGRPOTrainer(model, [length_reward], args, rows, None, tokenizer, step_reward_func=good_steps)
+    earlier = StepGRPOTrainer(model, [length_reward], good_steps, args, train_dataset=rows, processing_class=tokenizer)
+    for made in (trainer, earlier):
+        assert made.args is args
+        assert made._step_rewards is good_steps
+        assert len(made.train_dataset) == 2
+
+
+def test_rewards_of_steps_alone_are_logged_as_the_reward(tmp_path):
+    def by_place(prompts, completions, steps, **kwargs):
+        return [[0.25 + index / 8 for _ in row] for index, row in enumerate(steps)]
+
+    trainer = make(tmp_path, reward_funcs=None, step_reward_func=by_place)
+    trainer.train()
+    entry = next(entry for entry in trainer.state.log_history if "reward" in entry)
+    assert [name for name in entry if name.startswith("rewards/")] == [
+        "rewards/by_place/mean", "rewards/by_place/std"
+    ]  # fmt: skip
+    assert entry["reward"] == pytest.approx(entry["rewards/by_place/mean"])
+    assert entry["reward"] > 0.25
+    assert entry["reward_std"] > 0
+    assert entry["frac_reward_zero_std"] == 0

@@ -6,8 +6,9 @@ import functools
 import inspect
 import math
 from collections import defaultdict
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import fmean
 from typing import Any, ClassVar, get_args
 
@@ -24,6 +25,7 @@ from genprm_trl.data.steps import StepStyle, Thinking
 from genprm_trl.errors import ConfigError, check_one_of, check_positive, check_share
 from genprm_trl.generation.tokens import Detokenizer
 from genprm_trl.grading.thinking import opens_thinking
+from genprm_trl.rows.jsonl import write_text
 from genprm_trl.training.credit import Baseline, Credit, Scale, step_advantages
 from genprm_trl.training.precision import BF16WhereItRuns
 from genprm_trl.training.step_grpo.figures import reward_gap, step_figures
@@ -138,6 +140,10 @@ class StepGRPOConfig(BF16WhereItRuns, GRPOConfig):
         return self.credit == "min_form" if self.signed_step_rewards is None else self.signed_step_rewards
 
 
+# The arguments of GRPOTrainer behind the model and its reward functions.
+_ORDER = tuple(inspect.signature(GRPOTrainer.__init__).parameters)[3:]
+
+
 class StepGRPOTrainer(GRPOTrainer):
     """Group relative policy optimisation with rewards for the steps of a completion.
 
@@ -146,7 +152,8 @@ class StepGRPOTrainer(GRPOTrainer):
     2402.03300, section 4.1.3), `min_form` is PURE's (arXiv 2504.15275). Advantages from outcome rewards, which TRL
     computes from `reward_funcs` in all its ways, are added. Steps are rewarded after outcomes.
 
-    It logs what `GRPOTrainer` logs, `reward` among it, of the outcome rewards. Besides there are the smallest step
+    It logs what `GRPOTrainer` logs, `reward` among it, of the outcome rewards; where there are none, `reward`,
+    `reward_std` and `frac_reward_zero_std` are those of the smallest step rewards. Besides there are the smallest step
     reward of a completion as `rewards/NAME/mean` and `rewards/NAME/std`, with the step reward function's name;
     `steps/*` (count, tokens, share of idle steps and of completions without any); `process_outcome/*` (whether the
     verifier likes what is wrong); and `step_advantages/*`.
@@ -172,10 +179,11 @@ class StepGRPOTrainer(GRPOTrainer):
     Args:
         model: The policy, in any form that `GRPOTrainer` takes.
         reward_funcs: Outcome reward functions. None: the steps' rewards are all there is.
+        *others: `args`, a `StepGRPOConfig` (its defaults if None), `train_dataset` with the prompts and the columns
+            that the reward functions need, and the further arguments of `GRPOTrainer`, in its order.
         step_reward_func: Rewards steps, for instance `GenPRMReward`; see `StepRewardFunc`. An object with a method
             `step_rewards` is called by it, and one that is a `TrainerCallback`, too, is added to the callbacks.
-        args: Options; the defaults of `StepGRPOConfig` if None.
-        **kwargs: Passed to `GRPOTrainer`.
+        **kwargs: The same by their names.
 
     Raises:
         ConfigError: There is nothing to reward, or options contradict each other; while training, if the step reward
@@ -190,15 +198,22 @@ class StepGRPOTrainer(GRPOTrainer):
         self,
         model: Any,
         reward_funcs: Any = None,
+        *others: Any,
         step_reward_func: StepRewardFunc | Any | None = None,
-        args: StepGRPOConfig | None = None,
         **kwargs: Any,
     ):
+        # Version 0.1.0 had the step rewards in the third place, where GRPOTrainer has its options.
+        if others and others[0] is not None and not isinstance(others[0], GRPOConfig) and step_reward_func is None:
+            step_reward_func, *others = others  # type: ignore[assignment]
+        kwargs |= dict(zip(_ORDER, others, strict=False))
+        args, train_dataset = kwargs.pop("args", None), kwargs.pop("train_dataset", None)
         if args is None:
             name = model if isinstance(model, str) else model.config._name_or_path
             args = StepGRPOConfig(f"{name.split('/')[-1]}-StepGRPO")
         if not isinstance(args, StepGRPOConfig):
-            raise ConfigError(f"args must be a StepGRPOConfig, got a {type(args).__name__}")
+            raise ConfigError(
+                f"args must be a StepGRPOConfig, got a {type(args).__name__}; step_reward_func is given by its name"
+            )
         outcome_funcs = reward_funcs if isinstance(reward_funcs, list | tuple) else [reward_funcs]
         outcome_funcs = [func for func in outcome_funcs if func is not None]
         if step_reward_func is None and args.credit != "outcome":
@@ -210,7 +225,8 @@ class StepGRPOTrainer(GRPOTrainer):
                 f"reward_weights holds {len(args.reward_weights)} weights for {len(outcome_funcs)} outcome reward "
                 "functions; the step rewards have step_reward_weight"
             )
-        super().__init__(model, outcome_funcs or [no_outcome_reward], args, **kwargs)
+        _check_columns([*outcome_funcs, step_reward_func], train_dataset)
+        super().__init__(model, outcome_funcs or [no_outcome_reward], args, train_dataset, **kwargs)
         self._detokenizer = Detokenizer(self._tokenizer)
         self._step_rewards: Any = getattr(step_reward_func, "step_rewards", step_reward_func)
         self._step_reward_name = get_callable_name(getattr(step_reward_func, "__self__", step_reward_func))
@@ -230,6 +246,8 @@ class StepGRPOTrainer(GRPOTrainer):
         # Groups may be spread over processes, and a batch's deviation is that of all of them.
         rewards = self._gather_rows(self._reward_steps(inputs, output, completions, mode), torch.nan)
         self._log_rewards(rewards, mode)
+        if self.reward_funcs == [no_outcome_reward]:
+            self._log_steps_as_rewards(rewards, mode)
         if self.args.credit == "outcome":
             return output
         length = output["completion_ids"].shape[1]
@@ -250,6 +268,14 @@ class StepGRPOTrainer(GRPOTrainer):
         output["advantages"] = advantages[first : first + len(inputs), :length]  # TRL's loss takes (B,) and (B, T)
         self._log_advantages(output, mode)
         return output
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Writes TRL's card. Of a base model on this machine it says so, where TRL links to a model named None."""
+        super().create_model_card(*args, **kwargs)
+        card = Path(self.args.output_dir) / "README.md"
+        if self.is_world_process_zero() and card.is_file():
+            text = card.read_text(encoding="utf-8")
+            write_text(card, text.replace("[None](https://huggingface.co/None)", "a model on the author's machine"))
 
     def _completions(self, output: dict[str, Any]) -> list[CompletionSteps]:
         """The steps of what the policy wrote, without padding."""
@@ -368,6 +394,28 @@ class StepGRPOTrainer(GRPOTrainer):
                 metrics[figure].append(value)
         self._logs["rewards"][name].extend(smallest.tolist())
 
+    def _log_steps_as_rewards(self, rewards: torch.Tensor, mode: str) -> None:
+        """Logs the smallest step rewards as `reward` where there are no outcomes, whose zeros would read as no signal.
+
+        Args:
+            rewards: The step rewards of all processes, NaN where there is none.
+            mode: The metrics to add to, `train` or `eval`.
+        """
+        smallest = rewards.nan_to_num(nan=torch.inf).amin(dim=1)
+        smallest = smallest.masked_fill(smallest.isinf(), torch.nan)
+        size = self.num_generations if mode == "train" else self.num_generations_eval
+        groups, metrics = rewards.view(-1, size, rewards.shape[1]), self._metrics[mode]
+        same = (groups.nan_to_num(nan=-1.0) == groups[:, :1].nan_to_num(nan=-1.0)).all(dim=2).all(dim=1)
+        spread = torch.stack([nanstd(group) for group in smallest.view(-1, size)])
+        for name, value in (
+            ("reward", torch.nanmean(smallest)),
+            ("reward_std", torch.nanmean(spread)),
+            ("frac_reward_zero_std", same.float().mean()),
+        ):
+            metrics[name][-1:] = [value.item()]
+        for figure in ("mean", "std"):
+            metrics.pop(f"rewards/{get_callable_name(no_outcome_reward)}/{figure}", None)
+
     def _log_advantages(self, output: dict[str, Any], mode: str) -> None:
         """Logs the mean over a completion's tokens, and how far they are spread around it."""
         advantages, mask = output["advantages"], output["completion_mask"] * output.get("tool_mask", 1)
@@ -378,6 +426,20 @@ class StepGRPOTrainer(GRPOTrainer):
         self._metrics[mode]["step_advantages/mean"].append(means.mean().item())
         self._metrics[mode]["step_advantages/std_within"].append(spread.item())
         self._logs["extra"]["mean_advantage"].extend(means.tolist())
+
+
+def _check_columns(funcs: Sequence[Any], dataset: Any) -> None:
+    """Raises `ConfigError` for a column that a reward function needs and the dataset lacks."""
+    there = getattr(dataset, "column_names", None)  # None: a stream, which does not know
+    if not isinstance(there, list):
+        return
+    for func in funcs:
+        func = getattr(func, "func", func)  # functools.partial
+        for column in getattr(func, "columns", ()):
+            if column not in there:
+                raise ConfigError(
+                    f"{get_callable_name(func)} needs a column '{column}' in the dataset, which has {', '.join(there)}"
+                )
 
 
 async def _result(awaitable: Awaitable[Any]) -> Any:

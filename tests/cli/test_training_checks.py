@@ -1,0 +1,85 @@
+"""What would end a training is found before a model is loaded, in one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from datasets import Dataset
+from transformers.integrations import integration_utils
+
+from genprm_trl.cli.main import main
+from genprm_trl.errors import ConfigError
+from genprm_trl.rewards import GenPRMReward, answer_reward
+from genprm_trl.training import GenPRMConfig, PRMConfig
+from genprm_trl.training.card_facts import changed_arguments
+from genprm_trl.training.step_grpo.trainer import StepGRPOConfig, StepGRPOTrainer
+from tests.helpers.sft import records
+
+
+def sft(directory: Path, *words: str) -> list[str]:
+    rows = directory / "rows.jsonl"
+    rows.write_text("".join(json.dumps(record.to_dict()) + "\n" for record in records(2)))
+    # There is no such model: whoever comes to load it has looked too late.
+    return ["sft", str(rows), "--model", str(directory / "none"), "--output_dir", str(directory / "out"), *words]
+
+
+def grpo(directory: Path, *words: str) -> list[str]:
+    rows = directory / "problems.jsonl"
+    rows.write_text(json.dumps({"problem": "1+1?", "answer": "2"}) + "\n")
+    words = ("--credit", "outcome", *words)
+    return ["grpo", str(rows), "--model", str(directory / "none"), "--output_dir", str(directory / "out"), *words]
+
+
+@pytest.mark.parametrize("command", [sft, grpo])
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--learning_rate", "-1"], "learning_rate must not be negative"),
+        (["--learning_rate", "nan"], "learning_rate must not be negative"),
+        (["--per_device_train_batch_size", "0"], "must"),
+        (["--per_device_train_batch_size", "-2"], "must"),
+        (["--gradient_accumulation_steps", "0"], "must"),
+        (["--num_train_epochs", "-1"], "num_train_epochs must be above 0"),
+        (["--weight_decay", "-0.1"], "weight_decay must not be negative"),
+        (["--adam_beta1", "1.5"], r"adam_beta1 must be within"),
+        (["--report_to", "tensorboard"], "tensorboard needs the package"),
+        (["--report_to", "wandb"], "wandb needs the package"),
+        (["--report_to", "nosuch"], "choose one of none"),
+        (["--push_to_hub"], "needs a login"),
+        (["--output_dir", "FILE/below"], "FILE"),
+        (["--output_dir", "/proc/nowhere"], "/proc/nowhere"),
+    ],
+)
+def test_wrong_options_are_one_line(tmp_path, monkeypatch, capsys, command, words, message):
+    monkeypatch.setattr(integration_utils, "get_available_reporting_integrations", lambda: [])
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+    (tmp_path / "FILE").touch()
+    words = [word.replace("FILE", str(tmp_path / "FILE")) for word in words]
+    assert main(command(tmp_path, *words)) == 2
+    *_, error = capsys.readouterr().err.strip().splitlines()
+    assert error.startswith(f"genprm {command.__name__}: error: ")
+    assert message.replace("FILE", str(tmp_path / "FILE")) in error
+
+
+def test_a_missing_column_is_found_before_a_model_is_loaded(tmp_path):
+    rows = Dataset.from_list([{"prompt": "1+1?"}])
+    args = StepGRPOConfig(str(tmp_path), credit="outcome", use_cpu=True, report_to="none")
+    with pytest.raises(ConfigError, match="answer_reward needs a column 'answer' in the dataset, which has prompt"):
+        StepGRPOTrainer(str(tmp_path / "none"), answer_reward, args, rows)
+
+
+@pytest.mark.parametrize("arguments", [{"max_tokens": 5}, {"temprature": 1}])
+def test_unknown_arguments_of_a_reward_are_named(tmp_path, arguments):
+    with pytest.raises(ConfigError, match=f"no option '{next(iter(arguments))}'"):
+        GenPRMReward(tmp_path / "none", **arguments)
+    with pytest.raises(ConfigError, match=f"no option '{next(iter(arguments))}'"):
+        GenPRMReward(server="http://127.0.0.1:9", **arguments)
+
+
+@pytest.mark.parametrize("config", [GenPRMConfig, PRMConfig, StepGRPOConfig])
+def test_the_card_lists_what_somebody_set(tmp_path, config):
+    assert changed_arguments(config(str(tmp_path))) == {}
+    changed = changed_arguments(config(str(tmp_path), learning_rate=0.5, max_steps=7))
+    assert changed == {"learning_rate": 0.5, "max_steps": 7}
