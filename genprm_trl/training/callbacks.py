@@ -10,10 +10,11 @@ from accelerate.utils import gather_object
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from genprm_trl.cards.model_card import MeasuredScore
-from genprm_trl.errors import ConfigError, DataError
+from genprm_trl.errors import DataError
 from genprm_trl.metrics.processbench import processbench_scores
 from genprm_trl.protocol.genprm import GenPRMProtocol, Mode
 from genprm_trl.records import Solution
+from genprm_trl.training.gathered import check_can_gather, gathered_model
 
 if TYPE_CHECKING:
     from genprm_trl.training.sft.trainer import GenPRMTrainer
@@ -29,7 +30,8 @@ class VerificationCallback(TrainerCallback):
     `eval_verified_correct_acc` (those that the labels leave undefined are left out), and as `eval_verified_ok` the
     share of judgements, in [0, 1], that came of a complete rationale. All of them can be `metric_for_best_model`.
 
-    With several processes, each judges its share of the solutions with its own copy of the model.
+    With several processes, each judges its share of the solutions. A model that ZeRO-3 or FSDP shards is whole in each
+    of them meanwhile, so its weights must fit.
 
     Args:
         trainer: The trainer; add the callback to it with `trainer.add_callback`.
@@ -42,7 +44,7 @@ class VerificationCallback(TrainerCallback):
         name: Name of the solutions in the model card.
 
     Raises:
-        ConfigError: The model is sharded over processes, so no process can generate by itself.
+        ConfigError: The first version of FSDP shards the model.
         DataError: There are no solutions, or one has no label.
 
     Example:
@@ -78,9 +80,7 @@ class VerificationCallback(TrainerCallback):
         for number, solution in enumerate(solutions, start=1):
             if solution.label is None:
                 raise DataError("missing; without it there is nothing to score", row=number, field="label")
-        zero3 = trainer.is_deepspeed_enabled and trainer.accelerator.state.deepspeed_plugin.zero_stage == 3
-        if trainer.is_fsdp_enabled or zero3:
-            raise ConfigError("solutions cannot be verified during training with a sharded model (FSDP, ZeRO-3)")
+        check_can_gather(trainer)
         self.trainer = trainer
         self.solutions = list(solutions)
         settings = trainer.model_settings
@@ -136,25 +136,24 @@ class VerificationCallback(TrainerCallback):
 
         trainer = self.trainer
         rank, world = trainer.accelerator.process_index, trainer.accelerator.num_processes
-        model = trainer.accelerator.unwrap_model(trainer.model)
         chat = trainer.chat_format
-        generator = TransformersGenerator(model, chat.tokenizer, max_batch_size=self.max_batch_size)
-        prm = GenPRM(
-            generator,
-            LocalSandbox() if Mode.of(self.protocol.mode).execute else None,
-            self.protocol,
-            chat=chat,
-            n=self.n,
-            stop="first_error",
-            seed=self.seed,
-        )
-        was_training = model.training
-        try:
-            with prm:
-                share = self.solutions[rank::world]
-                verdicts = list(prm.verify_all(share, progress=not trainer.args.disable_tqdm and rank == 0))
-        finally:
-            model.train(was_training)
+        share = self.solutions[rank::world]
+        with gathered_model(trainer) as model:
+            prm = GenPRM(
+                TransformersGenerator(model, chat.tokenizer, max_batch_size=self.max_batch_size),
+                LocalSandbox() if Mode.of(self.protocol.mode).execute else None,
+                self.protocol,
+                chat=chat,
+                n=self.n,
+                stop="first_error",
+                seed=self.seed,
+            )
+            was_training = model.training
+            try:
+                with prm:
+                    verdicts = list(prm.verify_all(share, progress=not trainer.args.disable_tqdm and rank == 0))
+            finally:
+                model.train(was_training)
         statuses = [judgement.status for verdict in verdicts for chain in verdict.chains for judgement in chain]
         judged = [verdict for verdict in verdicts if not verdict.has_failed]
         if len(judged) < len(verdicts):

@@ -385,11 +385,17 @@ def test_options_that_do_not_fit_are_named(tmp_path, changes, what):
 
 
 @pytest.mark.parametrize(
-    ("how", "what"), [("is_deepspeed_enabled", "ds3_gather_for_generation=True"), ("is_fsdp_enabled", "FSDP")]
+    ("how", "plugins", "what"),
+    [
+        ("is_deepspeed_enabled", {"deepspeed_plugin": SimpleNamespace(zero_stage=3)}, "ds3_gather_for_generation"),
+        ("is_fsdp_enabled", {"fsdp_plugin": SimpleNamespace(fsdp_version=1)}, "fsdp_version: 2"),
+    ],
 )
-def test_weights_must_be_whole(tmp_path, how, what):
+def test_weights_must_be_whole(tmp_path, how, plugins, what):
     args = GRPOConfig(str(tmp_path), use_cpu=True, bf16=False, ds3_gather_for_generation=False)
-    trainer = SimpleNamespace(**{"args": args, "is_fsdp_enabled": False, "is_deepspeed_enabled": False, how: True})
+    sharding = {"is_fsdp_enabled": False, "is_deepspeed_enabled": False, how: True}
+    accelerator = SimpleNamespace(state=SimpleNamespace(**plugins))
+    trainer = SimpleNamespace(args=args, accelerator=accelerator, **sharding)
     with pytest.raises(ConfigError, match=what):
         VerifierRollout(DIRECT)(verifier_dataset([SOLUTION])["prompt"], trainer)
 

@@ -284,7 +284,8 @@ def _without_defaults(model: PreTrainedModel) -> PreTrainedModel:
     # PEFT's wrapper would hand its defaults on to the model inside. Adapters act there; only learned prompts need it.
     if hasattr(model, "get_base_model") and not model.active_peft_config.is_prompt_learning:
         model = model.get_base_model()
-    runner = copy.copy(model)
+    runner = object.__new__(type(model))  # copy.copy would make a new model of one that FSDP shards
+    runner.__dict__.update(model.__dict__)
     runner.generation_config = GenerationConfig()
     return runner
 

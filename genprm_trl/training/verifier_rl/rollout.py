@@ -15,11 +15,8 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-from trl.models import unwrap_model_for_generation
 
 from genprm_trl._loops import run
 from genprm_trl.conversation.settings import ModelSettings
@@ -31,6 +28,7 @@ from genprm_trl.protocol.genprm import GenPRMProtocol, Mode
 from genprm_trl.records import Solution, StepJudgement
 from genprm_trl.rows.jsonl import parse_json
 from genprm_trl.sandbox.base import Sandbox
+from genprm_trl.training.gathered import check_can_gather, gathered_model
 from genprm_trl.training.verifier_rl.recorded import RecordedGenerator
 from genprm_trl.verifier.chain import ChainDriver
 
@@ -110,7 +108,8 @@ class VerifierRollout:
 
     Raises:
         ConfigError: The mode needs a sandbox; while training, if the trainer's options do not fit: generation by vLLM,
-            `min_p` or a repetition penalty, or a model sharded by FSDP, or by ZeRO-3 while it generates.
+            `min_p` or a repetition penalty, or a model that must stay sharded while it generates (the first version of
+            FSDP, or ZeRO-3 with `ds3_gather_for_generation=False`).
 
     Example:
         ```python
@@ -173,32 +172,21 @@ class VerifierRollout:
             functions `verdicts` (for each judged step True for Yes, False for No, None where there is no verdict),
             `statuses` (see `records.StepStatus`), `code_rounds` (in all) and `num_steps` (to be judged).
         """
-        solutions = [_solution(prompt) for prompt in prompts]
         args = trainer.args
         if args.use_vllm:
             raise ConfigError("VerifierRollout generates with the trainer's own model: set use_vllm=False")
         if args.min_p or args.repetition_penalty != 1.0:
             raise ConfigError("VerifierRollout samples with temperature, top_p and top_k alone: unset min_p and "
                               "repetition_penalty")  # fmt: skip
-        if trainer.is_fsdp_enabled:
-            raise ConfigError("VerifierRollout cannot generate with a model that FSDP shards; use DDP or DeepSpeed")
-        if trainer.is_deepspeed_enabled and not args.ds3_gather_for_generation:
-            raise ConfigError("VerifierRollout generates with whole weights: set ds3_gather_for_generation=True")
+        check_can_gather(trainer, refused=not args.ds3_gather_for_generation)
         if self._chat is None:
             tokenizer = getattr(trainer.processing_class, "tokenizer", trainer.processing_class)
             self._chat = ChatFormat(tokenizer, "generation_prompt", self.chat_template)
         sampling = SamplingParams(
             temperature=args.temperature, top_p=args.top_p, top_k=args.top_k or 0, max_new_tokens=1, logprobs=0
         )
-        with ExitStack() as stack:
-            model = stack.enter_context(
-                unwrap_model_for_generation(
-                    trainer.model_wrapped,
-                    trainer.accelerator,
-                    gather_deepspeed3_params=args.ds3_gather_for_generation,
-                    gradient_checkpointing_kwargs=args.gradient_checkpointing_kwargs,
-                )
-            )
+        with gathered_model(trainer) as model:
+            solutions = [_solution(prompt) for prompt in prompts]
             generator = TransformersGenerator(model, self._chat.tokenizer, max_batch_size=self.max_batch_size)
             judged = self.judge(
                 solutions,
