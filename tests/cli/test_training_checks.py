@@ -12,10 +12,14 @@ from transformers.integrations import integration_utils
 from genprm_trl.cli.main import main
 from genprm_trl.errors import ConfigError
 from genprm_trl.rewards import GenPRMReward, answer_reward
-from genprm_trl.training import GenPRMConfig, PRMConfig
+from genprm_trl.service.errors import ServiceRefusal
+from genprm_trl.service.limits import ServiceLimits
+from genprm_trl.service.schemas import parse_work
+from genprm_trl.training import GenPRMConfig, PRMConfig, PRMTrainer
 from genprm_trl.training.card_facts import changed_arguments
 from genprm_trl.training.step_grpo.trainer import StepGRPOConfig, StepGRPOTrainer
 from tests.helpers.sft import records
+from tests.helpers.tiny_models import tiny_model, tiny_tokenizer
 
 
 def sft(directory: Path, *words: str) -> list[str]:
@@ -83,3 +87,33 @@ def test_the_card_lists_what_somebody_set(tmp_path, config):
     assert changed_arguments(config(str(tmp_path))) == {}
     changed = changed_arguments(config(str(tmp_path), learning_rate=0.5, max_steps=7))
     assert changed == {"learning_rate": 0.5, "max_steps": 7}
+
+
+@pytest.mark.parametrize(("body", "what"), [(b"[]", "a list of 0"), (b"5", "the number 5"), (b"null", "null")])
+def test_a_body_that_is_no_object_is_named(body, what):
+    with pytest.raises(ServiceRefusal, match=f"the body must be a JSON object, but is {what}"):
+        parse_work(body, ServiceLimits())
+
+
+def test_the_card_of_a_local_base_names_no_model(tmp_path):
+    tiny_model().save_pretrained(tmp_path / "base")
+    tiny_tokenizer().save_pretrained(tmp_path / "base")
+    args = StepGRPOConfig(str(tmp_path / "out"), credit="outcome", use_cpu=True, report_to="none", num_generations=2,
+                          per_device_train_batch_size=2)  # fmt: skip
+    rows = Dataset.from_list([{"prompt": "1+1?", "answer": "2"}])
+    trainer = StepGRPOTrainer(str(tmp_path / "base"), answer_reward, args, rows)
+    trainer.create_model_card("policy")
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "None" not in card.split("## ")[0]
+    assert "fine-tuned version of a model on the author's machine" in card
+
+
+def test_a_best_metric_that_has_no_value_is_one_line(tmp_path):
+    rows = [{"prompt": "p", "completions": ["a", "b"], "labels": [True, True]}] * 2
+    tiny_tokenizer().save_pretrained(tmp_path / "base")
+    tiny_model().save_pretrained(tmp_path / "base")
+    args = PRMConfig(str(tmp_path / "out"), use_cpu=True, report_to="none", max_steps=1, eval_strategy="steps",
+                     eval_steps=1, save_steps=1, load_best_model_at_end=True, metric_for_best_model="f1")  # fmt: skip
+    trainer = PRMTrainer(str(tmp_path / "base"), args=args, train_dataset=rows, eval_dataset=rows)
+    with pytest.raises(ConfigError, match="f1 needs rows with a wrong step and rows without one"):
+        trainer.train()
