@@ -452,7 +452,6 @@ _NAME = re.compile(
     rf"(?:[A-Za-z'|:\[\]{{}}\s°-]|{TEXT_OPEN}[^{TEXT_CLOSE}]*{TEXT_CLOSE}"
     r"|\\(?!cdot|times|pm|mp|sqrt|sum|int|prod|to|ldots|begin|end|cup|cap|infty|pi(?![A-Za-z]))[A-Za-z]+)+"
 )
-_SUM = re.compile(r"[A-WYa-wy\s{}+*-]+|[A-W\s+-]+")
 
 
 def _name(text: str) -> str | None:

@@ -81,9 +81,8 @@ def with_ray(num_workers: int, max_items: int = 64, *, gpus_per_worker: float = 
                 for pickled in batch[_COLUMN].to_pylist():
                     yield _unpack(pickled)
         except ray.exceptions.RayError as error:
-            # The worker could not be opened, or Ray itself failed; what an item raises comes as a value.
-            cause = getattr(error, "cause", None)
-            raise GenPRMError(str(cause if isinstance(cause, GenPRMError) else error)) from error
+            # Ray itself failed; what opening the worker or an item raises comes as a value.
+            raise GenPRMError(str(error)) from error
 
     return execute
 
@@ -120,13 +119,20 @@ class _Actor:
         self._loop = LoopThread("genprm-stage")
         self._stack = contextlib.AsyncExitStack()
         self._worker: Worker[Any, Any, Any] = pickle.loads(worker)
-        self._opened = self._loop.run(self._stack.enter_async_context(self._worker.open()))
+        self._broken: _Broken | None = None
+        try:
+            self._opened = self._loop.run(self._stack.enter_async_context(self._worker.open()))
+        except Exception as error:  # Ray would log its traceback, and start the actor again
+            self._broken = _Broken(error)
 
     def __call__(self, batch: Any) -> Any:
         import pyarrow
 
-        items = [pickle.loads(pickled) for pickled in batch[_COLUMN].to_pylist()]
-        results = [pickle.dumps(result) for result in self._loop.run(self._work(items))]
+        if self._broken is not None:
+            finished: list[Finished[Any] | _Broken] = [self._broken]
+        else:
+            finished = self._loop.run(self._work([pickle.loads(pickled) for pickled in batch[_COLUMN].to_pylist()]))
+        results = [pickle.dumps(result) for result in finished]
         return pyarrow.table({_COLUMN: pyarrow.array(results, pyarrow.large_binary())})
 
     async def _work(self, items: list[Any]) -> list[Finished[Any] | _Broken]:

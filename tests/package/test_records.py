@@ -104,7 +104,7 @@ SOLUTION = {"id": "a", "problem": "p", "steps": ["s", "t"]}
         ({"problem": ""}, "problem", "must not be empty"),
         ({"problem": ["p"]}, "problem", "must be a string"),
         ({"label": math.nan}, "label", "must be an integer, but is the number nan"),
-        ({"label": 1.0}, "label", "must be an integer, but is the number 1.0"),
+        ({"label": 0.5}, "label", "must be an integer, but is the number 0.5"),
         ({"label": True}, "label", "must be an integer, but is the boolean true"),
         ({"label": "1"}, "label", "must be an integer, but is a string"),
         ({"label": 2}, "label", "must be from -1 to 1, but is 2"),
@@ -190,7 +190,7 @@ RATIONALE = {"id": "a", "solution": SOLUTION, "rationales": ["r"], "labels": [Tr
         ({"rationales": ["r", "s", "t"], "labels": [True] * 3}, "rationales"),
         ({"rationales": [""]}, "rationales[0]"),
         ({"labels": []}, "labels"),
-        ({"labels": [1]}, "labels[0]"),
+        ({"labels": [2]}, "labels[0]"),
         ({"source": [1]}, "source"),
     ],
 )
