@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow.compute as compute
+import torch.distributed as dist
+from accelerate.state import AcceleratorState, GradientState, PartialState
 from datasets import Dataset, IterableDataset
 from transformers import Trainer
 
@@ -146,8 +148,9 @@ def changed_arguments(args: TrainingArguments) -> dict[str, Any]:
     Defaults are those of the class once its own checks have filled them in. Paths, accounts and tokens are left out.
     """
     values = args.to_dict()
-    # Not under DeepSpeed, whose plugin another set of arguments would set up anew.
-    untouched = {} if os.environ.get("ACCELERATE_USE_DEEPSPEED") else _untouched(args)
+    # Not beside other processes, nor under DeepSpeed: another set of arguments would set up both a second time.
+    alone = not dist.is_initialized() and not os.environ.get("ACCELERATE_USE_DEEPSPEED")
+    untouched = _untouched(args) if alone else {}
     changed = {}
     for option in dataclasses.fields(args):
         if option.name not in values or _NOT_OF_THE_MODEL.fullmatch(option.name):
@@ -164,10 +167,21 @@ def changed_arguments(args: TrainingArguments) -> dict[str, Any]:
 
 
 def _untouched(args: TrainingArguments) -> dict[str, Any]:
+    """What the options are if nobody sets any."""
+    # Making options resets the state that a running training shares with accelerate, and sets its variables.
+    states = [shared._shared_state for shared in (PartialState, AcceleratorState, GradientState)]
+    kept, environment = [dict(state) for state in states], dict(os.environ)
     try:
         return type(args)(output_dir=args.output_dir).to_dict()
     except Exception:  # a subclass that needs more than a directory
         return {}
+    finally:
+        for state, values in zip(states, kept, strict=True):
+            state.clear()
+            state.update(values)
+        for name in set(os.environ) - set(environment):
+            del os.environ[name]
+        os.environ.update(environment)
 
 
 def row_facts(dataset: Dataset | IterableDataset) -> dict[str, str]:
