@@ -43,7 +43,7 @@ def one(**fields: object) -> dict[str, object]:
         (b'{"solutions": "\xff"}', 400, "not UTF-8", None, None),
         (b"[" * 15_000, 400, "nested too deeply", None, None),
         (b'{"seed": ' + b"9" * 5000 + b"}", 400, "not usable JSON", None, None),
-        ([], 422, "dictionary", None, None),
+        ([], 422, "must be a JSON object", None, None),
         ({}, 422, "required", None, "solutions"),
         ({"solutions": []}, 422, "at least 1", None, "solutions"),
         ({"solutions": rows(6)}, 422, "a request may hold 5", None, "solutions"),
