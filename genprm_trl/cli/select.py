@@ -160,13 +160,14 @@ def run(options: SelectOptions, verifier: OptionalVerifierOptions, workers: Work
     failed = [each for each in judged if each.has_failed]
     if failed:
         facts["failed"] = f"{len(failed)} problems have a candidate that could not be judged, and are in no score"
-    known = [each for each in judged if each.pool.correct and not each.has_failed]
-    if known:
-        right = sum(
-            each.pool.correct[choice.index]
-            for each, choice in zip(judged, choices, strict=True)
-            if each.pool.correct and not each.has_failed
-        )
+    scored = [
+        (each, choice)
+        for each, choice in zip(judged, choices, strict=True)
+        if each.pool.correct and not each.has_failed
+    ]
+    if scored:
+        known = [each for each, _ in scored]
+        right = sum(each.pool.correct[choice.index] for each, choice in scored)
         name = options.rule if options.rule == "majority" else f"{options.rule} {options.score}"
         console.print_facts({**facts, "right": f"{right} of {len(known)} choices of {name}"})
         accuracies = measure(known, score=options.score, alpha=options.alpha, seed=verifier.seed)
