@@ -15,7 +15,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from genprm_trl.cli import console
 from genprm_trl.cli.stages import WorkerOptions, judge_remaining
@@ -26,13 +26,9 @@ from genprm_trl.rows.outputs import CommandFiles, inputs, inputs_of
 if TYPE_CHECKING:
     from genprm_trl.data.pools import Pool
     from genprm_trl.records import Verdict
-    from genprm_trl.selection.judged_pool import Choice, JudgedPool, PoolAccuracies
+    from genprm_trl.selection.judged_pool import JudgedPool, PoolAccuracies
 
 logger = logging.getLogger(__name__)
-
-
-# Below it, the bootstrap's interval is too narrow: of one problem it has no width at all.
-_FEWEST_PROBLEMS = 20
 
 
 @dataclass
@@ -122,6 +118,7 @@ def run(options: SelectOptions, verifier: OptionalVerifierOptions, workers: Work
     from genprm_trl.metrics.sameness import Sameness
     from genprm_trl.rows.jsonl import write_jsonl
     from genprm_trl.selection.judged_pool import JudgedPool, choose, judged_pools, measure
+    from genprm_trl.selection.report import choice_row
 
     check_at_least(0, alpha=options.alpha)
     if not verifier.model and options.verdicts is None and options.rule != "majority":
@@ -145,7 +142,9 @@ def run(options: SelectOptions, verifier: OptionalVerifierOptions, workers: Work
     else:
         judged = [JudgedPool(pool) for pool in pools]
     choices = [choose(each, options.rule, options.score, options.alpha) for each in judged]
-    rows = (_row(each, choice, options) for each, choice in zip(judged, choices, strict=True))
+    rows = (
+        choice_row(each, choice, options.rule, options.score) for each, choice in zip(judged, choices, strict=True)
+    )
     write_jsonl(output, rows, result=True)
 
     candidates = sum(len(pool.ids) for pool in pools)
@@ -236,148 +235,24 @@ def _judge(
         return list(file.verdicts())
 
 
-def _row(judged: JudgedPool, choice: Choice, options: SelectOptions) -> dict[str, Any]:
-    pool, index = judged.pool, choice.index
-    nothing: list[Any] = [None] * len(pool.ids)
-    return {
-        "id": pool.id,
-        "problem": pool.problem,
-        "answer": pool.answer,
-        "chosen": pool.ids[index],
-        "chosen_answer": judged.answers[index],
-        "steps": pool.steps[index],
-        "correct": pool.correct[index] if pool.correct else None,
-        "rule": options.rule,
-        "value": choice.value,
-        "candidates": [
-            {
-                "id": id,
-                "answer": answer,
-                "score": score,
-                "correct": right,
-            }
-            for id, answer, score, right in zip(
-                pool.ids,
-                judged.answers,
-                judged.scores(options.score) if judged.verdicts else nothing,
-                pool.correct or nothing,
-                strict=True,
-            )
-        ],
-        # As a list: answers are any text, and an object's fields would differ from row to row.
-        "answers": [{"answer": answer, "value": value} for answer, value in choice.by_answer.items()],
-    }
-
-
 def _write_accuracies(
     output: Path, accuracies: PoolAccuracies, judged: Sequence[JudgedPool], options: SelectOptions
 ) -> dict[str, object]:
     """Prints the accuracies and writes them beside the output. Returns where they are, for the last lines."""
     from genprm_trl.cards.plots import can_plot
     from genprm_trl.rows.jsonl import write_json, write_text
+    from genprm_trl.selection.report import accuracy_report, plot_accuracies
 
-    text = accuracy_report(accuracies, judged, options)
-    print()
-    print(text)
-    write_text(output.with_suffix(".md"), text, result=True)
-    numbers = {"problems": len(judged), **accuracies.to_dict()}
-    write_json(output.with_suffix(".json"), numbers, result=True)
-    drawn = can_plot()
+    text = accuracy_report(accuracies, judged, options.rule, options.score)
+    print(f"\n{text}")
+    table, numbers, plot = (output.with_suffix(ending) for ending in (".md", ".json", ".png"))
+    write_text(table, text, result=True)
+    write_json(numbers, {"problems": len(judged), **accuracies.to_dict()}, result=True)
+    if not can_plot():
+        return {"table": table, "numbers": numbers}
     try:
-        if drawn:
-            _plot(output.with_suffix(".png"), accuracies, len(judged), options)
+        title = f"{len(judged)} problems of {Path(options.file).name}"
+        plot_accuracies(plot, accuracies, options.score, title)
     except OSError as error:
         raise file_error(error, "cannot be written", error.filename or output) from None
-    table = output.with_suffix(".md")
-    tables = {"table, plot": f"{table}, {output.with_suffix('.png')}"} if drawn else {"table": table}
-    return {**tables, "numbers": output.with_suffix(".json")}
-
-
-def _plot(path: Path, accuracies: PoolAccuracies, problems: int, options: SelectOptions) -> None:
-    from genprm_trl.cards.plots import Curve, plot_score_by_n
-
-    # The oracle bounds every choice; chance is where choosing begins.
-    curves = {}
-    for way, name in _plotted(accuracies, options).items():
-        estimates = {n: accuracies.estimate(way, n) for n in accuracies.sizes}
-        curves[name] = Curve(
-            {n: estimate.value for n, estimate in estimates.items()},
-            {n: (estimate.low, estimate.high) for n, estimate in estimates.items()},
-        )
-    plot_score_by_n(
-        path,
-        curves,
-        {"chance": accuracies.estimate("random", accuracies.sizes[0]).value},
-        title=f"{problems} problems of {Path(options.file).name}",
-        ylabel="right answers (%)",
-        xlabel="candidates a problem, N",
-    )
-
-
-def _plotted(accuracies: PoolAccuracies, options: SelectOptions) -> dict[str, str]:
-    names = {
-        "pass": "oracle (pass@N)",
-        "majority": "majority vote",
-        f"best_{options.score}": f"Best-of-N, {options.score}",
-        f"weighted_{options.score}": f"weighted vote, {options.score}",
-        f"pessimistic_{options.score}": f"pessimistic, {options.score}",
-    }
-    return {way: name for way, name in names.items() if way in accuracies.values}
-
-
-def accuracy_report(accuracies: PoolAccuracies, judged: Sequence[JudgedPool], options: SelectOptions) -> str:
-    """The accuracies for a person to read, in Markdown."""
-    from genprm_trl.cards.tables import markdown_table
-    from genprm_trl.metrics.estimates import mean_estimate
-
-    most = accuracies.sizes[-1]
-    rows = []
-    for way in accuracies.values:
-        estimates = [accuracies.estimate(way, n) for n in accuracies.sizes]
-        last = estimates[-1]
-        cells = [f"{estimate.value:.1f}" for estimate in estimates]
-        rows.append([_title(way), *cells, f"{last.low:.1f} to {last.high:.1f}"])
-    header = ["right answers, per cent", *(f"N = {n}" for n in accuracies.sizes), f"95 % interval at N = {most}"]
-    parts = [markdown_table(header, rows)]
-    smallest = min(len(each.pool.ids) for each in judged)
-    note = (
-        f"{len(judged)} problems; expectations over all choices of N of a problem's candidates, intervals by the "
-        "bootstrap over problems."
-    )
-    if smallest < most:
-        note += f" Pools differ in size (from {smallest}); a problem with fewer than N takes part with all it has."
-    parts.append(note + "\n")
-    chosen = "majority" if options.rule == "majority" else f"{options.rule}_{options.score}"
-    if len(judged) < _FEWEST_PROBLEMS:
-        parts.append(f"Too few problems to say which way is better: {len(judged)}, and it takes {_FEWEST_PROBLEMS}.\n")
-    elif chosen in accuracies.values and most > 1:
-        for other in ("random", "majority"):
-            if other != chosen:
-                gap = accuracies.estimate(chosen, most, minus=other)
-                verdict = "above" if gap.low > 0 else "below" if gap.high < 0 else "not told apart from"
-                parts.append(
-                    f"- {_title(chosen)} at N = {most} is {verdict} {_title(other)}: {gap.value:+.1f} points "
-                    f"({gap.low:+.1f} to {gap.high:+.1f})"
-                )
-        parts.append("")
-    if len({m for _, m in accuracies.by_budget}) > 1:
-        ms = sorted({m for _, m in accuracies.by_budget})
-        table = [
-            [f"N = {n}", *(f"{mean_estimate(accuracies.by_budget[n, m]).value:.1f}" for m in ms)]
-            for n in accuracies.sizes
-        ]
-        parts.append("Pessimistic verification by its budget, N candidates times M verifications of each:\n")
-        parts.append(markdown_table(["candidates", *(f"M = {m}" for m in ms)], table))
-    return "\n".join(parts)
-
-
-def _title(way: str) -> str:
-    kind, _, score = way.partition("_")
-    return {
-        "random": "chance",
-        "majority": "majority vote",
-        "pass": "oracle (pass@N)",
-        "best": f"Best-of-N, {score}",
-        "weighted": f"weighted vote, {score}",
-        "pessimistic": f"pessimistic, {score}",
-    }[kind]
+    return {"table, plot": f"{table}, {plot}", "numbers": numbers}
