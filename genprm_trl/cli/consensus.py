@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 
 from genprm_trl.cli import console
 from genprm_trl.cli.stages import StageOptions, refuse_empty
-from genprm_trl.rows.outputs import CommandFiles
 
 
 @dataclass
@@ -37,11 +36,6 @@ class ConsensusOptions:
         default=True,
         metadata={"help": "Off takes each critique's own verdict for the label: to measure what the filter is worth."},
     )
-
-
-def files(options: ConsensusOptions, stage: StageOptions) -> CommandFiles:
-    """What the command reads and writes."""
-    return stage.files(options)
 
 
 def run(options: ConsensusOptions, stage: StageOptions) -> int:

@@ -7,16 +7,27 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from genprm_trl.rows.outputs import command_files, inputs
+from genprm_trl.rows.outputs import CommandFiles, command_files, inputs
 
 logger = logging.getLogger(__name__)
 
 
+def files_of(module: Any, options: Sequence[Any]) -> CommandFiles | None:
+    """What a command reads and writes; None if it writes nothing.
+
+    The command's module says so in `files`, which takes what `run` takes. Without it, that of the options says so
+    which has a method `files`: `StageOptions`.
+    """
+    if hasattr(module, "files"):
+        return module.files(*options)
+    return next((each.files(*options) for each in options if hasattr(each, "files")), None)
+
+
 def run_command(module: Any, options: Sequence[Any], *, config_file: str | None = None) -> int:
-    """Runs a command whose module has `files`, which takes what `run` takes, under the protection of these files.
+    """Runs a command under the protection of the files that it reads and writes.
 
     Args:
-        module: The command's module. One without `files` writes none.
+        module: The command's module.
         options: The objects that `run` takes.
         config_file: The configuration file that the options were read from.
 
@@ -26,9 +37,9 @@ def run_command(module: Any, options: Sequence[Any], *, config_file: str | None 
     Raises:
         ConfigError: An output is an input, or somebody else's.
     """
-    if not hasattr(module, "files"):
+    files = files_of(module, options)
+    if files is None:
         return module.run(*options) or 0
-    files = module.files(*options)
     reads = [*files.reads, *inputs("file", config_file)]
     files = replace(files, reads=reads, command=module.__name__.rpartition(".")[2])
     with command_files(files):

@@ -14,15 +14,7 @@ from genprm_trl.cli.stages import StageOptions, end_of_stage, refuse_empty
 from genprm_trl.labeling.rationales import RationaleSettings, open_reasoner, rationalize, with_solution
 from genprm_trl.options.generator import GeneratorOptions
 from genprm_trl.options.sources import SolutionOptions
-from genprm_trl.rows.outputs import CommandFiles
 from genprm_trl.stages.settings import decisive
-
-
-def files(
-    solutions: SolutionOptions, settings: RationaleSettings, generator: GeneratorOptions, stage: StageOptions
-) -> CommandFiles:
-    """What the command reads and writes."""
-    return stage.files(solutions, settings, generator)
 
 
 def run(

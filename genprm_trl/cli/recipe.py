@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from genprm_trl.cli import console
-from genprm_trl.cli.files import run_command
+from genprm_trl.cli.files import files_of, run_command
 from genprm_trl.errors import ConfigError, GenPRMError
 from genprm_trl.labeling.data_card import RECIPE_FILES
 from genprm_trl.rows.outputs import CommandFiles
@@ -85,7 +85,7 @@ class RecipeOptions:
 def files(options: RecipeOptions) -> CommandFiles:
     """What the command reads and writes: whatever its stages do, but what they read of one another."""
     output = Path(options.output_dir)
-    of_stages = [stage.module.files(*arguments) for stage, arguments in plan(options)]
+    of_stages = [files for stage, arguments in plan(options) if (files := files_of(stage.module, arguments))]
     written = [Path(os.path.realpath(path)) for each in of_stages for path in [*each.results, *each.others]]
     reads = [each for of_stage in of_stages[1:] for each in of_stage.reads]
     return CommandFiles(

@@ -33,16 +33,10 @@ class CriticOptions(VerifierOptions):
     )
 
 
-def files(
-    problems: ProblemOptions,
-    config: RefinementConfig,
-    verifier: CriticOptions,
-    policy: Annotated[GeneratorOptions, Prefix("policy")],
-    solver: Annotated[SolverSettings, Prefix("policy")],
-    stage: StageOptions,
-) -> CommandFiles:
+def files(*options: Any) -> CommandFiles:
     """What the command reads and writes."""
-    return stage.files(problems, config, verifier, policy, solver, results=[".md", ".json"])
+    *_, stage = options
+    return stage.files(*options, results=[".md", ".json"])
 
 
 def run(

@@ -14,20 +14,8 @@ from genprm_trl.cli.stages import StageOptions, end_of_stage, refuse_empty
 from genprm_trl.labeling.rollouts import RolloutConfig, roll_out
 from genprm_trl.options.generator import GeneratorOptions
 from genprm_trl.options.sources import AnsweredProblemOptions
-from genprm_trl.rows.outputs import CommandFiles
 from genprm_trl.solving.solver import SolverSettings, open_solver
 from genprm_trl.stages.settings import decisive
-
-
-def files(
-    problems: AnsweredProblemOptions,
-    config: RolloutConfig,
-    generator: GeneratorOptions,
-    solver: SolverSettings,
-    stage: StageOptions,
-) -> CommandFiles:
-    """What the command reads and writes."""
-    return stage.files(problems, config, generator, solver)
 
 
 def run(

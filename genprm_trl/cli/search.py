@@ -17,22 +17,9 @@ from genprm_trl.options.generator import GeneratorOptions
 from genprm_trl.options.parser import Prefix
 from genprm_trl.options.sources import ProblemOptions
 from genprm_trl.options.verifier import VerifierOptions
-from genprm_trl.rows.outputs import CommandFiles
 from genprm_trl.solving.search import SearchConfig, search
 from genprm_trl.solving.solver import SolverSettings
 from genprm_trl.stages.settings import decisive
-
-
-def files(
-    problems: ProblemOptions,
-    config: SearchConfig,
-    verifier: VerifierOptions,
-    policy: Annotated[GeneratorOptions, Prefix("policy")],
-    solver: Annotated[SolverSettings, Prefix("policy")],
-    stage: StageOptions,
-) -> CommandFiles:
-    """What the command reads and writes."""
-    return stage.files(problems, config, verifier, policy, solver)
 
 
 def run(
