@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from genprm_trl.cli import console
 from genprm_trl.cli.stages import StageOptions, end_of_stage, refuse_empty
@@ -24,7 +25,7 @@ from genprm_trl.solving.solver import SolverSettings, open_solver
 from genprm_trl.stages.settings import OtherSettings, decisive
 
 
-@dataclass
+@dataclass(kw_only=True)
 class LabelOptions(SolutionOptions):
     """The input of `genprm label`."""
 
@@ -35,7 +36,6 @@ class LabelOptions(SolutionOptions):
             "reads": "rows",
         }
     )
-    limit: int | None = field(default=None, metadata={"help": "Use only the solutions of the first LIMIT problems."})
     estimates: str | None = field(
         default=None,
         metadata={
@@ -45,15 +45,10 @@ class LabelOptions(SolutionOptions):
     )
 
 
-def files(
-    options: LabelOptions,
-    config: LabelingConfig,
-    generator: GeneratorOptions,
-    solver: SolverSettings,
-    stage: StageOptions,
-) -> CommandFiles:
+def files(*all_options: Any) -> CommandFiles:
     """What the command reads and writes."""
-    files = stage.files(options, config, generator, solver)
+    options, *_, stage = all_options
+    files = stage.files(*all_options)
     if options.estimates is None:
         return files
     if _is_output(options, stage):
@@ -97,7 +92,7 @@ def run(
         "seed": config.seed,
         "settings": content_digest(settings),
     }
-    groups = read_groups(**options.arguments(), on_format=console.print_format)
+    groups = read_groups(options.file, **options.arguments(), on_format=console.print_format)
     earlier = None
     if options.estimates is not None:
         if _is_output(options, stage):

@@ -56,7 +56,7 @@ def run(options: QuickstartOptions) -> int:
     )
 
     output_dir = str(_output_dir(options))
-    console.set_kept(f"finished stages are in {output_dir}; the same command goes on from there")
+    console.set_kept(f"finished stages are in {output_dir}; to resume, run the same command again")
 
     def announce(sentence: str) -> None:
         if not console.is_quiet():

@@ -18,21 +18,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from genprm_trl.cli import console
-from genprm_trl.cli.stages import WorkerOptions, judge_remaining
+from genprm_trl.cli.stages import JudgingOptions
 from genprm_trl.errors import ConfigError, GenPRMError, check_at_least, file_error
+from genprm_trl.options.sources import SolutionOptions
 from genprm_trl.options.verifier import VerifierOptions
 from genprm_trl.rows.outputs import CommandFiles, inputs, inputs_of
 
 if TYPE_CHECKING:
-    from genprm_trl.data.pools import Pool
-    from genprm_trl.records import Verdict
     from genprm_trl.selection.judged_pool import JudgedPool, PoolAccuracies
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass
-class SelectOptions:
+@dataclass(kw_only=True)
+class SelectOptions(SolutionOptions):
     """Options of `genprm select`."""
 
     file: str = field(metadata={"help": "Candidates: a file or a dataset.", "positional": True, "reads": "rows"})
@@ -62,19 +61,6 @@ class SelectOptions:
             "outputs/select/FILE-RULE.jsonl"
         },
     )
-    overwrite: bool = field(
-        default=False,
-        metadata={
-            "help": "Replace files of others. With --model: judge again if there are verdicts, instead of resuming."
-        },
-    )
-    retry_errors: bool = field(
-        default=False,
-        metadata={"help": "Judge again what failed in an earlier run, because of the generator or the sandbox."},
-    )
-    limit: int | None = field(default=None, metadata={"help": "Use only the first LIMIT problems."})
-    split: str | None = field(default=None, metadata={"help": "Split of FILE, if it has several."})
-    format: str = field(default="auto", metadata={"help": "Row format of FILE, as for `genprm verify`."})
 
 
 @dataclass
@@ -90,7 +76,7 @@ class OptionalVerifierOptions(VerifierOptions):
     )
 
 
-def files(options: SelectOptions, verifier: OptionalVerifierOptions, workers: WorkerOptions) -> CommandFiles:
+def files(options: SelectOptions, verifier: OptionalVerifierOptions, judging: JudgingOptions) -> CommandFiles:
     """What the command reads and writes."""
     output = _output_path(options)
     results = [output, *(output.with_suffix(ending) for ending in (".md", ".json", ".png"))]
@@ -100,10 +86,10 @@ def files(options: SelectOptions, verifier: OptionalVerifierOptions, workers: Wo
         others = [verdicts, Path(f"{verdicts}.settings.json")]
     else:
         reads += inputs("rows", options.verdicts)
-    return CommandFiles(reads, results, others, options.overwrite)
+    return CommandFiles(reads, results, others, judging.overwrite)
 
 
-def run(options: SelectOptions, verifier: OptionalVerifierOptions, workers: WorkerOptions) -> int:
+def run(options: SelectOptions, verifier: OptionalVerifierOptions, judging: JudgingOptions) -> int:
     """Judges the candidates where it must, chooses one for each problem, and measures the choices where it can.
 
     Returns:
@@ -126,17 +112,12 @@ def run(options: SelectOptions, verifier: OptionalVerifierOptions, workers: Work
             f"--rule {options.rule} needs verdicts: name a file of them with --verdicts, or a verifier with --model"
         )
     output = _output_path(options)
-    pools = read_pools(
-        options.file,
-        split=options.split,
-        format=options.format,
-        limit=options.limit,
-        need_answers=False,
-        on_format=console.print_format,
-    )
+    pools = read_pools(options.file, **options.arguments(), need_answers=False, on_format=console.print_format)
     if verifier.model:
         path = _verdicts_path(options, verifier, output)
-        judged = judged_pools(pools, _judge(pools, path, options, verifier, workers), file=str(path))
+        with judging.open(path, [solution for pool in pools for solution in pool.solutions()], verifier) as file:
+            judging.judge(file, verifier)
+            judged = judged_pools(pools, file.verdicts(), file=str(path))
     elif options.verdicts is not None:
         judged = judged_pools(pools, iter_verdicts(options.verdicts), file=options.verdicts)
     else:
@@ -215,24 +196,6 @@ def _output_path(options: SelectOptions) -> Path:
     if output.suffix not in (".jsonl", ".ndjson"):
         raise ConfigError(f"--output {output} must end in .jsonl; a table, a plot and numbers go beside it")
     return output
-
-
-def _judge(
-    pools: Sequence[Pool], path: Path, options: SelectOptions, verifier: VerifierOptions, workers: WorkerOptions
-) -> list[Verdict]:
-    """The verdicts of all candidates; those that are missing are made, and kept as they finish."""
-    from genprm_trl.stages.verdict_file import VerdictFile
-
-    solutions = [solution for pool in pools for solution in pool.solutions()]
-    with VerdictFile(
-        path,
-        verifier.what_decides_verdicts(),
-        solutions,
-        overwrite=options.overwrite,
-        retry_errors=options.retry_errors,
-    ) as file:
-        judge_remaining(file, verifier, workers)
-        return list(file.verdicts())
 
 
 def _write_accuracies(

@@ -32,11 +32,21 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-@dataclass
-class WorkerOptions:
-    """Where the work on many items runs. A command's `run` takes it beside its own options."""
+@dataclass(kw_only=True)
+class WorkOptions:
+    """How the work on many items runs. A command's `run` takes it beside its own options."""
 
-    max_items: int = field(default=64, metadata={"help": "Rows worked on at once, in each worker."})
+    overwrite: bool = field(
+        default=False,
+        metadata={"help": "Start again if the output exists, instead of resuming. Files of others are replaced, too."},
+    )
+    max_items: int | None = field(
+        default=None,
+        metadata={
+            "help": "Rows worked on at once, in each worker. Default: 64, or as many as keep a verifier busy in this "
+            "process."
+        },
+    )
     workers: int = field(
         default=0,
         metadata={"help": "Worker processes of Ray Data, each with its own model (extra: ray). 0: this process."},
@@ -59,14 +69,11 @@ class WorkerOptions:
         return in_this_process(self.max_items)
 
 
-@dataclass
-class StageOptions(WorkerOptions):
+@dataclass(kw_only=True)
+class StageOptions(WorkOptions):
     """How a stage of the data recipe runs."""
 
-    output: str = field(
-        kw_only=True, metadata={"help": "Where the rows go (JSONL). To resume, run the same command again."}
-    )
-    overwrite: bool = field(default=False, metadata={"help": "Start again if the output exists, instead of resuming."})
+    output: str = field(metadata={"help": "Where the rows go (JSONL). To resume, run the same command again."})
     drop_failed: bool = field(
         default=False,
         metadata={"help": "Skip what the generator or the sandbox failed on, instead of ending with an error."},
@@ -76,7 +83,7 @@ class StageOptions(WorkerOptions):
         """What a stage's command reads and writes.
 
         Args:
-            *options: All its options.
+            *options: All that its `run` takes.
             results: Endings of the files that it writes beside the output.
         """
         output = Path(self.output)
@@ -125,9 +132,63 @@ class StageOptions(WorkerOptions):
             desc=desc,
             unit=unit,
             on_start=lambda file: console.set_kept(
-                f"what is finished is in {file.path}; the same command goes on from there"
+                f"what is finished is in {file.path}; to resume, run the same command again"
             ),
         )
+
+
+@dataclass(kw_only=True)
+class JudgingOptions(WorkOptions):
+    """How a command judges a file of solutions."""
+
+    retry_errors: bool = field(
+        default=False,
+        metadata={"help": "Judge again what failed in an earlier run, because of the generator or the sandbox."},
+    )
+
+    def open(self, path: Path, solutions: Sequence[Solution], verifier: VerifierOptions) -> VerdictFile:
+        """The file of verdicts on the solutions; its caller closes it. What `VerdictFile` raises comes through."""
+        from genprm_trl.stages.verdict_file import VerdictFile
+
+        return VerdictFile(
+            path,
+            verifier.what_decides_verdicts(),
+            solutions,
+            overwrite=self.overwrite,
+            retry_errors=self.retry_errors,
+        )
+
+    def judge(self, file: VerdictFile, verifier: VerifierOptions) -> float:
+        """Makes the verdicts that a file does not hold yet, each written as it finishes.
+
+        Nothing is loaded if all verdicts are there.
+
+        Args:
+            file: Opened for the solutions that are to be judged.
+            verifier: What to judge with.
+
+        Returns:
+            The seconds that it took, with loading the verifier.
+        """
+        from genprm_trl.stages.run import Worker
+
+        execute = self.executor()
+        # Started last, the longest would keep the verifier waiting at the end.
+        remaining = sorted(file.remaining(), key=lambda solution: len(solution.steps), reverse=True)
+        if not remaining:
+            logger.info("%s is finished: it holds all %d verdicts", file.path, file.done)
+            return 0.0
+        if file.done:
+            logger.info("%s holds %d verdicts; resuming with the other %d", file.path, file.done, len(remaining))
+        ask_servers(verifier)
+        started = time.monotonic()
+        console.set_kept(f"finished verdicts are in {file.path}; to resume, run the same command again")
+        worker = Worker(functools.partial(load_verifier, verifier), judge)
+        with contextlib.closing(execute(worker, remaining)) as finished:
+            for each in console.progress(finished, total=len(remaining), desc="Verifying", unit="solution"):
+                assert each.result is not None  # a verdict says itself what failed
+                file.write(each.result)
+        return time.monotonic() - started
 
 
 def policy_and_verifier(
@@ -153,46 +214,6 @@ def policy_and_verifier(
         functools.partial(ask_servers, verifier),
     )
     return settings, opener
-
-
-def judge_remaining(file: VerdictFile, verifier: VerifierOptions, workers: WorkerOptions) -> float:
-    """Makes the verdicts that a file does not hold yet, each written as it finishes.
-
-    Without --workers, one verifier in this process judges all solutions at once, as many as keep its generator busy.
-    Nothing is loaded if all verdicts are there.
-
-    Args:
-        file: Opened for the solutions that are to be judged.
-        verifier: What to judge with.
-        workers: The options that say where to judge.
-
-    Returns:
-        The seconds that the judging took. Loading a verifier in this process is not counted.
-    """
-    from genprm_trl.stages.run import Worker
-
-    remaining = list(file.remaining())
-    if not remaining:
-        logger.info("%s is finished: it holds all %d verdicts", file.path, file.done)
-        return 0.0
-    if file.done:
-        logger.info("%s holds %d verdicts; going on with the other %d", file.path, file.done, len(remaining))
-    if workers.workers:
-        ask_servers(verifier)
-    with contextlib.ExitStack() as stack:
-        verdicts: Iterable[Verdict | None]
-        if workers.workers:
-            worker = Worker(functools.partial(load_verifier, verifier), judge)
-            finished = stack.enter_context(contextlib.closing(workers.executor()(worker, remaining)))
-            verdicts = (each.result for each in finished)
-        else:
-            prm = stack.enter_context(load_verifier(verifier))
-            verdicts = prm.verify_all(remaining, progress=False)
-        console.set_kept(f"finished verdicts are in {file.path}; the same command goes on from there")
-        started = time.monotonic()
-        for verdict in console.progress(verdicts, total=len(remaining), desc="Verifying", unit="solution"):
-            file.write(verdict)
-        return time.monotonic() - started
 
 
 async def judge(verifier: GenPRM, solution: Solution, partial: Partial) -> Verdict:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from genprm_trl.cli import console
-from genprm_trl.cli.stages import WorkerOptions, judge_remaining
+from genprm_trl.cli.stages import JudgingOptions
 from genprm_trl.errors import DataError, GenPRMError
 from genprm_trl.options.sources import SolutionOptions
 from genprm_trl.options.verifier import VerifierOptions
@@ -28,11 +28,6 @@ class VerifyOptions:
     output: str | None = field(
         default=None, metadata={"help": "Where the verdicts go (JSONL). Default: outputs/verify/FILE-MODEL.jsonl"}
     )
-    overwrite: bool = field(default=False, metadata={"help": "Start again if the output exists, instead of resuming."})
-    retry_errors: bool = field(
-        default=False,
-        metadata={"help": "Judge again what failed in an earlier run, because of the generator or the sandbox."},
-    )
 
 
 def _stem(path: str) -> str:
@@ -46,15 +41,15 @@ def _output_path(file: str, options: VerifyOptions, verifier: VerifierOptions) -
 
 
 def files(
-    source: SolutionOptions, options: VerifyOptions, verifier: VerifierOptions, workers: WorkerOptions
+    source: SolutionOptions, options: VerifyOptions, verifier: VerifierOptions, judging: JudgingOptions
 ) -> CommandFiles:
     """What the command reads and writes."""
     output = _output_path(source.file, options, verifier)
     others = [output, Path(f"{output}.settings.json")]
-    return CommandFiles(inputs_of(source, options, verifier), others=others, overwrite=options.overwrite)
+    return CommandFiles(inputs_of(source, options, verifier), others=others, overwrite=judging.overwrite)
 
 
-def run(source: SolutionOptions, options: VerifyOptions, verifier: VerifierOptions, workers: WorkerOptions) -> int:
+def run(source: SolutionOptions, options: VerifyOptions, verifier: VerifierOptions, judging: JudgingOptions) -> int:
     """Judges solutions that the output holds no verdict on yet, and prints a summary of all verdicts.
 
     Returns:
@@ -64,24 +59,18 @@ def run(source: SolutionOptions, options: VerifyOptions, verifier: VerifierOptio
         GenPRMError: The generator or the sandbox failed on every judgement.
     """
     from genprm_trl.data.solutions import load_solutions
-    from genprm_trl.stages.verdict_file import VerdictFile
     from genprm_trl.verifier.summary import VerdictSummary
 
     # Every row is read before the first one is judged: a bad row must not surface after hours of work.
     skipped: list[DataError] = []
-    solutions = load_solutions(**source.arguments(), on_bad_row=skipped.append, on_format=console.print_format)
+    solutions = load_solutions(
+        source.file, **source.arguments(), on_bad_row=skipped.append, on_format=console.print_format
+    )
     output = _output_path(source.file, options, verifier)
-    with VerdictFile(
-        output,
-        verifier.what_decides_verdicts(),
-        solutions,
-        overwrite=options.overwrite,
-        retry_errors=options.retry_errors,
-    ) as file:
+    with judging.open(output, solutions, verifier) as file:
         if corrected := file.update_labels():
             logger.info("%d labels of %s are others than before; the verdicts have them now", corrected, source.file)
-        to_judge = file.total - file.done
-        seconds = judge_remaining(file, verifier, workers)
+        seconds = judging.judge(file, verifier)
         # The summary is of the whole file, including what an earlier run judged.
         summary = VerdictSummary()
         by_id = {solution.id: solution for solution in solutions}
@@ -93,7 +82,7 @@ def run(source: SolutionOptions, options: VerifyOptions, verifier: VerifierOptio
     if skipped:
         facts["rows skipped"] = f"{len(skipped)} that could not be used (named above)"
     if seconds:
-        facts["time"] = f"{seconds:.1f} s, {to_judge / seconds:.2f} solutions a second"
+        facts["time"] = f"{seconds:.1f} s, with loading the model"
     console.print_facts({**facts, "verdicts": output})
     if summary.is_failure:
         raise GenPRMError(

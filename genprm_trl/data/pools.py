@@ -57,6 +57,7 @@ def read_pools(
     split: str | None = None,
     format: str = "auto",
     limit: int | None = None,
+    skip_bad_rows: bool = False,
     need_answers: bool = True,
     on_format: Callable[[str], None] | None = None,
 ) -> list[Pool]:
@@ -69,6 +70,7 @@ def read_pools(
         split: The split, where the source has several.
         format: A name in `formats.FORMATS`, or `auto`.
         limit: Take only the first LIMIT problems.
+        skip_bad_rows: Leave bad rows out, with a warning for each, instead of raising for the first.
         need_answers: Refuse a row without the reference answer. Otherwise such candidates vote, and whether they are
             right is known only where the row says it.
         on_format: Called with the name of the rows' format, once it is known.
@@ -83,7 +85,8 @@ def read_pools(
     check_at_least(1, limit=limit)
     pools: dict[str, Pool] = {}
     graded: dict[str, list[bool | None]] = {}
-    for solution in Records[Solution](source, partial(_open_reader, need_answers, format, on_format), split=split):
+    open_reader = partial(_open_reader, need_answers, format, on_format)
+    for solution in Records[Solution](source, open_reader, split=split, skip_bad_rows=skip_bad_rows):
         if solution.problem not in pools and len(pools) == limit:
             continue  # a later row may hold more candidates of a problem that is taken
         problem_id = str(solution.extra.get("problem_id", solution.id))

@@ -12,29 +12,37 @@ if TYPE_CHECKING:
     from genprm_trl.records import Solution
 
 
-@dataclass
-class SourceOptions:
-    """Where rows come from. A command's `run` takes it before its own options, so that FILE is named first."""
+@dataclass(kw_only=True)
+class RowOptions:
+    """Which rows of the input to read. A command's `run` takes it before its other options, so FILE is named first."""
 
-    file: str = field(metadata={"help": "What to read: a file or a dataset.", "positional": True, "reads": "rows"})
-    split: str | None = field(default=None, metadata={"help": "Split of FILE, if it has several."})
-    limit: int | None = field(default=None, metadata={"help": "Use only the first LIMIT of them."})
+    split: str | None = field(default=None, metadata={"help": "Split of the input, if it has several."})
+    format: str = field(
+        default="auto",
+        metadata={
+            "help": "Row format of the input: auto (recognised by its fields), candidates, processbench, prm800k, "
+            "math_shepherd, stepwise, gsm8k_solutions, gsm8k, math or text. With math, a box in the solution is the "
+            "answer."
+        },
+    )
+    limit: int | None = field(
+        default=None,
+        metadata={"help": "Use only the first LIMIT solutions; or problems, where a command works on problems."},
+    )
     skip_bad_rows: bool = field(
         default=False, metadata={"help": "Report unusable rows and skip them, instead of refusing to start."}
     )
 
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of the functions in `data` that read rows, besides the source."""
+        return {name: getattr(self, name) for name in ("split", "format", "limit", "skip_bad_rows")}
 
-@dataclass
-class ProblemOptions(SourceOptions):
+
+@dataclass(kw_only=True)
+class ProblemOptions(RowOptions):
     """Which problems to work on."""
 
     file: str = field(metadata={"help": "Problems: a file or a dataset.", "positional": True, "reads": "rows"})
-    format: str = field(
-        default="auto",
-        metadata={
-            "help": "Row format of FILE, as for `genprm verify`. With math, a box in the solution is the answer."
-        },
-    )
 
     def read(self, *, need_answers: bool = True) -> Records[Problem]:
         """The problems, read when they are iterated over.
@@ -47,17 +55,10 @@ class ProblemOptions(SourceOptions):
         """
         from genprm_trl.data.problems import read_problems
 
-        return read_problems(
-            self.file,
-            split=self.split,
-            format=self.format,
-            limit=self.limit,
-            skip_bad_rows=self.skip_bad_rows,
-            need_answers=need_answers,
-        )
+        return read_problems(self.file, **self.arguments(), need_answers=need_answers)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class AnsweredProblemOptions(ProblemOptions):
     """Which problems to work on, for a command that needs their answers."""
 
@@ -66,28 +67,11 @@ class AnsweredProblemOptions(ProblemOptions):
     )
 
 
-@dataclass
-class SolutionOptions(SourceOptions):
+@dataclass(kw_only=True)
+class SolutionOptions(RowOptions):
     """Which solutions to work on."""
 
     file: str = field(metadata={"help": "Solutions: a file or a dataset.", "positional": True, "reads": "rows"})
-    format: str = field(
-        default="auto",
-        metadata={
-            "help": "Row format of FILE: auto (recognised by its fields), candidates, processbench, prm800k, "
-            "math_shepherd, stepwise, gsm8k_solutions, gsm8k, math or text. The first line of output names it."
-        },
-    )
-
-    def arguments(self) -> dict[str, Any]:
-        """The arguments of `load_solutions` and `read_groups`."""
-        return {
-            "source": self.file,
-            "split": self.split,
-            "format": self.format,
-            "limit": self.limit,
-            "skip_bad_rows": self.skip_bad_rows,
-        }
 
     def read(self, on_format: Callable[[str], None] | None = None) -> Records[Solution]:
         """The solutions, read when they are iterated over.

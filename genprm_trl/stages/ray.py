@@ -19,14 +19,14 @@ from typing import Any
 from genprm_trl._loops import LoopThread
 from genprm_trl.errors import GenPRMError, MissingExtraError, check_at_least
 from genprm_trl.stages.partial import Partial, no_partial
-from genprm_trl.stages.run import Executor, Finished, Worker, finish_item
+from genprm_trl.stages.run import MAX_ITEMS, Executor, Finished, Worker, finish_item
 
 # A worker takes the next block while the last items of the one before are still being worked on.
 _BLOCKS_AT_ONCE = 2
 _COLUMN = "item"
 
 
-def with_ray(num_workers: int, max_items: int = 64, *, gpus_per_worker: float = 0.0) -> Executor:
+def with_ray(num_workers: int, max_items: int | None = None, *, gpus_per_worker: float = 0.0) -> Executor:
     """An executor that works on items in `num_workers` actors of Ray Data.
 
     Ray is started on this machine unless it runs already or the environment variable RAY_ADDRESS names a cluster. The
@@ -34,7 +34,7 @@ def with_ray(num_workers: int, max_items: int = 64, *, gpus_per_worker: float = 
 
     Args:
         num_workers: Actors; each opens the stage's worker once.
-        max_items: Items that an actor works on at once.
+        max_items: Items that an actor works on at once. Default: 64.
         gpus_per_worker: GPUs that Ray reserves for each actor; a fraction lets several share one.
 
     Raises:
@@ -48,7 +48,7 @@ def with_ray(num_workers: int, max_items: int = 64, *, gpus_per_worker: float = 
         from ray import cloudpickle
     except ImportError as error:
         raise MissingExtraError("ray", "ray", "working with several workers (--workers)") from error
-    block_size = max(1, max_items // _BLOCKS_AT_ONCE)
+    block_size = max(1, (max_items or MAX_ITEMS) // _BLOCKS_AT_ONCE)
 
     def execute(
         worker: Worker[Any, Any, Any], items: Iterable[Any], partial: Callable[[str], Partial] = no_partial

@@ -24,11 +24,14 @@ from genprm_trl.rows.outputs import refuse_foreign
 from genprm_trl.stages.file import FAILED, Outcome, StageFile, StageSummary
 from genprm_trl.stages.partial import Partial, PartialFile, no_partial
 from genprm_trl.stages.resumable import ItemT
+from genprm_trl.verifier.base import Verifier
 
 logger = logging.getLogger(__name__)
 
 # So many failures without a success between them are not a matter of the items.
 MAX_FAILURES_IN_A_ROW = 10
+# Items worked on at once, unless the caller or what is open says how many.
+MAX_ITEMS = 64
 
 OpenedT = TypeVar("OpenedT")
 ResultT = TypeVar("ResultT")
@@ -146,7 +149,7 @@ def run_stage(
         if file.done == file.total:
             logger.info("%s is finished: all %d items are done", file.output, file.total)
         elif file.done:
-            logger.info("%s: %d of %d are done; going on with the others", file.output, file.done, file.total)
+            logger.info("%s: %d of %d are done; resuming with the others", file.output, file.done, file.total)
         if file.done < file.total:
             refuse_foreign(file.output)
             bar = tqdm(
@@ -205,13 +208,18 @@ class _Failures:
             )
 
     def _kept(self) -> str:
-        return f"The {self.file.done} finished ones are kept in {self.file.path}; the same command goes on from there."
+        return (
+            f"The {self.file.done} finished ones are kept in {self.file.path}; to resume, run the same command again."
+        )
 
 
-def in_this_process(max_items: int = 64) -> Executor:
-    """An executor that works on up to `max_items` items at once in a separate event loop.
+def in_this_process(max_items: int | None = None) -> Executor:
+    """An executor that works on many items at once in a separate event loop.
 
     Items are taken from the iterable as others finish, so there may be more of them than fit into memory.
+
+    Args:
+        max_items: Items worked on at once. Default: as many as keep what is open busy, if that is a verifier, else 64.
     """
     check_at_least(1, max_items=max_items)
 
@@ -227,10 +235,15 @@ def in_this_process(max_items: int = 64) -> Executor:
 
 
 async def _work(
-    worker: Worker[Any, ItemT, ResultT], items: Iterable[ItemT], partial: Callable[[str], Partial], max_items: int
+    worker: Worker[Any, ItemT, ResultT],
+    items: Iterable[ItemT],
+    partial: Callable[[str], Partial],
+    max_items: int | None,
 ) -> AsyncGenerator[Finished[ResultT], None]:
     async with worker.open() as opened:
-        results = as_finished(lambda item: finish_item(worker, opened, item, partial(item.id)), items, max_items)
+        # One solution more than a verifier works on is ready to start, so that it never waits for the next one.
+        at_once = max_items or (opened.concurrency + 1 if isinstance(opened, Verifier) else MAX_ITEMS)
+        results = as_finished(lambda item: finish_item(worker, opened, item, partial(item.id)), items, at_once)
         async with contextlib.aclosing(results):
             async for finished in results:
                 yield finished

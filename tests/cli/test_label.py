@@ -228,7 +228,7 @@ def test_a_dead_generator_is_an_error_and_finished_work_is_kept(solutions, tmp_p
     assert main([*words, "--output", str(output)]) == 2
     error = capsys.readouterr().err
     assert "the server is gone" in error
-    assert "the same command goes on from there" in error
+    assert "to resume, run the same command again" in error
     assert not output.exists()
     monkeypatch.undo()
 

@@ -260,6 +260,7 @@ def test_unusable_model_directories(model_dir, tmp_path, capsys, damage, message
         (["--chat_template_path", "nowhere.jinja"], "nowhere.jinja"),
         (["--turn_opening", "politely"], "turn_opening"),
         (["--output", "."], "is a directory"),
+        (["--max_items", "0"], "max_items must be at least 1"),
     ],
 )
 def test_unusable_options(model_dir, tmp_path, capsys, words, message):

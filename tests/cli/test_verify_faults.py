@@ -144,7 +144,7 @@ def test_a_server_that_comes_back_leaves_statuses_that_can_be_judged_again(made,
 
     capsys.readouterr()
     assert main([*command, "--retry_errors"]) == 0
-    assert f"going on with the other {len(failed)}" in capsys.readouterr().err
+    assert f"resuming with the other {len(failed)}" in capsys.readouterr().err
     assert_complete(output, made)
 
 
