@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,8 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow.compute as compute
-import torch.distributed as dist
-from accelerate.state import AcceleratorState, GradientState, PartialState
 from datasets import Dataset, IterableDataset
 from transformers import Trainer
 
@@ -22,7 +18,7 @@ from genprm_trl.errors import ConfigError
 from genprm_trl.training.scores import IGNORED
 
 if TYPE_CHECKING:
-    from transformers import TrainingArguments
+    from genprm_trl.training.options import TrainerOptions
 
 # Of the machine, the account and the way of reporting, not of the model.
 _NOT_OF_THE_MODEL = re.compile(
@@ -142,46 +138,10 @@ def training_facts(trainer: Trainer) -> dict[str, Any]:
     return {name: value for name, value in facts.items() if value is not None}
 
 
-def changed_arguments(args: TrainingArguments) -> dict[str, Any]:
-    """The options that somebody has set to something else than the default, as JSON values.
-
-    Defaults are those of the class once its own checks have filled them in. Paths, accounts and tokens are left out.
-    """
+def changed_arguments(args: TrainerOptions) -> dict[str, Any]:
+    """The options that somebody has set, as JSON values. Paths, accounts and tokens are left out."""
     values = args.to_dict()
-    # Not beside other processes, nor under DeepSpeed: another set of arguments would set up both a second time.
-    alone = not dist.is_initialized() and not os.environ.get("ACCELERATE_USE_DEEPSPEED")
-    untouched = _untouched(args) if alone else {}
-    changed = {}
-    for option in dataclasses.fields(args):
-        if option.name not in values or _NOT_OF_THE_MODEL.fullmatch(option.name):
-            continue
-        default = option.default
-        if option.default_factory is not dataclasses.MISSING:
-            default = option.default_factory()
-        value = values[option.name]
-        if option.name in untouched and untouched[option.name] == value:
-            continue
-        if _text(default) != value and default != value:
-            changed[option.name] = value
-    return changed
-
-
-def _untouched(args: TrainingArguments) -> dict[str, Any]:
-    """What the options are if nobody sets any."""
-    # Making options resets the state that a running training shares with accelerate, and sets its variables.
-    states = [shared._shared_state for shared in (PartialState, AcceleratorState, GradientState)]
-    kept, environment = [dict(state) for state in states], dict(os.environ)
-    try:
-        return type(args)(output_dir=args.output_dir).to_dict()
-    except Exception:  # a subclass that needs more than a directory
-        return {}
-    finally:
-        for state, values in zip(states, kept, strict=True):
-            state.clear()
-            state.update(values)
-        for name in set(os.environ) - set(environment):
-            del os.environ[name]
-        os.environ.update(environment)
+    return {name: values[name] for name in args.changed() if name in values and not _NOT_OF_THE_MODEL.fullmatch(name)}
 
 
 def row_facts(dataset: Dataset | IterableDataset) -> dict[str, str]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
+from accelerate.state import AcceleratorState, PartialState
 from datasets import Dataset
 from transformers.integrations import integration_utils
 
@@ -87,6 +89,18 @@ def test_the_card_lists_what_somebody_set(tmp_path, config):
     assert changed_arguments(config(str(tmp_path))) == {}
     changed = changed_arguments(config(str(tmp_path), learning_rate=0.5, max_steps=7))
     assert changed == {"learning_rate": 0.5, "max_steps": 7}
+
+
+@pytest.mark.parametrize("config", [GenPRMConfig, PRMConfig])
+def test_the_card_of_a_running_training_lists_the_same_and_touches_no_state(tmp_path, config, monkeypatch):
+    args = config(str(tmp_path), max_steps=7, use_cpu=True)
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")  # as in one of many processes
+    states = [PartialState._shared_state, AcceleratorState._shared_state]
+    before, variables = [dict(state) for state in states], dict(os.environ)
+    args.learning_rate = 0.25
+    assert changed_arguments(args) == {"learning_rate": 0.25, "max_steps": 7, "use_cpu": True}
+    assert [dict(state) for state in states] == before
+    assert dict(os.environ) == variables
 
 
 @pytest.mark.parametrize(("body", "what"), [(b"[]", "a list of 0"), (b"5", "the number 5"), (b"null", "null")])

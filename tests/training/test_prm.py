@@ -578,9 +578,9 @@ def test_last_step_only_is_for_training_alone(tmp_path):
 def test_bf16_is_off_on_a_cpu_unless_asked_for(tmp_path, monkeypatch):
     assert config(tmp_path).bf16 is False
     assert config(tmp_path, bf16=True).bf16 is True
-    monkeypatch.setattr("genprm_trl.training.precision.is_torch_bf16_gpu_available", lambda: False)
+    monkeypatch.setattr("genprm_trl.training.options.is_torch_bf16_gpu_available", lambda: False)
     assert PRMConfig(str(tmp_path)).bf16 is False
-    monkeypatch.setattr("genprm_trl.training.precision.is_torch_bf16_gpu_available", lambda: True)
+    monkeypatch.setattr("genprm_trl.training.options.is_torch_bf16_gpu_available", lambda: True)
     assert config(tmp_path).bf16 is False, "use_cpu counts, not the GPU beside it"
 
 

@@ -34,7 +34,7 @@ from trl.trainer.utils import disable_dropout_in_model
 from genprm_trl.cards.model_card import DISCRIMINATIVE
 from genprm_trl.errors import ConfigError, MissingExtraError
 from genprm_trl.training.card_facts import CardWriter
-from genprm_trl.training.precision import BF16WhereItRuns
+from genprm_trl.training.options import TrainerOptions
 from genprm_trl.training.prm.data import Rows, StepCollator, StepEncoder, prepare_dataset
 from genprm_trl.training.prm.loading import load_new_classifier, load_step_tokenizer
 from genprm_trl.training.prm.tokens import DEFAULT_STEP_SEPARATOR
@@ -47,7 +47,7 @@ logger = get_logger(__name__)
 
 
 @dataclass
-class PRMConfig(BF16WhereItRuns, _BaseConfig):
+class PRMConfig(TrainerOptions, _BaseConfig):
     r"""Options of `PRMTrainer`, on top of those of `transformers.TrainingArguments`.
 
     Differs from `TrainingArguments` in four defaults: `learning_rate` 1e-5, `logging_steps` 10,

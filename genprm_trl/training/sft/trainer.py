@@ -24,7 +24,7 @@ from genprm_trl.errors import ConfigError
 from genprm_trl.generation.loading import load_tokenizer
 from genprm_trl.protocol.genprm import MODES
 from genprm_trl.training.card_facts import CardWriter, row_facts
-from genprm_trl.training.precision import BF16WhereItRuns
+from genprm_trl.training.options import TrainerOptions
 from genprm_trl.training.scores import step_scores
 from genprm_trl.training.sft.data import ConversationEncoder, Rows, as_dataset, encode_dataset
 
@@ -35,7 +35,7 @@ logger = get_logger(__name__)
 
 
 @dataclass
-class GenPRMConfig(BF16WhereItRuns, SFTConfig):
+class GenPRMConfig(TrainerOptions, SFTConfig):
     r"""Options of `GenPRMTrainer`, on top of those of `trl.SFTConfig`.
 
     Differs from `SFTConfig` in these defaults: `learning_rate` 2e-6 (arXiv 2504.00891, appendix); `max_length` 16384,

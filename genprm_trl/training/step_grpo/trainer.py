@@ -27,7 +27,7 @@ from genprm_trl.generation.tokens import Detokenizer
 from genprm_trl.grading.thinking import opens_thinking
 from genprm_trl.rows.jsonl import write_text
 from genprm_trl.training.credit import Baseline, Credit, Scale, step_advantages
-from genprm_trl.training.precision import BF16WhereItRuns
+from genprm_trl.training.options import TrainerOptions
 from genprm_trl.training.step_grpo.figures import reward_gap, step_figures
 from genprm_trl.training.step_grpo.rewards import (
     StepRewardFunc,
@@ -43,7 +43,7 @@ _LOSSES = ("grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "vespo", "luspo")
 
 
 @dataclass
-class StepGRPOConfig(BF16WhereItRuns, GRPOConfig):
+class StepGRPOConfig(TrainerOptions, GRPOConfig):
     r"""Options of `StepGRPOTrainer`, on top of those of `trl.GRPOConfig`.
 
     Differs from `GRPOConfig` in one default: `bf16` is true only where the accelerator computes in bfloat16.
