@@ -16,16 +16,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from genprm_trl._loops import run as run_coroutine
-from genprm_trl.cli.training import (
-    ModelOptions,
-    TrainingRun,
-    check_training,
-    last_checkpoint,
-    model_arguments,
-    training_files,
-    training_settings,
-)
+from genprm_trl.cli.training import ModelOptions, TrainingOptions, check_training, open_training
 from genprm_trl.errors import ConfigError
+from genprm_trl.options.sources import RowOptions
 from genprm_trl.rows.outputs import CommandFiles, inputs
 from genprm_trl.stages.fingerprint import model_fingerprint
 from genprm_trl.training.step_grpo.trainer import StepGRPOConfig
@@ -43,18 +36,12 @@ SYSTEM_PROMPT = (
 )
 
 
-@dataclass
-class GRPOOptions:
+@dataclass(kw_only=True)
+class GRPOOptions(RowOptions, TrainingOptions):
     """The options of `genprm grpo` that TRL does not have."""
 
     data: str = field(
         metadata={"help": "Problems with their answers: a file or a dataset.", "positional": True, "reads": "rows"}
-    )
-    split: str | None = field(default=None, metadata={"help": "Split of DATA, if it has several."})
-    format: str = field(default="auto", metadata={"help": "Row format of DATA, as for `genprm verify`."})
-    limit: int | None = field(default=None, metadata={"help": "Use only the first LIMIT problems."})
-    skip_bad_rows: bool = field(
-        default=False, metadata={"help": "Report unusable rows and skip them, instead of refusing to start."}
     )
     system_prompt: str = field(
         default=SYSTEM_PROMPT, metadata={"help": "System prompt of the policy; an empty one for none."}
@@ -80,18 +67,14 @@ class GRPOOptions:
     format_weight: float = field(
         default=0.0, metadata={"help": "Weight of the reward for steps numbered in order; 0 leaves it out."}
     )
-    overwrite: bool = field(
-        default=False,
-        metadata={"help": "Remove the checkpoints in the output and start again. Files of others are replaced, too."},
-    )
 
 
-def files(options: GRPOOptions, args: StepGRPOConfig, model_options: ModelOptions) -> CommandFiles:
+def files(options: GRPOOptions, *others: Any) -> CommandFiles:
     """What the command reads and writes."""
     from genprm_trl.rewards.configured import read_config
 
     reads = inputs("model", read_config(options.reward_config).get("verifier")) if options.reward_config else []
-    return training_files(args, options, model_options, reads=reads, overwrite=options.overwrite)
+    return options.files(options, *others, reads=reads)
 
 
 def run(options: GRPOOptions, args: StepGRPOConfig, model_options: ModelOptions) -> int:
@@ -106,7 +89,6 @@ def run(options: GRPOOptions, args: StepGRPOConfig, model_options: ModelOptions)
     from genprm_trl.rewards import answer_reward, step_format_reward
     from genprm_trl.training.step_grpo.trainer import StepGRPOTrainer
 
-    arguments = model_arguments(args, model_options)
     in_steps: Callable[..., Any] = step_format_reward
     if args.thinking != "skip":
         in_steps = functools.partial(step_format_reward, thinking=args.thinking)
@@ -115,30 +97,28 @@ def run(options: GRPOOptions, args: StepGRPOConfig, model_options: ModelOptions)
     if args.reward_weights is not None:
         raise ConfigError("--reward_weights is set by --answer_weight and --format_weight; leave it out")
     args.reward_weights = [weight for _, weight in rewards] or None
-    last_checkpoint(args)
-    check_training(args)
+    check_training(args, model_options)
     reward = _reward_config(options, args)
     dataset = _prompts(options, need_answers=args.credit == "outcome")
-    settings = training_settings(
+    training = open_training(
+        "grpo",
+        options,
         args,
         model_options,
-        data=options.data if options.split is None else f"{options.data}, split {options.split}",
-        rows=dataset,
+        dataset,
         **{name: getattr(options, name) for name in ("system_prompt", "answer_weight", "format_weight")},
         **_decisive(reward),
     )
-    this_run = TrainingRun("grpo", args, settings, overwrite=options.overwrite)
-    if this_run.is_finished:
-        this_run.leave()
+    if training is None:
         return 0
     trainer = StepGRPOTrainer(
         reward_funcs=[reward for reward, _ in rewards],
         step_reward_func=_step_reward(reward),
         args=args,
         train_dataset=dataset,
-        **arguments,
+        **training.arguments,
     )
-    this_run.train(trainer, _summary)
+    training.train(trainer, _summary)
     return 0
 
 
@@ -148,14 +128,7 @@ def _prompts(options: GRPOOptions, *, need_answers: bool) -> Dataset:
     from genprm_trl.data.problems import read_problems
 
     system = [{"role": "system", "content": options.system_prompt}] if options.system_prompt else []
-    problems = read_problems(
-        options.data,
-        split=options.split,
-        format=options.format,
-        limit=options.limit,
-        skip_bad_rows=options.skip_bad_rows,
-        need_answers=need_answers,
-    )
+    problems = read_problems(options.data, **options.arguments(), need_answers=need_answers)
     dataset = Dataset.from_list(
         [
             {

@@ -16,18 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genprm_trl.cli import console
-from genprm_trl.cli.training import (
-    ModelOptions,
-    TrainingRun,
-    check_training,
-    last_checkpoint,
-    model_arguments,
-    training_files,
-    training_settings,
-)
+from genprm_trl.cli.training import ModelOptions, TrainingOptions, check_training, open_training
 from genprm_trl.errors import ConfigError, check_at_least
 from genprm_trl.rows.digests import content_digest
-from genprm_trl.rows.outputs import CommandFiles
 from genprm_trl.training.sft.trainer import GenPRMConfig
 
 if TYPE_CHECKING:
@@ -39,12 +30,10 @@ logger = logging.getLogger(__name__)
 _EVALUATION = ("eval_split", "verify_data", "verify_split", "verify_limit", "verify_max_step_tokens")
 
 
-@dataclass
-class SFTOptions:
+@dataclass(kw_only=True)
+class SFTOptions(TrainingOptions):
     """The options of `genprm sft` that TRL does not have."""
 
-    data: str = field(metadata={"help": "What to train on: a file or a dataset.", "positional": True, "reads": "rows"})
-    split: str | None = field(default=None, metadata={"help": "Split of DATA, if it has several."})
     eval_data: str | None = field(
         default=None,
         metadata={"help": "Rows to evaluate on, of the same kinds. Needs --eval_strategy.", "reads": "rows"},
@@ -63,15 +52,6 @@ class SFTOptions:
     verify_max_step_tokens: int = field(
         default=2048, metadata={"help": "Maximum tokens of one step's rationale while verifying."}
     )
-    overwrite: bool = field(
-        default=False,
-        metadata={"help": "Remove the checkpoints in the output and start again. Files of others are replaced, too."},
-    )
-
-
-def files(options: SFTOptions, args: GenPRMConfig, model_options: ModelOptions) -> CommandFiles:
-    """What the command reads and writes."""
-    return training_files(args, options, model_options, overwrite=options.overwrite)
 
 
 def run(options: SFTOptions, args: GenPRMConfig, model_options: ModelOptions) -> int:
@@ -89,15 +69,12 @@ def run(options: SFTOptions, args: GenPRMConfig, model_options: ModelOptions) ->
     from genprm_trl.training.sft.data import load_conversations
     from genprm_trl.training.sft.trainer import GenPRMTrainer
 
-    if not model_options.model_name_or_path:
-        raise ConfigError("name the model to start from with --model")
     if args.eval_strategy != "no" and options.eval_data is None:
         raise ConfigError(f"--eval_strategy {args.eval_strategy.value} needs --eval_data")
     if args.eval_strategy == "no" and (options.eval_data or options.verify_data):
         raise ConfigError("evaluation needs --eval_strategy steps or epoch")
     check_at_least(1, verify_limit=options.verify_limit)
-    last_checkpoint(args)
-    check_training(args)
+    check_training(args, model_options)
 
     # All data are read before the model is loaded: a bad row must not surface after minutes.
     reading: dict[str, Any] = {
@@ -119,21 +96,16 @@ def run(options: SFTOptions, args: GenPRMConfig, model_options: ModelOptions) ->
             on_format=console.print_format,
         )
 
-    named = options.data if options.split is None else f"{options.data}, split {options.split}"
     evaluated = {}
     if args.load_best_model_at_end:  # then evaluation decides which weights are taken
         evaluated = {name: getattr(options, name) for name in _EVALUATION}
         evaluated["eval_rows"] = None if eval_data is None else content_digest(list(eval_data))
-    settings = training_settings(args, model_options, data=named, rows=train_data, **evaluated)
-    this_run = TrainingRun("sft", args, settings, overwrite=options.overwrite)
-    if this_run.is_finished:
-        this_run.leave()
+    training = open_training("sft", options, args, model_options, train_data, **evaluated)
+    if training is None:
         return 0
 
-    trainer = GenPRMTrainer(
-        **model_arguments(args, model_options), args=args, train_dataset=train_data, eval_dataset=eval_data
-    )
-    trainer.described_data = _described(options, settings)
+    trainer = GenPRMTrainer(**training.arguments, args=args, train_dataset=train_data, eval_dataset=eval_data)
+    trainer.described_data = _described(options, training.settings)
     if solutions is not None:
         from genprm_trl.training.callbacks import VerificationCallback
 
@@ -144,7 +116,7 @@ def run(options: SFTOptions, args: GenPRMConfig, model_options: ModelOptions) ->
             name=Path(str(options.verify_data)).name,
         )
         trainer.add_callback(callback)
-    this_run.train(trainer, _summary)
+    training.train(trainer, _summary)
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import json
 import logging
 import math
@@ -22,6 +23,7 @@ from trl import ModelConfig
 
 from genprm_trl.cli import console
 from genprm_trl.errors import ConfigError, DataError, MissingExtraError, file_error
+from genprm_trl.options.sources import SplitOptions
 from genprm_trl.rows.digests import content_digest
 from genprm_trl.rows.jsonl import write_json
 from genprm_trl.rows.outputs import CommandFiles, Input, inputs_of
@@ -41,22 +43,38 @@ class ModelOptions(ModelConfig):
     )
 
 
-def model_arguments(args: Any, options: ModelOptions) -> dict[str, Any]:
-    """The arguments for a trainer of TRL that the model's options stand for; some go into `args`.
+@dataclass(kw_only=True)
+class TrainingOptions(SplitOptions):
+    """The options of a command that trains that are not those of TRL."""
 
-    Raises:
-        ConfigError: No model is named.
-        MissingExtraError: An adapter is asked for, and peft is not installed.
-    """
+    data: str = field(metadata={"help": "What to train on: a file or a dataset.", "positional": True, "reads": "rows"})
+    overwrite: bool = field(
+        default=False,
+        metadata={"help": "Remove the checkpoints in the output and start again. Files of others are replaced, too."},
+    )
+
+    def files(self, *options: Any, reads: Sequence[Input] = ()) -> CommandFiles:
+        """What the command reads and writes.
+
+        Args:
+            *options: All that its `run` takes: these options, the trainer's arguments, and the options of the model.
+            reads: What it reads besides what the options name.
+        """
+        _, args, _ = options
+        output = Path(args.output_dir)
+        return CommandFiles(
+            [*inputs_of(*options), *reads],
+            others=[output, *(output / name for name in _SAVED)],
+            removes=_checkpoints(output) if self.overwrite and args.resume_from_checkpoint is None else (),
+            overwrite=self.overwrite,
+            name="--output_dir",
+        )
+
+
+def _model_arguments(args: Any, options: ModelOptions) -> dict[str, Any]:
+    """The arguments for a trainer of TRL that the model's options stand for; some go into `args`."""
     from trl import get_peft_config, get_quantization_config
 
-    if not options.model_name_or_path:
-        raise ConfigError("name the model to start from with --model")
-    if options.use_peft:
-        try:
-            import peft  # noqa: F401
-        except ImportError as error:
-            raise MissingExtraError("peft", "peft", "training an adapter (--use_peft)") from error
     given = args.model_init_kwargs if isinstance(args.model_init_kwargs, dict) else {}
     args.model_init_kwargs = {
         "revision": options.model_revision,
@@ -83,17 +101,24 @@ _NOT_NEGATIVE = (
 _SHARES = ("adam_beta1", "adam_beta2", "label_smoothing_factor", "top_p")
 
 
-def check_training(args: Any) -> None:
-    """Finds what would end the training before the model is loaded: numbers, packages, directory, the Hub.
+def check_training(args: Any, options: ModelOptions) -> None:
+    """Finds what would end the training before the data are read: numbers, packages, directories, the Hub.
 
     Args:
         args: The trainer's arguments.
+        options: The options of the model.
 
     Raises:
-        ConfigError: A number is out of range, a package that `--report_to` needs is not installed, or the Hub refuses
-            an upload that is asked for.
+        ConfigError: No model is named, a number is out of range, something that is named is no directory, a package
+            that `--report_to` needs is not installed, or the Hub refuses an upload that is asked for.
+        MissingExtraError: An adapter is asked for, and peft is not installed.
         DataError: The output directory cannot be made.
     """
+    if not options.model_name_or_path:
+        raise ConfigError("name the model to start from with --model")
+    if options.use_peft and importlib.util.find_spec("peft") is None:
+        raise MissingExtraError("peft", "peft", "training an adapter (--use_peft)")
+    _check_directories(args)
     for name in _POSITIVE:
         value = getattr(args, name, None)
         if value is not None and not value > 0:
@@ -109,24 +134,11 @@ def check_training(args: Any) -> None:
     if args.max_steps <= 0 and not args.num_train_epochs > 0:
         raise ConfigError(f"--num_train_epochs must be above 0, got {args.num_train_epochs}")
     _check_reports(args.report_to)
-    _check_directory(Path(args.output_dir))
     if args.push_to_hub and os.environ.get("RANK", "0") == "0":
         from genprm_trl.hub import make_repository
 
         repository = args.hub_model_id or Path(args.output_dir).resolve().name
         make_repository(repository, "model", private=args.hub_private_repo)
-
-
-def _check_directory(directory: Path) -> None:
-    """Makes the directory and removes it again: a refusal that comes later leaves nothing behind."""
-    missing = [path for path in (directory, *directory.parents) if not path.exists()]
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise file_error(error, "the output directory cannot be made", directory) from error
-    for path in missing:
-        with contextlib.suppress(OSError):  # another process has put something there
-            path.rmdir()
 
 
 def _check_reports(report_to: Sequence[str] | str) -> None:
@@ -152,25 +164,6 @@ _SAVED = (
 )  # fmt: skip
 
 
-def training_files(args: Any, *options: Any, reads: Sequence[Input] = (), overwrite: bool) -> CommandFiles:
-    """What a command that trains reads and writes.
-
-    Args:
-        args: The trainer's arguments.
-        *options: Its other options.
-        reads: What it reads besides what the options name.
-        overwrite: Whether it may start anew in a directory that is not empty.
-    """
-    output = Path(args.output_dir)
-    return CommandFiles(
-        [*inputs_of(args, *options), *reads],
-        others=[output, *(output / name for name in _SAVED)],
-        removes=_checkpoints(output) if overwrite and args.resume_from_checkpoint is None else (),
-        overwrite=overwrite,
-        name="--output_dir",
-    )
-
-
 # Options that say where, how fast and in how many parts the work is done, and what is told of it. All others decide
 # the model. Those of evaluation and saving do so only where the best checkpoint is taken in the end.
 _OPERATIONAL = re.compile(
@@ -192,19 +185,40 @@ _OF_EVALUATION = re.compile(
 _LENGTHS = ("max_steps", "num_train_epochs")
 
 
-def training_settings(
-    args: Any, options: ModelOptions, *, data: str, rows: Iterable[Any], **others: Any
+def open_training(
+    name: str, options: TrainingOptions, args: Any, model: ModelOptions, rows: Iterable[Any], **others: Any
+) -> TrainingRun | None:
+    """Opens the output directory for a training.
+
+    Args:
+        name: The command's name.
+        options: Its own options.
+        args: The trainer's arguments. Those that the model's options stand for are added.
+        model: The options of the model.
+        rows: The data.
+        **others: What else decides the model that the training makes.
+
+    Returns:
+        The training. None if it is finished: that is said, and the model is uploaded if that is asked for.
+
+    Raises:
+        ConfigError: The directory, or the checkpoint that is named, belongs to another run or to somebody else.
+    """
+    data = options.data if options.split is None else f"{options.data}, split {options.split}"
+    settings = _settings(args, model, data, rows, others)
+    training = TrainingRun(name, args, settings, _model_arguments(args, model), overwrite=options.overwrite)
+    if training.is_finished:
+        training.leave()
+        return None
+    return training
+
+
+def _settings(
+    args: Any, options: ModelOptions, data: str, rows: Iterable[Any], others: dict[str, Any]
 ) -> dict[str, Any]:
     """What decides the model that a training makes, as JSON values.
 
     Batches count as a whole: half of them on a device, accumulated twice as often, make the same model.
-
-    Args:
-        args: The trainer's arguments.
-        options: The options of the model.
-        data: Name of the data, for messages.
-        rows: The data.
-        **others: What else decides the model.
     """
     digest = hashlib.sha256()
     for row in rows:
@@ -226,16 +240,16 @@ def training_settings(
         evaluates = _OF_EVALUATION.fullmatch(name) and not args.load_best_model_at_end
         if not _OPERATIONAL.fullmatch(name) and not evaluates and name not in settings:
             settings[name] = value
-    if isinstance(values.get("model_init_kwargs"), dict):
-        kept = {name: v for name, v in values["model_init_kwargs"].items() if name != "attn_implementation"}
-        settings["model_init_kwargs"] = kept
+    del settings["model_init_kwargs"]
+    if given := values["model_init_kwargs"]:
+        settings["model_init_kwargs"] = {name: v for name, v in given.items() if name != "attn_implementation"}
     template = getattr(args, "chat_template_path", None)
     if template is not None and Path(template).is_file():
         settings["chat_template"] = content_digest(Path(template).read_text(encoding="utf-8", errors="replace"))
     batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
     settings["per_device_train_batch_size × gradient_accumulation_steps × processes"] = batch
     settings |= {name: values[name] for name in _LENGTHS}
-    return dict(json.loads(json.dumps(settings, default=str)))
+    return json.loads(json.dumps(settings, default=str))
 
 
 class _NothingLeft(Exception):
@@ -258,7 +272,8 @@ class TrainingRun:
     Args:
         name: The command's name.
         args: The trainer's arguments.
-        settings: What decides the model, from `training_settings`.
+        settings: What decides the model, as JSON values.
+        arguments: What the trainer of TRL is to be given of the model.
         overwrite: Start anew: remove the checkpoints, and replace what is there.
 
     Attributes:
@@ -269,14 +284,16 @@ class TrainingRun:
         ConfigError: The directory, or the checkpoint that is named, belongs to another run or to somebody else.
     """
 
-    def __init__(self, name: str, args: Any, settings: Mapping[str, Any], *, overwrite: bool):
-        self.args, self.settings, self.overwrite = args, settings, overwrite
+    def __init__(
+        self, name: str, args: Any, settings: Mapping[str, Any], arguments: Mapping[str, Any], *, overwrite: bool
+    ):
+        self.args, self.settings, self.arguments, self.overwrite = args, settings, arguments, overwrite
         self.output = Path(args.output_dir)
         self.file = self.output / f"genprm-{name}.json"
         self.checkpoint: str | None = args.resume_from_checkpoint
         self.is_finished = False
         self._continued_at: list[int] = []
-        last = last_checkpoint(args)
+        last = _last_checkpoint(self.output)
         if self.checkpoint is not None:
             self._check_named(Path(self.checkpoint))
         if overwrite:
@@ -422,22 +439,31 @@ class TrainingRun:
             shutil.rmtree(directory)
 
 
-def last_checkpoint(args: Any) -> str | None:
-    """The last whole checkpoint in the output directory, after a check of the directories that are named.
-
-    A kill or a full disk can leave a part of one. The trainer's state is written last, so it says which are whole.
-
-    Raises:
-        ConfigError: One of them is not a directory.
-    """
+def _check_directories(args: Any) -> None:
+    """Checks the directories that are named. Makes the output and removes it again: a later refusal leaves nothing."""
     if args.resume_from_checkpoint is not None and not Path(args.resume_from_checkpoint).is_dir():
         raise ConfigError(f"--resume_from_checkpoint {args.resume_from_checkpoint} is not a directory")
     output = Path(args.output_dir)
     if output.exists() and not output.is_dir():
         raise ConfigError(f"--output_dir {output} is not a directory")
+    missing = [path for path in (output, *output.parents) if not path.exists()]
     for parent in output.parents:
         if parent.exists() and not parent.is_dir():
             raise ConfigError(f"--output_dir {output} cannot be made: {parent} is not a directory")
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise file_error(error, "the output directory cannot be made", output) from error
+    for path in missing:
+        with contextlib.suppress(OSError):  # another process has put something there
+            path.rmdir()
+
+
+def _last_checkpoint(output: Path) -> str | None:
+    """The last whole checkpoint in the output directory.
+
+    A kill or a full disk can leave a part of one. The trainer's state is written last, so it says which are whole.
+    """
     for directory in sorted(_checkpoints(output), key=_step, reverse=True):
         try:
             json.loads((directory / TRAINER_STATE_NAME).read_text(encoding="utf-8"))

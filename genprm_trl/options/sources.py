@@ -13,10 +13,16 @@ if TYPE_CHECKING:
 
 
 @dataclass(kw_only=True)
-class RowOptions:
-    """Which rows of the input to read. A command's `run` takes it before its other options, so FILE is named first."""
+class SplitOptions:
+    """Which part of the input to read."""
 
     split: str | None = field(default=None, metadata={"help": "Split of the input, if it has several."})
+
+
+@dataclass(kw_only=True)
+class RowOptions(SplitOptions):
+    """Which rows of the input to read. A command's `run` takes it before its other options, so FILE is named first."""
+
     format: str = field(
         default="auto",
         metadata={
