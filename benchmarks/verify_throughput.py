@@ -28,7 +28,7 @@ from genprm_trl import GenPRM
 from genprm_trl.generation.base import SamplingParams
 from genprm_trl.miniature.world import make_solutions
 from genprm_trl.records import Solution, Verdict
-from genprm_trl.verifier.summary import summarize
+from genprm_trl.verifier.summary import VerdictSummary
 
 
 def judge(prm: GenPRM, solutions: list[Solution]) -> tuple[float, list[Verdict]]:
@@ -72,7 +72,9 @@ def main() -> None:
             seconds["many"].append(spent)
 
     for name, in_flight, verdicts in (("one", 1, verdicts_one), ("many", options.in_flight, verdicts_many)):
-        summary = summarize(verdicts)
+        summary = VerdictSummary()
+        for verdict in verdicts:
+            summary.add(verdict)
         median = statistics.median(seconds[name])
         print(
             f"{in_flight:3} in flight: {median:7.2f} s (of {', '.join(f'{s:.2f}' for s in seconds[name])}), "

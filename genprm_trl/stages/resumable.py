@@ -79,8 +79,6 @@ class ResumableFile(Generic[ItemT]):
             raise ConfigError(f"{output} is not a regular file, so a run that was stopped could not go on from it")
         self._numbers, self._digests = IdTable(), array("Q")
         for number, item in enumerate(items):
-            if item.id in self:
-                raise DataError(f"the input has the id '{item.id}' twice", field="id")
             self._numbers.add(item.id, number)
             self._digests.append(text_hash(item.digest))
         self.total = len(self._digests)

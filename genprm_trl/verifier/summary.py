@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from genprm_trl.metrics.processbench import processbench_scores
@@ -97,14 +96,6 @@ class VerdictSummary:
             )
             lines.append(f"ProcessBench       {shown}  ({len(self.labels)} labelled)")
         return lines
-
-
-def summarize(verdicts: Iterable[Verdict]) -> VerdictSummary:
-    """The summary of verdicts at hand."""
-    summary = VerdictSummary()
-    for verdict in verdicts:
-        summary.add(verdict)
-    return summary
 
 
 def _share(part: int, whole: int) -> str:

@@ -14,9 +14,9 @@ from genprm_trl.harness.judge import Judge
 from genprm_trl.records import StepJudgement, Verdict
 from genprm_trl.rewards import GenPRMReward
 from genprm_trl.sandbox import FusionSandbox
-from genprm_trl.verifier.summary import summarize
 from tests.helpers.fusion_server import FusionServer
 from tests.helpers.tiny_models import tiny_model, tiny_tokenizer
+from tests.helpers.verdict_examples import summary_of
 
 NOBODY = "http://127.0.0.1:9"
 UNLOADABLE = "tests.helpers.judging_generator:Unloadable"
@@ -89,12 +89,12 @@ def test_a_verdict_with_a_failure_is_in_no_count_of_right_and_wrong():
     whole = Verdict("a", [0.9], -1, [[judgement("ok")]], label=-1)
     half = Verdict("b", [0.7], -1, [[judgement("ok")], [judgement("error")]], label=-1)
     failed = Verdict("c", [0.5], -1, [[judgement("error")]], label=0)
-    summary = summarize([whole, half, failed])
+    summary = summary_of([whole, half, failed])
     assert (summary.solutions, summary.failed, summary.labels, summary.predictions) == (3, 2, [-1], [-1])
     assert not summary.is_failure
-    assert summarize([failed]).is_failure
-    assert summarize([failed]).scores() is None
-    assert not summarize([]).is_failure
+    assert summary_of([failed]).is_failure
+    assert summary_of([failed]).scores() is None
+    assert not summary_of([]).is_failure
 
 
 def test_failures_are_out_of_the_scores_of_verify_and_report(model, tmp_path, capsys):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,6 +15,7 @@ from genprm_trl.protocol import CodeBlock, Rationale
 from genprm_trl.records import CodeRound, Solution, StepJudgement, StepStatus, Verdict, prediction_from_rewards
 from genprm_trl.rows.jsonl import write_jsonl
 from genprm_trl.verdict_report import write_report
+from genprm_trl.verifier.summary import VerdictSummary
 
 # What a model might write to break out of wherever its text is put.
 HOSTILE = (
@@ -120,3 +121,10 @@ def read_page(path: Path) -> ReadPage:
     reader.feed(path.read_text(encoding="utf-8"))
     reader.close()
     return reader.page
+
+
+def summary_of(verdicts: Iterable[Verdict]) -> VerdictSummary:
+    summary = VerdictSummary()
+    for verdict in verdicts:
+        summary.add(verdict)
+    return summary

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from genprm_trl.records import CodeRound, Solution, StepJudgement, Verdict
-from genprm_trl.verifier.summary import VerdictSummary, summarize
+from genprm_trl.verifier.summary import VerdictSummary
+from tests.helpers.verdict_examples import summary_of
 
 
 def verdict(id: str, prediction: int, label: int | None = None) -> Verdict:
@@ -13,7 +14,7 @@ def verdict(id: str, prediction: int, label: int | None = None) -> Verdict:
 
 
 def test_counts():
-    summary = summarize([verdict("a", -1), verdict("b", 1)])
+    summary = summary_of([verdict("a", -1), verdict("b", 1)])
     assert (summary.solutions, summary.chains, summary.flagged, summary.tokens) == (2, 4, 1, 60)
     assert summary.steps == {"ok": 4, "no_verdict": 4}
     assert summary.code_blocks == {"ok": 4, "error": 4}
@@ -22,13 +23,13 @@ def test_counts():
 
 
 def test_scores_where_labels_are_known():
-    summary = summarize([verdict("a", -1, -1), verdict("b", 1, 1), verdict("c", 0, 1), verdict("d", 0)])
+    summary = summary_of([verdict("a", -1, -1), verdict("b", 1, 1), verdict("c", 0, 1), verdict("d", 0)])
     assert summary.scores() == {"error_acc": 50.0, "correct_acc": 100.0, "f1": 200 / 3}
     assert "3 labelled" in summary.lines()[-1]
 
 
 def test_one_class_alone_has_no_f1():
-    assert "f1 undefined" in summarize([verdict("a", -1, -1)]).lines()[-1]
+    assert "f1 undefined" in summary_of([verdict("a", -1, -1)]).lines()[-1]
 
 
 def test_right_and_wrong_final_answers_are_told_apart():
