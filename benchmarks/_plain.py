@@ -60,7 +60,7 @@ async def _transformers(generator: Any, prompts: Sequence[list[int]], tokens: in
             width = max(map(len, batch))
             ids = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt in batch])
             mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in batch])
-            # As ours runs, lest the difference be one of attention kernels.
+            # As ours runs: attention kernels must not make the difference.
             with torch.inference_mode(), attention_without_plans(model.device):
                 output = model.generate(
                     ids.to(model.device), attention_mask=mask.to(model.device), generation_config=config

@@ -144,7 +144,7 @@ def select(critiques: list[SampledSolution], labels: dict[str, int] | None) -> l
 
 
 def train_and_judge(name: str, seed: int, output: Path, policy: Path, steps: int, chains: int) -> dict[str, Any]:
-    """Trains a GenPRM on one kind of label and measures it. Runs in a process of its own."""
+    """Trains a GenPRM on one kind of label and measures it. Runs in a separate process."""
     torch.set_num_threads(1)
     directory = output / "models" / f"{name.replace(' ', '_').replace(',', '')}-{seed}"
     result = directory / "result.json"

@@ -55,7 +55,7 @@ class Solution:
         final_answer_correct: Whether the solution ends at the right answer, if known.
         label: Index from 0 of the first wrong step, -1 for none, None where unknown.
         generator: What wrote the solution.
-        extra: Fields of the source row that have no place of their own.
+        extra: Fields of the source row that have no other place.
     """
 
     id: str
@@ -89,7 +89,7 @@ class Solution:
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any], *, default_id: str | None = None) -> Self:
-        """Checks a row and makes the solution of it. Fields without a place of their own go to `extra`.
+        """Checks a row and makes the solution of it. Fields without another place go to `extra`.
 
         Args:
             row: A row of ProcessBench's schema, or one that `to_dict` made.

@@ -40,7 +40,7 @@ def write_card(
         introduction: Markdown below the title.
         sections: Heading to Markdown. Sections without text are left out.
         citation: BibTeX of the work to cite, the last section.
-        result: See `outputs.replacing`.
+        result: Whether the file is a result of a command; see `outputs.replacing`.
 
     Returns:
         The card's path.

@@ -211,7 +211,7 @@ def _refused_by_the_machine(error: BaseException) -> str | None:
         return str(error)
     if isinstance(error, OSError) and is_of_the_machine(error):
         return f"{error.filename}: {error.strerror}" if error.filename is not None else str(error.strerror)
-    # Libraries that save models report a full disk in errors of their own.
+    # Libraries that save models report a full disk in other errors.
     cause: BaseException | None = error
     while cause is not None:
         if (isinstance(cause, OSError) and cause.errno == errno.ENOSPC) or f"os error {errno.ENOSPC}" in str(cause):

@@ -135,7 +135,7 @@ def run(options: RecipeOptions) -> int:
         if code:
             return int(code)
         if stage is STAGES[-1]:
-            _write_data_set(output, options.name, options.push_to_hub)
+            _write_dataset(output, options.name, options.push_to_hub)
             print(f"dataset            {output / 'dataset'}")
             if options.push_to_hub is not None:
                 from genprm_trl.hub import push_data_set
@@ -195,7 +195,7 @@ def read_section(stage: Stage, section: dict[str, Any], words: Sequence[str]) ->
     return OptionParser(option_types(stage.module.run), prog=f"genprm recipe, {where}").parse(words, section, where)
 
 
-def _write_data_set(output: Path, name: str, repo_id: str | None) -> None:
+def _write_dataset(output: Path, name: str, repo_id: str | None) -> None:
     """Writes the directory `dataset` from the stages' files."""
     from genprm_trl.data.solutions import iter_rationales, iter_records
     from genprm_trl.labeling.data_card import Statistics, reports_beside, write_data_card

@@ -112,7 +112,7 @@ class StageOptions(WorkOptions):
             settings: What decides the rows, as JSON values.
             desc: The progress bar's label.
             unit: What an item is called.
-            renew: See `StageFile.finish`.
+            renew: Makes output rows of an item and a row of the journal; see `StageFile.finish`.
 
         What `run_stage` raises comes through.
         """

@@ -274,7 +274,7 @@ class TrainingRun:
         args: The trainer's arguments.
         settings: What decides the model, as JSON values.
         arguments: What the trainer of TRL is to be given of the model.
-        overwrite: Start anew: remove the checkpoints, and replace what is there.
+        overwrite: Start again: remove the checkpoints, and replace what is there.
 
     Attributes:
         checkpoint: The checkpoint to resume from.
@@ -324,7 +324,7 @@ class TrainingRun:
             self._continued_at.append(finished["steps"])
         self.checkpoint = self.checkpoint or last
 
-    _ways_out = "name another --output_dir, or start anew with --overwrite, which removes its checkpoints"
+    _ways_out = "name another --output_dir, or start again with --overwrite, which removes its checkpoints"
 
     def _read(self, file: Path) -> dict[str, Any] | None:
         try:
@@ -336,7 +336,7 @@ class TrainingRun:
         """A checkpoint from elsewhere keeps its optimizer and schedule: other options would have no effect."""
         file = checkpoint.parent / self.file.name
         if checkpoint.parent.resolve() != self.output.resolve() and (before := self._read(file)) is not None:
-            instead = f"leave out --resume_from_checkpoint; to train its weights anew, name {checkpoint} with --model"
+            instead = f"leave out --resume_from_checkpoint; to train from its weights, name {checkpoint} with --model"
             self._compare(before, f"{checkpoint} is of another run", instead)
 
     def _refuse_others(self, last: str | None) -> None:
@@ -346,7 +346,7 @@ class TrainingRun:
         if last is not None:
             raise ConfigError(
                 f"{self.output} holds checkpoints, but no {self.file.name} that says what they are of; "
-                f"{self._ways_out}, or name the checkpoint to go on from with --resume_from_checkpoint"
+                f"{self._ways_out}, or name the checkpoint to resume from with --resume_from_checkpoint"
             )
         there = sorted(
             path.name
@@ -384,7 +384,7 @@ class TrainingRun:
 
     def leave(self) -> None:
         """Says that the model is there, and uploads it if that is asked for. Nothing else is changed."""
-        logger.info("this training is finished; to train anew, give --overwrite or another --output_dir")
+        logger.info("this training is finished; to train again, give --overwrite or another --output_dir")
         if int(os.environ.get("RANK", "0")) == 0:
             if self.args.push_to_hub:
                 from genprm_trl.hub import push_model

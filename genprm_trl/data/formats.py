@@ -12,7 +12,7 @@
 | `math` | problem, solution, level, subject or type (MATH, MATH-500) | the reference solution, label -1 |
 | `text` | problem (or question, prompt), solution (or response, completion, text) | one solution, split into steps |
 
-Only the two formats of reference solutions bring a label and a right answer of their own. Anything else has what its
+Only the two formats of reference solutions bring their own label and a right answer. Anything else has what its
 row says. A row that also says who wrote it, or how good it is, is no reference solution, so `auto` does not take it
 for one.
 
@@ -90,7 +90,7 @@ def detect_format(row: Row) -> str:
     """The name of the format that a row is in, judged by its fields.
 
     Raises:
-        DataError: It is in none.
+        DataError: The row is in no known format.
     """
     for name in FORMATS:
         if has_format(row, name):
@@ -449,7 +449,7 @@ def _is_gsm8k(row: Row) -> bool:
 
 
 def _is_math(row: Row) -> bool:
-    """A user's own text has the same first fields, so that the data set's other ones must be there."""
+    """A user's own text has the same first fields, so the dataset's other ones must be there."""
     return (
         _has("problem", "solution")(row)
         and ("unique_id" in row or ("level" in row and ("subject" in row or "type" in row)))

@@ -39,7 +39,7 @@ def load_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerBase:
         )
     source = directory or name_or_path
     try:
-        # A tokenizer that names no class of its own is all in its tokenizer.json. For some model types (Qwen2 is one)
+        # A tokenizer that names no class is all in its tokenizer.json. For some model types (Qwen2 is one)
         # AutoTokenizer loads even such a one as the type's usual class, which splits text by other rules.
         declared = get_tokenizer_config(source).get("tokenizer_class")
         generic = declared in ("PreTrainedTokenizerFast", "TokenizersBackend")

@@ -280,7 +280,7 @@ def _same_pair(a: Answer, b: Answer, algebra: Algebra) -> bool:
 
 
 def _is_in_order(items: Sequence[Answer]) -> bool:
-    """Whether a bare list seems to tell values in an order of its own, such as that of a question's parts.
+    """Whether a bare list seems to tell values in a certain order, such as that of a question's parts.
 
     Solutions are written in rising or falling order.
     """

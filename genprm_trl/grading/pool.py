@@ -1,7 +1,7 @@
 """The processes that compare answers.
 
 Comparing answers means handing text that a model wrote to a computer algebra system. `9^{9^{9^9}}` keeps one busy in C
-code for ever, where neither a signal handler nor a thread can stop it. So comparisons run in processes of their own
+code for ever, where neither a signal handler nor a thread can stop it. So comparisons run in separate processes
 (`grading.worker`), which are killed when their time is up and replaced.
 """
 

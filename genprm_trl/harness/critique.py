@@ -72,5 +72,5 @@ def warn_of_equal_samples(task: ConfigurableTask, samples: str) -> None:
         samples,
         "Servers are sent one seed with all requests; --gen_kwargs seed=None lets them draw their own."
         if seed is not None
-        else "They are so without a seed, too: is the temperature 0, or has the server a seed of its own?",
+        else "They are so without a seed, too: is the temperature 0, or does the server set its own seed?",
     )

@@ -55,7 +55,7 @@ def named_path(value: Any, name: str) -> Path:
     """A path from `--metadata`, whose values may be any JSON.
 
     Raises:
-        ConfigError: It is something else.
+        ConfigError: The value is no path.
     """
     if not isinstance(value, str | Path) or not str(value).strip():
         raise ConfigError(f"--metadata: {name} must be a path, not {value!r}")

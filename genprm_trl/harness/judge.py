@@ -74,7 +74,7 @@ class Judge:
         """The judge with another temperature, top_p or top_k.
 
         Raises:
-            ConfigError: It is another setting, or the judge is on a server.
+            ConfigError: Another setting is to change, or the judge is on a server.
         """
         if not changes:
             return self

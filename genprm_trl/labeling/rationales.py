@@ -47,7 +47,7 @@ class RationaleSettings:
     top_k: int = field(default=40, metadata={"help": "Top-k filter; 0 turns it off."})
     keep_thinking: bool = field(
         default=False,
-        metadata={"help": "Keep the reasoner's thinking in a field of its own. It is never part of a rationale."},
+        metadata={"help": "Keep the reasoner's thinking in a separate field. It is never part of a rationale."},
     )
     seed: int = field(default=0, metadata={"help": "The same seed gives the same critiques."})
     max_chains: int = field(

@@ -70,7 +70,7 @@ def processbench_by_votes(
 ) -> dict[str, ScoreEstimate]:
     """ProcessBench's scores of Maj@N, averaged over all disjoint groups of N chains.
 
-    With M chains a solution there are M // N such groups; each is scored as a verifier of its own, and the scores are
+    With M chains a solution there are M // N such groups; each is scored as a separate verifier, and the scores are
     averaged, so that Pass@1 uses every chain and does not hang on the luck of the first.
 
     Args:

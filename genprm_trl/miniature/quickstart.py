@@ -241,7 +241,7 @@ def kinds_table(rows: Sequence[Row]) -> str:
 
 
 class _Stages:
-    """Runs a stage into a directory of its own, once: it carries a mark that says what it was made with.
+    """Runs a stage into a separate directory, once: it carries a mark that says what it was made with.
 
     A directory that carries no such mark is somebody else's and is not touched.
     """

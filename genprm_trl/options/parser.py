@@ -120,7 +120,7 @@ class OptionParser(HfArgumentParser):
             (("-q", "--quiet"), {"help": "Show only errors and results."}),
             (("--debug",), {"help": "Show the traceback of an error."}),
         ):
-            # transformers.TrainingArguments has a field `debug` of its own, which then keeps the name.
+            # transformers.TrainingArguments has a field `debug`, which then keeps the name.
             if names[-1].lstrip("-") not in self._hints:
                 self.add_argument(*names, action="store_true", **settings)
         self.usage = self._short_usage()
@@ -237,7 +237,7 @@ class OptionParser(HfArgumentParser):
             raise ConfigError(str(error)) from error
 
     def _normalised(self, arguments: Sequence[str]) -> list[str]:
-        """Splits `--config=FILE`, and gives a bare switch its value lest it swallow a positional argument."""
+        """Splits `--config=FILE`, and gives a bare switch its value. It would take a positional argument for it."""
         switches = {
             name
             for action in self._actions

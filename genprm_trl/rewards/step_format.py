@@ -21,7 +21,7 @@ def step_format_reward(completions: Sequence[Any], *, thinking: Thinking = "skip
 
     Args:
         completions: Texts, or lists of messages.
-        thinking: What to do with thinking blocks; see `steps.written_steps`. `functools.partial` sets it.
+        thinking: What to do with thinking blocks; see `data.steps.written_steps`. `functools.partial` sets it.
         **kwargs: What else a trainer passes; not used.
 
     Example:

@@ -49,7 +49,8 @@ class GenPRMReward:
             that is the way to share one verifier.
         aggregate: Rule from step rewards to the completion's: `min`, `mean`, `last` or `product`.
         n: Rationales a completion (Maj@N). Default: the verifier's own.
-        step_style: How completions are split into steps, where a trainer has not split them; see `steps.split_steps`.
+        step_style: How completions are split into steps, where a trainer has not split them; see
+            `data.steps.split_steps`.
         thinking: What to do with thinking blocks, where a trainer has not split completions: `skip` leaves them out,
             `opened` also where the chat template opens one, so that a completion that does not end it has no steps
             (a prompt that is text and ends in `<think>` is seen without it); `judge` takes thoughts for steps.
@@ -260,7 +261,7 @@ def _open(verifier: Any, server: str | Sequence[str] | None, n: int | None, opti
     from genprm_trl.verifier.genprm import GenPRM
 
     _check_known(options, GenPRM.from_pretrained, "GenPRM.from_pretrained")
-    # Each process of a training has a device of its own; the first one's is not everybody's.
+    # Each process of a training has its own device; the first one's is not everybody's.
     rank = os.environ.get("LOCAL_RANK")
     generator = dict(options.pop("generator_kwargs", None) or {})
     if rank is not None and options.get("backend", "transformers") == "transformers":

@@ -339,7 +339,7 @@ def as_row(value: Any, *, file: str, row: int) -> dict[str, Any]:
     """The value, which must be a JSON object.
 
     Raises:
-        DataError: It is something else.
+        DataError: The value is something else.
     """
     if not isinstance(value, dict):
         raise DataError(f"must be a JSON object, but is {kind(value)}", file=file, row=row)
@@ -352,7 +352,7 @@ def write_text(path: str | os.PathLike[str], text: str, *, result: bool = False)
     Args:
         path: The file.
         text: Its content.
-        result: See `outputs.replacing`.
+        result: Whether the file is a result of a command; see `outputs.replacing`.
 
     Raises:
         DataError: The file cannot be written. What was at the path before is still there.
@@ -374,7 +374,7 @@ def write_jsonl(
     Args:
         path: The file.
         records: Its rows.
-        result: See `outputs.replacing`.
+        result: Whether the file is a result of a command; see `outputs.replacing`.
 
     Raises:
         DataError: A record cannot be written as JSON (row and field named), or the file cannot be written. What was

@@ -123,16 +123,16 @@ class CommandFiles:
 
     def foreign(self, path: Path) -> ConfigError:
         """The error for a file of somebody else."""
-        anew = "" if self.overwrite is None else ", or --overwrite"
+        again = "" if self.overwrite is None else ", or --overwrite"
         return ConfigError(
-            f"{path} exists, and this program did not write it as it is; choose another {self.name}{anew}"
+            f"{path} exists, and this program did not write it as it is; choose another {self.name}{again}"
         )
 
     def refuse_input(self, path: Path) -> None:
         """Refuses to write to something that the command reads.
 
         Raises:
-            ConfigError: It does.
+            ConfigError: The command reads the path.
         """
         for each in self.reads:
             if each.is_read(path):
@@ -148,7 +148,7 @@ def command_files(files: CommandFiles) -> Iterator[CommandFiles]:
     """Lets all that is opened for writing in the block be checked against the files of a command.
 
     Raises:
-        ConfigError: See `CommandFiles.check`.
+        ConfigError: `CommandFiles.check` refuses a path.
     """
     files.check()
     _running.append(files)
@@ -197,7 +197,7 @@ def refuse_input(path: Path) -> None:
     """Refuses to open a file for writing that the running command reads.
 
     Raises:
-        ConfigError: It does.
+        ConfigError: The command reads the path.
     """
     for files in _running:
         files.refuse_input(path)

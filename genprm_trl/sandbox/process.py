@@ -203,7 +203,7 @@ class Worker:
         """Waits until every protection is up.
 
         Raises:
-            SandboxError: It did not get there.
+            SandboxError: The process ended before.
         """
         if self._is_ready:
             return
@@ -237,7 +237,7 @@ class Worker:
             Status, output and seconds; or how the process ended.
 
         Raises:
-            TimeoutError: It did not come back within time-out and grace.
+            TimeoutError: The process did not come back within time-out and grace.
             ConnectionError: What came back is not a result: the program tampered with the channel.
         """
         with contextlib.suppress(BlockingIOError):

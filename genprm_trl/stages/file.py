@@ -8,7 +8,7 @@
 
 The journal is the only truth. A line of it holds everything that came of an item (rows, what was dropped and why,
 counts), so a kill leaves an item done or not done and nothing between. The output is written from it in one piece; it
-can be written anew, and more items can be added, as long as the journal is there.
+can be written again, and more items can be added, as long as the journal is there.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class StageFile(ResumableFile[ItemT]):
         path: The output, gzipped if it ends in `.gz`, made with its directory where missing.
         settings: What decides the rows, as JSON values.
         items: The input. It must give the same items each time it is iterated over.
-        overwrite: Start anew, once no other process is found to be writing.
+        overwrite: Start again, once no other process is found to be writing.
 
     Raises:
         ConfigError: The output was made with other settings or by something else, or `path` is no regular file.
@@ -130,7 +130,7 @@ class StageFile(ResumableFile[ItemT]):
         journal = directory / "journal.jsonl"
         self.partial_path = directory / "partial.jsonl"
         if output.is_file() and not journal.exists() and not overwrite:
-            raise ConfigError(f"{output} exists, and there is no {journal} to go on from; {START_ANEW}")
+            raise ConfigError(f"{output} exists, and there is no {journal} to resume from; {START_ANEW}")
         super().__init__(
             journal,
             settings,

@@ -49,7 +49,7 @@ class ResumableFile(Generic[ItemT]):
         settings_path: Where the settings are kept.
         output: The file that the user knows, for messages.
         what: What the file holds, for messages: "rows".
-        overwrite: Start anew, once no other process is found to be writing.
+        overwrite: Start again, once no other process is found to be writing.
 
     Attributes:
         total: Items of the input.
@@ -76,7 +76,7 @@ class ResumableFile(Generic[ItemT]):
         if output.is_dir():
             raise ConfigError(f"{output} is a directory; name a file")
         if output.exists() and not output.is_file():
-            raise ConfigError(f"{output} is not a regular file, so a run that was stopped could not go on from it")
+            raise ConfigError(f"{output} is not a regular file, so a run that was stopped could not resume from it")
         self._numbers, self._digests = IdTable(), array("Q")
         for number, item in enumerate(items):
             self._numbers.add(item.id, number)
@@ -191,7 +191,7 @@ class ResumableFile(Generic[ItemT]):
                     yield json.loads(lines.readline())
 
     def rewrite(self, change: Callable[[dict[str, Any]], Mapping[str, Any] | None]) -> None:
-        """Writes the lines anew.
+        """Rewrites the lines.
 
         Args:
             change: Makes the new line of a line. None removes it, so that its item remains to be worked on.

@@ -117,15 +117,15 @@ def run_stage(
 
     Args:
         worker: The work on one item.
-        items: The input; iterated over twice, so it must give the same items each time. Its ids are unique.
-        output: The output file; see `stage_file`.
+        items: The input, with unique ids. It is iterated over twice, and must give the same items each time.
+        output: The output file; see `StageFile`.
         settings: What decides the rows, as JSON values. An output made with others is refused.
         execute: Runs the work; `in_this_process` by default.
         overwrite: Start again.
         drop_failed: Leave out items that failed, counted as dropped for the reason `failed`, instead of raising.
             Without it, those that an earlier run has dropped are taken up again.
         bad_rows: How many rows of the input could not be used; asked for when the input has been read.
-        renew: See `StageFile.finish`.
+        renew: Makes output rows of an item and a row of the journal; see `StageFile.finish`.
         progress: Show a progress bar on stderr.
         desc: The bar's label.
         unit: What the bar calls an item.

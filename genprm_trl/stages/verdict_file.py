@@ -21,7 +21,7 @@ class VerdictFile(ResumableFile[Solution]):
         path: The JSON Lines file, made with its directory where missing.
         settings: What decides verdicts, as JSON values.
         solutions: All that are to be judged.
-        overwrite: Start anew, once no other process is found to be writing.
+        overwrite: Start again, once no other process is found to be writing.
         retry_errors: Remove the verdicts with a judgement that failed (status `error`), so that their solutions remain
             to be judged.
 

@@ -53,7 +53,7 @@ def check_can_gather(trainer: Any, *, refused: bool = False) -> None:
         refused: Whether its options say not to gather what ZeRO-3 shards.
 
     Raises:
-        ConfigError: It cannot, or is not to be.
+        ConfigError: The model cannot be whole, or the options refuse it.
     """
     state = trainer.accelerator.state
     if trainer.is_fsdp_enabled and state.fsdp_plugin.fsdp_version == 1:

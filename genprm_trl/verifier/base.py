@@ -39,7 +39,7 @@ class Verifier(Closable):
     ) -> Verdict:
         """Judges the steps that a solution has gained since a verdict. All steps are judged, none is left out.
 
-        By default the whole solution is judged anew.
+        By default the whole solution is judged again.
 
         Args:
             solution: The solution as it is now.
@@ -47,7 +47,7 @@ class Verifier(Closable):
             affinity: A hint: calls about solutions that begin alike give the same string.
 
         Raises:
-            ConfigError: The verifier cannot do so, or the verdict is not one of its own.
+            ConfigError: The verifier cannot do so, or another verifier made the verdict.
             GenPRMError: The verifier is closed, or nothing can be expected of it any more.
         """
         return await self.verify(solution)
@@ -79,7 +79,7 @@ class Verifier(Closable):
     ) -> Iterator[Verdict]:
         """Judges many solutions and yields each verdict as it is ready, with a progress bar.
 
-        The event loop runs in a thread of its own, so this works in scripts and notebooks alike.
+        The event loop runs in a separate thread, so this works in scripts and notebooks alike.
 
         Args:
             solutions: Any iterable; consumed lazily.

@@ -25,7 +25,7 @@ def process_votes(doc, results):
 
 def _scores(doc, indices):
     # The harness has errors for its own aggregations alone. What it finds under `NAME_stderr` it shows as NAME's
-    # error, so the errors are metrics of their own, after those that they belong to.
+    # error, so the errors are separate metrics, after those that they belong to.
     item = {"label": doc["label"], "predictions": [vote(indices)]}
     unparsable = sum(index is None for index in indices) / len(indices)
     return {**dict.fromkeys(_ESTIMATES, item), "unparsable": 100 * unparsable}

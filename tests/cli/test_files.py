@@ -175,7 +175,7 @@ def test_an_output_in_a_directory_of_rows_or_of_a_model_is_refused_where_it_is_r
         model = directory / "model"
         model.mkdir()
         (model / "config.json").write_bytes(b"{}")
-        if name != "select":  # whose choices have a name of their own
+        if name != "select":  # whose choices have their own name
             refused(capsys, [*words(name, model / "config.json", model=model), "--overwrite"])
         assert (model / "config.json").read_bytes() == b"{}"
 

@@ -163,7 +163,7 @@ def genprm(capsys):
 
 
 def genprm_process(tmp_path, *words: str, **settings) -> subprocess.Popen:
-    """Starts a command line in a process of its own, for what has to do with signals and pipes."""
+    """Starts a command line in a separate process, for what has to do with signals and pipes."""
     program = [sys.executable, str(tmp_path / "modules" / "genprm_command.py"), *words]
     # A test run in the background of a shell ignores SIGINT, and its children would, too.
     settings.setdefault("preexec_fn", lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))

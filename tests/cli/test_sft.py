@@ -165,7 +165,7 @@ def test_a_finished_run_is_left_as_it_is(base, tmp_path, capsys):
     halved = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2, **options}
     assert main(words(base, data, output, lr_scheduler_type="constant", **halved)) == 0
     assert state_of(output) == before
-    # A model of another run or of nobody is not trained further, as there is nothing to go on from.
+    # A model of another run or of nobody is not trained further, as there is nothing to resume from.
     assert main(words(base, data, output, lr_scheduler_type="constant", **(options | {"max_steps": 3}))) == 2
     assert "no checkpoint to train it further from" in capsys.readouterr().err
     assert state_of(output) == before

@@ -75,7 +75,7 @@ def test_parquet(tmp_path):
     path = tmp_path / "a.parquet"
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), path, row_group_size=3)
     assert load_solutions(path) == EXPECTED
-    # Columns that only some rows fill do not change the format or become fields of their own.
+    # Columns that only some rows fill do not change the format or become fields.
     mixed = [{**ROWS[0], "question": None, "answer": None}, {**ROWS[1], "answer": "31"}]
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(mixed), path)
     assert [solution.answer for solution in load_solutions(path)] == [None, "31"]

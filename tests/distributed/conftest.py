@@ -1,4 +1,4 @@
-"""These tests need DeepSpeed, which has a folder of its own: `make test-distributed` fills it and runs them.
+"""These tests need DeepSpeed, which has a separate folder: `make test-distributed` fills it and runs them.
 
 Importing DeepSpeed changes other tests, so it is in no environment that they use, and only the jobs import it.
 """
@@ -34,7 +34,7 @@ from tests.helpers.tiny_models import tiny_model, tiny_tokenizer
 collect_ignore_glob = [] if importlib.util.find_spec("deepspeed") else ["test_*.py"]
 
 PLAIN, SHARDED = "plain", ("zero2", "zero3", "fsdp2")
-_SECONDS = 240  # for a job, whose trainings have limits of their own
+_SECONDS = 240  # for a job, whose trainings have their own limits
 
 _FSDP = {
     "ACCELERATE_USE_FSDP": "true",

@@ -38,7 +38,7 @@ KINDS: dict[str, list[list[str]]] = {
         ["1"],
         ["12"],
     ],
-    "lists in an order of their own": [["2, 3, 1", "2,3,1"], ["1, 2, 3", "3, 2, 1"]],
+    "lists in their own order": [["2, 3, 1", "2,3,1"], ["1, 2, 3", "3, 2, 1"]],
     "sequences": [[r"1, 3, 5, \ldots"], [r"1, 2, 3, \ldots"]],
     "signs": [
         [r"\pm 2", "2, -2", r"x = \pm 2", "±2", r"\{-2, 2\}"],
@@ -193,7 +193,7 @@ def test_cases_with_a_truth():
     "piece", [r"\text{a} ", "(A) ", r"\pm 1,", "5 hours ", r"\frac", "is 5 ", r"\sqrt(", "1{,}", "not A. "]
 )
 def test_no_text_takes_long_to_read(piece):
-    """Reading has no time limit of its own: a pattern that tries all ways would never end here."""
+    """Reading has no time limit: a pattern that tries all ways would never end here."""
     grade(piece * 300 + "x = 5", "5", timeout=5)
     grade(f"The answer is {piece * 100} = 5", "5", timeout=5)
 

@@ -1,4 +1,4 @@
-"""The scores of the ProcessBench tasks against a computation of their own, on thousands of constructed critiques."""
+"""The scores of the ProcessBench tasks against a separate computation, on thousands of constructed critiques."""
 
 from __future__ import annotations
 

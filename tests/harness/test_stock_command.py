@@ -1,4 +1,4 @@
-"""The harness's stock command, in a process of its own, with a real (tiny, random) model on our tasks."""
+"""The harness's stock command, in a separate process, with a real (tiny, random) model on our tasks."""
 
 from __future__ import annotations
 

@@ -159,7 +159,7 @@ def llama3(template: str = LLAMA3) -> PreTrainedTokenizerFast:
 def sentencepiece(template: str = NO_SYSTEM, *, merge_lines: bool = False) -> PreTrainedTokenizerFast:
     """Llama 2's and Mistral's kind: a space is put before every text it encodes, and begin-of-text is added.
 
-    With `merge_lines`, runs of line breaks are tokens of their own.
+    With `merge_lines`, runs of line breaks are separate tokens.
     """
     special = ["<unk>", "<s>", "</s>"]
     fallback = [f"<0x{byte:02X}>" for byte in range(256)]

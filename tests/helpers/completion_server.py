@@ -97,7 +97,7 @@ DIALECTS: dict[str, Dialect] = {
 
 
 class CompletionServer:
-    """Serves a generator in a thread of its own, from `start` to `stop`; again on the same port after another `start`.
+    """Serves a generator in a separate thread, from `start` to `stop`; again on the same port after another `start`.
 
     Args:
         generator: Of `tiny_model()`. It is not closed.
@@ -365,7 +365,7 @@ class CompletionServer:
         for at in range(count):
             text = self._detokenizer.decode(generated.token_ids[: at + 1])
             text = choice["text"] if at == count - 1 else text if not text.endswith("\ufffd") else sent
-            # Where tokens have no entry of their own, the entry comes with the text.
+            # Where tokens have no entry, the entry comes with the text.
             own = {} if self.dialect.tokens == "whole" and text == sent and at < count - 1 else logprobs
             part = {
                 "index": 0,

@@ -1,4 +1,4 @@
-"""A real generator with faults to order, for commands that run in a process of their own.
+"""A real generator with faults to order, for commands that run in a separate process.
 
     GENPRM_TEST_FAULTS="fail:20-60" genprm verify ... --backend tests.helpers.faulty_generator:FaultyGenerator
 

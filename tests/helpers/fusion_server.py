@@ -45,7 +45,7 @@ json.dump(results, real)
 
 
 class FusionServer:
-    """Runs in a thread of its own.
+    """Runs in a separate thread.
 
     Attributes:
         faults: What the next requests get instead of an answer, taken from the front; the last one stays if `forever`.

@@ -32,7 +32,7 @@ class Number:
 
 
 class Numbers:
-    """The first `n` numbers, made anew each time, so that none of them is kept."""
+    """The first `n` numbers, made again each time, so that none of them is kept."""
 
     def __init__(self, n: int):
         self.n = n

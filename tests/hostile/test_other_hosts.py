@@ -23,7 +23,7 @@ USER = 61_234  # an id that nobody has
 CORPUS = "tests/hostile/test_hostile.py"
 ASSUMES_NAMESPACES = f"--deselect={CORPUS}::test_every_protection_holds_here"
 
-# In a mount namespace of its own: makes the interpreter and the project reachable where a directory above them is
+# In a separate mount namespace: makes the interpreter and the project reachable where a directory above them is
 # closed to others (as /root is). Arguments: paths to reach, "--", the command.
 ENTER = r"""
 set -e

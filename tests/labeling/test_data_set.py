@@ -71,7 +71,7 @@ def test_datasets_takes_no_data_set_for_another(tmp_path):
 
     assert made("one", ["a", "b"]) == ["a", "b"]
     assert made("two", ["c", "d"]) == ["c", "d"]
-    assert made("two", ["e", "f"]) == ["e", "f"]  # done anew
+    assert made("two", ["e", "f"]) == ["e", "f"]  # done again
 
 
 def test_the_trainers_and_the_verifier_read_it(directory):

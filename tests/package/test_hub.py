@@ -33,7 +33,7 @@ def done(tmp_path_factory) -> SimpleNamespace:
             "HF_ENDPOINT": hub.url,
             "HF_TOKEN": TOKEN,
             "HF_HOME": str(directory / "home"),
-            "HF_HUB_DISABLE_XET": "1",  # a protocol of its own, to other servers
+            "HF_HUB_DISABLE_XET": "1",  # another protocol, to other servers
             "HF_HUB_DISABLE_TELEMETRY": "1",
         }
         command = [sys.executable, "-m", "tests.helpers.upload_program", str(directory)]

@@ -11,7 +11,7 @@ import pytest
 
 pytestmark = pytest.mark.serial
 
-# A user namespace of its own in which no further namespace of any kind may be made.
+# A separate user namespace in which no further namespace of any kind may be made.
 REFUSING = """
 import ctypes, os, sys
 libc = ctypes.CDLL(None, use_errno=True)

@@ -249,7 +249,7 @@ async def test_what_is_reported_holds_inside(reporting: LocalSandbox, name: str)
 
 
 def test_landlock_holds_without_the_other_layers(tmp_path: Path):
-    """In a process of its own, so that nothing but Landlock can be what refuses."""
+    """In a separate process, so that nothing but Landlock can be what refuses."""
     from genprm_trl.sandbox.guest import landlock
 
     try:

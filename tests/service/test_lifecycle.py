@@ -218,7 +218,7 @@ def model_dir(tmp_path_factory) -> Path:
 
 
 def start(model: Path, *words: str, **environment: str) -> tuple[subprocess.Popen, str]:
-    """`genprm serve` in a process of its own, and its URL."""
+    """`genprm serve` in a separate process, and its URL."""
     command = [sys.executable, "-m", "genprm_trl", "serve", "--model", str(model), "--port", "0", *words]
     process = subprocess.Popen(
         command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1", **environment}

@@ -42,7 +42,7 @@ def cluster():
 
 
 def meet(place: Path) -> None:
-    """Waits until two workers are there, lest one that starts sooner does all the work."""
+    """Waits until two workers are there: one that starts sooner could do all the work."""
     (place / str(os.getpid())).touch()
     give_up = time.monotonic() + 120
     while len(list(place.iterdir())) < 2 and time.monotonic() < give_up:
@@ -83,7 +83,7 @@ def test_both_work_and_the_end_of_one_keeps_what_was_finished(tmp_path):
 
 
 def test_verdicts_of_two_workers_are_those_of_none(tmp_path, capsys):
-    """Each worker has a model and a sandbox of its own; the verdicts depend on the solutions and the seed alone."""
+    """Each worker has its own model and sandbox; the verdicts depend on the solutions and the seed alone."""
     model, data = tmp_path / "genprm", tmp_path / "solutions.jsonl"
     tokenizer = tiny_tokenizer()
     tiny_model(tokenizer).save_pretrained(model)

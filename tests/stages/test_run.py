@@ -113,7 +113,7 @@ def test_settings_and_contents_are_not_mixed(tmp_path):
         run_stage(worker, [Changed(0)], output, {"n": 4}, progress=False)
     assert files(output) == before
     run(output, settings={"n": 5}, overwrite=True)
-    with pytest.raises(DataError, match="the id 'n1' twice"):
+    with pytest.raises(DataError, match="'n1' is the id of row"):
         run_stage(worker, [Number(1), Number(1)], tmp_path / "other.jsonl", {}, progress=False)
     assert not list(tmp_path.glob("other*"))
 
@@ -141,7 +141,7 @@ def test_parts_of_items_are_not_mixed_either(tmp_path):
 def test_files_of_others_are_left_alone(tmp_path):
     output = tmp_path / "rows.jsonl"
     output.write_text("mine\n")
-    with pytest.raises(ConfigError, match="to go on from; choose another"):
+    with pytest.raises(ConfigError, match="to resume from; choose another"):
         run(output)
     assert output.read_text() == "mine\n"
     run(output, overwrite=True)

@@ -310,7 +310,7 @@ def test_resuming_without_the_model_is_an_error(tmp_path):
     checkpoint = tmp_path / "run" / "checkpoint-1"
     kept = tmp_path / "kept"
     (checkpoint / DIRECTORY).rename(kept)
-    with pytest.raises(ConfigError, match=r"goes on from step 1, but there is no implicit process reward model"):
+    with pytest.raises(ConfigError, match=r"resumes from step 1, but there is no implicit process reward model"):
         make(tmp_path, step_reward_func=make_prm(), **shared).train(resume_from_checkpoint=str(checkpoint))
     prm = make_prm()
     prm.load(kept)

@@ -90,7 +90,7 @@ async def test_a_model_is_asked_in_the_tokens_that_it_was_trained_on(make_tokeni
     for position, judgement, yes, no in encoded.verdicts:
         assert encoded.input_ids[position] == (yes if judgement else no)
         assert yes != no
-    # The end of each turn is trained on, lest the model never stop.
+    # The end of each turn is trained on, so that the model stops.
     ends = [
         i for i, token in enumerate(encoded.input_ids) if token == tokenizer.eos_token_id and encoded.labels[i] != -100
     ]
@@ -481,7 +481,7 @@ def test_step_metrics_are_those_of_the_verdicts(tmp_path, packing):
             position, label, yes, no = encoded.verdicts[-1]
             assert tiny_tokenizer().decode([yes]).endswith("Yes")
             assert tiny_tokenizer().decode([no]).endswith("No")
-            assert abs(position - len(ids)) <= 1  # the brace may be a token of its own, or not
+            assert abs(position - len(ids)) <= 1  # the brace may be a separate token, or not
             with torch.no_grad():
                 logits = run.model(torch.tensor([encoded.input_ids[:position]])).logits[0, -1]
             judged.append([float(torch.sigmoid(logits[yes] - logits[no])), label])

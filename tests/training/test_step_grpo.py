@@ -566,7 +566,7 @@ def test_seam_the_loss_takes_advantages_of_tokens(tmp_path):
 
 def test_arguments_stand_in_the_order_of_the_trainer_of_trl(tmp_path):
     args, rows = StepGRPOConfig(**options(tmp_path)), Dataset.from_list([{"prompt": "a"}, {"prompt": "b"}])
-    # A trainer puts a forward of its own into the model, which others share.
+    # A trainer replaces the model's forward, which others share.
     model, tokenizer = copy.deepcopy(tiny_model()), tiny_tokenizer()
     trainer = StepGRPOTrainer(model, [length_reward], args, rows, None, tokenizer, step_reward_func=good_steps)
     earlier = StepGRPOTrainer(model, [length_reward], good_steps, args, train_dataset=rows, processing_class=tokenizer)

@@ -1,4 +1,4 @@
-"""These tests need vLLM, which has an environment of its own: `make test-vllm` sets it up and runs them."""
+"""These tests need vLLM, which has a separate environment: `make test-vllm` sets it up and runs them."""
 
 from __future__ import annotations
 

@@ -238,7 +238,7 @@ class TransformersGenerator(Generator):
     def _decode(self, decoder: BatchDecoder, requests: list[Request]) -> bool:
         """Runs a batch to its end; false if memory ran out and there is something to be done about it.
 
-        A function of its own, so that nothing of the failed step, which its traceback holds, outlives it.
+        A separate function, so that nothing of the failed step, which its traceback holds, outlives it.
         """
         try:
             with attention_without_plans(self.model.device):
@@ -259,7 +259,7 @@ class TransformersGenerator(Generator):
         else:
             self._row_limit = max(1, rows // 2)
             logger.warning(
-                "out of memory with %d rows in a batch; going on with at most %d (set max_batch_size to avoid it)",
+                "out of memory with %d rows in a batch; continuing with at most %d (set max_batch_size to avoid it)",
                 rows,
                 self._row_limit,
             )

@@ -386,8 +386,8 @@ class ServerGenerator(LoopGenerator):
         """What a server says of its models.
 
         Raises:
-            Refused: It does not say, and lives.
-            Failed: It does not answer.
+            Refused: The server answers, and names no models.
+            Failed: The server does not answer.
         """
         try:
             async with self._session.get(
@@ -483,7 +483,7 @@ class ServerGenerator(LoopGenerator):
         if replica in self._abilities:
             self._welcome(replica)
         else:
-            # In a task of its own: the other servers are to be looked at meanwhile.
+            # In a separate task: the other servers are looked at meanwhile.
             self._welcomes[replica] = asyncio.create_task(self._try_out(replica))
 
     async def _try_out(self, replica: Replica) -> None:

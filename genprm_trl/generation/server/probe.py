@@ -32,7 +32,7 @@ _SHORT_TEXT = "1 + 2 = 3"
 _SEEDS_TEXT = "Twenty random words in any language:"
 _PROBE = SamplingParams(max_new_tokens=12, temperature=0.0, logprobs=0)
 _SAMPLE = SamplingParams(max_new_tokens=16, temperature=1.0, top_p=1.0, top_k=0, logprobs=0)
-# Tokens of its own that a server may put around a prompt, such as begin-of-text. A chat template has more.
+# Tokens that a server may put around a prompt, such as begin-of-text. A chat template has more.
 _MOST_ADDED = 2
 
 
@@ -263,7 +263,7 @@ class Probe:
         """Looks whether a server that is given text reads that text, and control tokens as such.
 
         Raises:
-            ConfigError: It does not.
+            ConfigError: The server reads another text.
         """
         self._counts.clear()
         short = self._encode(_SHORT_TEXT)

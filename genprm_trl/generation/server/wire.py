@@ -271,7 +271,7 @@ def read_answer(
         assembler: Applies the rules for stop strings.
 
     Raises:
-        CutOff: The server ended the text for a reason of its own, such as a filter.
+        CutOff: The server ended the text for another reason, such as a filter.
         BadAnswer: It is not a completion.
     """
     choice, text, ended_by = _choice(answer)
@@ -388,7 +388,7 @@ class _Told:
 
     Attributes:
         ids: Their ids, if it lists them.
-        entries: Those that have log-probabilities.
+        entries: The tokens that have log-probabilities.
     """
 
     ids: list[int] | None

@@ -141,7 +141,7 @@ def enter_session(outcomes: Outcomes, limits: dict[str, Any], key: int, director
         outcomes["unprivileged_user"] = ""
     attempt(outcomes, "user_namespace", lambda: _new_user_namespace(proc))
     hidden = outcomes.get("hidden_root") == ""
-    # The kernel counts a user's processes; only in a namespace of its own, or with an id of its own, are they its own.
+    # The kernel counts a user's processes. Only a separate namespace, or a separate id, leaves out those of others.
     others = 0 if outcomes["user_namespace"] == "" or os.geteuid() >= FIRST_USER else _processes_of(os.geteuid())
     attempt(outcomes, "no_new_privs", lambda: linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1))
     readable, own = (("/",), _scratch()) if hidden else (library_paths(), directory)
@@ -194,7 +194,7 @@ def unreadable() -> list[str]:
 def session_user(key: int, outcomes: Outcomes) -> int:
     """The user that a session of root's becomes.
 
-    Without namespaces each session gets one of its own, so that they share neither files nor a bound on processes.
+    Without namespaces each session gets a separate one, so that they share neither files nor a bound on processes.
     """
     if outcomes.get("pid_namespace") == "":
         return NOBODY

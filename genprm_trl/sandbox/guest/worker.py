@@ -104,7 +104,7 @@ class Worker:
         capture: Descriptor of the in-memory file that stands for standard output.
         limits: The `Limits` of the sandbox as a dictionary.
         seed: Seeds `random`.
-        init: Whether this process is the first of its own PID namespace. Then every other process in it belongs to
+        init: Whether this process is the first of a PID namespace. Then every other process in it belongs to
             the program and dies with the block.
     """
 

@@ -153,7 +153,7 @@ class ImplicitPRM(TrainerCallback):
         if gradient_checkpointing:
             self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
             for module in self.model.modules():
-                # Layers compute anew only in training mode. What is inside of them, dropout above all, stays as it is.
+                # Only layers in training mode compute again. What is inside them, dropout above all, stays as it is.
                 module.training = bool(getattr(module, "gradient_checkpointing", False))
         if self.ref_model is not None:
             self.ref_model.eval().requires_grad_(False)
@@ -328,7 +328,7 @@ class ImplicitPRM(TrainerCallback):
 
         Args:
             directory: The directory to save to. What is there is replaced.
-            with_optimizer: What going on with training needs.
+            with_optimizer: Whether to save what resuming needs, too.
         """
         directory = Path(directory)
         unfinished = directory.with_name(directory.name + ".unfinished")
@@ -382,7 +382,7 @@ class ImplicitPRM(TrainerCallback):
             found = next((place / DIRECTORY for place in places if (place / DIRECTORY).is_dir()), None)
             if found is None:
                 raise ConfigError(
-                    f"training goes on from step {state.global_step}, but there is no implicit process reward model "
+                    f"training resumes from step {state.global_step}, but there is no implicit process reward model "
                     f"in {places[0]}; call its method load() with the directory before training"
                 )
             self.load(found)

@@ -30,7 +30,7 @@ class PRMScorer:
 
     Args:
         model_or_path: A token classification model with two labels (1 is correct), or the directory or name of a saved
-            one, also of a PEFT adapter. See `prm_loading.load_trained_classifier`.
+            one, also of a PEFT adapter. See `prm.loading.load_trained_classifier`.
         tokenizer: The model's tokenizer; loaded from the path if None.
         step_separator: What follows each step. None is the one that `PRMTrainer` saved with the model, or a newline.
         batch_size: Solutions in one forward pass.

@@ -25,7 +25,7 @@ from transformers import (
 )
 from transformers.trainer_utils import EvalPrediction
 
-# Every name of TRL that this trainer rests on and that TRL does not promise to keep; tests/test_prm_trainer.py has a
+# Every name of TRL that this trainer rests on and that TRL does not promise to keep. tests/training/test_prm.py has a
 # test for each.
 from trl.trainer.base_config import _BaseConfig
 from trl.trainer.base_trainer import _BaseTrainer

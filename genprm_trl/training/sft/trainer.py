@@ -47,9 +47,10 @@ class GenPRMConfig(TrainerOptions, SFTConfig):
         mode: Train every row in this mode (a name of `protocol.MODES`); parts that its rationales have beyond it are
             left out, and `direct` needs no rationales but step labels. None trains each row in its own mode (its field
             `mode` or `source.mode`), the full one where it has none.
-        turn_opening: How an assistant's turn opens; see `chat.ChatFormat`. With `as_published` all turns are trained
-            with the template's own marker before them, which the verifier leaves out before the one turn that it
-            opens, as the published inference does; only `generation_prompt` asks in exactly the trained tokens.
+        turn_opening: How an assistant's turn opens; see `conversation.template.ChatFormat`. With `as_published` all
+            turns are trained with the template's own marker before them, which the verifier leaves out before the one
+            turn that it opens, as the published inference does; only `generation_prompt` asks in exactly the trained
+            tokens.
         first_turn: Form of the first user turn; see `protocol.GenPRMProtocol`.
         train_on_interpreter_output: Train on what the interpreter prints, too, which the model need not write.
         train_on_forced_prefix: Train on the prefixes that the verifier forces, too.
@@ -141,7 +142,7 @@ class GenPRMConfig(TrainerOptions, SFTConfig):
 
     @property
     def trained_kinds(self) -> tuple[TokenKind, ...]:
-        """The kinds of tokens (`chat.TokenKind`) that the loss is on."""
+        """The kinds of tokens (`conversation.TokenKind`) that the loss is on."""
         kinds: list[TokenKind] = ["written", "end_of_turn"]
         if self.train_on_interpreter_output:
             kinds.append("interpreter")

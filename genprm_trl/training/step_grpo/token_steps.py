@@ -56,9 +56,9 @@ def find_steps(
     Args:
         token_ids: The completion, without padding.
         detokenizer: Decodes with the policy's tokenizer.
-        style: How text is split; see `steps.split_steps`.
+        style: How text is split; see `data.steps.split_steps`.
         written: Who wrote each token: the policy (1) or a tool (0). Default: the policy wrote all of them.
-        thinking: What to do with thinking blocks; see `steps.written_steps`.
+        thinking: What to do with thinking blocks; see `data.steps.written_steps`.
     """
     places = [at for at, ours in enumerate(written) if ours] if written is not None else list(range(len(token_ids)))
     pieces = _pieces([token_ids[at] for at in places], detokenizer)

@@ -52,10 +52,10 @@ class StepGRPOConfig(TrainerOptions, GRPOConfig):
         credit: How step rewards become advantages: `outcome` (not at all: stock GRPO on the outcome rewards),
             `process`, `min_form` or `discounted`; see `training.credit`.
         step_reward_weight: Factor of the steps' advantages, which are added to those of the outcome rewards.
-        step_style: How a completion is split into steps; see `steps.split_steps`.
+        step_style: How a completion is split into steps; see `data.steps.split_steps`.
         thinking: What to do with thinking blocks: `skip` leaves them out, `opened` also where the chat template opens
             one (which is seen in the prompt, if it ends in `<think>`), `judge` takes thoughts for steps; see
-            `steps.written_steps`. The tokens of thoughts get the credit of the step that they led to.
+            `data.steps.written_steps`. The tokens of thoughts get the credit of the step that they led to.
         signed_step_rewards: Take 2 r - 1 for a reward r, so that P(Yes) becomes P(Yes) - P(No). None does so for
             `min_form`, whose paper rewards steps so. Turn it off for rewards that are not probabilities.
         scale_step_rewards: Divide the steps' advantages by the standard deviation of step rewards in the `group`, the

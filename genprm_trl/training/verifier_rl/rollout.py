@@ -222,7 +222,7 @@ class VerifierRollout:
         """Runs a chain over each solution.
 
         Args:
-            solutions: What to judge; equal ones get chains of their own.
+            solutions: What to judge; equal ones get separate chains.
             generator: Generates the text.
             sampling: Temperature and filters.
             max_completion_tokens: Bound on each chain after its first prompt.
