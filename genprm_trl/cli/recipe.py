@@ -192,7 +192,7 @@ def read_section(stage: Stage, section: dict[str, Any], words: Sequence[str]) ->
     for key in section:
         if key in stage.set_here:
             raise ConfigError(f"{where}, key '{key}': is set by the recipe")
-    return OptionParser(option_types(stage.module.run), prog=f"genprm recipe, {where}").parse(words, section, where)
+    return OptionParser(option_types(stage.module.run), prog=f"genprm {stage.name}").parse(words, section, where)
 
 
 def _write_dataset(output: Path, name: str, repo_id: str | None) -> None:

@@ -11,9 +11,11 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from typing import get_args
 
 from genprm_trl.cli import console
 from genprm_trl.errors import ConfigError, MissingExtraError, check_at_least
+from genprm_trl.generation.backends import Backend, local_directory
 from genprm_trl.options.verifier import VerifierOptions, load_verifier
 from genprm_trl.service.limits import ServiceLimits
 
@@ -41,7 +43,7 @@ def run(options: ServeOptions, limits: ServiceLimits, verifier: VerifierOptions)
 
     Raises:
         MissingExtraError: A package of the extra `serve` is not installed.
-        ConfigError: The verifier's N is above what the limits let a request ask for.
+        ConfigError: The verifier's N is above what the limits let a request ask for, or there is no such model.
     """
     for package in ("fastapi", "uvicorn", "prometheus_client"):
         if find_spec(package) is None:
@@ -54,6 +56,8 @@ def run(options: ServeOptions, limits: ServiceLimits, verifier: VerifierOptions)
 
     if verifier.n > limits.max_n:
         raise ConfigError(f"--n is {verifier.n}, and requests may ask for {limits.max_n} (--max_n)")
+    if verifier.backend in get_args(Backend):
+        local_directory(verifier.model)  # the model is loaded while the service answers already
     token = read_token(options.token_file)
     listener = listen(options.host, options.port, guarded=token is not None)
     console.set_log_format("%(asctime)s [%(request_id)s] %(name)s: %(message)s", RequestIdFilter())

@@ -97,3 +97,20 @@ def _load_class(path: str) -> Any:
     if not callable(provider):
         raise ConfigError(f"the backend {path} is no class")
     return provider
+
+
+def local_directory(name_or_path: str | Path) -> Path | None:
+    """The model's directory, or None for what can only be a model id of the Hub (`name` or `owner/name`).
+
+    Raises:
+        ConfigError: There is no such directory.
+    """
+    path = Path(name_or_path).expanduser()
+    if path.is_dir():
+        return path
+    if path.is_file():
+        raise ConfigError(f"{path} is a file; name the model's directory")
+    name = str(name_or_path)
+    if isinstance(name_or_path, Path) or name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
+        raise ConfigError(f"model directory {path} does not exist")
+    return None

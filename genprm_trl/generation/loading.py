@@ -21,6 +21,7 @@ from transformers.integrations import deepspeed
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 from genprm_trl.errors import ConfigError
+from genprm_trl.generation.backends import local_directory
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "vocab.txt")
 
@@ -31,7 +32,7 @@ def load_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerBase:
     Raises:
         ConfigError: There is none, or it cannot be read.
     """
-    directory = _local_directory(name_or_path)
+    directory = local_directory(name_or_path)
     if directory is not None and not any((directory / name).is_file() for name in _TOKENIZER_FILES):
         raise ConfigError(
             f"{directory} holds no tokenizer (none of {', '.join(_TOKENIZER_FILES)}). Save the one the model "
@@ -73,7 +74,7 @@ def load_model(
             cannot be read.
     """
     kwargs = dict(model_kwargs or {})
-    directory = _local_directory(name_or_path)
+    directory = local_directory(name_or_path)
     if directory is not None and not any(
         (directory / name).is_file() for name in ("config.json", "adapter_config.json")
     ):
@@ -181,19 +182,6 @@ def context_length(model: Any, tokenizer: Any) -> int:
     if not length:
         raise ConfigError("the model does not say how long its context is: give max_context")
     return int(length)
-
-
-def _local_directory(name_or_path: str | Path) -> Path | None:
-    """The directory named, or None for what can only be a model id of the Hub (`name` or `owner/name`)."""
-    path = Path(name_or_path).expanduser()
-    if path.is_dir():
-        return path
-    if path.is_file():
-        raise ConfigError(f"{path} is a file; name the model's directory")
-    name = str(name_or_path)
-    if isinstance(name_or_path, Path) or name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
-        raise ConfigError(f"model directory {path} does not exist")
-    return None
 
 
 def _brief(error: Exception) -> str:

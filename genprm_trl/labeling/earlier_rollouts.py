@@ -119,8 +119,9 @@ def set_aside(output: Path, settings: Mapping[str, Any], rollout_settings: Mappi
 def _check(output: str | Path, directory: Path, rollout_settings: Mapping[str, Any]) -> None:
     before = read_settings(directory / "settings.json")
     if before is None:
-        file = str(directory / "settings.json")
-        raise DataError(f"is not there, so it is not known how the rollouts of {output} were made", file=file)
+        raise DataError(
+            "has no rollouts of `genprm label`; name an output of it, or leave out --estimates", file=str(output)
+        )
     refuse_changes(
         changes(before, rollout_settings),
         what=f"{output} holds rollouts made with other settings",

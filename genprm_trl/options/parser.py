@@ -111,6 +111,7 @@ class OptionParser(HfArgumentParser):
         )
         self._hints: dict[str, Any] = {}
         self.config_file: str | None = None  # the one that was read
+        self._where: str | None = None  # what is read, if it is no command line
         self._parts = [self._add_options(kind) for kind in dataclass_types]
         self.add_argument(
             "--config", metavar="FILE", help="YAML file with values for these options; the command line wins."
@@ -187,7 +188,9 @@ class OptionParser(HfArgumentParser):
         return " ".join([*parts, "[--config FILE]", "[options]"]).replace("%", "%%")
 
     def error(self, message: str) -> NoReturn:
-        """Prints the usage and the message to stderr and exits with code 2."""
+        """Prints usage and message to stderr and exits with code 2; for a part of a file it raises `ConfigError`."""
+        if self._where is not None:
+            raise ConfigError(f"{self._where}: {message} (see {self.prog} --help)")
         self.print_usage(sys.stderr)
         print(f"{self.prog}: error: {message} (see {self.prog} --help)", file=sys.stderr)
         raise SystemExit(2)
@@ -199,7 +202,8 @@ class OptionParser(HfArgumentParser):
 
         Args:
             arguments: The words after the subcommand's name.
-            config: Values as a configuration file holds them, for what the command line does not say.
+            config: Values as a configuration file holds them, for what the command line does not say. Then nobody has
+                typed the command line, and all errors are about these values.
             where: What errors call `config`.
 
         Returns:
@@ -209,6 +213,7 @@ class OptionParser(HfArgumentParser):
             ConfigError: A configuration file cannot be used.
             SystemExit: The code is 2 for a usage error (after printing it), and 0 after `--help`.
         """
+        self._where = None if config is None else where
         words = self._normalised(arguments)
         if "-h" in words or "--help" in words:
             self.print_help()

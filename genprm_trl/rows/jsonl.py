@@ -13,6 +13,7 @@ import json
 import logging
 import math
 import os
+import sys
 import threading
 import time
 import zlib
@@ -331,8 +332,10 @@ def parse_json(text: str, *, file: str | None = None, row: int | None = None) ->
         raise DataError(f"is not valid JSON: {error.msg} ({where})", file=file, row=row) from None
     except RecursionError:
         raise DataError("is not usable JSON: nested too deeply", file=file, row=row) from None
-    except ValueError as error:  # an integer of thousands of digits
-        raise DataError(f"is not usable JSON: {error}", file=file, row=row) from None
+    except ValueError:
+        most = sys.get_int_max_str_digits()
+        message = f"is not usable JSON: it holds an integer of more than {most} digits; give it as text, in quotes"
+        raise DataError(message, file=file, row=row) from None
 
 
 def as_row(value: Any, *, file: str, row: int) -> dict[str, Any]:

@@ -28,10 +28,16 @@ def load_yaml(text: str) -> Any:
     """Reads YAML with its plain types.
 
     Raises:
-        yaml.YAMLError: The text is not YAML, or a mapping has a key twice.
+        yaml.YAMLError: The text is not YAML, a mapping has a key twice, or a number or a date cannot be read.
 
     Examples:
         >>> load_yaml("n: 8")
         {'n': 8}
     """
-    return yaml.load(text, Loader=_Loader)
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except ValueError as error:  # an integer of thousands of digits, or the 32nd of a month
+        problem = str(error).partition(";")[0]
+        raise yaml.YAMLError(
+            f"a number or a date in it cannot be read ({problem}); give it as text, in quotes"
+        ) from None

@@ -165,7 +165,7 @@ def test_a_larger_k_takes_up_an_earlier_labelling(solutions, tmp_path, capsys):
     assert main([*words, "--seed", "1", "--output", str(tmp_path / "other.jsonl"), "--estimates", str(small)]) == 2
     assert "holds rollouts made with other settings (seed was 0 and is now 1)" in capsys.readouterr().err
     assert main([*words, "--output", str(tmp_path / "other.jsonl"), "--estimates", str(solutions)]) == 2
-    assert "settings.json: is not there" in capsys.readouterr().err
+    assert f"{solutions}: has no rollouts of `genprm label`" in capsys.readouterr().err
 
 
 def test_estimates_of_another_answer_are_not_taken_up(solutions, tmp_path, capsys):

@@ -160,7 +160,9 @@ def test_a_section_is_checked_before_anything_runs(tmp_path, capsys, changes, me
 
 def test_a_section_without_a_model_says_so(tmp_path, capsys):
     assert main(["recipe", "--config", write_config(tmp_path, label={})]) == 2
-    assert "section 'label': error: the following arguments are required: --model" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "error: section 'label': the following arguments are required: --model (see genprm label --help)" in error
+    assert "usage" not in error
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=[path.stem for path in CONFIGS])

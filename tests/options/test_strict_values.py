@@ -45,3 +45,19 @@ def test_merged_keys_may_be_given_again(tmp_path):
     path = tmp_path / "c.yaml"
     path.write_text("verifier: &v {a: 1}\noptions: {<<: *v, a: 2}\n")
     assert read_config(path)["options"] == {"a": 2}
+
+
+DIGITS = "9" * 5000
+
+
+def test_numbers_and_dates_that_cannot_be_read(tmp_path, capsys):
+    path = tmp_path / "c.yaml"
+    for text in (f"batch_size: {DIGITS}", "tokenizer: 2024-02-31"):
+        path.write_text(text)
+        with pytest.raises(ConfigError, match=r"a number or date cannot be read .*give it as text, in quotes"):
+            parse("--config", str(path))
+        with pytest.raises(ConfigError, match=r"a number or date cannot be read .*give it as text, in quotes"):
+            read_config(path)
+    with pytest.raises(SystemExit):
+        parse("--backend_options", f'{{"a": {DIGITS}}}')
+    assert "an integer of more than 4300 digits; give it as text, in quotes" in capsys.readouterr().err

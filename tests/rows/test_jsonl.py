@@ -172,6 +172,7 @@ def test_unwritable_places_are_one_clear_error(tmp_path):
         (b'{"id": "a"}\n{"id": \n{"id": "c"}\n', "row 2: is not valid JSON"),
         (b'{"id": "a"}\n[]\n', "row 2: must be a JSON object"),
         (b'{"id": "\xff"}\n', "row 1: is not UTF-8 text"),
+        (b'{"id": %s}\n' % (b"9" * 5000), "row 1: is not usable JSON: it holds an integer of more than 4300 digits"),
     ],
 )
 def test_a_broken_complete_line_is_an_error(tmp_path, content, message):

@@ -271,6 +271,7 @@ def test_unusable_options(model_dir, capsys, monkeypatch, words, message):
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error
+    assert "listening" not in error
 
 
 def test_an_application_can_be_made_without_a_verifier():
