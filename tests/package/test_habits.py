@@ -34,10 +34,34 @@ def test_every_supported_python_is_tested():
     assert PROJECT["requires-python"] == f">={supported[0]}"
 
 
-def test_the_oldest_supported_trl_is_tested():
-    [bounds] = [name for name in PROJECT["dependencies"] if re.match(r"trl\b", name)]
-    [oldest] = WORKFLOWS["tests"]["jobs"]["tests"]["strategy"]["matrix"]["include"]
-    assert bounds.startswith(f"trl>={oldest['trl'].removesuffix('.0')},")
+def test_the_oldest_supported_versions_are_tested():
+    job = WORKFLOWS["tests"]["jobs"]["tests"]
+    assert job["strategy"]["matrix"]["include"] == [{"python": "3.11", "versions": "oldest"}]
+    [step] = [step for step in job["steps"] if step.get("run") == "make install-oldest"]
+    assert step["if"] == "matrix.versions == 'oldest'"
+
+
+def test_actions_of_others_are_pinned_by_commit():
+    used = [step["uses"] for flow in WORKFLOWS.values() for job in flow["jobs"].values() for step in job["steps"]
+            if "uses" in step]  # fmt: skip
+    assert used
+    assert [name for name in used if not re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", name)] == []
+
+
+# What needs an environment of another kind, or is about no module.
+APART = ("benchmarks", "distributed", "docs", "hostile", "package", "vllm")
+
+
+def test_tests_are_named_after_the_module_that_they_are_about():
+    strays = []
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        folder = path.parent.relative_to(ROOT / "tests")
+        if folder.parts[0] not in APART:
+            package = ROOT / "genprm_trl" / folder
+            modules = {module.stem for module in package.iterdir() if not module.stem.startswith("_")} | {folder.name}
+            if not any(re.match(rf"test_{module}(_|$)", path.stem) for module in modules):
+                strays.append(str(path.relative_to(ROOT)))
+    assert strays == []
 
 
 @pytest.mark.parametrize(("name", "extra"), [("base", "plots"), ("dev", "dev")])

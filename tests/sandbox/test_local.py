@@ -36,10 +36,7 @@ def reporting() -> Iterator[LocalSandbox]:
 async def test_hard_timeout_ends_the_process_and_replays():
     async with LocalSandbox(SHORT) as sandbox, sandbox.session() as session:
         await session.run("x = 1")
-        start = time.monotonic()
-        result = await session.run(STUBBORN)
-        assert result.status == "timeout"
-        assert time.monotonic() - start > 0.5
+        assert (await session.run(STUBBORN)).status == "timeout"
         assert (await session.run("print(x)")).output == "1"
 
 

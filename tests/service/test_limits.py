@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-import time
 
 import httpx2
 import pytest
@@ -98,9 +97,7 @@ def test_a_body_that_does_not_come_is_given_up(service):
     head = (
         b"POST /verify HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
     )
-    started = time.monotonic()
     assert talk(service, head).startswith(b"HTTP/1.1 408")
-    assert time.monotonic() - started > 0.4
 
 
 def talk(service: Running, data: bytes) -> bytes:
