@@ -1,5 +1,6 @@
 # Everything runs in a virtual environment of the project's own, made and kept up to date by the targets that need it.
-# Needs Python 3.11 or newer with pip, and make. Another interpreter: make PYTHON=python3.12 install
+# Needs Python 3.11 or newer (3.11.5 for the development tools) with pip, and make. Another interpreter:
+# make PYTHON=python3.12 install
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -22,8 +23,8 @@ BENCHMARKS ?= $(sort $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py)))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install install-dev install-trl quickstart test test-alone test-distributed test-vllm coverage lint format
-.PHONY: docs bench requirements constraints-vllm dist clean distclean
+.PHONY: help install install-dev install-trl install-oldest quickstart test test-alone test-distributed test-vllm coverage
+.PHONY: lint format docs bench requirements constraints-vllm dist clean distclean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +59,10 @@ coverage: $(VENV)/.installed-dev ## Run the tests and show which lines they reac
 
 install-trl: $(VENV)/.installed-dev ## Put another TRL into .venv, to test against it (TRL=trl==1.14.0, or a URL)
 	$(PIP) install --upgrade "$(TRL)"
+
+install-oldest: $(VENV)/.installed-dev ## Put the oldest versions that pyproject.toml allows into .venv, to test against them
+	$(PIP) install uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --resolution lowest-direct --upgrade --editable .
 
 lint: $(VENV)/.installed-dev ## Check style, formatting and types
 	$(BIN)/ruff check .

@@ -38,6 +38,4 @@ def load_yaml(text: str) -> Any:
         return yaml.load(text, Loader=_Loader)
     except ValueError as error:  # an integer of thousands of digits, or the 32nd of a month
         problem = str(error).partition(";")[0]
-        raise yaml.YAMLError(
-            f"a number or a date in it cannot be read ({problem}); give it as text, in quotes"
-        ) from None
+        raise yaml.YAMLError(f"a number or date cannot be read ({problem}); give it as text, in quotes") from None
