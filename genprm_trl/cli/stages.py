@@ -180,7 +180,6 @@ class JudgingOptions(WorkOptions):
             return 0.0
         if file.done:
             logger.info("%s holds %d verdicts; resuming with the other %d", file.path, file.done, len(remaining))
-        ask_servers(verifier)
         started = time.monotonic()
         console.set_kept(f"finished verdicts are in {file.path}; to resume, run the same command again")
         worker = Worker(functools.partial(load_verifier, verifier), judge)

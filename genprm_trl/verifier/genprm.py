@@ -199,16 +199,8 @@ class GenPRM(Verifier):
             if not isinstance(protocol, GenPRMProtocol):
                 raise ConfigError(f"{type(protocol).__name__} has no modes")
             protocol = replace(protocol, mode=mode)
-        settings: dict[str, Any] = {
-            "chat": self.chat,
-            "n": self.n,
-            "sampling": self.sampling,
-            "threshold": self.threshold,
-            "stop": self.stop,
-            "adaptive": self.adaptive,
-            "seed": self.seed,
-            "max_chains": self.max_chains,
-        }
+        names = ("chat", "n", "sampling", "threshold", "stop", "adaptive", "seed", "max_chains")
+        settings = {name: getattr(self, name) for name in names}
         changed = GenPRM(generator or self.generator, self.sandbox, protocol, **(settings | changes))
         if "max_chains" not in changes:
             changed._slots = self._slots  # the bound is the engine's, whoever uses it
