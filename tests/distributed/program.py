@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import faulthandler
-import importlib
 import json
 import os
 import sys
@@ -42,6 +41,7 @@ from genprm_trl.sandbox import LocalSandbox
 from genprm_trl.training import ImplicitPRM, VerifierRollout, verifier_dataset
 from genprm_trl.training.callbacks import VerificationCallback
 from genprm_trl.training.prm.scorer import PRMScorer
+from tests.helpers.jobs import use_gloo_in_deepspeed, watch
 from tests.helpers.prm import toy_rows
 from tests.helpers.sft import records
 from tests.helpers.step_grpo import PROMPTS, last_letter_steps, length_reward
@@ -310,8 +310,7 @@ def on_a_cpu(setup: str) -> None:
     transformers.training_args.is_torch_bf16_gpu_available = lambda: True
     PartialState.destroy_process_group = lambda self, group=None: None  # a command ends with it; others follow here
     if setup.startswith("zero"):
-        # It would compile its own all-reduce for CPUs, for minutes; without it DeepSpeed takes gloo's.
-        importlib.import_module("deepspeed.comm.torch").build_shm_op = lambda: None
+        use_gloo_in_deepspeed()
     if setup == "fsdp2":
         PartialState._prepare_backend = lambda self, *args, **kwargs: ("gloo", DistributedType.MULTI_GPU)
         PartialState.set_device = lambda self: setattr(self, "device", torch.device("cpu"))
@@ -323,17 +322,11 @@ def forget() -> None:
     GradientState._reset_state()
 
 
-def watch() -> None:
-    """From now, a process that hangs prints its stacks; the first one ends a little later, and with it the job."""
-    first = os.environ["RANK"] == "0"
-    faulthandler.dump_traceback_later(SECONDS + 5 * first, exit=first)
-
-
 def run(setup: str, models: str, out: str, *names: str) -> None:
     on_a_cpu(setup)
     job = Job(setup, Path(models), Path(out))
     for name in names or TRAININGS:
-        watch()
+        watch(SECONDS)
         started = time.monotonic()
         told = TRAININGS[name](job, name)
         torch.distributed.barrier()

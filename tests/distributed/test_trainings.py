@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.distributed.conftest import PLAIN, SHARDED, Finished
+from tests.distributed.conftest import PLAIN, SHARDED
+from tests.helpers.jobs import Finished
 
 Jobs = Callable[[str], Finished]
 

@@ -1,7 +1,9 @@
-"""Which processes there are below this one, and when they are gone."""
+"""Which processes there are below one, when they are gone, and their end."""
 
 import asyncio
 import time
+from collections.abc import Iterable
+from contextlib import suppress
 
 import psutil
 
@@ -17,3 +19,18 @@ async def gone(pids: set[int], seconds: float = 5) -> bool:
             return True
         await asyncio.sleep(0.02)
     return False
+
+
+def family(pid: int) -> list[psutil.Process]:
+    """A process and those below it, in whatever sessions they are."""
+    try:
+        process = psutil.Process(pid)
+        return [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def kill(processes: Iterable[psutil.Process]) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -13,10 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import psutil
 import pytest
 
 from benchmarks._widening import widen_heads
+from tests.helpers.jobs import free_port
+from tests.helpers.processes import family, kill
 from tests.helpers.tiny_models import tiny_model, tiny_tokenizer
 
 collect_ignore_glob = [] if importlib.util.find_spec("vllm") else ["test_*.py"]
@@ -46,9 +46,7 @@ def wide_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextmanager
 def vllm_serve(model: Path, log: Path, *, seconds: float = 800) -> Iterator[str]:
     """The base URL of a `vllm serve`, once it is ready."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [str(Path(sys.executable).with_name("vllm")), "serve", str(model), "--host", "127.0.0.1"]
     with log.open("wb") as output:
         server = subprocess.Popen([*command, "--port", str(port), *SERVE], stdout=output, stderr=output)
@@ -65,11 +63,9 @@ def vllm_serve(model: Path, log: Path, *, seconds: float = 800) -> Iterator[str]
         yield f"http://127.0.0.1:{port}/v1"
     finally:
         # A server that is killed leaves its engine behind.
-        processes = psutil.Process(server.pid).children(recursive=True) if server.poll() is None else []
+        processes = family(server.pid)
         server.terminate()
         with suppress(subprocess.TimeoutExpired):
             server.wait(30)
-        for process in [server, *processes]:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
+        kill(processes)
         server.wait()
