@@ -103,8 +103,10 @@ _ANSWER = re.compile(
 _A_LINE = re.compile(r"^A:[^\S\n]*+(?=\S)", re.MULTILINE)
 _VALUE_FIRST = re.compile(r"[\s*_$(\[{\\-]*+(?:\d|\\?[$(\[]|\\[A-Za-z])")
 # A policy that goes on with the next question.
+_QUESTION = r"(?:question|problem|exercise|example|instruction|human|user|q)\b[^\S\n]*+"
 _NEXT_QUESTION = re.compile(
-    r"^\s*+(?:#{1,6}\s*+|\*\*)?(?:question|problem|exercise|example|instruction|human|user|q)\b\s*+\d*+\s*+(?:\*\*)?\s*+[:.\n]",
+    rf"^\s*+(?:(?:\#{{1,6}}[^\S\n]*+|\*\*){_QUESTION}\d*+[^\S\n]*+(?:\*\*)?[^\S\n]*+(?:[:.]|$)"
+    rf"|{_QUESTION}(?:\d++[^\S\n]*+(?:[:.]|$)|[:.]))",
     re.IGNORECASE | re.MULTILINE,
 )
 _ABBREVIATION = re.compile(

@@ -153,6 +153,22 @@ def test_without_answers_there_are_choices_and_no_accuracies(tmp_path, capsys):
     assert "right" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("problems", "claims"), [(1, False), (19, False), (20, True)])
+def test_few_problems_make_no_claim(tmp_path, capsys, problems, claims):
+    """Of problems with one and the same outcome the bootstrap's interval has no width."""
+    answers = ["The answer is 2.", "#### 2", "#### 3"]
+    rows = [
+        {"problem": f"{number} - {number - 2}?", "answer": "2", "candidates": answers} for number in range(problems)
+    ]
+    pool, output = tmp_path / "pool.jsonl", tmp_path / "c.jsonl"
+    write_jsonl(pool, rows)
+    assert main(["select", str(pool), "--rule", "majority", "--output", str(output)]) == 0
+    for text in (capsys.readouterr().out, output.with_suffix(".md").read_text()):
+        assert ("is above chance: +33.3 points" in text) is claims
+        assert (f"Too few problems to say which way is better: {problems}, and it takes 20." in text) is not claims
+        assert claims or not re.search("above|below|told apart|points", text)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -140,6 +140,51 @@ def test_answers_match(prediction, reference, correct):
     assert answers_match(prediction, reference) is correct
 
 
+@pytest.mark.parametrize(
+    ("text", "answer", "other"),
+    [
+        ("The answer is:\n\\[\n5\n\\]", "5", "6"),
+        ("The answer is:\n\\[ 5 \\]\nas was to be shown", "5", "6"),
+        ("Therefore, the answer is\n\n$$\n\\frac{1}{2}\n$$", "0.5", "1"),
+        ("The answer is:\n```\n5\n```", "5", "6"),
+        ("The answer is:\n```text\n5\n```\nDone.", "5", "6"),
+        ("The answer is:\n- 5", "5", "-5"),
+        ("The answer is:\n\n* 3\n* 4\n", "3, 4", "3"),
+        ("The answer is:\n\n**5**", "5", "6"),
+        ("**Final Answer**\n\n\\[ 5 \\]", "5", "6"),
+        ("The answer is\n5", "5", "6"),
+        ("The answers are:\n1. $x = 2$\n2. $x = 3$", "2, 3", "1, 2"),
+        (
+            "The answer is:\n\\[\n\\begin{pmatrix} 1 \\\\ 2 \\end{pmatrix}\n\\]",
+            r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}",
+            "2",
+        ),
+    ],
+)
+def test_an_answer_on_the_next_lines(text, answer, other):
+    assert grade(text, answer).correct
+    assert not grade(text, other).correct
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "other"),
+    [
+        ("9 + 9 = 18\n#### 18\n\nQuestion: How many are 3 and 4?\n3 + 4 = 7\n#### 7", "18", "7"),
+        ("9 + 9 = 18\n#### 18\nTom has 3 eggs. How many are left?\n3 + 4 = 7\n#### 7", "18", "7"),
+        ("It is \\boxed{18}.\n\nProblem: 3 + 4?\nIt is \\boxed{7}.", "18", "7"),
+        ("It is \\boxed{18}.\n\n## Exercise 2\n3 + 4 is \\boxed{7}.", "18", "7"),
+        ("The answer is 18.\n\nQ: 3 + 4?\nA: The answer is 7.", "18", "7"),
+        ("The answer is 18.\n\nHuman: and 3 + 4?\n\nThe answer is 7.", "18", "7"),
+        # Without a question between them, the last one is a correction.
+        ("#### 18\nNo, 9 + 8 = 17.\n#### 17", "17", "18"),
+        ("Question: 9 + 9?\nThe answer is 18.", "18", "9"),
+    ],
+)
+def test_a_question_that_a_policy_goes_on_with_is_not_answered(text, answer, other):
+    assert grade(text, answer).correct
+    assert not grade(text, other).correct
+
+
 @pytest.mark.parametrize("published", [False, True])
 def test_agrees_with_the_marks_of_sampled_solutions(published):
     path = shared_data("gsm8k/model_solutions.jsonl") if published else SAMPLES / "gsm8k_solutions_sample.jsonl"

@@ -111,6 +111,20 @@ def test_what_cannot_be_used_is_left_out_and_counted():
     }
 
 
+def test_a_solution_that_was_cut_off_is_neither_right_nor_wrong():
+    right, wrong = " It is \\boxed{42}.", " It is \\boxed{41}."
+    texts = [(f"{right} And", "length"), *((f"{wrong} {'I say so. ' * number}", "stop") for number in range(3))]
+    outcome = run(50, RolloutConfig(first_round=4, max_samples=4, keep=2), scripted(texts))
+    assert outcome.rows == []
+    assert (outcome.counts["samples"], outcome.counts["samples_right"]) == (4, 0)
+    assert outcome.dropped["problems_without_a_right_solution"] == 1
+    outcome = run(50, RolloutConfig(first_round=4, max_samples=4, keep=2), scripted([*texts[:3], (right, "stop")]))
+    assert len(outcome.rows) == 2
+    assert outcome.counts["samples_right"] == 1
+    assert all(row["extra"]["rollout"]["samples_right"] == 1 for row in outcome.rows)
+    assert "problems_without_a_right_solution" not in outcome.dropped
+
+
 def test_steps_are_compared_without_their_headings_alone():
     dressed = ["Step 1: Add 2.", "**Step 1:** add  2.", "## step 1. Add 2.", "Add 2.", "**Step 1**: Add\n2."]
     assert len({normalized_steps([step]) for step in dressed}) == 1
