@@ -1,7 +1,8 @@
 """Make a page of verdicts to read: one HTML file that needs no network.
 
-VERDICTS is a file that `genprm verify` wrote. The page lists the solutions with the rewards of their steps. Each
-unfolds into its rationales with code and output. Charts show the rewards and, if there are labels, how good they are.
+VERDICTS is a file that `genprm verify` wrote, or samples that `lm_eval --log_samples` wrote of the model `genprm`. The
+page lists the solutions with the rewards of their steps. Each unfolds into its rationales with code and output. Charts
+show the rewards and, if there are labels, how good they are.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol, Self, TypeVar
 
 from genprm_trl.data.formats import FORMATS, detect_format, has_format, to_solutions
+from genprm_trl.data.logged_samples import is_logged_sample, judged_of_sample
 from genprm_trl.data.sources import open_source
 from genprm_trl.errors import DataError, check_at_least, check_one_of
 from genprm_trl.records import RationaleRecord, Solution, Verdict
@@ -241,8 +242,31 @@ def iter_records(path: str | os.PathLike[str], record_type: type[RecordT]) -> It
 
 
 def iter_verdicts(path: str | os.PathLike[str]) -> Iterator[Verdict]:
-    """`iter_records` for a file of verdicts."""
-    return iter_records(path, Verdict)
+    """`iter_records` for a file of verdicts. Samples that the lm-evaluation-harness has logged are read, too."""
+    return (verdict for verdict, _ in iter_judged(path))
+
+
+def iter_judged(path: str | os.PathLike[str]) -> Iterator[tuple[Verdict, Solution | None]]:
+    """The verdicts of a file, each with what it judges where the file says that.
+
+    Args:
+        path: What `genprm verify` wrote; or samples of the lm-evaluation-harness, which hold the solutions, too.
+
+    Raises:
+        DataError: The file cannot be read or a row is bad. Names file, row and field.
+    """
+    first_filter = None
+    for number, row in iter_written_rows(path):
+        judged: list[tuple[Verdict, Solution | None]] = []
+        try:
+            if not is_logged_sample(row):
+                judged = [(Verdict.from_dict(row), None)]
+            elif first_filter in (None, row["filter"]):  # every filter has the same answers again
+                first_filter = row["filter"]
+                judged = [*judged_of_sample(row)]
+        except DataError as error:
+            raise error.at(file=str(path), row=number) from None
+        yield from judged
 
 
 def iter_rationales(path: str | os.PathLike[str]) -> Iterator[RationaleRecord]:

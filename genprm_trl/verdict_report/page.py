@@ -21,7 +21,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from jinja2.utils import htmlsafe_json_dumps
 
-from genprm_trl.data.solutions import iter_verdicts
+from genprm_trl.data.solutions import iter_judged
 from genprm_trl.errors import ConfigError, DataError
 from genprm_trl.records import Solution, Verdict
 from genprm_trl.rows.outputs import replacing
@@ -55,7 +55,8 @@ def write_report(
     """Writes a file of verdicts as a page.
 
     Args:
-        verdicts: The JSON Lines file that `genprm verify` wrote. Settings kept beside it are shown.
+        verdicts: The JSON Lines file that `genprm verify` wrote. Settings kept beside it are shown. Or samples that
+            the lm-evaluation-harness has logged of the model `genprm`; they hold the solutions, too.
         output: The HTML file, replaced as a whole if it exists.
         solutions: The judged solutions. They hold the texts of problems and steps, which a verdict does not. Their
             labels count in place of those of the verdicts.
@@ -76,8 +77,8 @@ def write_report(
     result = ReportSummary()
     entries: list[Entry] = []
     judged: list[Judged] = []
-    for verdict in follow(iter_verdicts(verdicts)):
-        solution = _solution_of(verdict, by_id, verdicts)
+    for verdict, judged_with_it in follow(iter_judged(verdicts)):
+        solution = _solution_of(verdict, by_id, verdicts) or judged_with_it
         result.without_solution += by_id is not None and solution is None
         if solution is not None:
             verdict.label = solution.label  # it may have been corrected since the solution was judged

@@ -20,7 +20,7 @@ POOL = DATA / "gsm8k_solutions_sample.jsonl"
 pytestmark = pytest.mark.usefixtures("own_tasks_alone")
 
 
-def test_a_pool_through_the_harness(tiny_dir, tmp_path):
+def test_a_pool_through_the_harness(tiny_dir, tmp_path, capsys):
     command = ["lm-eval", "--model", "genprm", "--tasks", "best_of_n_gsm8k", "--limit", "12", "--log_samples"]
     command += ["--model_args", f"pretrained={tiny_dir},backend={BACKEND},mode=direct,n=2"]
     command += ["--metadata", json.dumps({"candidates": str(POOL)}), "--output_path", str(tmp_path)]
@@ -54,6 +54,16 @@ def test_a_pool_through_the_harness(tiny_dir, tmp_path):
         assert results[f"{name}_stderr,none"] == pytest.approx(np.std(values, ddof=1) / np.sqrt(12))
     assert results["majority@1,none"] == results["weighted_min@1,none"] == pytest.approx(results["random,none"])
     assert results["random,none"] < results["pass@4,none"]
+    # The logged samples are verdicts to look at, and to choose by.
+    samples = only("samples_*", tmp_path)
+    assert main(["report", str(samples), "--output", str(tmp_path / "page.html")]) == 0
+    assert "solutions judged   48 " in capsys.readouterr().out
+    words = ["--verdicts", str(samples), "--limit", "12", "--output", str(tmp_path / "chosen.jsonl")]
+    assert main(["select", str(POOL), *words]) == 0
+    chosen = [json.loads(line) for line in (tmp_path / "chosen.jsonl").read_text().splitlines()]
+    for row, sample in zip(chosen, rows, strict=True):
+        verdicts = [json.loads(responses[0]) for responses in sample["resps"]]
+        assert [each["score"] for each in row["candidates"]] == [min(verdict["rewards"]) for verdict in verdicts]
 
 
 def test_candidates_of_ones_own(tmp_path):

@@ -60,10 +60,17 @@ def test_a_harness_model_runs_with_the_users_tasks_beside_ours(tiny_dir, process
         )
     )
     command = ["lm-eval", "--config", str(config), "--include_path", str(own), "--tasks", "processbench_gsm8k"]
-    assert main([*command[:-1], "processbench_gsm8k,mine", "--output_path", str(tmp_path / "out")]) == 0
+    words = ["--log_samples", "--output_path", str(tmp_path / "out")]
+    assert main([*command[:-1], "processbench_gsm8k,mine", *words]) == 0
     results = json.loads(only("results_*.json", tmp_path / "out").read_text())["results"]
     assert {name: result["sample_len"] for name, result in results.items()} == {"processbench_gsm8k": 2, "mine": 2}
     assert "unparsable" in capsys.readouterr().out
+    # A critic's answers are no verdicts, of which a page could be made.
+    samples = only("samples_processbench_gsm8k_*", tmp_path / "out")
+    assert main(["report", str(samples)]) == 2
+    *_, error = capsys.readouterr().err.strip().splitlines()
+    assert error.startswith(f"genprm report: error: {samples}, row 1, field 'resps[0]': is the answer of a critic")
+    assert "name the samples of a task that was run with --model genprm" in error
 
 
 def test_missing_data_are_one_line(tiny_dir, tmp_path, capsys):

@@ -18,6 +18,7 @@ from genprm_trl.verifier.genprm import GenPRM
 from tests.harness.conftest import load_tasks, only, run
 from tests.helpers.judging_generator import BACKEND, Judging
 from tests.helpers.running_service import running
+from tests.helpers.verdict_examples import read_page
 
 FAILING = "tests.helpers.judging_generator:Failing"
 
@@ -62,6 +63,25 @@ def test_the_numbers_are_those_of_verify(genprm_dir, processbench_dir, tmp_path,
         assert [[j.rationale for j in chain] for chain in verdict.chains] == [
             [j.rationale for j in chain] for chain in expected[name].chains
         ]
+
+
+def test_the_page_of_logged_samples_is_that_of_the_verdicts(genprm_dir, processbench_dir, tmp_path, capsys):
+    task, source = "processbench_genprm_math", processbench_dir / "math.json"
+    assert run(genprm_dir, processbench_dir, tmp_path / "out", "--tasks", task, arguments="n=2,mode=direct") == 0
+    samples = only(f"samples_{task}_*", tmp_path / "out")
+    verdicts, pages = tmp_path / "verdicts.jsonl", [tmp_path / "a.html", tmp_path / "b.html"]
+    command = ["verify", str(source), "--model", str(genprm_dir), "--output", str(verdicts), "--backend", BACKEND]
+    assert main([*command, "--n", "2", "--mode", "direct"]) == 0
+    assert main(["report", str(verdicts), "--solutions", str(source), "--output", str(pages[0])]) == 0
+    capsys.readouterr()
+    assert main(["report", str(samples), "--output", str(pages[1])]) == 0
+    assert "labelled" in capsys.readouterr().out
+    # Verdicts stand in the order in which they were finished.
+    ours, theirs = (
+        {row["id"]: (row, page.block(index)) for index, row in enumerate(page.rows)} for page in map(read_page, pages)
+    )
+    assert theirs == ours
+    assert len(theirs) == len(load_solutions(source)) == len(read_page(pages[1]).rows)  # two filters have logged it
 
 
 def _first_below(rewards: list[float]) -> int:
