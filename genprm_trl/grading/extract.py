@@ -147,6 +147,30 @@ def final_answer(text: str) -> str | None:
     return marked if marked is not None else _last_line(text)
 
 
+def before_cut(text: str) -> str:
+    """What counts of a text that a bound has cut off: without thoughts, up to its last whole sentence, line or box.
+
+    It is empty if no answer is marked there, or if the rest adds to an answer without a box. What stops in the middle
+    may be the beginning of another answer, as 12 is that of 125.
+
+    Examples:
+        >>> before_cut("It is 125. The answer is 12")
+        ''
+        >>> before_cut("The answer is 125. To ch")
+        'The answer is 125. '
+    """
+    if is_still_thinking(text):
+        return ""
+    text = without_thinking(text)
+    boxes = _boxes(text)
+    sentences = [match.end() + 1 for match in _SENTENCE_END.finditer(text) if match.end() < len(text)]
+    end = max(text.rfind("\n") + 1, boxes[-1].end if boxes else 0, *sentences[-1:])
+    answer = extract_answer(text[:end])
+    if answer is None or not (boxes or answer == extract_answer(text)):
+        return ""
+    return text[:end]
+
+
 def _marked(text: str) -> str | None:
     box = _last_boxes(text)
     if box is not None:
@@ -211,6 +235,9 @@ def _block(text: str, start: int) -> str:
                     language, _, code = inner.partition("\n")
                     inner = code if code.strip() and language.strip().isalpha() else inner
                 return _trim(" ".join(inner.split()))
+            if end < 0 and left in ("\\[", "$$"):  # never closed
+                rest = rest[len(left) :].lstrip()
+                break
     place = text.find(rest[:1], start) if rest else start
     if _BULLET.match(rest) and not text[text.rfind("\n", 0, place) + 1 : place].strip():
         items = []

@@ -115,8 +115,7 @@ async def refine(
             return _outcome(problem, turns, "context", counts, source)
         conversation.append_ids(written["token_ids"], written["text"])
         counts["policy_tokens"] += written["num_tokens"]
-        read = policy.text(config.begun, written["text"], written["finish_reason"])
-        turn = await _answered(problem, config.begun + written["text"], read, written)
+        turn = await _answered(policy, problem, config.begun, written)
         turns.append(turn)
         if number == config.turns:
             return _outcome(problem, turns, "turns", counts, source)
@@ -157,18 +156,19 @@ def critique_of(verdict: Verdict) -> str:
     return f"```python\n{rest}" if text.startswith(VERIFY_PREFIX) else rest
 
 
-async def _answered(problem: Problem, text: str, read: str, written: Mapping[str, Any]) -> dict[str, Any]:
-    """A turn as the row shows it, before it is judged; `read` is the text with the start of its thoughts."""
-    answer = without_thinking(read)
+async def _answered(policy: Solver, problem: Problem, begun: str, written: Mapping[str, Any]) -> dict[str, Any]:
+    """A turn as the row shows it, before it is judged."""
+    text, reason = written["text"], written["finish_reason"]
+    answer = without_thinking(policy.graded_text(begun, text, reason))
     correct = None
     if problem.answer:
         correct = (await asyncio.to_thread(grade, answer, problem.answer)).correct
     return {
-        "text": text,
-        "steps": [step.text for step in written_steps(read)],
+        "text": begun + text,
+        "steps": [step.text for step in written_steps(policy.text(begun, text, reason))],
         "final_answer": extract_answer(answer),
         "correct": correct,
-        "finish_reason": written["finish_reason"],
+        "finish_reason": reason,
         "num_tokens": written["num_tokens"],
         "verdict": None,
         "critique": None,

@@ -14,7 +14,7 @@ from genprm_trl.data.steps import join_steps
 from genprm_trl.errors import ConfigError, check_at_least, check_one_of
 from genprm_trl.generation.seeding import derive_seed
 from genprm_trl.grading.comparison import grade
-from genprm_trl.grading.extract import extract_answer
+from genprm_trl.grading.extract import before_cut, extract_answer
 from genprm_trl.selection.aggregates import Aggregate
 from genprm_trl.solving.beam import beam_search
 from genprm_trl.solving.particles import Annealing, particle_filter
@@ -132,6 +132,10 @@ async def search(
 
 def _path_row(path: Path, problem: Problem, score: Aggregate) -> dict[str, Any]:
     text = join_steps(path.steps, "\n")
+    if path.end == "steps":  # a heading has ended the last step, and the path
+        text = before_cut(f"{text}\n")
+    elif path.end != "stop":
+        text = before_cut(text)
     return {
         "steps": path.steps,
         "rewards": path.verdict.rewards if path.verdict is not None else [],

@@ -14,6 +14,7 @@ from genprm_trl.conversation.template import ChatFormat
 from genprm_trl.errors import ConfigError, GenPRMError, check_at_least
 from genprm_trl.generation.base import GenerationResult, Generator, SamplingParams
 from genprm_trl.grading import thinking
+from genprm_trl.grading.extract import before_cut
 from genprm_trl.grading.thinking import THINK_END, THINK_START
 from genprm_trl.stages.run import ItemFailed
 from genprm_trl.verifier.base import Verifier
@@ -107,6 +108,11 @@ class Solver:
         """
         cut_off = self._opens_thinking and finish_reason != "stop" and THINK_END not in written
         return f"{THINK_START if cut_off else ''}{begun}{written}"
+
+    def graded_text(self, begun: str, written: str, finish_reason: str) -> str:
+        """The part of `text` that an answer is looked for in: without the end if a bound cut it off."""
+        text = self.text(begun, written, finish_reason)
+        return text if finish_reason == "stop" else before_cut(text)
 
     async def complete(
         self, prompt: list[int], seed: int, *, stop: tuple[str, ...] = (), affinity: str | None = None

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from genprm_trl.errors import GenPRMError
 from genprm_trl.grading import pool
 from genprm_trl.grading.comparison import Grade, answers_match, grade, grade_many
-from genprm_trl.grading.extract import extract_answer, extract_boxed
+from genprm_trl.grading.extract import before_cut, extract_answer, extract_boxed
 from tests.helpers.growth import growth
 from tests.helpers.paths import SAMPLES, shared_data
 
@@ -153,6 +153,7 @@ def test_answers_match(prediction, reference, correct):
         ("The answer is:\n\n**5**", "5", "6"),
         ("**Final Answer**\n\n\\[ 5 \\]", "5", "6"),
         ("The answer is\n5", "5", "6"),
+        ("The answer is:\n\\[\n5\n", "5", "6"),
         ("The answers are:\n1. $x = 2$\n2. $x = 3$", "2, 3", "1, 2"),
         (
             "The answer is:\n\\[\n\\begin{pmatrix} 1 \\\\ 2 \\end{pmatrix}\n\\]",
@@ -183,6 +184,46 @@ def test_an_answer_on_the_next_lines(text, answer, other):
 def test_a_question_that_a_policy_goes_on_with_is_not_answered(text, answer, other):
     assert grade(text, answer).correct
     assert not grade(text, other).correct
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("The answer is 12", None),
+        ("The answer is 12.", None),  # it may go on with 12.5
+        ("The answer is 12. ", "12"),
+        ("The answer is 12\n", "12"),
+        ("The answer is 12.5. To check", "12.5"),
+        ("#### 12", None),
+        ("9 + 3 = 12\n#### 12\n", "12"),
+        ("It is \\boxed{12", None),
+        ("It is \\boxed{12}", "12"),
+        ("It is \\boxed{12}. And", "12"),
+        ("It is \\boxed{12}. So the answer is 13", "12"),
+        ("It is \\boxed 12", None),
+        ("The answer is:\n\\[\n12", None),
+        ("The answer is:\n- 3\n- 4", None),
+        ("The answers are $x = 3$ and $x = 4", None),
+        ("The answer is 5.\nWait, the answer is 12", None),
+        ("We add 3 and 4.\nThat is 12.\n", None),  # not marked: it goes on
+        ("<think>It is \\boxed{12}.", None),
+        ("<think>It is \\boxed{12}.</think>The answer is 1", None),
+        ("<think>It is \\boxed{1}.</think>The answer is 12.\nI", "12"),
+        ("", None),
+    ],
+)
+def test_an_answer_that_was_cut_off_is_none(text, answer):
+    counted = before_cut(text)
+    assert extract_answer(counted) == answer
+    assert grade(counted, answer or "12").correct is (answer is not None)
+
+
+@given(
+    st.text() | st.lists(st.sampled_from(["\\boxed{", "}", "the answer is ", "12", ". ", "\n", "####"])).map("".join)
+)
+@settings(deadline=None)
+def test_any_text_may_be_cut_off(text):
+    assert before_cut(text) in text or "think" in text
 
 
 @pytest.mark.parametrize("published", [False, True])

@@ -25,6 +25,7 @@ from genprm_trl.stages.run import ItemFailed
 from genprm_trl.verifier.genprm import GenPRM
 from tests.helpers.critic_world import Critic, Policy
 from tests.helpers.kills import die_at
+from tests.helpers.scripted_generator import Reply
 
 WORDS = ["--policy", "p", "--policy_backend", "tests.helpers.critic_world:Policy", "--mode", "analysis", "-q"]
 WORDS += ["--model", "critic", "--backend", "tests.helpers.critic_world:Critic", "--policy_system_prompt", ""]
@@ -103,6 +104,19 @@ async def test_it_ends_when_the_turns_are_used_up_and_counts_what_that_broke():
     assert [(s.fixed, s.broken, s.revised) for s in (zero, one, two)] == [(0, 0, 4), (0, 1, 3), (1, 1, 3)]
     assert (two.gain.value, one.gain.value) == (0, -25)
     assert (summary.objected_right, summary.objected_wrong) == ((1, 2), (2, 2))
+
+
+@pytest.mark.parametrize(("text", "answer"), [("The answer is 2", None), ("It is \\boxed{2}. As", "2")])
+async def test_an_answer_that_was_cut_off_is_none(text, answer):
+    class Cut(Policy):
+        def _answer(self, prompt: str) -> Reply:
+            return Reply(f" good\nStep 2: {text}", ends=False)
+
+    [turn] = (await trajectory("easy", policy=Cut()))["turns"]
+    assert turn["finish_reason"] == "length"
+    assert turn["text"] == f"Step 1: good\nStep 2: {text}"
+    assert turn["steps"] == ["Step 1: good", f"Step 2: {text}"]
+    assert (turn["final_answer"], turn["correct"]) == (answer, answer is not None)
 
 
 async def test_what_cannot_go_on():

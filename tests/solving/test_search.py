@@ -205,6 +205,31 @@ async def test_paths_that_are_cut_off():
 
 
 @pytest.mark.parametrize("method", ["beam", "particles", "best_of_n"])
+@pytest.mark.parametrize(
+    ("text", "max_steps", "right"),
+    [
+        (" The answer is 2", 40, False),
+        (" It is \\boxed{2}. As", 40, True),
+        (" The answer is 2.\nStep 2: As", 40, True),
+        (" The answer is 2\nStep 2:", 1, True),  # the bound on steps cuts nothing within a step
+        (" 1 + 1 = 2\nStep 2:", 1, False),
+    ],
+)
+async def test_an_answer_that_was_cut_off_is_none(method, text, max_steps, right):
+    if method == "best_of_n" and max_steps == 1:
+        return
+    begun = {"Step 1:": text, "Step 2:": " As"}
+    policy = ScriptedGenerator(lambda prompt: Reply(begun[prompt[-7:]], ends=False))
+    grower = make_grower(policy)
+    config = SearchConfig(method, paths=2, width=1, max_steps=max_steps)
+    outcome = await search((grower.policy, grower.verifier), grower.problem, Partial(), config=config, source={})
+    [row] = outcome.rows
+    assert {path["end"] for path in row["paths"]} == {"length" if max_steps > 1 else "steps"}
+    assert row["correct"] is right
+    assert row["final_answer"] == ("2" if right else None)
+
+
+@pytest.mark.parametrize("method", ["beam", "particles", "best_of_n"])
 async def test_a_row_says_what_was_chosen_and_what_it_cost(method):
     grower = make_grower()
     config = SearchConfig(method, paths=8, width=4)
