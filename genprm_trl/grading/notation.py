@@ -152,6 +152,20 @@ _SAME = [
         (r"_\s*(\d+)", r"_{\1}"),
     )
 ]
+# Money as most of Europe writes it: 1.234,50 €. Both marks say which is which, and so do two points. A comma before
+# two digits is enough beside every sign but the dollar's, which may be a delimiter of mathematics.
+_EURO_LIKE = r"[€£¥₹]|\b(?:USD|EUR|GBP|Rs)\b\.?|\beuros?\b"
+_MONEY = rf"{_EURO_LIKE}|{DOLLAR}|\b(?:dollars|pounds)\b"
+_GROUPED = r"\d{1,3}(?:(?:[. ']\d{3})+(?:,|\{,\})\d\d|(?:\.\d{3}){2,})"
+_CENTS = r"\d+(?:,|\{,\})\d\d"
+_CONTINENTAL = [
+    re.compile(pattern, re.IGNORECASE)
+    for sign, amount in ((_MONEY, _GROUPED), (_EURO_LIKE, _CENTS))
+    for pattern in (
+        rf"((?:{sign})\s*+(?:[-+]\s*+)?)({amount})(?!\d|[.,']\d)",
+        rf"()(?<![\d.,'])({amount})(?=\s*+{TEXT_OPEN}?\s*+(?:{sign}))",
+    )
+]
 _OVER = re.compile(r"\{([^{}]*)\\over(?![A-Za-z])([^{}]*)\}")
 _ROOT_OF_BRACKET = re.compile(r"\\sqrt\s*\(|\^\s*\(")
 _SQUARE_ROOT = re.compile(r"\\sqrt\s*((?:\[\d+\])?)\s*(\d+(?:\.\d+)?|[A-Za-z]|\\pi)")
@@ -170,6 +184,8 @@ def one_notation(text: str) -> str:
         before, text = text, _STYLED.sub(r"\1", _WORDS.sub(_words, text))
         if text == before:
             break
+    for pattern in _CONTINENTAL:
+        text = pattern.sub(_with_point, text)
     for pattern, replacement in _SAME:
         text = pattern.sub(replacement, text)
     text = _OVER.sub(r"\\frac{\1}{\2}", text)
@@ -211,6 +227,12 @@ def _money_and_delimiters(text: str) -> str:
         return DOLLAR if money and match.group() == "$" else " "
 
     return _DELIMITER.sub(replace, text)
+
+
+def _with_point(match: re.Match[str]) -> str:
+    """An amount with a decimal point, and nothing between thousands."""
+    whole, comma, cents = match[2].replace("{,}", ",").partition(",")
+    return match[1] + re.sub(r"[. ']", "", whole) + ("." if comma else "") + cents
 
 
 def _braced(text: str) -> str:
