@@ -96,6 +96,8 @@ def run(
         write_json(f"{stage.output}.json", _numbers(summary), result=True)
         console.print_facts({"table, numbers": f"{stage.output}.md, {stage.output}.json"})
     console.print_facts({"trajectories": stage.output})
+    if verifier.temperature > 0:
+        summary.rationales.warn("rationales of each answer")
     refuse_empty(done, "no problem could be worked on", stage.output)
     return 0
 

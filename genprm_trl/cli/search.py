@@ -39,6 +39,7 @@ def run(
         ConfigError: The verifier would leave out chains or steps, whose rewards the search needs; or nothing is kept.
     """
     from genprm_trl.metrics.estimates import mean_estimate
+    from genprm_trl.metrics.sameness import Sameness
     from genprm_trl.rows.digests import content_digest
     from genprm_trl.rows.jsonl import iter_written_rows
     from genprm_trl.stages.run import Worker
@@ -85,5 +86,9 @@ def run(
     if counts["paths_cut_off"]:
         facts["paths cut off"] = f"{counts['paths_cut_off']} of {counts['paths']}, by a bound on tokens or steps"
     console.print_facts({**facts, **end_of_stage(summary, "problem"), "solutions": stage.output})
+    samples = "solutions of each problem" if config.method == "best_of_n" else "next steps of each path"
+    Sameness(counts["paths_continued"], counts["paths_continued_equally"]).warn(samples)
+    if verifier.temperature > 0:
+        Sameness(counts["paths_judged"], counts["paths_judged_equally"]).warn("rationales of each path")
     refuse_empty(summary, "no problem could be worked on", stage.output)
     return 0

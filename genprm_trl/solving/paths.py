@@ -11,6 +11,7 @@ from genprm_trl.data.problems import Problem
 from genprm_trl.data.steps import split_steps
 from genprm_trl.generation.seeding import derive_seed
 from genprm_trl.grading.thinking import without_thinking
+from genprm_trl.metrics.sameness import Sameness
 from genprm_trl.records import Solution, Verdict
 from genprm_trl.selection.aggregates import Aggregate, aggregate
 from genprm_trl.solving.solver import Solver
@@ -70,6 +71,8 @@ class Grower:
         max_steps: A path ends after this many steps.
         seed: Seed of the policy's samples; the verifier has its own.
         policy_tokens, verifier_tokens: Tokens that each has generated so far.
+        written: What the policy has written behind each path, by the path's name.
+        rationales: Whether the rationales of each path differ.
     """
 
     policy: Solver
@@ -79,6 +82,8 @@ class Grower:
     seed: int = 0
     policy_tokens: int = 0
     verifier_tokens: int = 0
+    written: dict[str, list[str]] = field(default_factory=dict)
+    rationales: Sameness = field(default_factory=Sameness)
 
     async def start(self, n: int) -> list[Path]:
         """`n` sampled and judged first steps."""
@@ -114,7 +119,7 @@ class Grower:
         step = len(path.steps) + 1
         following = f"\nStep {step + 1}:"
         name = f"{path.name}.{number}" if path.name else str(number)
-        text, token_ids, reason = await self._write(path.token_ids, name, (following,))
+        text, token_ids, reason = await self._write(path, name, (following,))
         end: End = "open" if text.endswith(following) else reason
         body = text.removesuffix(following).strip()
         if end != "open" and not body:
@@ -126,23 +131,25 @@ class Grower:
         return replace(grown, verdict=await self._judge(grown))
 
     async def _complete(self, number: int, path: Path) -> Path:
-        text, token_ids, reason = await self._write(path.token_ids, str(number), ())
+        text, token_ids, reason = await self._write(path, str(number), ())
         steps = split_steps(without_thinking(self.policy.text("Step 1:", text, reason)), "step").steps or ["Step 1:"]
         whole = Path(str(number), token_ids, steps, reason)
         return replace(whole, verdict=await self._judge(whole))
 
-    async def _write(self, prompt: list[int], name: str, stop: tuple[str, ...]) -> tuple[str, list[int], End]:
+    async def _write(self, path: Path, name: str, stop: tuple[str, ...]) -> tuple[str, list[int], End]:
         seed = derive_seed(self.seed, "search", self.problem.id, self.problem.digest, name)
-        result = await self.policy.complete(prompt, seed, stop=stop, affinity=self.problem.id)
+        result = await self.policy.complete(path.token_ids, seed, stop=stop, affinity=self.problem.id)
         self.policy_tokens += result.num_generated
+        self.written.setdefault(path.name, []).append(result.text)
         reason: End = result.finish_reason if result.finish_reason in ("length", "context") else "stop"
-        return result.text, [*prompt, *result.token_ids], reason
+        return result.text, [*path.token_ids, *result.token_ids], reason
 
     async def _judge(self, path: Path) -> Verdict:
         solution = Solution(f"{self.problem.id}/{path.name}", self.problem.text, path.steps)
         verdict = await self.verifier.verify_further(solution, path.verdict, affinity=self.problem.id)
         if verdict.has_failed:
             raise ItemFailed(f"the verifier failed on path {path.name}")
+        self.rationales.add_verdict(verdict)
         judged = len(path.verdict.rewards) if path.verdict is not None else 0
         self.verifier_tokens += sum(step.num_tokens for chain in verdict.chains for step in chain[judged:])
         return verdict

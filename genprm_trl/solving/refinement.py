@@ -19,6 +19,7 @@ from genprm_trl.generation.seeding import derive_seed
 from genprm_trl.grading.comparison import grade
 from genprm_trl.grading.extract import extract_answer
 from genprm_trl.metrics.estimates import ScoreEstimate, mean_estimate
+from genprm_trl.metrics.sameness import Sameness
 from genprm_trl.protocol.genprm import OUTPUT_PREFIX, VERIFY_END, VERIFY_PREFIX, parse_rationale
 from genprm_trl.protocol.thinking import without_thinking
 from genprm_trl.records import Solution, Verdict
@@ -210,20 +211,25 @@ class TurnScores:
 
 @dataclass(slots=True)
 class RefinementSummary:
-    """What the critic loop did to the answers; those of unknown correctness are ignored.
+    """What the critic loop did to the answers; those of unknown correctness are in no score.
 
     Attributes:
         objected_right, objected_wrong: The number of right (wrong) first answers, and the number of them to which the
             verifier objected.
+        rationales: Whether the rationales of each answer differ.
     """
 
     objected_right: tuple[int, int] = (0, 0)
     objected_wrong: tuple[int, int] = (0, 0)
+    rationales: Sameness = field(default_factory=Sameness)
     _outcomes: list[list[bool]] = field(default_factory=list)
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Adds a row of `refine`."""
         turns = row["turns"]
+        for turn in turns:
+            if turn["verdict"] is not None:
+                self.rationales.add_verdict(Verdict.from_dict(turn["verdict"]))
         if turns[0]["correct"] is None:
             return
         self._outcomes.append([bool(turn["correct"]) for turn in turns])

@@ -15,6 +15,7 @@ from genprm_trl.errors import ConfigError, check_at_least, check_one_of
 from genprm_trl.generation.seeding import derive_seed
 from genprm_trl.grading.comparison import grade
 from genprm_trl.grading.extract import before_cut, extract_answer
+from genprm_trl.metrics.sameness import Sameness
 from genprm_trl.selection.aggregates import Aggregate
 from genprm_trl.solving.beam import beam_search
 from genprm_trl.solving.particles import Annealing, particle_filter
@@ -121,11 +122,18 @@ async def search(
         "verifier_tokens": grower.verifier_tokens,
         "source": dict(source),
     }
+    samples = Sameness()
+    for texts in grower.written.values():
+        samples.add(texts)
     counts: dict[str, float] = {
         "policy_tokens": grower.policy_tokens,
         "verifier_tokens": grower.verifier_tokens,
         "paths_cut_off": sum(path.end != "stop" for path in paths),
         "paths": len(paths),
+        "paths_continued": samples.items,
+        "paths_continued_equally": samples.same,
+        "paths_judged": grower.rationales.items,
+        "paths_judged_equally": grower.rationales.same,
     }
     return Outcome(rows=[row], counts=counts)
 

@@ -5,6 +5,7 @@ until it is criticised twice (`slow`), wrong for ever (`stuck`), right and talke
 end (`mute`), or fails (`broken`). The verifier writes an analysis, and objects to any step that holds the word BAD.
 
 `Walker` writes four steps, each BAD by the flip of a coin that its seed throws; the answer is right if none is.
+`Parrot` makes one sample of all seeds.
 
     --policy x --policy_backend tests.helpers.critic_world:Policy --model x --backend tests.helpers.critic_world:Critic
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 import random
 import re
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import Any
 
 from genprm_trl.generation.base import GenerationResult, SamplingParams
@@ -66,6 +68,13 @@ class Walker(ScriptedGenerator):
                 bad = "BAD" in begun + "".join(parts)
                 parts.append(f"{heading} The answer is \\boxed{{{3 if bad else 2}}}.")
         return "\n".join(parts)
+
+
+class Parrot(Walker):
+    async def generate(
+        self, token_ids: list[int], params: SamplingParams, *, affinity: str | None = None
+    ) -> GenerationResult:
+        return await super().generate(token_ids, replace(params, seed=0), affinity=affinity)
 
 
 class Critic(ScriptedGenerator):

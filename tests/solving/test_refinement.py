@@ -163,6 +163,15 @@ def problems(path: Path, kinds: list[str], answer: str | None = "2") -> Path:
     return path
 
 
+@pytest.mark.parametrize("n", [1, 2])
+def test_rationales_that_are_all_the_same_are_warned_of(tmp_path, capsys, n):
+    """The verifier of this world writes one rationale on a step, whatever the seed."""
+    data = problems(tmp_path / "p.jsonl", ["easy", "slow"])
+    words = [*(word for word in WORDS if word != "-q"), "--n", str(n), "--output", str(tmp_path / "out.jsonl")]
+    assert main(["refine", str(data), *words]) == 0
+    assert capsys.readouterr().err.count("All rationales of each answer are the same") == (n == 2)
+
+
 def test_the_command_reports_accuracy_by_turn(tmp_path, capsys):
     data = problems(tmp_path / "p.jsonl", ["easy", "slow", "stuck", "meek"])
     output = tmp_path / "out.jsonl"

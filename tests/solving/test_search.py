@@ -281,6 +281,18 @@ def test_the_command(problems, tmp_path, capsys):
     assert "method was 'beam' and is now 'particles'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("method", ["beam", "particles", "best_of_n"])
+@pytest.mark.parametrize(("policy", "n"), [("Walker", 1), ("Parrot", 1), ("Walker", 2)])
+def test_samples_that_are_all_the_same_are_warned_of(problems, tmp_path, capsys, method, policy, n):
+    words = [word.replace("Walker", policy) for word in WORDS if word != "-q"]
+    words += ["--method", method, "--n", str(n), "--paths", "4", "--width", "2", "--output"]
+    assert main(["search", str(problems), *words, str(tmp_path / "o.jsonl")]) == 0
+    shown = capsys.readouterr().err
+    samples = "solutions of each problem" if method == "best_of_n" else "next steps of each path"
+    assert shown.count(f"All {samples} are the same") == (policy == "Parrot")
+    assert shown.count("All rationales of each path are the same") == (n == 2)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
