@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from genprm_trl._loops import run as run_coroutine
-from genprm_trl.cli.training import ModelOptions, TrainingOptions, check_training, open_training
+from genprm_trl.cli.training import ModelOptions, TrainingOptions, check_training, kept_directory, open_training
 from genprm_trl.errors import ConfigError
 from genprm_trl.options.sources import RowOptions
 from genprm_trl.rows.outputs import CommandFiles, inputs
@@ -85,9 +85,9 @@ def run(options: GRPOOptions, args: StepGRPOConfig, model_options: ModelOptions)
 
     Raises:
         ConfigError: `args` sets `reward_weights`, which the options set.
+        DataError: Another training runs in the output directory.
     """
     from genprm_trl.rewards import answer_reward, step_format_reward
-    from genprm_trl.training.step_grpo.trainer import StepGRPOTrainer
 
     in_steps: Callable[..., Any] = step_format_reward
     if args.thinking != "skip":
@@ -98,6 +98,16 @@ def run(options: GRPOOptions, args: StepGRPOConfig, model_options: ModelOptions)
         raise ConfigError("--reward_weights is set by --answer_weight and --format_weight; leave it out")
     args.reward_weights = [weight for _, weight in rewards] or None
     check_training(args, model_options)
+    with kept_directory(args):
+        _train(options, args, model_options, [reward for reward, _ in rewards])
+    return 0
+
+
+def _train(
+    options: GRPOOptions, args: StepGRPOConfig, model_options: ModelOptions, rewards: list[Callable[..., Any]]
+) -> None:
+    from genprm_trl.training.step_grpo.trainer import StepGRPOTrainer
+
     reward = _reward_config(options, args)
     dataset = _prompts(options, need_answers=args.credit == "outcome")
     training = open_training(
@@ -110,16 +120,15 @@ def run(options: GRPOOptions, args: StepGRPOConfig, model_options: ModelOptions)
         **_decisive(reward),
     )
     if training is None:
-        return 0
+        return
     trainer = StepGRPOTrainer(
-        reward_funcs=[reward for reward, _ in rewards],
+        reward_funcs=rewards,
         step_reward_func=_step_reward(reward),
         args=args,
         train_dataset=dataset,
         **training.arguments,
     )
     training.train(trainer, _summary)
-    return 0
 
 
 def _prompts(options: GRPOOptions, *, need_answers: bool) -> Dataset:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genprm_trl.cli import console
-from genprm_trl.cli.training import ModelOptions, TrainingOptions, check_training, open_training
+from genprm_trl.cli.training import ModelOptions, TrainingOptions, check_training, kept_directory, open_training
 from genprm_trl.errors import ConfigError, check_at_least
 from genprm_trl.rows.digests import content_digest
 from genprm_trl.training.sft.trainer import GenPRMConfig
@@ -64,17 +64,23 @@ def run(options: SFTOptions, args: GenPRMConfig, model_options: ModelOptions) ->
 
     Raises:
         ConfigError: Options are missing or contradict each other, or the checkpoints are those of another run.
+        DataError: Another training runs in the output directory.
     """
-    from genprm_trl.data.solutions import load_solutions
-    from genprm_trl.training.sft.data import load_conversations
-    from genprm_trl.training.sft.trainer import GenPRMTrainer
-
     if args.eval_strategy != "no" and options.eval_data is None:
         raise ConfigError(f"--eval_strategy {args.eval_strategy.value} needs --eval_data")
     if args.eval_strategy == "no" and (options.eval_data or options.verify_data):
         raise ConfigError("evaluation needs --eval_strategy steps or epoch")
     check_at_least(1, verify_limit=options.verify_limit)
     check_training(args, model_options)
+    with kept_directory(args):
+        _train(options, args, model_options)
+    return 0
+
+
+def _train(options: SFTOptions, args: GenPRMConfig, model_options: ModelOptions) -> None:
+    from genprm_trl.data.solutions import load_solutions
+    from genprm_trl.training.sft.data import load_conversations
+    from genprm_trl.training.sft.trainer import GenPRMTrainer
 
     # All data are read before the model is loaded: a bad row must not surface after minutes.
     reading: dict[str, Any] = {
@@ -102,7 +108,7 @@ def run(options: SFTOptions, args: GenPRMConfig, model_options: ModelOptions) ->
         evaluated["eval_rows"] = None if eval_data is None else content_digest(list(eval_data))
     training = open_training("sft", options, args, model_options, train_data, **evaluated)
     if training is None:
-        return 0
+        return
 
     trainer = GenPRMTrainer(**training.arguments, args=args, train_dataset=train_data, eval_dataset=eval_data)
     trainer.described_data = _described(options, training.settings)
@@ -117,7 +123,6 @@ def run(options: SFTOptions, args: GenPRMConfig, model_options: ModelOptions) ->
         )
         trainer.add_callback(callback)
     training.train(trainer, _summary)
-    return 0
 
 
 def _described(options: SFTOptions, settings: Mapping[str, Any]) -> DescribedData:

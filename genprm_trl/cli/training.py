@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from genprm_trl.cli import console
 from genprm_trl.errors import ConfigError, DataError, MissingExtraError, file_error
 from genprm_trl.options.sources import SplitOptions
 from genprm_trl.rows.digests import content_digest
-from genprm_trl.rows.jsonl import write_json
+from genprm_trl.rows.jsonl import locked_directory, write_json
 from genprm_trl.rows.outputs import CommandFiles, Input, inputs_of
 from genprm_trl.stages.fingerprint import model_fingerprint
 from genprm_trl.stages.settings import changes, read_settings, refuse_changes
@@ -139,6 +140,19 @@ def check_training(args: Any, options: ModelOptions) -> None:
 
         repository = args.hub_model_id or Path(args.output_dir).resolve().name
         make_repository(repository, "model", private=args.hub_private_repo)
+
+
+def kept_directory(args: Any) -> AbstractContextManager[None]:
+    """Keeps the output directory from other trainings. Of several processes of one training, the first one does so.
+
+    Args:
+        args: The trainer's arguments.
+
+    Raises:
+        DataError: Another training runs in the directory. Raised where the block begins.
+    """
+    first = os.environ.get("RANK", "0") == "0"
+    return locked_directory(args.output_dir) if first else contextlib.nullcontext()
 
 
 def _check_reports(report_to: Sequence[str] | str) -> None:

@@ -123,7 +123,7 @@ class JsonlWriter:
             except OSError as error:
                 raise file_error(error, "cannot be written", self.path) from None
             try:
-                self._lock_file(file)
+                _lock(file.fileno(), self.path)
                 if _is_at(file, self.path):
                     return file
             except BaseException:
@@ -135,16 +135,6 @@ class JsonlWriter:
     def has_path(self) -> bool:
         """Whether the path still leads to the open file, and not to another one or to nothing."""
         return self._file is not None and _is_at(self._file, self.path)
-
-    def _lock_file(self, file: IO[bytes]) -> None:
-        if fcntl is None:
-            return
-        try:
-            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DataError("another process is writing to it", file=str(self.path)) from None
-        except OSError:  # some network file systems have no locks
-            logger.debug("No file lock on %s", self.path, exc_info=True)
 
     def write(self, record: Record | Mapping[str, Any]) -> int:
         """Appends a record. Returns the offset in bytes at which its line begins.
@@ -196,6 +186,44 @@ class JsonlWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    """Keeps an open file or directory to this process, until it is closed."""
+    if fcntl is None:
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise DataError("another process is writing to it", file=str(path)) from None
+    except OSError:  # some network file systems have no locks
+        logger.debug("No lock on %s", path, exc_info=True)
+
+
+@contextlib.contextmanager
+def locked_directory(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Keeps a directory to this process while the block runs. One that is missing is made, and not left behind empty.
+
+    Raises:
+        DataError: Another process keeps it, or it cannot be made.
+    """
+    directory = Path(path)
+    missing = [each for each in (directory, *directory.parents) if not each.exists()]
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(directory, os.O_RDONLY) if fcntl is not None else None
+    except OSError as error:
+        raise file_error(error, "cannot be made", directory) from None
+    try:
+        if descriptor is not None:
+            _lock(descriptor, directory)
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+        for each in missing:
+            with contextlib.suppress(OSError):  # it is not empty
+                each.rmdir()
 
 
 def _is_at(file: IO[bytes], path: Path) -> bool:

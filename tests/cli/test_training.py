@@ -12,8 +12,10 @@ from datasets import Dataset
 from transformers.integrations import integration_utils
 
 from genprm_trl.cli.main import main
-from genprm_trl.errors import ConfigError
+from genprm_trl.cli.training import kept_directory
+from genprm_trl.errors import ConfigError, DataError
 from genprm_trl.rewards import GenPRMReward, answer_reward
+from genprm_trl.rows.jsonl import locked_directory
 from genprm_trl.service.errors import ServiceRefusal
 from genprm_trl.service.limits import ServiceLimits
 from genprm_trl.service.schemas import parse_work
@@ -67,6 +69,29 @@ def test_wrong_options_are_one_line(tmp_path, monkeypatch, capsys, command, word
     *_, error = capsys.readouterr().err.strip().splitlines()
     assert error.startswith(f"genprm {command.__name__}: error: ")
     assert message.replace("FILE", str(tmp_path / "FILE")) in error
+
+
+@pytest.mark.parametrize("command", [sft, grpo])
+def test_a_directory_in_which_a_training_runs_is_refused(tmp_path, capsys, command):
+    output = tmp_path / "out"
+    with locked_directory(output):
+        (output / "checkpoint-1").mkdir()
+        for more in ([], ["--overwrite"]):
+            assert main(command(tmp_path, *more)) == 2
+            *_, error = capsys.readouterr().err.strip().splitlines()
+            assert error == f"genprm {command.__name__}: error: {output}: another process is writing to it"
+    assert (output / "checkpoint-1").is_dir()
+
+
+def test_the_first_process_of_a_training_keeps_the_directory(tmp_path, monkeypatch):
+    args = StepGRPOConfig(str(tmp_path / "out"), use_cpu=True, report_to="none")
+    with kept_directory(args):
+        with pytest.raises(DataError, match="another process is writing to it"), kept_directory(args):
+            pass
+        monkeypatch.setenv("RANK", "1")
+        with kept_directory(args):
+            pass
+    assert not (tmp_path / "out").exists()  # nothing was put there
 
 
 def test_a_missing_column_is_found_before_a_model_is_loaded(tmp_path):
