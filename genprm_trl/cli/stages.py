@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from genprm_trl.cli import console
 from genprm_trl.errors import ConfigError
-from genprm_trl.options.verifier import VerifierOptions, ask_servers, load_verifier
+from genprm_trl.options.verifier import VerifierOptions, load_verifier
 from genprm_trl.rows.outputs import CommandFiles, inputs_of
 from genprm_trl.stages.file import stage_directory
 
@@ -210,7 +210,8 @@ def policy_and_verifier(
         open_solver_and_verifier,
         functools.partial(open_solver, policy.opener(), solver, policy.chat_template()),
         functools.partial(load_verifier, verifier),
-        functools.partial(ask_servers, verifier),
+        # A verifier asks its sandbox before its model is loaded. So it comes second only if the policy costs nothing.
+        policy_first=policy.backend == "server" != verifier.backend,
     )
     return settings, opener
 

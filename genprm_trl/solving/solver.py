@@ -162,16 +162,22 @@ async def open_solver(
 async def open_solver_and_verifier(
     open_policy: Callable[[], AbstractAsyncContextManager[Solver]],
     open_verifier: Callable[[], Verifier],
-    ask_first: Callable[[], None] | None = None,
+    *,
+    policy_first: bool = False,
 ) -> AsyncIterator[tuple[Solver, Verifier]]:
     """Opens a policy and the verifier that judges it, for a stage's worker.
 
     Args:
         open_policy: Opens the policy.
         open_verifier: Opens the verifier.
-        ask_first: Called before both, to ask the servers that the verifier needs.
+        policy_first: Whether the policy is opened before the verifier. What a server offers comes first, so that one
+            that cannot be used shows before a model is loaded.
     """
-    if ask_first is not None:
-        await asyncio.to_thread(ask_first)
-    async with open_policy() as policy, open_verifier() as verifier:
+    async with contextlib.AsyncExitStack() as stack:
+        if policy_first:
+            policy = await stack.enter_async_context(open_policy())
+            verifier = await stack.enter_async_context(open_verifier())
+        else:
+            verifier = await stack.enter_async_context(open_verifier())
+            policy = await stack.enter_async_context(open_policy())
         yield policy, verifier

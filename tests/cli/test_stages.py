@@ -10,10 +10,12 @@ import pytest
 from genprm_trl.cli.main import main
 from genprm_trl.data.solutions import iter_verdicts
 from genprm_trl.errors import ConfigError
+from genprm_trl.generation.hf.generator import TransformersGenerator
 from genprm_trl.harness.judge import Judge
 from genprm_trl.records import StepJudgement, Verdict
 from genprm_trl.rewards import GenPRMReward
 from genprm_trl.sandbox import FusionSandbox
+from tests.helpers.completion_server import CompletionServer
 from tests.helpers.fusion_server import FusionServer
 from tests.helpers.tiny_models import tiny_model, tiny_tokenizer
 from tests.helpers.verdict_examples import summary_of
@@ -62,6 +64,32 @@ def test_a_missing_server_is_found_before_a_model_is_loaded(model, tmp_path, cap
     assert error.startswith(f"genprm {command}: error: ")
     assert "127.0.0.1:9" in error
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("command", ["search", "refine"])
+def test_a_missing_server_of_the_policy_is_found_before_the_verifier_is_loaded(model, tmp_path, capsys, command):
+    words = ["--policy", str(model), "--policy_backend", "server", "--policy_server_url", f"{NOBODY}/v1"]
+    words += ["--model", str(model), "--backend", UNLOADABLE, "--output", str(tmp_path / "out.jsonl")]
+    assert main([command, write(tmp_path / "in.jsonl", *PROBLEMS), *words]) == 2
+    *_, error = capsys.readouterr().err.strip().splitlines()
+    assert error.startswith(f"genprm {command}: error: ")
+    assert "127.0.0.1:9" in error
+
+
+@pytest.mark.parametrize("command", ["verify", "select", "search", "refine"])
+def test_a_server_is_tried_out_once(model, tmp_path, capsys, command):
+    words = ["--model", str(model), "--backend", "server", "--mode", "direct", "--max_step_tokens", "8"]
+    if command in ("search", "refine"):
+        backend = "tests.helpers.critic_world:" + ("Walker" if command == "search" else "Policy")
+        words += ["--policy", str(model), "--policy_backend", backend]
+        rows = [{"problem": "Sum easy", "answer": "2"}]
+    else:
+        rows = SOLUTIONS[:1]
+    words = [command, write(tmp_path / "in.jsonl", *rows), *words, "--output", str(tmp_path / "out.jsonl")]
+    engine = TransformersGenerator(tiny_model(), tiny_tokenizer())
+    with CompletionServer(engine, tokens="none", bare_ids=False) as server:
+        assert main([*words, "--server_url", server.url]) == 0
+    assert capsys.readouterr().err.count("reports no log-probabilities") == 1
 
 
 def test_rewards_and_the_harness_ask_their_sandbox_first(model):
