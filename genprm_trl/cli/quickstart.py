@@ -54,6 +54,7 @@ def run(options: QuickstartOptions) -> int:
         results_table,
         run_quickstart,
     )
+    from genprm_trl.rows.jsonl import locked_directory
 
     output_dir = str(_output_dir(options))
     console.set_kept(f"finished stages are in {output_dir}; to resume, run the same command again")
@@ -62,14 +63,15 @@ def run(options: QuickstartOptions) -> int:
         if not console.is_quiet():
             print(f"\n{sentence}", flush=True)
 
-    rows = run_quickstart(
-        output_dir,
-        FAST_PLAN if options.fast else FULL_PLAN,
-        seed=options.seed,
-        announce=announce,
-        progress=not console.is_quiet(),
-        overwrite=options.overwrite,
-    )
+    with locked_directory(output_dir):
+        rows = run_quickstart(
+            output_dir,
+            FAST_PLAN if options.fast else FULL_PLAN,
+            seed=options.seed,
+            announce=announce,
+            progress=not console.is_quiet(),
+            overwrite=options.overwrite,
+        )
     print(f"\n{results_table(rows)}\n{kinds_table(rows)}")
     print("\n".join(conclusions(rows)))
     if options.fast:

@@ -83,6 +83,12 @@ def test_a_directory_in_which_a_training_runs_is_refused(tmp_path, capsys, comma
     assert (output / "checkpoint-1").is_dir()
 
 
+def test_a_directory_in_which_a_quickstart_runs_is_refused(tmp_path, capsys):
+    with locked_directory(tmp_path / "out"):
+        assert main(["quickstart", "--fast", "--output_dir", str(tmp_path / "out")]) == 2
+    assert f"error: {tmp_path / 'out'}: another process is writing to it\n" in capsys.readouterr().err
+
+
 def test_the_first_process_of_a_training_keeps_the_directory(tmp_path, monkeypatch):
     args = StepGRPOConfig(str(tmp_path / "out"), use_cpu=True, report_to="none")
     with kept_directory(args):
