@@ -3,6 +3,7 @@
 import json
 import math
 
+from genprm_trl.harness import register
 from genprm_trl.harness.data import encode_solution, read_verdict
 from genprm_trl.metrics.processbench import (
     best_step_accuracy,
@@ -11,6 +12,8 @@ from genprm_trl.metrics.processbench import (
     step_auroc,
 )
 from genprm_trl.records import prediction_from_rewards
+
+register()  # soon enough for the harness's own command if it is given the file of the task
 
 
 def doc_to_text(doc):

@@ -12,6 +12,7 @@ import pytest
 
 from genprm_trl.cli.main import main
 from tests.harness.conftest import only
+from tests.helpers.judging_generator import BACKEND
 
 
 @pytest.mark.slow
@@ -44,3 +45,26 @@ def test_the_stock_command_runs_the_tasks(tiny_dir, processbench_dir, tmp_path, 
         assert len(samples) == 8
         assert len(set(samples)) > 1  # they are sampled
         assert row["arguments"]["gen_args_0"]["arg_0"].startswith("<|im_start|>user\nThe following is a math problem")
+
+
+@pytest.mark.slow
+def test_the_stock_command_finds_the_model_of_a_task_that_is_given_as_a_file(
+    genprm_dir, processbench_dir, tmp_path, capsys
+):
+    assert main(["lm-eval", "--path"]) == 0
+    path = Path(capsys.readouterr().out.strip())
+    done = subprocess.run(
+        [
+            Path(sys.executable).with_name("lm_eval"),
+            *("--model", "genprm", "--model_args", f"pretrained={genprm_dir},mode=direct,backend={BACKEND}"),
+            *("--tasks", f"{path}/processbench/processbench_genprm_o*.yaml", "--limit", "2"),
+            *("--metadata", json.dumps({"data_dir": str(processbench_dir)}), "--output_path", str(tmp_path)),
+        ],
+        env={**os.environ, "PYTHONPATH": str(path.parent), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    results = json.loads(only("results_*.json", tmp_path).read_text())["results"]
+    assert results.keys() == {"processbench_genprm_olympiadbench", "processbench_genprm_omnimath"}
+    assert all(result["failed,maj@n"] == 0 for result in results.values())
