@@ -106,6 +106,7 @@ def run(options: GRPOOptions, args: StepGRPOConfig, model_options: ModelOptions)
 def _train(
     options: GRPOOptions, args: StepGRPOConfig, model_options: ModelOptions, rewards: list[Callable[..., Any]]
 ) -> None:
+    from genprm_trl.generation.loading import load_config
     from genprm_trl.training.step_grpo.trainer import StepGRPOTrainer
 
     reward = _reward_config(options, args)
@@ -121,6 +122,12 @@ def _train(
     )
     if training is None:
         return
+    # Before the verifier is loaded.
+    load_config(
+        str(model_options.model_name_or_path),
+        revision=model_options.model_revision,
+        trust_remote_code=args.trust_remote_code,
+    )
     trainer = StepGRPOTrainer(
         reward_funcs=rewards,
         step_reward_func=_step_reward(reward),

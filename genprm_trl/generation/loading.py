@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from torch.distributed.tensor import DTensor
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
@@ -51,6 +53,28 @@ def load_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerBase:
     if not tokenizer.encode("a", add_special_tokens=False):
         raise ConfigError(f"the tokenizer in {name_or_path} has no vocabulary: is its tokenizer.json missing?")
     return tokenizer
+
+
+def load_config(
+    name_or_path: str | Path, *, revision: str | None = None, trust_remote_code: bool = False
+) -> PreTrainedConfig:
+    """The configuration of a model, without its weights.
+
+    Args:
+        name_or_path: Directory or model id.
+        revision: The model's revision on the Hub.
+        trust_remote_code: Whether code that comes with the model may be run.
+
+    Raises:
+        ConfigError: The path does not exist, or holds no model.
+    """
+    directory = local_directory(name_or_path)
+    try:
+        return AutoConfig.from_pretrained(
+            directory or name_or_path, revision=revision, trust_remote_code=trust_remote_code
+        )
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"no model could be loaded from '{name_or_path}': {_brief(error)}") from error
 
 
 def load_model(

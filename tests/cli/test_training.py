@@ -100,6 +100,19 @@ def test_the_first_process_of_a_training_keeps_the_directory(tmp_path, monkeypat
     assert not (tmp_path / "out").exists()  # nothing was put there
 
 
+@pytest.mark.parametrize("command", [sft, grpo])
+@pytest.mark.parametrize("model", ["none", "empty", "rows.jsonl"])
+def test_a_model_that_is_not_there_is_one_line(tmp_path, capsys, command, model):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "rows.jsonl").touch()
+    words = ["--verifier", str(tmp_path / "none"), "--credit", "min_form"] if command is grpo else []
+    assert main([*command(tmp_path, *words), "--model", str(tmp_path / model)]) == 2
+    shown = capsys.readouterr().err
+    assert "Traceback" not in shown
+    assert str(tmp_path / model) in shown.strip().splitlines()[-1]
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_missing_column_is_found_before_a_model_is_loaded(tmp_path):
     rows = Dataset.from_list([{"prompt": "1+1?"}])
     args = StepGRPOConfig(str(tmp_path), credit="outcome", use_cpu=True, report_to="none")

@@ -12,7 +12,7 @@ import torch
 from accelerate.logging import get_logger
 from accelerate.utils import is_peft_model
 from datasets import Dataset, IterableDataset
-from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 from transformers.trainer_utils import EvalLoopOutput
 from trl import SFTConfig, SFTTrainer
 
@@ -21,7 +21,7 @@ from genprm_trl.conversation.conversation import TokenKind
 from genprm_trl.conversation.settings import ModelSettings
 from genprm_trl.conversation.template import ChatFormat
 from genprm_trl.errors import ConfigError
-from genprm_trl.generation.loading import load_tokenizer
+from genprm_trl.generation.loading import load_config, load_tokenizer
 from genprm_trl.protocol.genprm import MODES
 from genprm_trl.training.card_facts import CardWriter, row_facts
 from genprm_trl.training.options import TrainerOptions
@@ -425,12 +425,7 @@ def _max_tokens(model: Any, args: GenPRMConfig) -> int | None:
     config = getattr(model, "config", None)
     if config is None:
         init_kwargs = args.model_init_kwargs if isinstance(args.model_init_kwargs, dict) else {}
-        try:
-            config = AutoConfig.from_pretrained(
-                model, revision=init_kwargs.get("revision"), trust_remote_code=args.trust_remote_code
-            )
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"no model could be loaded from '{model}': {error}") from error
+        config = load_config(model, revision=init_kwargs.get("revision"), trust_remote_code=args.trust_remote_code)
     context = getattr(config.get_text_config(), "max_position_embeddings", None)
     if context is None or (args.max_length is not None and args.max_length <= context):
         return args.max_length
