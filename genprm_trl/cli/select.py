@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal
 
 from genprm_trl.cli import console
 from genprm_trl.cli.stages import JudgingOptions
-from genprm_trl.errors import ConfigError, GenPRMError, check_at_least, file_error
+from genprm_trl.errors import ConfigError, DataError, GenPRMError, check_at_least, file_error
 from genprm_trl.options.sources import SolutionOptions
 from genprm_trl.options.verifier import VerifierOptions
 from genprm_trl.rows.outputs import CommandFiles, inputs, inputs_of
@@ -97,6 +97,7 @@ def run(options: SelectOptions, verifier: OptionalVerifierOptions, judging: Judg
 
     Raises:
         ConfigError: The rule needs verdicts, and the options name neither verdicts nor a verifier.
+        DataError: No problem has several candidates, or a row is unusable.
         GenPRMError: Every judgement failed.
     """
     from genprm_trl.data.pools import read_pools
@@ -113,6 +114,12 @@ def run(options: SelectOptions, verifier: OptionalVerifierOptions, judging: Judg
         )
     output = _output_path(options)
     pools = read_pools(options.file, **options.arguments(), need_answers=False, on_format=console.print_format)
+    if all(len(pool.ids) == 1 for pool in pools):
+        raise DataError(
+            "each problem has one solution, so there is nothing to choose; give several rows of a problem, or rows "
+            "with `candidates`",
+            file=options.file,
+        )
     if verifier.model:
         path = _verdicts_path(options, verifier, output)
         with judging.open(path, [solution for pool in pools for solution in pool.solutions()], verifier) as file:

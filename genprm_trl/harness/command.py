@@ -69,7 +69,8 @@ def run_harness(words: Sequence[str]) -> None:
     except (ValueError, TypeError, FileNotFoundError) as error:
         # What the harness says of its own options: no such task, no such model. Anything else may be a bug.
         place = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
-        if ("lm_eval" in place.parts and place.parent.name in ("_cli", "config")) or place.name == "registry.py":
+        of_options = place.parent.name in ("_cli", "config") or place.name in ("registry.py", "evaluator.py")
+        if "lm_eval" in place.parts and of_options:
             raise ConfigError(str(error)) from None
         raise
 

@@ -103,4 +103,5 @@ def _share(part: int, whole: int) -> str:
 
 
 def _counts(counter: Counter[str]) -> str:
-    return f"{counter.total():,} ({', '.join(f'{name} {count:,}' for name, count in counter.most_common())})"
+    kinds = ", ".join(f"{name} {count:,}" for name, count in counter.most_common())
+    return f"{counter.total():,} ({kinds})" if kinds else "0"

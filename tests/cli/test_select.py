@@ -191,6 +191,13 @@ def test_unusable_options(tmp_path, monkeypatch, capsys, words, message):
     assert not list(tmp_path.rglob("*.jsonl"))
 
 
+def test_single_solutions_are_nothing_to_choose_from(tmp_path, capsys):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"problem": "1 + 1?", "steps": ["2"]}\n{"problem": "1 + 2?", "steps": ["3"]}\n')
+    assert main(["select", str(rows), "--rule", "majority", "--output", str(tmp_path / "c.jsonl")]) == 2
+    assert f"{rows}: each problem has one solution, so there is nothing to choose" in capsys.readouterr().err
+
+
 def test_missing_verdicts_are_counted(oracle, tmp_path, capsys):
     some = tmp_path / "some.jsonl"
     some.write_bytes(b"".join(oracle.read_bytes().splitlines(keepends=True)[:5]))

@@ -115,6 +115,7 @@ def _tasks() -> Path:
         (["--model", "vllm", "--tasks", "processbench_math,best_of_n"], "the task best_of_n is for verifiers"),
         (["--tasks", "processbench_genprm"], "run it with --model genprm"),
         (["--model", "dummy", "--tasks", "nosuch"], "Tasks not found: nosuch"),
+        (["--model", "genprm"], "No tasks specified"),
         (["--model", "nosuch", "--tasks", "processbench_math"], "nosuch"),
     ],
 )

@@ -22,6 +22,12 @@ def test_counts():
     assert not any("ProcessBench" in line for line in summary.lines())
 
 
+def test_a_verifier_that_writes_no_rationales():
+    summary = summary_of([Verdict("a", [0.9, 0.2], 1, [], 1), Verdict("b", [0.9], -1, [], -1)])
+    assert "step judgements    0" in summary.lines()
+    assert summary.scores() == {"error_acc": 100.0, "correct_acc": 100.0, "f1": 100.0}
+
+
 def test_scores_where_labels_are_known():
     summary = summary_of([verdict("a", -1, -1), verdict("b", 1, 1), verdict("c", 0, 1), verdict("d", 0)])
     assert summary.scores() == {"error_acc": 50.0, "correct_acc": 100.0, "f1": 200 / 3}
