@@ -83,6 +83,8 @@ def test_a_server_is_tried_out_once(model, tmp_path, capsys, command):
         backend = "tests.helpers.critic_world:" + ("Walker" if command == "search" else "Policy")
         words += ["--policy", str(model), "--policy_backend", backend]
         rows = [{"problem": "Sum easy", "answer": "2"}]
+    elif command == "select":
+        rows = [{"problem": "1+1?", "answer": "2", "candidates": ["#### 2", "#### 3"]}]
     else:
         rows = SOLUTIONS[:1]
     words = [command, write(tmp_path / "in.jsonl", *rows), *words, "--output", str(tmp_path / "out.jsonl")]
