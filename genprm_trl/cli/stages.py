@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genprm_trl.cli import console
-from genprm_trl.errors import ConfigError
+from genprm_trl.errors import ConfigError, check_at_least
 from genprm_trl.options.verifier import VerifierOptions, load_verifier
 from genprm_trl.rows.outputs import CommandFiles, inputs_of
 from genprm_trl.stages.file import stage_directory
@@ -60,6 +60,7 @@ class WorkOptions:
             ConfigError: A number is out of range.
             MissingExtraError: Ray is asked for and not installed.
         """
+        check_at_least(0, gpus_per_worker=self.gpus_per_worker)
         if self.workers:
             from genprm_trl.stages.ray import with_ray
 

@@ -94,7 +94,7 @@ def _load_class(path: str) -> Any:
         provider = getattr(import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(f"the backend {path} cannot be imported: {error}") from error
-    if not callable(provider):
+    if not inspect.isclass(provider):
         raise ConfigError(f"the backend {path} is no class")
     return provider
 

@@ -72,7 +72,7 @@ class VLLMGenerator(LoopGenerator):
             from vllm.platforms import current_platform
         except ImportError as error:
             raise MissingExtraError("vllm", "vllm", "the backend vllm") from error
-        check_at_least(1, max_batch_size=max_batch_size)
+        check_at_least(1, max_batch_size=max_batch_size, max_context=max_context)
         source = model if tokenizer is None else tokenizer
         self.tokenizer = load_tokenizer(source) if isinstance(source, str | Path) else source
         # Callers encode with the tokenizer while results are decoded; fast tokenizers may not be shared like that.

@@ -1,6 +1,7 @@
 """Opening a generator by its backend's name."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,18 @@ def test_unknown_names_are_errors_that_list_the_known_ones(model_dir: Path) -> N
         open_generator(model_dir, backend="tgi")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="transformers has no option 'batch'; it has max_batch_size, device"):
         open_generator(model_dir, batch=3)
+
+
+@pytest.mark.parametrize("options", [{}, {"backend": "server", "urls": ["http://127.0.0.1:9/v1"]}])
+def test_a_context_without_room_is_refused_before_anything_is_opened(tmp_path: Path, options: dict[str, Any]) -> None:
+    for context in (0, -1):
+        with pytest.raises(ConfigError, match=f"max_context must be at least 1, got {context}"):
+            open_generator(tmp_path / "none", max_context=context, **options)
+
+
+def test_a_backend_that_is_no_class_is_refused() -> None:
+    with pytest.raises(ConfigError, match="the backend json:loads is no class"):
+        open_generator("none", backend="json:loads")
 
 
 async def test_opens_a_class_of_the_users_own() -> None:

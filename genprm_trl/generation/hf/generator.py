@@ -89,7 +89,7 @@ class TransformersGenerator(Generator):
         max_context: int | None = None,
         model_kwargs: Mapping[str, Any] | None = None,
     ):
-        check_at_least(1, max_batch_size=max_batch_size)
+        check_at_least(1, max_batch_size=max_batch_size, max_context=max_context)
         if isinstance(model_or_path, str | Path):
             # The tokenizer first: it is quick, and a directory without one should not cost the loading of a model.
             source = model_or_path if tokenizer is None else tokenizer

@@ -126,7 +126,7 @@ class ServerGenerator(LoopGenerator):
         patience: float = 60.0,
         abilities: Abilities | None = None,
     ):
-        check_at_least(1, max_batch_size=max_batch_size, attempts=attempts)
+        check_at_least(1, max_batch_size=max_batch_size, max_context=max_context, attempts=attempts)
         check_positive(timeout=timeout, patience=patience)
         # Some write the `/v1` at the end of the address, and some do not.
         listed = [urls] if isinstance(urls, str) else urls
