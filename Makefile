@@ -46,7 +46,7 @@ test-alone: $(VENV)/.installed-dev ## Run the tests that want the machine for th
 	$(BIN)/python -m pytest -m alone --durations=15 $(ARGS)
 
 test-distributed: $(VENV)/.installed-dev $(DEEPSPEED)/.installed ## Train in two processes with DeepSpeed and FSDP, on the CPU
-	PYTHONPATH="$(abspath $(DEEPSPEED))" OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/distributed --timeout 600 \
+	PYTHONPATH="$(abspath $(DEEPSPEED))" OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/distributed --timeout 1200 \
 		--durations=15 $(ARGS)
 
 test-vllm: $(VLLM_VENV)/deepspeed/.installed ## Run the tests that need vLLM, on the CPU, in .venv-vllm (4 GB)

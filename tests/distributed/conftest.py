@@ -23,7 +23,7 @@ _DEEPSPEED = importlib.util.find_spec("deepspeed")
 collect_ignore_glob = [] if _DEEPSPEED else ["test_*.py"]
 
 PLAIN, SHARDED = "plain", ("zero2", "zero3", "fsdp2")
-_SECONDS = 240  # for a job, whose trainings have their own limits
+_SECONDS = 480  # for a job, whose trainings have their own limits
 
 _FSDP = {
     "ACCELERATE_USE_FSDP": "true",

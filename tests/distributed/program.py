@@ -47,7 +47,7 @@ from tests.helpers.sft import records
 from tests.helpers.step_grpo import PROMPTS, last_letter_steps, length_reward
 from tests.helpers.tiny_models import tiny_tokenizer
 
-SECONDS = 75  # for one training; the longest takes a fifth of it
+SECONDS = 150  # for one training; the longest takes a tenth of it on an idle machine
 LORA = LoraConfig(r=4, lora_dropout=0.0, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
 
 
