@@ -554,7 +554,7 @@ def _write_results(
             ),
             scores=[
                 MeasuredScore(
-                    "miniature world, held out",
+                    "miniature world, held-out problems",
                     "F1" if score == "f1" else score,
                     values[score].value,
                     f"{row.name}, {'Pass@1' if n == 1 else f'Maj@{n}'}",
