@@ -212,9 +212,7 @@ def _step_reward(config: dict[str, Any] | None) -> GenPRMReward | None:
 
 def _summary(trainer: Any) -> list[str]:
     history = trainer.state.log_history
-    names = [
-        name for entry in history for name in entry if re.fullmatch(r"rewards/(?!no_outcome_reward).*/mean", name)
-    ]
+    names = [name for entry in history for name in entry if re.fullmatch(r"rewards/.*/mean", name)]
     lines = []
     for name in dict.fromkeys(names):
         # None is logged where no completion of a batch had the reward.

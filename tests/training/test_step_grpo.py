@@ -321,7 +321,7 @@ def test_the_same_configuration_can_make_a_second_trainer(tmp_path):
     config = StepGRPOConfig(**options(tmp_path, reward_weights=[2.0]))
     for _ in range(2):
         trainer = StepGRPOTrainer(
-            copy.deepcopy(tiny_model()), [length_reward], good_steps, config, train_dataset=dataset(),
+            copy.deepcopy(tiny_model()), [length_reward], config, dataset(), step_reward_func=good_steps,
             processing_class=TOKENIZER,
         )  # fmt: skip
         assert trainer.reward_weights.tolist() == [2.0]
@@ -368,8 +368,9 @@ def test_a_trainer_needs_something_to_reward(tmp_path):
             make(tmp_path, credit="outcome", step_reward_func=func)
     with pytest.raises(ConfigError, match="reward_weights holds 2 weights for 1"):
         make(tmp_path, reward_funcs=[length_reward], step_reward_func=good_steps, reward_weights=[1.0, 1.0])
-    with pytest.raises(ConfigError, match="must be a StepGRPOConfig"):
-        StepGRPOTrainer(tiny_model(), [length_reward], good_steps, GRPOConfig(**options(tmp_path)))
+    for args in (GRPOConfig(**options(tmp_path)), good_steps):
+        with pytest.raises(ConfigError, match="must be a StepGRPOConfig"):
+            StepGRPOTrainer(tiny_model(), [length_reward], args, dataset(), step_reward_func=good_steps)
 
 
 # Two processes -------------------------------------------------------------------------------------------------------
@@ -569,24 +570,26 @@ def test_arguments_stand_in_the_order_of_the_trainer_of_trl(tmp_path):
     # A trainer replaces the model's forward, which others share.
     model, tokenizer = copy.deepcopy(tiny_model()), tiny_tokenizer()
     trainer = StepGRPOTrainer(model, [length_reward], args, rows, None, tokenizer, step_reward_func=good_steps)
-    earlier = StepGRPOTrainer(model, [length_reward], good_steps, args, train_dataset=rows, processing_class=tokenizer)
-    for made in (trainer, earlier):
-        assert made.args is args
-        assert made._step_rewards is good_steps
-        assert len(made.train_dataset) == 2
+    assert trainer.args is args
+    assert trainer.processing_class is tokenizer
+    assert trainer._step_rewards is good_steps
+    assert len(trainer.train_dataset) == 2
 
 
-def test_rewards_of_steps_alone_are_logged_as_the_reward(tmp_path):
+def test_without_outcome_rewards_none_are_logged_and_a_step_reward_finds_the_best_model(tmp_path):
     def by_place(prompts, completions, steps, **kwargs):
         return [[0.25 + index / 8 for _ in row] for index, row in enumerate(steps)]
 
-    trainer = make(tmp_path, reward_funcs=None, step_reward_func=by_place)
+    trainer = make(
+        tmp_path, step_reward_func=by_place, rollout_func=scripted, step_style="step", eval_dataset=dataset(),
+        per_device_eval_batch_size=4, log_completions=True, eval_strategy="steps", eval_steps=1,
+        save_strategy="steps", save_steps=1, load_best_model_at_end=True,
+        metric_for_best_model="rewards/by_place/mean",
+    )  # fmt: skip
     trainer.train()
-    entry = next(entry for entry in trainer.state.log_history if "reward" in entry)
-    assert [name for name in entry if name.startswith("rewards/")] == [
-        "rewards/by_place/mean", "rewards/by_place/std"
-    ]  # fmt: skip
-    assert entry["reward"] == pytest.approx(entry["rewards/by_place/mean"])
-    assert entry["reward"] > 0.25
-    assert entry["reward_std"] > 0
-    assert entry["frac_reward_zero_std"] == 0
+    logged = {name for entry in trainer.state.log_history for name in entry if "reward" in name}
+    assert logged == {f"{prefix}rewards/by_place/{figure}" for prefix in ("", "eval_") for figure in ("mean", "std")}
+    assert trainer.state.best_metric == pytest.approx(0.25 + 1.5 / 8)
+    tables = [pandas.read_parquet(path) for path in (tmp_path / "run" / "completions").glob("*.parquet")]
+    assert tables
+    assert all("by_place" in table and "no_outcome_reward" not in table for table in tables)

@@ -51,7 +51,7 @@ class StepGRPOConfig(TrainerOptions, GRPOConfig):
     Attributes:
         credit: How step rewards become advantages: `outcome` (not at all: stock GRPO on the outcome rewards),
             `process`, `min_form` or `discounted`; see `training.credit`.
-        step_reward_weight: Factor of the steps' advantages, which are added to those of the outcome rewards.
+        step_reward_weight: The steps' advantages are multiplied by this, and added to those of the outcome rewards.
         step_style: How a completion is split into steps; see `data.steps.split_steps`.
         thinking: What to do with thinking blocks: `skip` leaves them out, `opened` also where the chat template opens
             one (which is seen in the prompt, if it ends in `<think>`), `judge` takes thoughts for steps; see
@@ -61,9 +61,9 @@ class StepGRPOConfig(TrainerOptions, GRPOConfig):
         scale_step_rewards: Divide the steps' advantages by the standard deviation of step rewards in the `group`, the
             `batch` (of all processes), or by nothing (`none`). None is `group` for `process`, `none` for the others.
         min_form_temperature: Towards 0 the worst step alone counts.
-        step_discount: Discount a step of `discounted`.
-        step_baseline: What `min_form` and `discounted` compare with: the other completions' rewards a `step` or a
-            `token`.
+        step_discount: For `discounted`: what a reward is multiplied by for each step that it lies ahead; 1 is none.
+        step_baseline: What `min_form` and `discounted` subtract: the mean reward of the group's other completions,
+            per `step` or per `token`.
         idle_step_penalty: Subtracted from the reward of steps without content or said before.
     """
 
@@ -75,7 +75,8 @@ class StepGRPOConfig(TrainerOptions, GRPOConfig):
         },
     )
     step_reward_weight: float = field(
-        default=1.0, metadata={"help": "Factor of the steps' advantages beside those of the outcome rewards."}
+        default=1.0,
+        metadata={"help": "The steps' advantages are multiplied by this, and added to those of the outcome rewards."},
     )
     step_style: StepStyle = field(
         default="auto",
@@ -104,11 +105,18 @@ class StepGRPOConfig(TrainerOptions, GRPOConfig):
     min_form_temperature: float = field(
         default=0.1, metadata={"help": "Temperature of min_form; towards 0 the worst step alone counts."}
     )
-    step_discount: float = field(default=1.0, metadata={"help": "Discount a step of the credit rule discounted."})
+    step_discount: float = field(
+        default=1.0,
+        metadata={
+            "help": "For --credit discounted: a reward is multiplied by this for each step that it lies ahead. 1 does "
+            "not discount."
+        },
+    )
     step_baseline: Baseline = field(
         default="step",
         metadata={
-            "help": "What min_form and discounted compare with: the other completions' rewards a step or a token.",
+            "help": "What min_form and discounted subtract: the mean reward of the group's other completions, per "
+            "step or per token.",
         },
     )
     idle_step_penalty: float = field(
@@ -140,10 +148,6 @@ class StepGRPOConfig(TrainerOptions, GRPOConfig):
         return self.credit == "min_form" if self.signed_step_rewards is None else self.signed_step_rewards
 
 
-# The arguments of GRPOTrainer behind the model and its reward functions.
-_ORDER = tuple(inspect.signature(GRPOTrainer.__init__).parameters)[3:]
-
-
 class StepGRPOTrainer(GRPOTrainer):
     """Group relative policy optimisation with rewards for the steps of a completion.
 
@@ -152,11 +156,11 @@ class StepGRPOTrainer(GRPOTrainer):
     2402.03300, section 4.1.3), `min_form` is PURE's (arXiv 2504.15275). Advantages from outcome rewards, which TRL
     computes from `reward_funcs` in all its ways, are added. Steps are rewarded after outcomes.
 
-    It logs what `GRPOTrainer` logs, `reward` among it, of the outcome rewards; where there are none, `reward`,
-    `reward_std` and `frac_reward_zero_std` are those of the smallest step rewards. Besides there are the smallest step
-    reward of a completion as `rewards/NAME/mean` and `rewards/NAME/std`, with the step reward function's name;
-    `steps/*` (count, tokens, share of idle steps and of completions without any); `process_outcome/*` (whether the
-    verifier likes what is wrong); and `step_advantages/*`.
+    It logs what `GRPOTrainer` logs. `reward`, `reward_std` and `frac_reward_zero_std` are of the outcome rewards, and
+    are left out where there are none. The smallest step reward of a completion is in `rewards/NAME/mean` and
+    `rewards/NAME/std`, where NAME is the step reward function's. Besides there are `steps/*` (count, tokens, share of
+    idle steps and of completions without any); `process_outcome/*` (whether the verifier likes what is wrong); and
+    `step_advantages/*`.
 
     Example:
         ```python
@@ -179,11 +183,12 @@ class StepGRPOTrainer(GRPOTrainer):
     Args:
         model: The policy, in any form that `GRPOTrainer` takes.
         reward_funcs: Outcome reward functions. None: the steps' rewards are all there is.
-        *others: `args`, a `StepGRPOConfig` (its defaults if None), `train_dataset` with the prompts and the columns
-            that the reward functions need, and the further arguments of `GRPOTrainer`, in its order.
+        args: Options; the defaults of `StepGRPOConfig` if None.
+        train_dataset: The prompts, and the columns that the reward functions need.
+        *others: The further arguments of `GRPOTrainer`, in its order.
         step_reward_func: Rewards steps, for instance `GenPRMReward`; see `StepRewardFunc`. An object with a method
             `step_rewards` is called by it, and one that is a `TrainerCallback`, too, is added to the callbacks.
-        **kwargs: The same by their names.
+        **kwargs: The further arguments of `GRPOTrainer`, by their names.
 
     Raises:
         ConfigError: There is nothing to reward, or options contradict each other; while training, if the step reward
@@ -198,15 +203,12 @@ class StepGRPOTrainer(GRPOTrainer):
         self,
         model: Any,
         reward_funcs: Any = None,
+        args: StepGRPOConfig | None = None,
+        train_dataset: Any = None,
         *others: Any,
         step_reward_func: StepRewardFunc | Any | None = None,
         **kwargs: Any,
     ):
-        # Version 0.1.0 had the step rewards in the third place, where GRPOTrainer has its options.
-        if others and others[0] is not None and not isinstance(others[0], GRPOConfig) and step_reward_func is None:
-            step_reward_func, *others = others  # type: ignore[assignment]
-        kwargs |= dict(zip(_ORDER, others, strict=False))
-        args, train_dataset = kwargs.pop("args", None), kwargs.pop("train_dataset", None)
         if args is None:
             name = model if isinstance(model, str) else model.config._name_or_path
             args = StepGRPOConfig(f"{name.split('/')[-1]}-StepGRPO")
@@ -226,7 +228,7 @@ class StepGRPOTrainer(GRPOTrainer):
                 "functions; the step rewards have step_reward_weight"
             )
         _check_columns([*outcome_funcs, step_reward_func], train_dataset)
-        super().__init__(model, outcome_funcs or [no_outcome_reward], args, train_dataset, **kwargs)
+        super().__init__(model, outcome_funcs or [no_outcome_reward], args, train_dataset, *others, **kwargs)
         self._detokenizer = Detokenizer(self._tokenizer)
         self._step_rewards: Any = getattr(step_reward_func, "step_rewards", step_reward_func)
         self._step_reward_name = get_callable_name(getattr(step_reward_func, "__self__", step_reward_func))
@@ -246,8 +248,6 @@ class StepGRPOTrainer(GRPOTrainer):
         # Groups may be spread over processes, and a batch's deviation is that of all of them.
         rewards = self._gather_rows(self._reward_steps(inputs, output, completions, mode), torch.nan)
         self._log_rewards(rewards, mode)
-        if self.reward_funcs == [no_outcome_reward]:
-            self._log_steps_as_rewards(rewards, mode)
         if self.args.credit == "outcome":
             return output
         length = output["completion_ids"].shape[1]
@@ -268,6 +268,25 @@ class StepGRPOTrainer(GRPOTrainer):
         output["advantages"] = advantages[first : first + len(inputs), :length]  # TRL's loss takes (B,) and (B, T)
         self._log_advantages(output, mode)
         return output
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Logs as `GRPOTrainer` does, without the figures of outcome rewards where there are none.
+
+        The stand-in for them is 0 everywhere, which would read as no signal.
+
+        Args:
+            logs: What to log besides what the batches gave.
+            start_time: When the training began, in seconds.
+        """
+        name = get_callable_name(no_outcome_reward)
+        left_out = [f"rewards/{name}/mean", f"rewards/{name}/std"]
+        if self.reward_funcs == [no_outcome_reward]:
+            left_out += ["reward", "reward_std", "frac_reward_zero_std"]
+        for metrics in self._metrics.values():
+            for figure in left_out:
+                metrics.pop(figure, None)
+        self._logs["rewards"].pop(name, None)  # a column of the table of completions
+        super().log(logs, start_time)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Writes TRL's card. Of a base model on this machine it says so, where TRL links to a model named None."""
@@ -393,28 +412,6 @@ class StepGRPOTrainer(GRPOTrainer):
             for figure, value in reward_gap(smallest.tolist()[-len(average) :], average).items():
                 metrics[figure].append(value)
         self._logs["rewards"][name].extend(smallest.tolist())
-
-    def _log_steps_as_rewards(self, rewards: torch.Tensor, mode: str) -> None:
-        """Logs the smallest step rewards as `reward` where there are no outcomes, whose zeros would read as no signal.
-
-        Args:
-            rewards: The step rewards of all processes, NaN where there is none.
-            mode: The metrics to add to, `train` or `eval`.
-        """
-        smallest = rewards.nan_to_num(nan=torch.inf).amin(dim=1)
-        smallest = smallest.masked_fill(smallest.isinf(), torch.nan)
-        size = self.num_generations if mode == "train" else self.num_generations_eval
-        groups, metrics = rewards.view(-1, size, rewards.shape[1]), self._metrics[mode]
-        same = (groups.nan_to_num(nan=-1.0) == groups[:, :1].nan_to_num(nan=-1.0)).all(dim=2).all(dim=1)
-        spread = torch.stack([nanstd(group) for group in smallest.view(-1, size)])
-        for name, value in (
-            ("reward", torch.nanmean(smallest)),
-            ("reward_std", torch.nanmean(spread)),
-            ("frac_reward_zero_std", same.float().mean()),
-        ):
-            metrics[name][-1:] = [value.item()]
-        for figure in ("mean", "std"):
-            metrics.pop(f"rewards/{get_callable_name(no_outcome_reward)}/{figure}", None)
 
     def _log_advantages(self, output: dict[str, Any], mode: str) -> None:
         """Logs the mean over a completion's tokens, and how far they are spread around it."""
