@@ -13,11 +13,11 @@ from genprm_trl.data.pools import grade_pool
 from genprm_trl.data.problems import read_problems
 from genprm_trl.data.steps import written_steps
 from genprm_trl.errors import ConfigError, DataError, GenPRMError
+from genprm_trl.grading.thinking import without_thinking
 from genprm_trl.harness.best_of_n import BestOfN
 from genprm_trl.harness.critique import openings, warn_of_equal_samples
 from genprm_trl.harness.data import as_test_split, named_path
 from genprm_trl.harness.judge import Judge
-from genprm_trl.protocol.thinking import without_thinking
 from genprm_trl.records import Solution, Verdict
 from genprm_trl.solving.solver import SYSTEM_PROMPT
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 
+from genprm_trl.protocol.genprm import split_parts
 from genprm_trl.records import StepJudgement, Verdict
 
 logger = logging.getLogger(__name__)
@@ -58,7 +59,9 @@ def _is_sample(judgement: StepJudgement) -> bool:
         return False
     # Without its text, the number of tokens says whether there was a rationale before the verdict.
     text = judgement.rationale
-    return not text.startswith("<output>") if text else judgement.num_tokens > 20
+    if not text:
+        return judgement.num_tokens > 20
+    return any(part and kind not in ("mark", "verdict") for kind, part in split_parts(text))
 
 
 def _content(judgement: StepJudgement) -> Hashable:

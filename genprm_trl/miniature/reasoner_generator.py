@@ -14,10 +14,10 @@ from typing import Any
 
 from genprm_trl.errors import ConfigError, GenPRMError
 from genprm_trl.generation.base import FinishReason, GenerationResult, Generator, SamplingParams
+from genprm_trl.grading.thinking import THINK_END, THINK_START
 from genprm_trl.miniature.reasoner import draft_rationale
 from genprm_trl.miniature.word_problems import Problem
 from genprm_trl.protocol.genprm import CODE_END, CODE_OUTPUT_START
-from genprm_trl.protocol.thinking import THINK_END, THINK_START
 
 _PROMPT = re.compile(
     r"\[Math Problem\]\n\n(?P<problem>.*?)\n\n\[Solution\]\n\n(?P<steps><paragraph_1>\n.*?)\n\nCheck the solution",

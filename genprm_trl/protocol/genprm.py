@@ -49,6 +49,11 @@ CODE_OUTPUT = CODE_OUTPUT_START + "{output}" + CODE_END
 NO_CODE_FOUND = "Code format error: No code found."
 
 _ANALYZE_PREFIX_PATTERN = re.compile(r"<analyze>\nLet's analyze the Paragraph ([0-9]{1,9}) step by step: ")
+_PARTS_PATTERN = re.compile(
+    r"<analyze>\n(?P<analysis>.*?)(?=</analyze>|\Z)|<output>\n(?P<verdict>.*?)(?=</output>|\Z)"
+    r"|```python\n(?P<code>.*?)(?=\n```|\Z)|</?(?:analyze|verify|output)>\n?|\n```\n",
+    re.DOTALL,
+)
 _VERDICT_PATTERN = re.compile(r"\\boxed\{\s*(?:\\text\{\s*)?(Yes|No)(?![A-Za-z])", re.IGNORECASE)
 
 FirstTurn = Literal["evaluation", "demonstration"]
@@ -232,6 +237,36 @@ def _until(end: str, text: str, start: int) -> tuple[str, bool, int]:
     """What stands before the next `end`, whether there is one, and where the text goes on after it."""
     found = text.find(end, start)
     return (text[start:], False, len(text)) if found < 0 else (text[start:found], True, found + len(end))
+
+
+def split_parts(text: str) -> list[tuple[str, str]]:
+    """Takes an assistant turn without interpreter output apart, however badly formed it is.
+
+    Returns:
+        Kinds and texts, which join to `text`: `analysis`, `code`, `verdict`, `text` outside of them, and `mark` for
+        tags and fences.
+    """
+    parts, position = [], 0
+    for match in _PARTS_PATTERN.finditer(text):
+        kind = match.lastgroup
+        opened = match.start(kind) if kind else match.end()
+        parts += [("text", text[position : match.start()]), ("mark", text[match.start() : opened])]
+        parts += [(kind, match[kind])] if kind else []
+        position = match.end()
+    return [*parts, ("text", text[position:])]
+
+
+def argument(text: str) -> str:
+    """What an assistant turn says before its verdict: its analysis, or else its code and what that printed.
+
+    Empty for a bare verdict. Accepts any string.
+    """
+    analysis = (parse_rationale(text).rationale.analysis or "").strip()
+    if analysis:
+        return analysis
+    before = text.partition(OUTPUT_PREFIX)[0]
+    code = before.removeprefix(VERIFY_PREFIX)
+    return (CODE_START if code != before else "") + code.replace(VERIFY_END, "").strip()
 
 
 def last_code_block(text: str) -> str | None:

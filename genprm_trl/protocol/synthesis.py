@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from genprm_trl.errors import ConfigError
+from genprm_trl.grading.thinking import THINK_END, THINK_START
 from genprm_trl.protocol.base import Action, Append, Execute, ExpectCode, Generate, OpenTurn, Written
 from genprm_trl.protocol.critique import parse_critique, tag_paragraphs
 from genprm_trl.protocol.genprm import (
@@ -29,7 +30,6 @@ from genprm_trl.protocol.genprm import (
     last_code_block,
     parse_rationale,
 )
-from genprm_trl.protocol.thinking import THINK_END, THINK_START
 
 SYNTHESIS_STOP = CODE_END  # kept in the text; the block's output follows in the form of `genprm.CODE_OUTPUT`
 

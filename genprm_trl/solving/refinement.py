@@ -18,10 +18,10 @@ from genprm_trl.errors import check_at_least
 from genprm_trl.generation.seeding import derive_seed
 from genprm_trl.grading.comparison import grade
 from genprm_trl.grading.extract import extract_answer
+from genprm_trl.grading.thinking import without_thinking
 from genprm_trl.metrics.estimates import ScoreEstimate, mean_estimate
 from genprm_trl.metrics.sameness import Sameness
-from genprm_trl.protocol.genprm import OUTPUT_PREFIX, VERIFY_END, VERIFY_PREFIX, parse_rationale
-from genprm_trl.protocol.thinking import without_thinking
+from genprm_trl.protocol.genprm import argument
 from genprm_trl.records import Solution, Verdict
 from genprm_trl.solving.solver import Solver
 from genprm_trl.stages.file import Outcome
@@ -149,12 +149,7 @@ def critique_of(verdict: Verdict) -> str:
     judgements = [chain[step] for chain in verdict.chains if len(chain) > step and chain[step].rationale]
     if step < 0 or not judgements:
         return ""
-    text = min(judgements, key=lambda judgement: judgement.reward).rationale
-    analysis = (parse_rationale(text).rationale.analysis or "").strip()
-    if analysis:
-        return analysis
-    rest = text.partition(OUTPUT_PREFIX)[0].removeprefix(VERIFY_PREFIX).replace(VERIFY_END, "").strip()
-    return f"```python\n{rest}" if text.startswith(VERIFY_PREFIX) else rest
+    return argument(min(judgements, key=lambda judgement: judgement.reward).rationale)
 
 
 async def _answered(policy: Solver, problem: Problem, begun: str, written: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,22 +8,16 @@ from __future__ import annotations
 import base64
 import itertools
 import json
-import re
 import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from genprm_trl.protocol.genprm import CODE_END, CODE_OUTPUT_START, NO_CODE_FOUND, GenPRMProtocol
+from genprm_trl.protocol.genprm import CODE_END, CODE_OUTPUT_START, NO_CODE_FOUND, GenPRMProtocol, split_parts
 from genprm_trl.records import CodeRound, Solution, StepJudgement, Verdict, prediction_from_rewards
 
 _SNIPPET = 240  # characters of a problem that the list can show
-_PARTS = re.compile(
-    r"<analyze>\n(?P<analysis>.*?)(?=</analyze>|\Z)|<output>\n(?P<verdict>.*?)(?=</output>|\Z)"
-    r"|```python\n(?P<code>.*?)(?=\n```|\Z)|</?(?:analyze|verify|output)>\n?|\n```\n",
-    re.DOTALL,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +120,7 @@ def read_rationale(text: str, code_rounds: Sequence[CodeRound] = ()) -> tuple[li
     segments = GenPRMProtocol().segments(text, [each.output for each in code_rounds])
     for printed, group in itertools.groupby(segments, key=lambda segment: segment.kind == "interpreter"):
         if not printed:
-            passages += _parts("".join(segment.text for segment in group))
+            passages += (Passage(*part) for part in split_parts("".join(segment.text for segment in group)))
             continue
         for segment in group:
             end = CODE_END if segment.text.endswith(CODE_END) else ""
@@ -141,15 +135,3 @@ def read_rationale(text: str, code_rounds: Sequence[CodeRound] = ()) -> tuple[li
                 del waiting[: number + 1]
             passages.append(Passage("mark", end))
     return [passage for passage in passages if passage.text or passage.ran], others + waiting
-
-
-def _parts(text: str) -> list[Passage]:
-    """What the model wrote and what it was made to write, with tags and fences set apart."""
-    passages, position = [], 0
-    for match in _PARTS.finditer(text):
-        kind = match.lastgroup
-        opened = match.start(kind) if kind else match.end()
-        passages += [Passage("text", text[position : match.start()]), Passage("mark", text[match.start() : opened])]
-        passages += [Passage(kind, match[kind])] if kind else []
-        position = match.end()
-    return [*passages, Passage("text", text[position:])]

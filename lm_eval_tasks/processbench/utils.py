@@ -1,9 +1,9 @@
 """ProcessBench (arXiv 2412.06559): prompts, answers and scores, as the benchmark defines them."""
 
+from genprm_trl.grading.thinking import without_thinking
 from genprm_trl.harness.data import processbench_dataset
 from genprm_trl.metrics.estimates import processbench_estimates
 from genprm_trl.protocol.critique import critique_prompt, parse_critique, vote
-from genprm_trl.protocol.thinking import without_thinking
 
 load = processbench_dataset
 

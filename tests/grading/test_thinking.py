@@ -5,7 +5,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genprm_trl.grading.thinking import is_still_thinking, without_thinking
-from genprm_trl.protocol import thinking
 from tests.helpers.growth import growth
 
 
@@ -32,7 +31,6 @@ from tests.helpers.growth import growth
 def test_what_is_outside_of_blocks(text, answer, unfinished):
     assert without_thinking(text) == answer
     assert is_still_thinking(text) is unfinished
-    assert thinking.without_thinking is without_thinking
 
 
 @given(st.lists(st.sampled_from(["<think>", "</think>", "a", " ", "\n"])).map("".join))

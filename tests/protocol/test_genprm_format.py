@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from genprm_trl.errors import ConfigError
 from genprm_trl.protocol import MODES, CodeBlock, GenPRMProtocol, Mode, Rationale, last_code_block, parse_rationale
-from genprm_trl.protocol.genprm import CODE_END, CODE_OUTPUT_START, VERIFY_PREFIX, read_verdict
+from genprm_trl.protocol.genprm import CODE_END, CODE_OUTPUT_START, VERIFY_PREFIX, argument, read_verdict, split_parts
 from tests.helpers.growth import growth
 
 # Typed out from the published format, on purpose not built from the module's constants.
@@ -200,6 +200,26 @@ def test_text_off_the_format(text, judgement, status):
     assert (parsed.rationale.judgement, parsed.status) == (judgement, status)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (FULL, "It adds 2 and 2."),
+        (Rationale(1, False, None, (CodeBlock("print(1)", "1"),)).render(),
+         "```python\nprint(1)\n```\n[Code Output]\n\n```\n1\n```"),
+        (Rationale(1, False).render(), ""),
+        ("It is wrong.", "It is wrong."),
+        ("", ""),
+    ],
+)  # fmt: skip
+def test_what_is_said_before_a_verdict(text, said):
+    assert argument(text) == said
+
+
+@given(anything)
+def test_parts_join_to_any_text(text):
+    assert "".join(part for _, part in split_parts(text)) == text
+
+
 def test_step_of_a_text_without_analysis():
     verdict = "<output>\n**Judgement**: $\\boxed{Yes}$\n</output>\n"
     assert parse_rationale(verdict).rationale.step == 1
@@ -315,6 +335,8 @@ def test_time_is_linear(lead, unit):
         last_code_block,
         GenPRMProtocol().segments,
         lambda text: read_verdict("", Written(text)),
+        split_parts,
+        argument,
     ):
         assert growth(read, text) < 30
 
