@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import email.utils
 import math
 import time
 import urllib.parse
@@ -14,6 +16,8 @@ from genprm_trl.errors import ConfigError, GenPRMError
 
 # Solutions whose replica is remembered. Far more than are ever in progress at once.
 _HOMES = 65_536
+# A server may ask for time, but not for ever.
+_LONGEST_RETRY_AFTER = 120.0
 
 
 @dataclass(slots=True, eq=False)
@@ -203,6 +207,19 @@ def server_addresses(urls: Sequence[str]) -> list[str]:
     if not addresses:
         raise ConfigError("give the URL of at least one server")
     return addresses
+
+
+def retry_after(header: str | None) -> float:
+    """Seconds that a Retry-After header asks for; 0 without one. It holds seconds or a date (RFC 9110, 10.2.3)."""
+    if header is None:
+        return 0.0
+    seconds = 0.0
+    try:
+        seconds = float(header)
+    except ValueError:
+        with contextlib.suppress(ValueError, TypeError, OverflowError):
+            seconds = email.utils.parsedate_to_datetime(header).timestamp() - time.time()
+    return min(seconds, _LONGEST_RETRY_AFTER) if seconds > 0 else 0.0  # so 0 for what is no number
 
 
 def _is_cancelling() -> bool:

@@ -24,7 +24,7 @@ import aiohttp
 import tenacity
 
 from genprm_trl.errors import DataError, GenPRMError, check_at_least, check_positive
-from genprm_trl.generation.replicas import ReplicaPool, server_addresses
+from genprm_trl.generation.replicas import ReplicaPool, retry_after, server_addresses
 from genprm_trl.records import Solution, Verdict
 from genprm_trl.rows.jsonl import as_row, parse_json
 from genprm_trl.verifier.base import Verifier
@@ -337,8 +337,7 @@ class _Run:
         """
         message = f"{url}: {_message(status, content)}"
         if status in (408, 429) or status >= 500:
-            pause = headers.get("Retry-After", "")
-            raise _Unavailable(message, float(pause) if pause.isdecimal() else 0.0)
+            raise _Unavailable(message, retry_after(headers.get("Retry-After")))
         row = _error_of(content).get("row")
         if status != 422 or not isinstance(row, int) or not 1 <= row <= len(missing):
             raise ServiceError(message)

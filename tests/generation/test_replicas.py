@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import email.utils
+import time
 
 import pytest
 
 from genprm_trl.errors import ConfigError, GenPRMError
-from genprm_trl.generation.replicas import ReplicaPool, server_addresses
+from genprm_trl.generation.replicas import ReplicaPool, retry_after, server_addresses
 
 
 class Clock:
@@ -149,3 +151,17 @@ def test_addresses_of_servers() -> None:
         server_addresses(["http://a:1/", "http://a:1"])
     with pytest.raises(ConfigError, match="at least one"):
         server_addresses([])
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [(None, 0), ("", 0), ("soon", 0), ("-3", 0), ("nan", 0), ("7", 7), ("1.5", 1.5), ("6000", 120), ("inf", 120)],
+)
+def test_how_long_a_server_asks_to_wait(header: str | None, seconds: float) -> None:
+    assert retry_after(header) == seconds
+
+
+def test_a_server_may_name_a_date() -> None:
+    assert retry_after(email.utils.formatdate(time.time() + 6000, usegmt=True)) == 120
+    assert retry_after(email.utils.formatdate(time.time() - 6000, usegmt=True)) == 0
+    assert 0 < retry_after(email.utils.formatdate(time.time() + 100, usegmt=True)) <= 100

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import contextlib
 import copy
-import email.utils
 import json
 import logging
 import os
 import random
 import re
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,7 +23,7 @@ from genprm_trl.generation.assembly import Assembler
 from genprm_trl.generation.base import GenerationResult, SamplingParams
 from genprm_trl.generation.loading import load_tokenizer
 from genprm_trl.generation.loop_generator import CLOSED, LoopGenerator
-from genprm_trl.generation.replicas import Replica, ReplicaPool, server_addresses
+from genprm_trl.generation.replicas import Replica, ReplicaPool, retry_after, server_addresses
 from genprm_trl.generation.server.probe import HOPELESS, Failed, Probe, Refused
 from genprm_trl.generation.server.wire import (
     Abilities,
@@ -56,8 +53,6 @@ _LOOKS_IN_VAIN = 3
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 20.0
 # Seconds to open a connection.
 _CONNECT_TIMEOUT = 10.0
-# A server may ask for time, but not for ever.
-_LONGEST_RETRY_AFTER = 120.0
 _OVERLOADED = (429, 503)
 # Of the first three it is the server that is at fault: it wanted no key and had the model at the start.
 _WORTH_ANOTHER_TRY = (401, 403, 404, 408, 409, 425, 500, 502, 504)
@@ -340,10 +335,10 @@ class ServerGenerator(LoopGenerator):
         except (aiohttp.ClientError, OSError) as error:
             raise Failed(f"{replica.name}: {type(error).__name__}: {error}") from error
 
-    def _refusal(self, replica: Replica, status: int, text: str, retry_after: str | None = None) -> Exception:
+    def _refusal(self, replica: Replica, status: int, text: str, header: str | None = None) -> Exception:
         message = f"{replica.name} answers {status}: {text}"
         if status in _OVERLOADED:
-            wait = _retry_after(retry_after)
+            wait = retry_after(header)
             if wait:
                 self._pool.hold_off(replica, wait)
             return Failed(message, wait=0.0 if len(self._pool.replicas) > 1 else wait, counts=status != 429)
@@ -520,19 +515,6 @@ def _pause(state: tenacity.RetryCallState) -> float:
     growing += random.uniform(0.0, _FIRST_PAUSE)
     error = state.outcome.exception() if state.outcome else None
     return max(growing, error.wait) if isinstance(error, Failed) else growing
-
-
-def _retry_after(header: str | None) -> float:
-    """Seconds that a Retry-After header asks for; 0 without one. It holds seconds or a date (RFC 9110, 10.2.3)."""
-    if header is None:
-        return 0.0
-    seconds = 0.0
-    try:
-        seconds = float(header)
-    except ValueError:
-        with contextlib.suppress(ValueError, TypeError):
-            seconds = email.utils.parsedate_to_datetime(header).timestamp() - time.time()
-    return min(max(seconds, 0.0), _LONGEST_RETRY_AFTER)
 
 
 def _base(root: str) -> str:
