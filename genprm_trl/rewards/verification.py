@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 from genprm_trl.data.steps import StepStyle, Thinking, written_steps
 from genprm_trl.errors import ConfigError, GenPRMError, check_at_least, check_one_of
@@ -19,9 +19,7 @@ from genprm_trl.grading.thinking import opens_thinking
 from genprm_trl.records import Solution, StepStatus, Verdict
 from genprm_trl.rewards.texts import completion_text, problem_text
 from genprm_trl.selection.aggregates import Aggregate, aggregate
-
-if TYPE_CHECKING:
-    from genprm_trl.verifier.base import Verifier
+from genprm_trl.verifier.base import Verifier
 
 logger = logging.getLogger(__name__)
 
@@ -43,8 +41,8 @@ class GenPRMReward:
     steps, and the `blank_reward`, as `trl.rewards.reasoning_accuracy_reward` has it.
 
     Args:
-        verifier: A `GenPRM` or another verifier; or the name or directory of a GenPRM, which is then loaded with the
-            other arguments.
+        verifier: A `GenPRM` or another `Verifier`, such as a `PRMScorer`; or the name or directory of a GenPRM, which
+            is then loaded with the other arguments.
         server: URL of a `genprm serve`, or several, in place of a verifier in this process. With several processes
             that is the way to share one verifier.
         aggregate: Rule from step rewards to the completion's: `min`, `mean`, `last` or `product`.
@@ -62,7 +60,7 @@ class GenPRMReward:
         **options: Passed to `GenPRM.from_pretrained`, or to `VerifierClient`.
 
     Raises:
-        ConfigError: There is not exactly one verifier, or an option is unknown.
+        ConfigError: There is not exactly one verifier, it is none, or an option is unknown.
 
     Example:
         ```python
@@ -246,7 +244,9 @@ def _check_known(options: Iterable[str], taker: Any, what: str) -> None:
             raise ConfigError(f"GenPRMReward has no option '{option}', and neither has {what}: {', '.join(known)}")
 
 
-def _open(verifier: Any, server: str | Sequence[str] | None, n: int | None, options: dict[str, Any]) -> Verifier:
+def _open(
+    verifier: Verifier | str | Path | None, server: str | Sequence[str] | None, n: int | None, options: dict[str, Any]
+) -> Verifier:
     if n is not None:
         options = {**options, "n": n}
     if server is not None:
@@ -255,9 +255,13 @@ def _open(verifier: Any, server: str | Sequence[str] | None, n: int | None, opti
         _check_known(options, VerifierClient.__init__, "a verifier on a server")
         return VerifierClient(server, **options)
     if not isinstance(verifier, str | Path):
-        if set(options) - {"n"}:
-            raise ConfigError(f"a verifier that is made takes no {', '.join(sorted(options))}; give them to GenPRM")
-        return verifier.with_options(n=n) if n is not None else verifier
+        if not isinstance(verifier, Verifier):
+            raise ConfigError(
+                f"GenPRMReward needs a Verifier, or the name or directory of a GenPRM; {verifier!r} is neither"
+            )
+        if others := set(options) - {"n"}:
+            raise ConfigError(f"a verifier that is made takes no {', '.join(sorted(others))}; give them to GenPRM")
+        return verifier.with_options(**options)
     from genprm_trl.verifier.genprm import GenPRM
 
     _check_known(options, GenPRM.from_pretrained, "GenPRM.from_pretrained")

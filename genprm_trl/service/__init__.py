@@ -1,6 +1,6 @@
 """The verifier as an HTTP service: solutions in, verdicts out as they finish.
 
-`app.create_app` makes the application of a `GenPRM`, `server` runs it, `genprm_trl.client` talks to it. The package
+`app.create_app` makes the application of a verifier, `server` runs it, `genprm_trl.client` talks to it. The package
 needs the extra `serve`.
 """
 

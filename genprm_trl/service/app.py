@@ -19,8 +19,8 @@ from genprm_trl.service.limits import ServiceLimits
 from genprm_trl.service.middleware import RequestMiddleware
 from genprm_trl.service.responses import NDJSON, VerdictResponse, wants_stream
 from genprm_trl.service.schemas import VerifyRequest, parse_work
+from genprm_trl.verifier.base import Verifier
 from genprm_trl.verifier.client import REQUEST_OPTIONS
-from genprm_trl.verifier.genprm import GenPRM
 from genprm_trl.version import __version__
 
 _VERIFY_BODY = {"required": True, "content": {"application/json": {"schema": VerifyRequest.model_json_schema()}}}
@@ -44,19 +44,21 @@ _VERIFY_ANSWERS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def create_app(prm: GenPRM | None = None, *, limits: ServiceLimits | None = None, token: str | None = None) -> FastAPI:
+def create_app(
+    prm: Verifier | None = None, *, limits: ServiceLimits | None = None, token: str | None = None
+) -> FastAPI:
     """The application that serves a verifier.
 
     It owns the verifier and closes it when it is shut down.
 
     Args:
-        prm: The verifier; its options are the defaults of requests. None while it is still being loaded: give it to
+        prm: Any verifier; its options are the defaults of requests. None while it is still being loaded: give it to
             `app.state.service.attach` then, and meanwhile `/health` and `/verify` answer 503.
         limits: What a caller may ask.
         token: The bearer token that requests must carry. None answers only requests that name this machine.
 
     Raises:
-        ConfigError: The verifier asks for more rationales than the limits allow.
+        ConfigError: The verifier asks for more chains than the limits allow.
     """
     service = VerifierService(limits or ServiceLimits())
     if prm is not None:

@@ -13,6 +13,7 @@ from genprm_trl.service.metrics import Metrics
 from genprm_trl.service.observed_generator import ObservedGenerator
 from genprm_trl.service.scheduler import Batch, Failure, Scheduler
 from genprm_trl.service.schemas import Work
+from genprm_trl.verifier.base import Verifier
 from genprm_trl.verifier.genprm import GenPRM
 
 logger = logging.getLogger(__name__)
@@ -34,11 +35,12 @@ class VerifierService:
     def __init__(self, limits: ServiceLimits):
         self.limits, self.metrics = limits, Metrics()
         self.requests = 0
-        self._prm: GenPRM | None = None
+        self._prm: Verifier | None = None
+        self._generator: ObservedGenerator | None = None
         self._scheduler: Scheduler | None = None
         self._stopping = False
 
-    def attach(self, prm: GenPRM) -> None:
+    def attach(self, prm: Verifier) -> None:
         """Gives the service its verifier, once it is loaded. The service closes it.
 
         Raises:
@@ -46,11 +48,14 @@ class VerifierService:
         """
         if prm.n > self.limits.max_n:
             raise ConfigError(f"n is {prm.n}, and requests may ask for {self.limits.max_n} (max_n)")
-        self._scheduler = Scheduler(prm.max_chains, self.limits.max_queue, self.metrics)
-        self._prm = prm.with_options(generator=ObservedGenerator(prm.generator, self.metrics))
+        self._scheduler = Scheduler(prm.concurrency * prm.fewest_chains, self.limits.max_queue, self.metrics)
+        if isinstance(prm, GenPRM):
+            self._generator = ObservedGenerator(prm.generator, self.metrics)
+            prm = prm.with_options(generator=self._generator)
+        self._prm = prm
 
     @property
-    def prm(self) -> GenPRM | None:
+    def prm(self) -> Verifier | None:
         """The verifier with its default options, None while it is being loaded."""
         return self._prm
 
@@ -65,8 +70,7 @@ class VerifierService:
             return _STOPPING
         if self._prm is None:
             return _LOADING
-        assert isinstance(self._prm.generator, ObservedGenerator)
-        return await self._prm.generator.trouble()
+        return None if self._generator is None else await self._generator.trouble()
 
     async def admit(self) -> None:
         """Refuses a request that could not be worked on now, before its body is read.

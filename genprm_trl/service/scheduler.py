@@ -85,7 +85,7 @@ class Scheduler:
     """Judges the solutions of all requests.
 
     Args:
-        max_chains: Chains that the verifier keeps in flight.
+        max_chains: Chains of running solutions that keep the verifier busy.
         max_queue: Chains that may wait; see `full`.
         metrics: The service's metrics.
 

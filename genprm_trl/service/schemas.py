@@ -62,7 +62,7 @@ class VerifyRequest(BaseModel):
     )
 
     def changes(self) -> dict[str, Any]:
-        """The options that the request gives, as `GenPRM.with_options` takes them."""
+        """The options that the request gives, as `Verifier.with_options` takes them."""
         return self.model_dump(include=set(REQUEST_OPTIONS), exclude_none=True)
 
 

@@ -17,7 +17,7 @@ from fastapi import FastAPI
 from genprm_trl.errors import ConfigError
 from genprm_trl.service.auth import is_loopback
 from genprm_trl.service.core import VerifierService
-from genprm_trl.verifier.genprm import GenPRM
+from genprm_trl.verifier.base import Verifier
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +111,7 @@ class ServiceServer(uvicorn.Server):
 
 
 async def serve(
-    app: FastAPI, listener: socket.socket, load: Callable[[], GenPRM], *, shutdown_seconds: float = 30.0
+    app: FastAPI, listener: socket.socket, load: Callable[[], Verifier], *, shutdown_seconds: float = 30.0
 ) -> None:
     """Serves until a signal comes, answering from the start and judging once the model is loaded.
 
@@ -149,8 +149,8 @@ async def serve(
         attaching.result()
 
 
-def _load_in_thread(load: Callable[[], GenPRM]) -> concurrent.futures.Future[GenPRM]:
-    loaded: concurrent.futures.Future[GenPRM] = concurrent.futures.Future()
+def _load_in_thread(load: Callable[[], Verifier]) -> concurrent.futures.Future[Verifier]:
+    loaded: concurrent.futures.Future[Verifier] = concurrent.futures.Future()
     loaded.set_running_or_notify_cancel()
 
     def run() -> None:

@@ -1,8 +1,8 @@
 """The interface of every verifier: solutions in, verdicts out.
 
-`GenPRM` judges in this process, `VerifierClient` on servers. Rewards, search, refinement and the commands ask for no
-more than this. Another kind of verifier is another file with a subclass that has `verify`, and whatever else it can do
-better than the base class.
+`GenPRM` judges in this process, `VerifierClient` on servers. Rewards, search, refinement, the service and the commands
+ask for no more than this. Another kind of verifier is another file with a subclass that has `verify`, and whatever
+else it can do better than the base class.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ import contextlib
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from tqdm.auto import tqdm
 
 from genprm_trl._loops import Closable, as_finished, iterate_in_thread, run
+from genprm_trl.errors import ConfigError
 from genprm_trl.records import Solution, Verdict
 
 
@@ -23,11 +24,22 @@ class Verifier(Closable):
     """Judges solutions step by step: one, many, or further steps of one.
 
     `with` and `async with` close it at the end of the block.
+
+    Attributes:
+        n: Chains of judgements that are asked for, a verdict.
+        stop: Whether a solution ends at its first wrong step, as in `GenPRM`.
+        adaptive: Whether a verdict may hold fewer chains, as in `GenPRM`.
     """
+
+    n: int = 1
+    stop: str = "never"
+    adaptive: str = "off"
 
     @abstractmethod
     async def verify(self, solution: Solution) -> Verdict:
         """Judges one solution. Any number of calls may run at once.
+
+        A subclass calls `check_steps` first. Whatever the texts hold, there is a verdict.
 
         Raises:
             ConfigError: The solution has no steps.
@@ -52,10 +64,28 @@ class Verifier(Closable):
         """
         return await self.verify(solution)
 
+    def with_options(self, **changes: Any) -> Verifier:
+        """The verifier with other options, which shares what this one holds. By default none can be changed.
+
+        Raises:
+            ConfigError: There is no such option, or it has no such value.
+        """
+        for name, value in changes.items():
+            if not hasattr(self, name):
+                raise ConfigError(f"{type(self).__name__} has no option '{name}'")
+            if getattr(self, name) != value:
+                raise ConfigError(f"{type(self).__name__} has {name}={getattr(self, name)!r}, which cannot be changed")
+        return self
+
     @property
     def concurrency(self) -> int:
         """Solutions that keep it busy when they are judged at once."""
         return 1
+
+    @property
+    def fewest_chains(self) -> int:
+        """Chains that a solution takes at least."""
+        return self.n
 
     def verify_stream(self, solutions: Iterable[Solution]) -> AsyncGenerator[Verdict, None]:
         """Judges many solutions and yields each verdict as it is ready.
@@ -108,3 +138,13 @@ class Verifier(Closable):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         run(self.close())
+
+
+def check_steps(solution: Solution) -> None:
+    """Checks that there is something to judge.
+
+    Raises:
+        ConfigError: The solution has no steps.
+    """
+    if not solution.steps:
+        raise ConfigError(f"solution '{solution.id}' has no steps")

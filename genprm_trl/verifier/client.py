@@ -18,7 +18,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import aiohttp
 import tenacity
@@ -27,7 +27,7 @@ from genprm_trl.errors import DataError, GenPRMError, check_at_least, check_posi
 from genprm_trl.generation.replicas import ReplicaPool, retry_after, server_addresses
 from genprm_trl.records import Solution, Verdict
 from genprm_trl.rows.jsonl import as_row, parse_json
-from genprm_trl.verifier.base import Verifier
+from genprm_trl.verifier.base import Verifier, check_steps
 
 logger = logging.getLogger(__name__)
 
@@ -114,17 +114,40 @@ class VerifierClient(Verifier):
         self._pool = ReplicaPool(server_addresses([urls] if isinstance(urls, str) else urls))
         self._token = token if token is not None else os.environ.get(TOKEN_VARIABLE)
         options = {"n": n, "mode": mode, "stop": stop, "adaptive": adaptive, "threshold": threshold, "seed": seed}
-        self._options: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-        self._options |= {"rationales": rationales, "stream": True}
+        self._options: dict[str, Any] = {"rationales": rationales, "stream": True}
+        self._set({name: value for name, value in options.items() if value is not None})
         self._batch_size, self._concurrency = batch_size, concurrency
         self._timeout, self._patience = timeout, patience
+
+    def _set(self, options: Mapping[str, Any]) -> None:
+        check_at_least(1, n=options.get("n"))
+        self._options = {**self._options, **options}
+        vars(self).update(options)
+
+    def with_options(self, **changes: Any) -> Self:
+        """A client of the same servers with other options of the verifier: `with_options(mode="direct", n=8)`.
+
+        Raises:
+            ConfigError: There is no such option, or n is below 1.
+        """
+        super().with_options(**{name: value for name, value in changes.items() if name not in REQUEST_OPTIONS})
+        changed = copy.copy(self)
+        changed._set(changes)
+        return changed
+
+    @property
+    def concurrency(self) -> int:
+        """Requests in flight at once."""
+        return self._concurrency
 
     async def verify(self, solution: Solution) -> Verdict:
         """Judges one solution.
 
         Raises:
+            ConfigError: The solution has no steps.
             ServiceError: It was refused, or the service stays away.
         """
+        check_steps(solution)
         async with contextlib.aclosing(self.verify_stream([solution])) as verdicts:
             return await anext(verdicts)
 
@@ -136,9 +159,7 @@ class VerifierClient(Verifier):
         Raises:
             ServiceError: It was refused, or the service stays away.
         """
-        whole = copy.copy(self)
-        whole._options = {**self._options, "stop": "never", "adaptive": "off"}
-        return await whole.verify(solution)
+        return await self.with_options(stop="never", adaptive="off").verify(solution)
 
     async def verify_stream(self, solutions: Iterable[Solution]) -> AsyncGenerator[Verdict, None]:
         """Judges many solutions and yields each verdict as it comes.

@@ -22,7 +22,7 @@ from genprm_trl.protocol.base import ResumableProtocol, VerificationProtocol
 from genprm_trl.protocol.genprm import FirstTurn, GenPRMProtocol, Mode
 from genprm_trl.records import Solution, StepJudgement, Verdict, prediction_from_rewards
 from genprm_trl.sandbox.base import Sandbox
-from genprm_trl.verifier.base import Verifier
+from genprm_trl.verifier.base import Verifier, check_steps
 from genprm_trl.verifier.chain import Chain, ChainDriver
 from genprm_trl.verifier.decision import average, fewest_more
 from genprm_trl.verifier.run import run_chains
@@ -193,6 +193,9 @@ class GenPRM(Verifier):
             mode: The mode of the protocol.
             generator: Replaces the verifier's generator, for example by one that counts or records its requests.
             **changes: Arguments of `GenPRM`.
+
+        Raises:
+            ConfigError: There is no such option, or it has no such value.
         """
         protocol = self.protocol
         if mode is not None:
@@ -200,6 +203,7 @@ class GenPRM(Verifier):
                 raise ConfigError(f"{type(protocol).__name__} has no modes")
             protocol = replace(protocol, mode=mode)
         names = ("chat", "n", "sampling", "threshold", "stop", "adaptive", "seed", "max_chains")
+        super().with_options(**{name: value for name, value in changes.items() if name not in names})
         settings = {name: getattr(self, name) for name in names}
         changed = GenPRM(generator or self.generator, self.sandbox, protocol, **(settings | changes))
         if "max_chains" not in changes:
@@ -216,8 +220,7 @@ class GenPRM(Verifier):
             ConfigError: The solution has no steps.
             GenPRMError: The generator is closed or cannot be used any more.
         """
-        if not solution.steps:
-            raise ConfigError(f"solution '{solution.id}' has no steps")
+        check_steps(solution)
         tally = Tally(self.n, len(solution.steps), self.threshold, self.stop, self.adaptive == "exact")
 
         def open_chain(index: int) -> Chain[None]:

@@ -24,7 +24,7 @@ from genprm_trl.rewards import (
 )
 from genprm_trl.selection.aggregates import aggregate
 from genprm_trl.training.step_grpo.trainer import StepGRPOConfig, StepGRPOTrainer
-from genprm_trl.verifier import GenPRM, Verifier
+from genprm_trl.verifier import GenPRM, Verifier, VerifierClient
 from tests.helpers.scripted_generator import Reply, ScriptedGenerator
 from tests.helpers.tiny_models import tiny_model, tiny_tokenizer
 
@@ -64,6 +64,13 @@ async def test_aggregates(rule, expected):
     [reward] = await GenPRMReward(verifier(), aggregate=rule)(["x"], [WRONG])
     assert reward == pytest.approx(expected, abs=0.01)
     assert aggregate([0.5, 0.4], rule) == pytest.approx({"min": 0.4, "mean": 0.45, "last": 0.4, "product": 0.2}[rule])
+
+
+def test_any_verifier_is_asked_for_n_and_what_is_none_is_refused():
+    for other in (verifier(), VerifierClient("http://127.0.0.1:1")):
+        assert (GenPRMReward(other, n=8).verifier.n, other.n) == (8, 1)
+    with pytest.raises(ConfigError, match=r"needs a Verifier, or the name or directory of a GenPRM; 5 is neither"):
+        GenPRMReward(5)
 
 
 async def test_conversations_are_read_and_the_problem_is_the_last_user_message():

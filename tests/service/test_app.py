@@ -11,9 +11,10 @@ import pytest
 
 from genprm_trl.generation import TransformersGenerator
 from genprm_trl.protocol import GenPRMProtocol
-from genprm_trl.records import Verdict
+from genprm_trl.records import StepJudgement, Verdict, prediction_from_rewards
 from genprm_trl.sandbox import LocalSandbox
 from genprm_trl.service import ServiceLimits
+from genprm_trl.verifier.base import Verifier
 from genprm_trl.verifier.genprm import GenPRM
 from tests.helpers.running_service import direct, lines, rows, running, solutions, wait_for
 from tests.helpers.scripted_generator import Reply, ScriptedGenerator, checking_script
@@ -118,6 +119,30 @@ def test_options_of_a_request():
     assert bare["rewards"] == plain["rewards"]
     assert bare["chains"][1][1] == {**plain["chains"][0][1], "rationale": "", "code_rounds": []}
     assert Verdict.from_dict(bare).chains[0][0].status == "ok"
+
+
+class Brevity(Verifier):
+    """No more than a verifier must be: without a generator, chains or options."""
+
+    async def verify(self, solution):
+        rewards = [1.0 if len(step) < 80 else 0.0 for step in solution.steps]
+        chain = [StepJudgement("", reward, "ok") for reward in rewards]
+        return Verdict(solution.id, rewards, prediction_from_rewards(rewards), [chain])
+
+
+def test_any_verifier_is_served():
+    with running(Brevity()) as service:
+        [row] = lines(service.post({"solutions": [{"id": "a", "problem": "p", "steps": ["short", "long " * 20]}]}))
+        same = service.post({"solutions": rows(1), "n": 1, "stop": "never", "adaptive": "off"})
+        refused = {name: service.post({"solutions": rows(1), name: 2 if name == "n" else 0}) for name in ("n", "seed")}
+        health, samples = service.get("/health").json(), service.metrics()
+    assert (row["rewards"], row["prediction"]) == ([1.0, 0.0], 1)
+    assert same.status_code == 200
+    assert {name: answer.status_code for name, answer in refused.items()} == {"n": 422, "seed": 422}
+    assert refused["n"].json()["error"]["message"] == "Brevity has n=1, which cannot be changed"
+    assert refused["seed"].json()["error"]["message"] == "Brevity has no option 'seed'"
+    assert health["defaults"] == {"n": 1, "stop": "never", "adaptive": "off"}
+    assert samples["genprm_solutions_total verdict"] == 2
 
 
 def test_rows_get_ids_and_keep_their_labels():

@@ -7,8 +7,10 @@ import asyncio
 import pytest
 
 from genprm_trl.errors import GenPRMError
-from genprm_trl.records import Solution, StepJudgement, Verdict
+from genprm_trl.records import Solution, StepJudgement, Verdict, prediction_from_rewards
 from genprm_trl.verifier import Verifier
+from genprm_trl.verifier.base import check_steps
+from tests.helpers.conformance import VerifierConformance
 
 
 class LengthVerifier(Verifier):
@@ -21,6 +23,7 @@ class LengthVerifier(Verifier):
         self.closed = False
 
     async def verify(self, solution: Solution) -> Verdict:
+        check_steps(solution)
         self.running += 1
         self.most = max(self.most, self.running)
         await asyncio.sleep(0.001)
@@ -28,10 +31,19 @@ class LengthVerifier(Verifier):
         if "boom" in solution.steps:
             raise GenPRMError("it broke")
         rewards = [1 / (1 + len(step)) for step in solution.steps]
-        return Verdict(solution.id, rewards, 0, [[StepJudgement("", reward, "ok") for reward in rewards]])
+        chain = [StepJudgement("", reward, "ok") for reward in rewards]
+        first_wrong = prediction_from_rewards(rewards)
+        known = {"label": solution.label, "solution_digest": solution.digest}
+        return Verdict(solution.id, rewards, first_wrong, [chain], **known)
 
     async def close(self) -> None:
         self.closed = True
+
+
+class TestLengthVerifier(VerifierConformance):
+    @pytest.fixture
+    def verifier(self) -> LengthVerifier:
+        return LengthVerifier()
 
 
 def solutions(count: int) -> list[Solution]:

@@ -17,13 +17,24 @@ from fastapi import FastAPI, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from genprm_trl.errors import ConfigError, GenPRMError
+from genprm_trl.protocol import GenPRMProtocol
 from genprm_trl.records import Solution
 from genprm_trl.service import ServiceLimits
+from genprm_trl.verifier import GenPRM
 from genprm_trl.verifier.client import ServiceError, VerifierClient
+from tests.helpers.conformance import VerifierConformance
+from tests.helpers.judging_generator import Judging
 from tests.helpers.running_service import TOKEN, direct, running, solutions, wait_for, yes
 from tests.helpers.scripted_generator import Reply
 
 pytestmark = pytest.mark.serial
+
+
+class TestVerifierClient(VerifierConformance):
+    @pytest.fixture
+    def verifier(self) -> Iterator[VerifierClient]:
+        with running(GenPRM(Judging("m"), None, GenPRMProtocol("analysis"), n=3, max_chains=4)) as service:
+            yield VerifierClient(service.url, n=2, batch_size=2)
 
 
 def judged(client: VerifierClient, count: int = 5, start: int = 0) -> list[str]:
@@ -57,6 +68,17 @@ def test_options_and_token_reach_the_server(monkeypatch):
         [verdict] = VerifierClient(service.url, **options, rationales=False).verify_all(solutions(1), progress=False)
         assert judged(VerifierClient(service.url, token=TOKEN)) == ids(5)
     assert (len(verdict.chains), verdict.threshold, verdict.chains[0][0].rationale) == (3, 0.25, "")
+
+
+def test_options_can_be_changed():
+    with running(direct()) as service:
+        one = VerifierClient(service.url, threshold=0.25)
+        three = one.with_options(n=3)
+        for client, n in ((one, 1), (three, 3)):
+            [verdict] = client.verify_all(solutions(1), progress=False)
+            assert (len(verdict.chains), verdict.threshold, client.n) == (n, 0.25, n)
+    with pytest.raises(ConfigError, match="n must be at least 1"):
+        one.with_options(n=0)
 
 
 def test_verdicts_stream_from_a_lazy_iterable():
@@ -183,6 +205,7 @@ def test_waiting_until_the_model_is_loaded():
         ({"urls": "http://"}, "not the URL of a server"),
         ({"urls": "http://h:port"}, "not the URL of a server"),
         ({"urls": "http://h", "batch_size": 0}, "batch_size"),
+        ({"urls": "http://h", "n": 0}, "n must be at least 1"),
         ({"urls": "http://h", "patience": -1}, "patience"),
     ],
 )

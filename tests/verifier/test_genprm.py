@@ -22,9 +22,17 @@ from genprm_trl.records import Solution, Verdict
 from genprm_trl.sandbox import LocalSandbox
 from genprm_trl.sandbox.base import ExecutionResult, Sandbox, Session
 from genprm_trl.verifier.genprm import GenPRM
+from tests.helpers.conformance import VerifierConformance
+from tests.helpers.judging_generator import Judging
 from tests.helpers.scripted_generator import Reply, ScriptedGenerator, checking_script, current_turn
 
 SOLUTION = Solution("s1", "What is 2 * 3 + 1?", ["First, 2 * 3 = 6.", "Then 6 + 1 = 8."])
+
+
+class TestGenPRM(VerifierConformance):
+    @pytest.fixture
+    def verifier(self) -> GenPRM:
+        return GenPRM(Judging("m"), None, GenPRMProtocol("analysis"), n=3, max_chains=4)
 
 
 @pytest.fixture
