@@ -41,6 +41,7 @@ from genprm_trl.stages.settings import changes, read_settings, refuse_changes
 from genprm_trl.training.prm.scorer import PRMScorer
 from genprm_trl.training.prm.trainer import PRMConfig, PRMTrainer
 from genprm_trl.training.sft.trainer import GenPRMConfig, GenPRMTrainer
+from genprm_trl.verifier.base import Verifier
 from genprm_trl.verifier.genprm import GenPRM
 
 logger = logging.getLogger(__name__)
@@ -480,9 +481,10 @@ def _verdicts(
     output: Path, key: str, chains: int, heldout: list[Solution], seed: int, progress: bool
 ) -> list[Verdict]:
     """The judgements of the baseline, or of the GenPRM in the mode, that `MODE_NOTES` has under the key."""
+    verifier: Verifier
     if key == "discriminative":
-        return list(PRMScorer(output / key).score(heldout))
-    if key == "direct":
+        verifier = PRMScorer(output / key)
+    elif key == "direct":
         # Its verdict is read from the probabilities of a forced prefix: sampling it again gives the same number.
         verifier = GenPRM.from_pretrained(output / key, seed=seed)
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import json
 import os
@@ -29,12 +30,14 @@ from trl import TrlParser
 
 from genprm_trl.errors import ConfigError, DataError
 from genprm_trl.records import Solution
+from genprm_trl.rewards import GenPRMReward
 from genprm_trl.training.prm.data import LabelledSteps, StepCollator, labelled_steps, prepare_dataset
 from genprm_trl.training.prm.loading import load_step_tokenizer
 from genprm_trl.training.prm.scorer import PRMScorer
 from genprm_trl.training.prm.tokens import tokenize_steps
 from genprm_trl.training.prm.trainer import PRMConfig, PRMTrainer, step_loss, step_metrics
 from genprm_trl.training.scores import IGNORED
+from tests.helpers.conformance import VerifierConformance
 from tests.helpers.paths import ROOT
 from tests.helpers.prm import toy_rows
 from tests.helpers.tiny_models import tiny_tokenizer
@@ -633,6 +636,32 @@ def solutions(n: int = 16) -> list[Solution]:
         Solution(f"s{i}", row["prompt"] + " Look." * (i % 5), row["completions"], label=-1)
         for i, row in enumerate(toy_rows(n, seed=3))
     ]
+
+
+class TestPRMScorer(VerifierConformance):
+    @pytest.fixture
+    def verifier(self, scored_model) -> PRMScorer:
+        return PRMScorer(scored_model, tiny_tokenizer(), batch_size=4)
+
+
+async def test_it_rewards_completions_as_any_verifier_does(scored_model):
+    scorer = PRMScorer(scored_model, tiny_tokenizer())
+    steps = ["She buys 2 books.", "She sells 4 eggs."]
+    [verdict] = scorer.score([Solution("1", "Anna has 3 apples.", steps)])
+    [rewards] = await GenPRMReward(scorer).step_rewards(["Anna has 3 apples."], ["\n".join(steps)], [steps])
+    assert rewards == pytest.approx(verdict.rewards, abs=1e-5)
+    with pytest.raises(ConfigError, match="PRMScorer has n=1"):
+        GenPRMReward(scorer, n=8)
+
+
+async def test_calls_at_once_leave_the_model_in_its_mode(scored_model):
+    scored_model.train()
+    scorer = PRMScorer(scored_model, tiny_tokenizer())
+    found = await asyncio.gather(*(scorer.verify(solution) for solution in solutions(12)))
+    assert scored_model.training
+    scored_model.eval()
+    for verdict, expected in zip(found, scorer.score(solutions(12)), strict=True):
+        assert verdict.rewards == pytest.approx(expected.rewards, abs=1e-5)
 
 
 def test_padding_and_order_change_no_reward(scored_model):

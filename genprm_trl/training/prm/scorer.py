@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import os
-from collections.abc import Sequence
+import threading
+from collections.abc import AsyncGenerator, Iterable, Sequence
 
 import torch
 from tqdm import tqdm
@@ -15,12 +18,14 @@ from genprm_trl.records import Solution, StepJudgement, Verdict, prediction_from
 from genprm_trl.training.prm.data import StepCollator
 from genprm_trl.training.prm.loading import load_step_tokenizer, load_trained_classifier
 from genprm_trl.training.prm.tokens import DEFAULT_STEP_SEPARATOR, StepTokens, tokenize_steps
+from genprm_trl.verifier.base import Verifier, check_steps
 
 
-class PRMScorer:
+class PRMScorer(Verifier):
     """Gives each step of a solution the probability that it is correct, read off at the step's end.
 
-    The steps reach the model exactly as `PRMTrainer` showed them, through `tokenize_steps`.
+    The steps reach the model exactly as `PRMTrainer` showed them, through `tokenize_steps`. It is a `Verifier`, so it
+    serves wherever a `GenPRM` does: in rewards, in the service, in search.
 
     Example:
         ```python
@@ -68,6 +73,38 @@ class PRMScorer:
         context = getattr(config.get_text_config(), "max_position_embeddings", None)
         self.max_length = min((bound for bound in (max_length, context) if bound is not None), default=None)
         self.threshold = threshold
+        # Fast tokenizers do not bear two threads, and a pass puts the model into another mode and back.
+        self._in_use = threading.Lock()
+
+    @property
+    def concurrency(self) -> int:
+        """Solutions in one forward pass."""
+        return self.batch_size
+
+    async def verify(self, solution: Solution) -> Verdict:
+        """Judges one solution. `verify_stream`, `verify_all` and `score` judge several in one forward pass.
+
+        Raises:
+            ConfigError: The solution has no steps.
+        """
+        check_steps(solution)
+        [verdict] = await asyncio.to_thread(self._score, [solution])
+        return verdict
+
+    async def verify_stream(self, solutions: Iterable[Solution]) -> AsyncGenerator[Verdict, None]:
+        """Judges many solutions, `batch_size` at a time, and yields the verdicts of each batch as it is ready.
+
+        Raises:
+            ConfigError: A solution has no steps.
+        """
+        if isinstance(solutions, Sequence):
+            solutions = sorted(solutions, key=lambda solution: len(solution.steps), reverse=True)
+        remaining = iter(solutions)
+        while batch := list(itertools.islice(remaining, self.batch_size)):
+            for solution in batch:
+                check_steps(solution)
+            for verdict in await asyncio.to_thread(self._score, batch):
+                yield verdict
 
     def score(self, solutions: Sequence[Solution]) -> list[Verdict]:
         """Judges every step of every solution.
@@ -86,6 +123,15 @@ class PRMScorer:
         for row, solution in enumerate(solutions, start=1):
             if not solution.steps:
                 raise DataError(f"is empty in solution '{solution.id}'", row=row, field="steps")
+        # disable=None: a bar on a terminal, none in a log.
+        return self._score(solutions, no_bar=None)
+
+    def _score(self, solutions: Sequence[Solution], *, no_bar: bool | None = True) -> list[Verdict]:
+        with self._in_use:
+            rewards = self._rewards_by_index(solutions, no_bar)
+        return [self._verdict(solution, rewards.get(i, [])) for i, solution in enumerate(solutions)]
+
+    def _rewards_by_index(self, solutions: Sequence[Solution], no_bar: bool | None) -> dict[int, list[float]]:
         tokens = [
             tokenize_steps(self.tokenizer, s.problem, s.steps, self.step_separator, max_length=self.max_length)
             for s in solutions
@@ -96,15 +142,14 @@ class PRMScorer:
         was_training = self.model.training
         self.model.eval()
         try:
-            # disable=None: a bar on a terminal, none in a log.
-            with tqdm(total=len(order), desc="Scoring", unit="solution", disable=None) as bar:
+            with tqdm(total=len(order), desc="Scoring", unit="solution", disable=no_bar) as bar:
                 for start in range(0, len(order), self.batch_size):
                     batch = order[start : start + self.batch_size]
                     rewards.update(zip(batch, self._rewards([tokens[i] for i in batch]), strict=True))
                     bar.update(len(batch))
         finally:
             self.model.train(was_training)
-        return [self._verdict(solution, rewards.get(i, [])) for i, solution in enumerate(solutions)]
+        return rewards
 
     @torch.inference_mode()
     def _rewards(self, batch: list[StepTokens]) -> list[list[float]]:
