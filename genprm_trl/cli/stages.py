@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genprm_trl.cli import console
-from genprm_trl.errors import ConfigError, check_at_least
+from genprm_trl.errors import ConfigError, GenPRMError, check_at_least
 from genprm_trl.options.verifier import VerifierOptions, load_verifier
 from genprm_trl.rows.outputs import CommandFiles, inputs_of
 from genprm_trl.stages.file import stage_directory
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from genprm_trl.stages.run import Executor
     from genprm_trl.stages.verdict_file import VerdictFile
     from genprm_trl.verifier.base import Verifier
-    from genprm_trl.verifier.genprm import GenPRM
 
 logger = logging.getLogger(__name__)
 
@@ -170,6 +169,9 @@ class JudgingOptions(WorkOptions):
 
         Returns:
             The seconds that it took, with loading the verifier.
+
+        Raises:
+            GenPRMError: The verifier gave no verdict.
         """
         from genprm_trl.stages.run import Worker
 
@@ -186,7 +188,8 @@ class JudgingOptions(WorkOptions):
         worker = Worker(functools.partial(load_verifier, verifier), judge)
         with contextlib.closing(execute(worker, remaining)) as finished:
             for each in console.progress(finished, total=len(remaining), desc="Verifying", unit="solution"):
-                assert each.result is not None  # a verdict says itself what failed
+                if each.result is None:
+                    raise GenPRMError(f"there is no verdict on '{each.id}': {each.error}")
                 file.write(each.result)
         return time.monotonic() - started
 
@@ -217,7 +220,7 @@ def policy_and_verifier(
     return settings, opener
 
 
-async def judge(verifier: GenPRM, solution: Solution, partial: Partial) -> Verdict:
+async def judge(verifier: Verifier, solution: Solution, partial: Partial) -> Verdict:
     """Judges one solution, as the work of a stage."""
     return await verifier.verify(solution)
 

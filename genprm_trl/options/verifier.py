@@ -14,7 +14,7 @@ from genprm_trl.stages.settings import decisive
 
 if TYPE_CHECKING:
     from genprm_trl.sandbox.base import Sandbox
-    from genprm_trl.verifier.genprm import GenPRM
+    from genprm_trl.verifier.base import Verifier
 
 
 @dataclass
@@ -88,7 +88,7 @@ def ask_servers(options: VerifierOptions) -> None:
     options.ask_servers()
 
 
-def load_verifier(options: VerifierOptions) -> GenPRM:
+def load_verifier(options: VerifierOptions) -> Verifier:
     """Loads the verifier that the options describe; its caller closes it.
 
     Raises:

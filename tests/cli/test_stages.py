@@ -12,9 +12,11 @@ from genprm_trl.data.solutions import iter_verdicts
 from genprm_trl.errors import ConfigError
 from genprm_trl.generation.hf.generator import TransformersGenerator
 from genprm_trl.harness.judge import Judge
-from genprm_trl.records import StepJudgement, Verdict
+from genprm_trl.records import Solution, StepJudgement, Verdict
 from genprm_trl.rewards import GenPRMReward
 from genprm_trl.sandbox import FusionSandbox
+from genprm_trl.stages.run import ItemFailed
+from genprm_trl.verifier import GenPRM
 from tests.helpers.completion_server import CompletionServer
 from tests.helpers.fusion_server import FusionServer
 from tests.helpers.tiny_models import tiny_model, tiny_tokenizer
@@ -179,3 +181,19 @@ def test_pools_of_candidates_are_verified_and_chosen_from(model, tmp_path, capsy
     chosen = str(tmp_path / "chosen.jsonl")
     assert main(["select", pool, "--verdicts", verdicts, "--rule", "weighted", "--output", chosen]) == 0
     assert "1 choices" in capsys.readouterr().out
+
+
+def test_a_verifier_that_gives_no_verdict_ends_the_command_and_keeps_the_others(model, tmp_path, capsys, monkeypatch):
+    verify = GenPRM.verify
+
+    async def give_up(self: GenPRM, solution: Solution) -> Verdict:
+        if solution.id == "a":  # the longest is judged first
+            return await verify(self, solution)
+        raise ItemFailed("not this time")
+
+    monkeypatch.setattr(GenPRM, "verify", give_up)
+    source, output = write(tmp_path / "in.jsonl", *SOLUTIONS[:2]), str(tmp_path / "v.jsonl")
+    words = ["--model", str(model), "--backend", "tests.helpers.judging_generator:Judging", "--mode", "direct"]
+    assert main(["verify", source, *words, "--output", output, "--max_items", "1"]) == 2
+    assert "error: there is no verdict on 'b': not this time" in capsys.readouterr().err
+    assert [verdict.id for verdict in iter_verdicts(output)] == ["a"]
