@@ -32,11 +32,13 @@ from types import FunctionType
 import pytest
 import yaml
 
-from genprm_trl.cli.main import command_parser, top_level_parser
+from genprm_trl.cli.main import COMMANDS, Command, command_parser, main, top_level_parser
 from genprm_trl.conversation.settings import ModelSettings
 from genprm_trl.rows.jsonl import write_jsonl
+from genprm_trl.rows.outputs import inputs_of
 from tests.helpers.pages import FENCE, PAGES, Block, blocks_of
 from tests.helpers.paths import ROOT
+from tests.helpers.solution_rows import row, write_rows
 from tests.helpers.tiny_models import tiny_model, tiny_tokenizer
 
 # Programs whose words are not ours to check.
@@ -297,6 +299,21 @@ def test_bash_runs(block, inputs, tmp_path):
         ["bash", "-c", script], cwd=inputs, env=environment, capture_output=True, text=True, timeout=280
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_the_command_of_the_page_on_extending_is_one(tmp_path, monkeypatch, capsys):
+    [block] = [each for each in blocks_of(ROOT / "docs" / "extending.md") if "CountOptions" in each.text]
+    (tmp_path / "count_command.py").write_text(block.text)
+    check = [sys.executable, "-m", "ruff", "check", "--no-cache", "--config", str(ROOT / "pyproject.toml")]
+    done = subprocess.run([*check, str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(COMMANDS, "count", Command("count_command", "count the solutions of a file"))
+    solutions = write_rows(tmp_path / "in.jsonl", [row(1), row(2)])
+    assert main(["count", str(solutions), "--limit", "1"]) == 0
+    assert capsys.readouterr().out == "1\n"
+    [options, *_] = command_parser("count").parse([str(solutions)])
+    assert [str(each.path) for each in inputs_of(options)] == [str(solutions)]
 
 
 def test_json_blocks_are_json():
