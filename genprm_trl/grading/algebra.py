@@ -10,8 +10,8 @@ import re
 from fractions import Fraction
 from typing import Any
 
-from genprm_trl.grading.answers import Infinity, Number, Relation
 from genprm_trl.grading.equality import Leaf, close
+from genprm_trl.grading.kinds import Infinity, Number, Relation
 from genprm_trl.grading.notation import to_latex
 
 _DIGITS = 40

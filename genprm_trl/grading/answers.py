@@ -1,4 +1,4 @@
-"""Reading an answer: what kind of thing it is, and of what parts.
+"""Reading an answer: what kind of thing it is (`grading.kinds`), and of what parts.
 
 There is one reader for all texts. It takes an answer apart where brackets, commas and relations stand outside of all
 brackets, and gives up, with an `Expression`, where only algebra knows more. Two answers are compared by
@@ -8,10 +8,25 @@ brackets, and gives up, with an `Expression`, where only algebra knows more. Two
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from decimal import Decimal
 from fractions import Fraction
 
+from genprm_trl.grading.kinds import (
+    Answer,
+    Choice,
+    Either,
+    Expression,
+    Infinity,
+    Items,
+    Matrix,
+    Named,
+    Number,
+    Quantity,
+    Range,
+    Relation,
+    Union,
+    Words,
+    as_range,
+)
 from genprm_trl.grading.notation import (
     DOLLAR,
     GROUP,
@@ -23,167 +38,13 @@ from genprm_trl.grading.notation import (
     tokens,
     without_text_marks,
 )
-from genprm_trl.grading.units import ONE_LETTER, SCALES, SIGNS, Unit, read_number_words, read_unit
+from genprm_trl.grading.simple import is_word, read_fixed, read_number, read_words
+from genprm_trl.grading.units import ONE_LETTER, SCALES, SIGNS, Unit, read_unit
 
 _MAX_DEPTH = 8
 # Longer answers are formulas, and reading takes time that grows faster than the text.
 _MAX_CHARACTERS = 1_000
 _MAX_ITEMS = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Number:
-    """A rational number.
-
-    Attributes:
-        value: The number.
-        decimals: Digits behind the decimal point as it was written; 0 where it is exact.
-        digits: Significant digits as it was written; 0 where it is exact.
-    """
-
-    value: Fraction
-    decimals: int = 0
-    digits: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Infinity:
-    """Infinity, of a sign."""
-
-    sign: int
-
-
-@dataclass(frozen=True, slots=True)
-class Quantity:
-    """A value with a unit, a currency, a percent sign or the words for what was counted."""
-
-    value: Answer
-    unit: Unit
-
-
-@dataclass(frozen=True, slots=True)
-class Named:
-    """A value that is said to be that of a name: `x = 5`."""
-
-    name: str
-    value: Answer
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Relation:
-    """An equation or inequality that names no value."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Range:
-    """The numbers between two bounds, written as an inequality. The name is empty where there is none."""
-
-    low: Answer
-    high: Answer
-    open_low: bool
-    open_high: bool
-    name: str = ""
-    text: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Union:
-    """Several ranges."""
-
-    parts: tuple[Answer, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Items:
-    """Several answers in the brackets of a set, tuple, list or interval, or without: `""`, `"{}"`, `"()"`, `"[)"`."""
-
-    brackets: str
-    items: tuple[Answer, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Matrix:
-    """Rows of entries; a vector has one row or one column."""
-
-    rows: tuple[tuple[Answer, ...], ...]
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """The letter of an option, and the option's own answer where it was given."""
-
-    letter: str
-    value: Answer | None
-
-
-@dataclass(frozen=True, slots=True)
-class Based:
-    """Digits to a base other than ten."""
-
-    digits: str
-    base: int
-
-
-@dataclass(frozen=True, slots=True)
-class Ratio:
-    """`2 : 3`, of two or more parts."""
-
-    parts: tuple[Answer, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Clock:
-    """A time of day. The half of the day is `a`, `p` or empty."""
-
-    hour: int
-    minute: int
-    second: int
-    half: str
-
-
-@dataclass(frozen=True, slots=True)
-class Date:
-    """A day of the year. The year is 0 where there is none."""
-
-    month: int
-    day: int
-    year: int
-
-
-@dataclass(frozen=True, slots=True)
-class Nothing:
-    """The empty set; no solution."""
-
-
-@dataclass(frozen=True, slots=True)
-class Words:
-    """Plain text, in lower case and without punctuation."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Either:
-    """A text that can be read in several ways, or that gives its answer in several forms."""
-
-    readings: tuple[Answer, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Expression:
-    """What only algebra can compare, in the notation of `grading.notation`."""
-
-    text: str
-
-
-Answer = (
-    Number | Infinity | Quantity | Named | Relation | Range | Union | Items | Matrix | Choice | Based | Ratio | Clock
-    | Date | Nothing | Words | Either | Expression
-)  # fmt: skip
 
 
 def read_answer(text: str) -> Answer | None:
@@ -250,11 +111,12 @@ def _read(text: str, depth: int = 0, *, inside: bool = False) -> Answer:
     if depth > _MAX_DEPTH:
         return Expression(text)
     plain = without_text_marks(text)
-    for reader in (_read_fixed, _read_choice):
-        answer = reader(plain, depth)
-        if answer is not None:
-            return answer
-    return _read_parts(text, depth, inside) or _read_whole(text, plain, depth)
+    return (
+        read_fixed(plain)
+        or _read_choice(plain, depth)
+        or _read_parts(text, depth, inside)
+        or _read_whole(text, plain, depth)
+    )
 
 
 def _read_parts(text: str, depth: int, inside: bool) -> Answer | None:
@@ -302,9 +164,9 @@ def _read_whole(text: str, plain: str, depth: int) -> Answer:
         or _read_signs(text, depth)
         or _read_matrix(text, depth)
         or _read_brackets(text, depth)
-        or _read_number(text)
+        or read_number(text)
         or _read_quantity(text, depth)
-        or _read_words(text, plain)
+        or read_words(text, plain)
         or Expression(text)
     )
 
@@ -344,71 +206,14 @@ def _items(brackets: str, parts: list[str], depth: int, *, inside: bool = False)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Words with a meaning
+# Choices and ranges
 
-_NOTHING = re.compile(
-    r"\\emptyset|(?:the )?empty set|(?:there (?:is|are) )?no (?:such )?(?:solutions?|answers?|values?)(?: exists?)?"
-    r"|none|null set",
-    re.IGNORECASE,
-)
-_AND_A_HALF = re.compile(r"(\d+) and ((?:an?|one)[ -]\w+)", re.IGNORECASE)
-_PART = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)")
-_COMPOUND = re.compile(r"\d+\s*[A-Za-z]+\.?(?:\s*,?\s*(?:and\s)?\s*\d+(?:\.\d+)?\s*[A-Za-z]+\.?){1,3}")
-_REALS = re.compile(r"\\mathbb\{R\}|(?:all|any) real(?: numbers?)?|all reals", re.IGNORECASE)
 _CHOICES = (
     re.compile(r"(?:option|choice)\s*[(\[]?([A-Ja-j])[)\]]?()", re.IGNORECASE),
     re.compile(r"\(([A-Ja-j])\)\s*[:.]?\s*(.*)"),
     re.compile(r"([A-J])\)\s*(.*)"),
     re.compile(r"([A-J])[.:]\s+(.+)"),
 )
-_CLOCK = re.compile(r"(\d{1,2}):([0-5]\d)(?::([0-5]\d))?\s*(?:([ap])\.?\s*m\.?)?|(\d{1,2})\s*([ap])\.?\s*m\.?", re.I)
-_MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
-_MONTH = (
-    r"(jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?"
-    r"|nov(?:ember)?|dec(?:ember)?)\.?"
-)
-_DATES = (
-    re.compile(
-        rf"(?:the )?(?P<day>\d{{1,2}})(?:st|nd|rd|th)? (?:of )?(?P<month>{_MONTH})(?:,? (?P<year>\d{{4}}))?", re.I
-    ),
-    re.compile(rf"(?P<month>{_MONTH}) (?:the )?(?P<day>\d{{1,2}})(?:st|nd|rd|th)?(?:,? (?P<year>\d{{4}}))?", re.I),
-)
-
-
-def _read_fixed(plain: str, depth: int) -> Answer | None:
-    """Reads words and forms that have one meaning, whatever stands around them."""
-    if len(plain) > 60:
-        return None
-    if _NOTHING.fullmatch(plain):
-        return Nothing()
-    if _REALS.fullmatch(plain):
-        return Range(Infinity(-1), Infinity(1), True, True)
-    for pattern in _DATES:
-        if (match := pattern.fullmatch(plain)) is not None:
-            month = _MONTHS.index(match["month"][:3].lower()) + 1
-            return Date(month, int(match["day"]), int(match["year"] or 0))
-    if (match := _CLOCK.fullmatch(plain)) is not None:
-        hour, minute, second = int(match[1] or match[5]), int(match[2] or 0), int(match[3] or 0)
-        if hour <= 24:
-            return Clock(hour, minute, second, (match[4] or match[6] or "").lower())
-    if (match := _AND_A_HALF.fullmatch(plain)) is not None:
-        part = read_number_words(match[2])
-        return Number(int(match[1]) + part) if part is not None else None
-    return {"noon": Clock(12, 0, 0, "p"), "midnight": Clock(12, 0, 0, "a")}.get(plain.lower()) or _read_compound(plain)
-
-
-def _read_compound(plain: str) -> Answer | None:
-    """Reads `2 hours and 30 minutes` in its first unit."""
-    if not _COMPOUND.fullmatch(plain):
-        return None
-    parts = [(Fraction(number), read_unit(word)) for number, word in _PART.findall(plain)]
-    first = parts[0][1]
-    sizes = [unit.size for _, unit in parts]
-    if any(unit.dimension != first.dimension or not unit.dimension for _, unit in parts):
-        return None
-    if sizes != sorted(set(sizes), reverse=True):
-        return None
-    return Quantity(Number(sum(number * unit.size for number, unit in parts) / first.size), first)
 
 
 def _read_choice(plain: str, depth: int) -> Answer | None:
@@ -429,16 +234,6 @@ def _ranges(answer: Answer) -> tuple[Answer, ...]:
     if isinstance(answer, Named):
         return _ranges(answer.value)
     return (answer,) if as_range(answer) is not None or (isinstance(answer, Items) and answer.brackets == "{}") else ()
-
-
-def as_range(answer: Answer) -> Range | None:
-    """An inequality or interval as a range, else None."""
-    if isinstance(answer, Range):
-        return answer
-    if isinstance(answer, Items) and len(answer.items) == 2 and answer.brackets in ("()", "[)", "(]", "[]"):
-        low, high = answer.items
-        return Range(low, high, answer.brackets[0] == "(", answer.brackets[1] == ")")
-    return None
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -652,81 +447,6 @@ def _read_matrix(text: str, depth: int) -> Answer | None:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Numbers
-
-_UNSIGNED = r"(?:\d+(?:'\d{3})*(?:\.\d*)?|\.\d+)"
-_POWER = r"(?:[eE]([-+]?\d{1,3})|\s*(?:\\times|\\cdot|[xX])\s*10\s*\^\s*\{\s*([-+]?\d{1,3})\s*\})"
-_DECIMAL = re.compile(rf"([-+]?)\s*({_UNSIGNED}){_POWER}?")
-_MIXED = re.compile(
-    rf"([-+]?)\s*(?:(\d+(?:'\d{{3}})*)\s*)?\\frac\{{\s*([-+]?{_UNSIGNED})\s*\}}\{{\s*([-+]?{_UNSIGNED})\s*\}}"
-)
-_SLASH = re.compile(rf"([-+]?)\s*(?:(\d+(?:'\d{{3}})*)\s+)?({_UNSIGNED})\s*/\s*({_UNSIGNED})")
-_REPEATING = re.compile(r"([-+]?)\s*(\d*)\.(\d*)\s*(?:\\overline\s*\{(\d+)\}|\\dot\s*\{?(\d)\}?|\((\d+)\))")
-_CONTINUED = re.compile(r"([-+]?)\s*(\d*)\.(\d+)\s*\\ldots")
-_BASED = re.compile(rf"([0-9A-Fa-f]+)\s*_\s*\{{\s*(?:{TEXT_OPEN}\s*)?(?:base\s*)?(\w+)\s*(?:{TEXT_CLOSE})?\s*\}}")
-_IN_BASE = re.compile(r"([0-9A-Fa-f]+),?\s*\(?\s*(?:in\s+)?base[\s-]*(\w+)\)?", re.IGNORECASE)
-_INFINITE = re.compile(r"([-+]?)\s*\\infty")
-_RATIO = re.compile(r"\s*(?::|\bto\b)\s*")
-
-
-def _read_number(text: str) -> Answer | None:
-    """Reads a plain number in any of its forms, infinity, a ratio or a number to a base."""
-    if len(text) > 3_000:
-        return None
-    if (match := _DECIMAL.fullmatch(text)) is not None:
-        return _decimal(match[1], match[2].replace(GROUP, ""), int(match[3] or match[4] or 0))
-    for pattern in (_MIXED, _SLASH):
-        if (match := pattern.fullmatch(text)) is not None:
-            return _fraction(match)
-    if (match := _REPEATING.fullmatch(text)) is not None:
-        return Number(_repeating(match[1], match[2], match[3], match[4] or match[5] or match[6]))
-    if (match := _CONTINUED.fullmatch(text)) is not None:
-        block = re.fullmatch(r"(\d*?)(?:(\d)\2{2,}|(\d{2,}?)\3+)", match[3]) if len(match[3]) < 100 else None
-        return Number(_repeating(match[1], match[2], block[1], block[2] or block[3])) if block else None
-    if (match := _INFINITE.fullmatch(text)) is not None:
-        return Infinity(-1 if match[1] == "-" else 1)
-    based = _BASED.fullmatch(text) or _IN_BASE.fullmatch(without_text_marks(text))
-    if based is not None:
-        base = int(based[2]) if based[2].isdigit() and len(based[2]) < 3 else int(read_number_words(based[2]) or 0)
-        digits = based[1].upper()
-        if 2 <= base <= 16 and all(int(digit, 16) < base for digit in digits) and (digits[0].isdigit() or base > 10):
-            return Based(digits.lstrip("0") or "0", base)
-    parts = split(text, _RATIO)
-    if len(parts) > 1:
-        numbers = [_read_number(part.strip()) for part in parts]
-        if all(isinstance(number, Number) and number.value > 0 for number in numbers):
-            return Ratio(tuple(number for number in numbers if number is not None))
-    return None
-
-
-def _decimal(sign: str, digits: str, power: int) -> Number:
-    value = Fraction(Decimal(f"{sign}{digits}")) * Fraction(10) ** power
-    decimals = max(len(digits.partition(".")[2]) - power, 0)
-    if value.denominator == 1 and not decimals:
-        return Number(value)
-    return Number(value, decimals, len(digits.replace(".", "").lstrip("0")))
-
-
-def _fraction(match: re.Match[str]) -> Answer | None:
-    above, below = (Fraction(match[group].replace(GROUP, "").replace("+", "")) for group in (3, 4))
-    if not below:
-        return None
-    value = above / below
-    if match[2]:
-        # 2 1/2 is a sum; of 2 7/2 nobody knows.
-        if not 0 < value < 1 or value.denominator == 1 or "." in match[3] + match[4]:
-            return None
-        value += int(match[2].replace(GROUP, ""))
-    return Number(-value if match[1] == "-" else value)
-
-
-def _repeating(sign: str, whole: str, start: str, block: str) -> Fraction:
-    period = Fraction(int(block), 10 ** len(start) * (10 ** len(block) - 1))
-    value = int(whole or 0) + Fraction(int(start or 0), 10 ** len(start)) + period
-    return -value if sign == "-" else value
-
-
-# ---------------------------------------------------------------------------------------------------------------------
 # Quantities
 
 _CURRENCY = rf"[{DOLLAR}€£¥₹]|\b(?:USD|EUR|GBP|Rs)\b\.?"
@@ -745,30 +465,10 @@ _MATH_AND_TEXT = re.compile(
     r"(?:(?:/|\\cdot|\\times)\s*+)?+)++)"
 )
 _MODULO = re.compile(r"(.+?)\s*\(?\s*(?:\\[pb]?mod|\bmod)\s*\{?\s*(\w+)\s*\}?\s*\)?")
-_FUNCTIONS = frozenset(
-    [
-        "sin",
-        "cos",
-        "tan",
-        "cot",
-        "sec",
-        "csc",
-        "ln",
-        "log",
-        "exp",
-        "max",
-        "min",
-        "gcd",
-        "lcm",
-        "mod",
-        "det",
-        "arcsin",
-        "arccos",
-        "arctan",
-        "to",
-        "if",
-    ]
-)
+_FUNCTIONS = frozenset((
+    "sin", "cos", "tan", "cot", "sec", "csc", "ln", "log", "exp", "max", "min", "gcd", "lcm", "mod", "det", "arcsin",
+    "arccos", "arctan", "to", "if",
+))  # fmt: skip
 
 
 def _read_quantity(text: str, depth: int) -> Answer | None:
@@ -847,33 +547,22 @@ def _quantity(value: str, words: str, depth: int) -> Answer:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Words
+# Sentences
 
-_ARTICLES = frozenset(("the", "a", "an"))
-_SAME_WORDS = {"dne": "does not exist", "doesn't exist": "does not exist"}
+_RUN_OF_WORDS = re.compile(
+    rf"{TEXT_OPEN}[^{TEXT_CLOSE}]*{TEXT_CLOSE}|(?<![\\A-Za-z])(?:[A-Za-z][a-z]+(?:['-][A-Za-z]+)*|[IaA](?![A-Za-z']))"
+)
+_STATES = re.compile(
+    r"\b(?:has|have|had|makes?|costs?|needs?|takes?|took|earns?|spends?|weighs?)\s*(?:about|only|exactly)?\s*$|"
+    r"\b(?:is|are|was|were|be|equals?|becomes|gives|totals?|of|to|be)\s*:?\s*(?:about|approximately|only|exactly)?\s*$|=\s*$"
+)
+_DENIES = re.compile(r"\b(?:not|cannot|never|neither|nor)\b|n't\b", re.IGNORECASE)
 
 
-def _read_words(text: str, plain: str) -> Answer | None:
-    """Reads plain text, or a number in words."""
-    if re.search(r"[\\^_+*/=<>|\[\]{}]|\w\(", plain) or DOLLAR in plain:
-        return None
-    marked = TEXT_OPEN in text
-    if not marked and any(not _is_word(run) for run in re.findall(r"(?<![^\W\d_])-\s*([A-Za-z]+)", plain)):
-        return None  # a difference, not a hyphen
-    runs = re.findall(r"[A-Za-z]{2,}", plain)
-    if not runs and not re.search(r"[^\W\d_]", re.sub("[A-Za-z]", "", plain)):
-        return None
-    if not marked and runs and len(max(runs, key=len)) < 5 and not re.search("[aeiouAEIOU]", "".join(runs)):
-        return None  # a product of variables
-    if runs and not marked and re.match(r"\d+(?:\.\d+)?[A-Za-z]{1,3}$", plain):
-        return None
-    number = read_number_words(plain)
-    if number is not None:
-        return Number(number)
-    lower = _SAME_WORDS.get(plain.lower(), plain.lower())
-    words = [word for word in re.findall(r"[^\W_]+", lower.replace("'", "")) if word]
-    kept = [word for word in words if word not in _ARTICLES] or words
-    return Words(" ".join(kept))
+def _sentence_words(text: str) -> list[str]:
+    words = _RUN_OF_WORDS.findall(re.sub(r"\\begin\s*\{\w+\*?\}|\\end\s*\{\w+\*?\}|\\[A-Za-z]+", " ", text))
+    every = [word for found in words for word in found.strip(TEXT_OPEN + TEXT_CLOSE).split()]
+    return [word for word in every if is_word(word)]
 
 
 def _may_be_sentence(answer: Answer) -> bool:
@@ -890,54 +579,6 @@ def _is_short(answer: Answer) -> bool:
     if isinstance(answer, Expression | Relation):
         return len(_sentence_words(answer.text)) < 2 or TEXT_OPEN in answer.text
     return not isinstance(answer, Words) or len(answer.text.split()) <= 5
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Sentences
-
-_RUN_OF_WORDS = re.compile(
-    rf"{TEXT_OPEN}[^{TEXT_CLOSE}]*{TEXT_CLOSE}|(?<![\\A-Za-z])(?:[A-Za-z][a-z]+(?:['-][A-Za-z]+)*|[IaA](?![A-Za-z']))"
-)
-_SHORT_WORDS = frozenset(
-    [
-        "is",
-        "it",
-        "of",
-        "to",
-        "in",
-        "so",
-        "he",
-        "we",
-        "an",
-        "at",
-        "be",
-        "on",
-        "or",
-        "as",
-        "by",
-        "if",
-        "no",
-        "up",
-        "do",
-        "my",
-    ]
-)
-_STATES = re.compile(
-    r"\b(?:has|have|had|makes?|costs?|needs?|takes?|took|earns?|spends?|weighs?)\s*(?:about|only|exactly)?\s*$|"
-    r"\b(?:is|are|was|were|be|equals?|becomes|gives|totals?|of|to|be)\s*:?\s*(?:about|approximately|only|exactly)?\s*$|=\s*$"
-)
-_DENIES = re.compile(r"\b(?:not|cannot|never|neither|nor)\b|n't\b", re.IGNORECASE)
-
-
-def _sentence_words(text: str) -> list[str]:
-    words = _RUN_OF_WORDS.findall(re.sub(r"\\begin\s*\{\w+\*?\}|\\end\s*\{\w+\*?\}|\\[A-Za-z]+", " ", text))
-    every = [word for found in words for word in found.strip(TEXT_OPEN + TEXT_CLOSE).split()]
-    return [word for word in every if _is_word(word)]
-
-
-def _is_word(letters: str) -> bool:
-    """Whether letters are more likely a word than a product of variables."""
-    return letters.lower() in _SHORT_WORDS or (len(letters) > 2 and bool(re.search("[aeiouyAEIOUY]", letters)))
 
 
 def _stated(sentence: str) -> Answer | None:

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from genprm_trl.grading.answers import Answer, read_answer, squeezed
+from genprm_trl.grading.answers import read_answer, squeezed
 from genprm_trl.grading.equality import Leaf, equal
 from genprm_trl.grading.extract import final_answer
+from genprm_trl.grading.kinds import Answer
 from genprm_trl.grading.notation import one_notation
 from genprm_trl.grading.pool import WorkerDied, workers
 

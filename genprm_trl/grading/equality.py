@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 
-from genprm_trl.grading.answers import (
+from genprm_trl.grading.kinds import (
     Answer,
     Based,
     Choice,
