@@ -68,8 +68,18 @@ def test_tests_are_named_after_the_module_that_they_are_about():
 def test_the_pinned_versions_are_those_that_the_project_asks_for(name, extra):
     text = "".join((ROOT / f"requirements/{file}.txt").read_text(encoding="utf-8") for file in ("torch", name))
     pinned = dict(re.findall(r"^([\w.-]+)==([^ \n]+)", text, re.MULTILINE))
-    for wanted in map(Requirement, [*PROJECT["dependencies"], *PROJECT["optional-dependencies"][extra]]):
+    for wanted in map(Requirement, [*PROJECT["dependencies"], *_wanted(extra)]):
         assert pinned[canonicalize_name(wanted.name)] in wanted.specifier
+
+
+def _wanted(extra: str) -> list[str]:
+    """The requirements of an extra, with those of the extras that it names."""
+    found = []
+    for requirement in PROJECT["optional-dependencies"][extra]:
+        others = Requirement(requirement)
+        ours = others.name == PROJECT["name"]
+        found += [each for name in others.extras for each in _wanted(name)] if ours else [requirement]
+    return found
 
 
 @pytest.mark.parametrize("place", [*WORKFLOWS, ".ci/run", "AGENTS.md", "CONTRIBUTING.md"])
