@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from genprm_trl.cli import console
-from genprm_trl.cli.stages import JudgingOptions
+from genprm_trl.cli.stages import JudgingOptions, short_name
 from genprm_trl.errors import ConfigError, DataError, GenPRMError, check_at_least, file_error
 from genprm_trl.options.sources import SolutionOptions
 from genprm_trl.options.verifier import VerifierOptions
@@ -181,22 +181,18 @@ def run(options: SelectOptions, verifier: OptionalVerifierOptions, judging: Judg
     return 0
 
 
-def _stem(path: str) -> str:
-    return Path(path.rstrip("/")).name.split(".")[0] or "pool"
-
-
 def _verdicts_path(options: SelectOptions, verifier: VerifierOptions, output: Path) -> Path:
     if options.verdicts is not None:
         return Path(options.verdicts)
     if options.output is not None:
         return output.with_suffix(".verdicts.jsonl")
     # The rule is not part of the name: another one chooses by the same verdicts.
-    return output.with_name(f"{_stem(options.file)}-{_stem(verifier.model)}.verdicts.jsonl")
+    return output.with_name(f"{short_name(options.file)}-{short_name(verifier.model)}.verdicts.jsonl")
 
 
 def _output_path(options: SelectOptions) -> Path:
     if options.output is None:
-        return Path("outputs", "select", f"{_stem(options.file)}-{options.rule}.jsonl")
+        return Path("outputs", "select", f"{short_name(options.file)}-{options.rule}.jsonl")
     output = Path(options.output)
     if output.is_dir():
         raise ConfigError(f"{output} is a directory; name a file")

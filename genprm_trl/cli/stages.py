@@ -225,6 +225,11 @@ async def judge(verifier: Verifier, solution: Solution, partial: Partial) -> Ver
     return await verifier.verify(solution)
 
 
+def short_name(path: str) -> str:
+    """What a file or a model is called in the names of outputs: its name up to the first dot."""
+    return Path(path.rstrip("/")).name.split(".")[0] or "solutions"
+
+
 def refuse_empty(summary: StageSummary, what: str, output: str) -> None:
     """Ends a command with an error where its output has no row: the next one would have nothing to work on.
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from genprm_trl.cli import console
-from genprm_trl.cli.stages import JudgingOptions
+from genprm_trl.cli.stages import JudgingOptions, short_name
 from genprm_trl.errors import DataError, GenPRMError
 from genprm_trl.options.sources import SolutionOptions
 from genprm_trl.options.verifier import VerifierOptions
@@ -30,14 +30,10 @@ class VerifyOptions:
     )
 
 
-def _stem(path: str) -> str:
-    return Path(path.rstrip("/")).name.split(".")[0] or "solutions"
-
-
 def _output_path(file: str, options: VerifyOptions, verifier: VerifierOptions) -> Path:
     if options.output is not None:
         return Path(options.output)
-    return Path("outputs", "verify", f"{_stem(file)}-{_stem(verifier.model)}.jsonl")
+    return Path("outputs", "verify", f"{short_name(file)}-{short_name(verifier.model)}.jsonl")
 
 
 def files(
