@@ -9,7 +9,6 @@ import json
 import logging
 import math
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -178,24 +177,6 @@ _SAVED = (
 )  # fmt: skip
 
 
-# Options that say where, how fast and in how many parts the work is done, and what is told of it. All others decide
-# the model. Those of evaluation and saving do so only where the best checkpoint is taken in the end.
-_OPERATIONAL = re.compile(
-    r"output_dir|run_name|report_to|project|.*trackio.*|disable_tqdm|log_.*|logging_.*|resume_from_checkpoint|local_rank"
-    r"|do_(train|eval|predict)|push_to_hub|hub_.*|deepspeed|fsdp.*|ddp_.*|parallelism_config|accelerator_config|debug"
-    r"|dataloader_(num_workers|persistent_workers|pin_memory|prefetch_factor|multiprocessing_context|in_order)"
-    r"|dataset_num_proc|prediction_loss_only|include_.*|step_metrics|use_cpu|full_determinism|use_cache"
-    r"|torch_compile.*|torch_empty_cache_steps|.*liger_kernel.*|gradient_checkpointing.*|activation_.*"
-    r"|skip_memory_metrics|enable_jit_checkpoint|num_completions_to_print|ds3_gather_for_generation|trust_remote_code"
-    r"|use_transformers_.*|transformers_continuous_.*|cache_implementation|restore_callback_states_from_checkpoint"
-    r"|vllm_(mode|server_.*|group_port|gpu_memory_utilization|tensor_parallel_size|max_model_length|enable_sleep_mode"
-    r"|model_impl)|skip_bad_rows|max_steps|num_train_epochs|steps_per_generation"
-    r"|per_device_train_batch_size|gradient_accumulation_steps"
-)
-_OF_EVALUATION = re.compile(
-    r"eval_.*|per_device_eval_batch_size|batch_eval_metrics|.*_full_eval|num_generations_eval|metric_for_best_model"
-    r"|greater_is_better|save_.*"
-)
 _LENGTHS = ("max_steps", "num_train_epochs")
 
 
@@ -249,20 +230,16 @@ def _settings(
         of_adapter = name.startswith("lora_") or name in ("use_rslora", "use_dora")
         if name not in ("model_name_or_path", "attn_implementation") and (options.use_peft or not of_adapter):
             settings[name] = value
-    values = args.to_dict()
-    for name, value in values.items():
-        evaluates = _OF_EVALUATION.fullmatch(name) and not args.load_best_model_at_end
-        if not _OPERATIONAL.fullmatch(name) and not evaluates and name not in settings:
-            settings[name] = value
-    del settings["model_init_kwargs"]
-    if given := values["model_init_kwargs"]:
+    for name, value in args.decisive().items():
+        settings.setdefault(name, value)
+    if given := settings.pop("model_init_kwargs"):
         settings["model_init_kwargs"] = {name: v for name, v in given.items() if name != "attn_implementation"}
     template = getattr(args, "chat_template_path", None)
     if template is not None and Path(template).is_file():
         settings["chat_template"] = content_digest(Path(template).read_text(encoding="utf-8", errors="replace"))
     batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
     settings["per_device_train_batch_size × gradient_accumulation_steps × processes"] = batch
-    settings |= {name: values[name] for name in _LENGTHS}
+    settings |= {name: getattr(args, name) for name in _LENGTHS}
     return json.loads(json.dumps(settings, default=str))
 
 

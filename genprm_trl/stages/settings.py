@@ -17,6 +17,9 @@ START_ANEW = "choose another --output, or --overwrite"
 def decisive(options: Any) -> dict[str, Any]:
     """The options that decide what is written, so that all rows of a file must share them.
 
+    Options of other projects bear no such mark and are told by their names: `generation.backends.OPERATIONAL_OPTIONS`
+    of generators, `training.options` of trainers.
+
     Args:
         options: A dataclass. A field with `metadata={"operational": True}` is left out: it says how fast or where the
             work is done.

@@ -1,9 +1,10 @@
-"""The base of the trainers' options: the precision they start from, and what somebody has set."""
+"""The base of the trainers' options: the precision they start from, what somebody has set, what decides the model."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,30 @@ if TYPE_CHECKING:
     from transformers import TrainingArguments as _Arguments
 else:
     _Arguments = object
+
+# TRL's and Transformers' options, of which no mark says what they are for. Those that are not named here decide the
+# model. Where the work is done, and what is told of it:
+_PLACE = re.compile(
+    r"output_dir|run_name|report_to|project|.*trackio.*|disable_tqdm|log_.*|logging_.*|resume_from_checkpoint|local_rank"
+    r"|do_(train|eval|predict)|.*hub.*|debug|prediction_loss_only|include_.*|num_completions_to_print"
+    r"|dataloader_num_workers|dataset_num_proc"
+)
+# How it is done, how fast, for how long, and in how many parts:
+_PACE = re.compile(
+    r"deepspeed|fsdp.*|ddp_.*|parallelism_config|accelerator_config|step_metrics|use_cpu|full_determinism|use_cache"
+    r"|dataloader_(persistent_workers|pin_memory|prefetch_factor|multiprocessing_context|in_order)"
+    r"|torch_compile.*|torch_empty_cache_steps|.*liger_kernel.*|gradient_checkpointing.*|activation_.*"
+    r"|skip_memory_metrics|enable_jit_checkpoint|ds3_gather_for_generation|trust_remote_code|use_transformers_.*"
+    r"|transformers_continuous_.*|cache_implementation|restore_callback_states_from_checkpoint"
+    r"|vllm_(mode|server_.*|group_port|gpu_memory_utilization|tensor_parallel_size|max_model_length|enable_sleep_mode"
+    r"|model_impl)|skip_bad_rows|max_steps|num_train_epochs|steps_per_generation"
+    r"|per_device_train_batch_size|gradient_accumulation_steps"
+)
+# These decide the model where the best checkpoint is taken in the end:
+_EVALUATION = re.compile(
+    r"eval_.*|per_device_eval_batch_size|batch_eval_metrics|.*_full_eval|num_generations_eval|metric_for_best_model"
+    r"|greater_is_better|save_.*"
+)
 
 
 @dataclass
@@ -44,6 +69,19 @@ class TrainerOptions(_Arguments):
             for option in dataclasses.fields(self)
             if option.name in self._set or self._value(option) != self._made[option.name]
         ]
+
+    def decisive(self, *, pace: bool = False) -> dict[str, Any]:
+        """The options that decide the model, as JSON values.
+
+        Args:
+            pace: Whether to return those, too, that say how and how long the work is done.
+        """
+        left_out = [_PLACE, *([] if pace else [_PACE]), *([] if self.load_best_model_at_end else [_EVALUATION])]
+        return {
+            name: value
+            for name, value in self.to_dict().items()
+            if not any(names.fullmatch(name) for names in left_out)
+        }
 
     def _value(self, option: dataclasses.Field[Any]) -> Any:
         return _plain(getattr(self, option.name))

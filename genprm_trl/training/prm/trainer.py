@@ -33,11 +33,11 @@ from trl.trainer.utils import disable_dropout_in_model
 
 from genprm_trl.cards.model_card import DISCRIMINATIVE
 from genprm_trl.errors import ConfigError, MissingExtraError
-from genprm_trl.training.card_facts import CardWriter
 from genprm_trl.training.options import TrainerOptions
 from genprm_trl.training.prm.data import Rows, StepCollator, StepEncoder, prepare_dataset
 from genprm_trl.training.prm.loading import load_new_classifier, load_step_tokenizer
 from genprm_trl.training.prm.tokens import DEFAULT_STEP_SEPARATOR
+from genprm_trl.training.reward_model import RewardModelTrainer
 from genprm_trl.training.scores import IGNORED, step_scores
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ _CITATION = """\
 }"""
 
 
-class PRMTrainer(CardWriter, _BaseTrainer):
+class PRMTrainer(RewardModelTrainer, _BaseTrainer):
     """Trains a token classifier to tell at the end of each step whether the step is correct.
 
     Discriminative process supervision as in Uesato et al. 2022 (arXiv 2211.14275) and Lightman et al. 2023
@@ -242,16 +242,8 @@ class PRMTrainer(CardWriter, _BaseTrainer):
             )
         self.model.add_model_tags(self._tag_names)
 
-    def evaluate(
-        self,
-        eval_dataset: Rows | dict[str, Rows] | str | None = None,
-        ignore_keys: list[str] | None = None,
-        metric_key_prefix: str = "eval",
-    ) -> dict[str, float]:
-        """Evaluates as `transformers.Trainer.evaluate`, on rows of any form that the trainer takes."""
-        if not isinstance(eval_dataset, str):
-            eval_dataset = _prepare_eval(eval_dataset, self.processing_class, self.args)
-        return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+    def _prepare_eval(self, rows: Any) -> Any:
+        return _prepare_eval(rows, self.processing_class, self.args)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Saves weights, tokenizer and configuration, and a model card to `args.output_dir`."""

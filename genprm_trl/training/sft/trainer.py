@@ -23,8 +23,9 @@ from genprm_trl.conversation.template import ChatFormat
 from genprm_trl.errors import ConfigError
 from genprm_trl.generation.loading import load_config, load_tokenizer
 from genprm_trl.protocol.genprm import MODES
-from genprm_trl.training.card_facts import CardWriter, row_facts
+from genprm_trl.training.card_facts import row_facts
 from genprm_trl.training.options import TrainerOptions
+from genprm_trl.training.reward_model import RewardModelTrainer
 from genprm_trl.training.scores import step_scores
 from genprm_trl.training.sft.data import ConversationEncoder, Rows, as_dataset, encode_dataset
 
@@ -151,7 +152,7 @@ class GenPRMConfig(TrainerOptions, SFTConfig):
         return tuple(kinds)
 
 
-class GenPRMTrainer(CardWriter, SFTTrainer):
+class GenPRMTrainer(RewardModelTrainer, SFTTrainer):
     """Trains a generative process reward model (Zhao et al. 2025, arXiv 2504.00891, section 3).
 
     The model learns to write the rationale of each step in the conversation that the verifier holds with it: the loss
@@ -265,16 +266,8 @@ class GenPRMTrainer(CardWriter, SFTTrainer):
         if _VERDICTS not in self._signature_columns:
             self._signature_columns.append(_VERDICTS)
 
-    def evaluate(
-        self,
-        eval_dataset: Rows | dict[str, Rows] | str | None = None,
-        ignore_keys: list[str] | None = None,
-        metric_key_prefix: str = "eval",
-    ) -> dict[str, float]:
-        """Evaluates as `trl.SFTTrainer.evaluate`, on rows of any form that the trainer takes."""
-        if eval_dataset is not None and not isinstance(eval_dataset, str):
-            eval_dataset = _eval_dataset(eval_dataset, self.args)
-        return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+    def _prepare_eval(self, rows: Any) -> Any:
+        return _eval_dataset(rows, self.args)
 
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> EvalLoopOutput:
         """Runs the loop and adds the step metrics of what it saw."""
