@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 from collections.abc import Iterable
 
 # What the machine refuses, whatever the options say: room on the disk, or a right.
@@ -88,14 +89,15 @@ def check_at_least(least: float, **values: float | None) -> None:
     """Checks settings that must not be below a bound; one that is None is not set.
 
     Raises:
-        ConfigError: A value is below the bound, or is not a number.
+        ConfigError: A value is below the bound, infinite or not a number.
 
     Examples:
         >>> check_at_least(1, n=8, limit=None)
     """
     for name, value in values.items():
-        if value is not None and not value >= least:
-            raise ConfigError(f"{name} must be at least {least:g}, got {value}")
+        if value is not None and not least <= value < math.inf:
+            bound = "finite" if value > least else f"at least {least:g}"
+            raise ConfigError(f"{name} must be {bound}, got {value}")
 
 
 def check_positive(**values: float) -> None:

@@ -22,7 +22,15 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import ModelConfig
 
 from genprm_trl.cli import console
-from genprm_trl.errors import ConfigError, DataError, MissingExtraError, file_error
+from genprm_trl.errors import (
+    ConfigError,
+    DataError,
+    MissingExtraError,
+    check_at_least,
+    check_positive,
+    check_share,
+    file_error,
+)
 from genprm_trl.options.sources import SplitOptions
 from genprm_trl.rows.digests import content_digest
 from genprm_trl.rows.jsonl import locked_directory, write_json
@@ -89,14 +97,15 @@ def _model_arguments(args: Any, options: ModelOptions) -> dict[str, Any]:
     }
 
 
+# Numbers that TRL and Transformers take as they are, and that end a training or spoil it.
 _POSITIVE = (
-    "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps", "num_generations",
-    "num_iterations", "max_completion_length", "max_length", "save_steps", "eval_steps", "logging_steps",
-    "dataset_num_proc", "generation_batch_size", "steps_per_generation", "temperature",
+    "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps", "num_iterations",
+    "max_completion_length", "save_steps", "eval_steps", "logging_steps", "dataset_num_proc", "generation_batch_size",
+    "steps_per_generation", "temperature",
 )  # fmt: skip
 _NOT_NEGATIVE = (
-    "learning_rate", "weight_decay", "max_grad_norm", "warmup_steps", "warmup_ratio", "adam_epsilon", "beta",
-    "dataloader_num_workers", "seed",
+    "learning_rate", "weight_decay", "max_grad_norm", "warmup_steps", "adam_epsilon", "beta", "dataloader_num_workers",
+    "seed",
 )  # fmt: skip
 _SHARES = ("adam_beta1", "adam_beta2", "label_smoothing_factor", "top_p")
 
@@ -119,20 +128,12 @@ def check_training(args: Any, options: ModelOptions) -> None:
     if options.use_peft and importlib.util.find_spec("peft") is None:
         raise MissingExtraError("peft", "peft", "training an adapter (--use_peft)")
     _check_directories(args)
-    for name in _POSITIVE:
-        value = getattr(args, name, None)
-        if value is not None and not value > 0:
-            raise ConfigError(f"--{name} must be above 0, got {value}")
-    for name in _NOT_NEGATIVE:
-        value = getattr(args, name, None)
-        if value is not None and not 0 <= value < math.inf:
-            raise ConfigError(f"--{name} must not be negative, got {value}")
-    for name in _SHARES:
-        value = getattr(args, name, None)
-        if value is not None and not 0 <= value <= 1:
-            raise ConfigError(f"--{name} must be within [0, 1], got {value}")
-    if args.max_steps <= 0 and not args.num_train_epochs > 0:
-        raise ConfigError(f"--num_train_epochs must be above 0, got {args.num_train_epochs}")
+    values = {name: value for name, value in vars(args).items() if value is not None}
+    check_positive(**{name: values[name] for name in _POSITIVE if name in values})
+    check_at_least(0, **{name: values[name] for name in _NOT_NEGATIVE if name in values})
+    check_share(**{name: values[name] for name in _SHARES if name in values})
+    if args.max_steps <= 0:
+        check_positive(num_train_epochs=args.num_train_epochs)
     _check_reports(args.report_to)
     if args.push_to_hub and os.environ.get("RANK", "0") == "0":
         from genprm_trl.hub import make_repository

@@ -44,13 +44,14 @@ def grpo(directory: Path, *words: str) -> list[str]:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--learning_rate", "-1"], "learning_rate must not be negative"),
-        (["--learning_rate", "nan"], "learning_rate must not be negative"),
+        (["--learning_rate", "-1"], "learning_rate must be at least 0, got -1"),
+        (["--learning_rate", "nan"], "learning_rate must be at least 0, got nan"),
+        (["--learning_rate", "inf"], "learning_rate must be finite, got inf"),
         (["--per_device_train_batch_size", "0"], "must"),
         (["--per_device_train_batch_size", "-2"], "must"),
         (["--gradient_accumulation_steps", "0"], "must"),
-        (["--num_train_epochs", "-1"], "num_train_epochs must be above 0"),
-        (["--weight_decay", "-0.1"], "weight_decay must not be negative"),
+        (["--num_train_epochs", "-1"], "num_train_epochs must be positive"),
+        (["--weight_decay", "-0.1"], "weight_decay must be at least 0"),
         (["--adam_beta1", "1.5"], r"adam_beta1 must be within"),
         (["--report_to", "tensorboard"], "tensorboard needs the package"),
         (["--report_to", "wandb"], "wandb needs the package"),
