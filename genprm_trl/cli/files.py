@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from genprm_trl.rows.outputs import CommandFiles, command_files, inputs
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True)
+class OverwriteOptions:
+    """What becomes of what is at the output already."""
+
+    overwrite: bool = field(
+        default=False,
+        metadata={
+            "help": "Start again, and replace what is at the output: rows or checkpoints of an earlier run, and files "
+            "that this program did not write."
+        },
+    )
 
 
 def files_of(module: Any, options: Sequence[Any]) -> CommandFiles | None:

@@ -30,7 +30,7 @@ class QuickstartOptions:
         metadata={"help": "A run of about two minutes: shows the path. It is too short for the models to learn much."},
     )
     seed: int = field(default=0, metadata={"help": "Fixes data, weights and sampling."})
-    overwrite: bool = field(default=False, metadata={"help": "Replace what was made there with another seed."})
+    overwrite: bool = field(default=False, metadata={"help": "Replace what a run with another seed left there."})
 
 
 def files(options: QuickstartOptions) -> CommandFiles:

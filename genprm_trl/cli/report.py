@@ -12,13 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from genprm_trl.cli import console
+from genprm_trl.cli.files import OverwriteOptions
+from genprm_trl.options.sources import FormatOptions
 from genprm_trl.rows.outputs import CommandFiles, inputs_of
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass
-class ReportOptions:
+@dataclass(kw_only=True)
+class ReportOptions(OverwriteOptions, FormatOptions):
     """Options of `genprm report`."""
 
     verdicts: str = field(metadata={"help": "The file of verdicts (JSONL).", "positional": True, "reads": "rows"})
@@ -27,12 +29,9 @@ class ReportOptions:
     )
     solutions: str | None = field(
         default=None,
-        metadata={"help": "The solutions that were judged, as `genprm verify` was given them: shows the text of "
-                  "problems and steps, and whether final answers are right.", "reads": "rows"},
+        metadata={"help": "The solutions that were judged, with --split and --format as for `genprm verify`: "
+                  "shows the text of problems and steps, and whether final answers are right.", "reads": "rows"},
     )  # fmt: skip
-    split: str | None = field(default=None, metadata={"help": "Split of a dataset of solutions from the Hub."})
-    format: str = field(default="auto", metadata={"help": "Row format of the solutions, as for `genprm verify`."})
-    overwrite: bool = field(default=False, metadata={"help": "Replace the output even if it is a file of others."})
 
 
 def files(options: ReportOptions) -> CommandFiles:

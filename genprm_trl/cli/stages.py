@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genprm_trl.cli import console
+from genprm_trl.cli.files import OverwriteOptions
 from genprm_trl.errors import ConfigError, GenPRMError, check_at_least
 from genprm_trl.options.verifier import VerifierOptions, load_verifier
 from genprm_trl.rows.outputs import CommandFiles, inputs_of
@@ -32,13 +33,9 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
-class WorkOptions:
+class WorkOptions(OverwriteOptions):
     """How the work on many items runs. A command's `run` takes it beside its own options."""
 
-    overwrite: bool = field(
-        default=False,
-        metadata={"help": "Start again if the output exists, instead of resuming. Files of others are replaced, too."},
-    )
     max_items: int | None = field(
         default=None,
         metadata={

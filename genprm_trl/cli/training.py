@@ -22,6 +22,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import ModelConfig
 
 from genprm_trl.cli import console
+from genprm_trl.cli.files import OverwriteOptions
 from genprm_trl.errors import (
     ConfigError,
     DataError,
@@ -52,14 +53,10 @@ class ModelOptions(ModelConfig):
 
 
 @dataclass(kw_only=True)
-class TrainingOptions(SplitOptions):
+class TrainingOptions(OverwriteOptions, SplitOptions):
     """The options of a command that trains that are not those of TRL."""
 
     data: str = field(metadata={"help": "What to train on: a file or a dataset.", "positional": True, "reads": "rows"})
-    overwrite: bool = field(
-        default=False,
-        metadata={"help": "Remove the checkpoints in the output and start again. Files of others are replaced, too."},
-    )
 
     def files(self, *options: Any, reads: Sequence[Input] = ()) -> CommandFiles:
         """What the command reads and writes.

@@ -43,8 +43,11 @@ class RationaleSettings:
     )
     max_code_rounds: int = field(default=32, metadata={"help": "Maximum code blocks that run for a critique."})
     temperature: float = field(default=0.6, metadata={"help": "Sampling temperature; 0 is greedy."})
-    top_p: float = field(default=0.95, metadata={"help": "Nucleus filter."})
-    top_k: int = field(default=40, metadata={"help": "Top-k filter; 0 turns it off."})
+    top_p: float = field(
+        default=0.95,
+        metadata={"help": "Sample from the most likely tokens whose probabilities add up to this; 1: from all."},
+    )
+    top_k: int = field(default=40, metadata={"help": "Sample from this many of the most likely tokens; 0: from all."})
     keep_thinking: bool = field(
         default=False,
         metadata={"help": "Keep the reasoner's thinking in a separate field. It is never part of a rationale."},

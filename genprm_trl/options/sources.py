@@ -20,8 +20,8 @@ class SplitOptions:
 
 
 @dataclass(kw_only=True)
-class RowOptions(SplitOptions):
-    """Which rows of the input to read. A command's `run` takes it before its other options, so FILE is named first."""
+class FormatOptions(SplitOptions):
+    """How to read the rows of the input."""
 
     format: str = field(
         default="auto",
@@ -31,6 +31,12 @@ class RowOptions(SplitOptions):
             "answer."
         },
     )
+
+
+@dataclass(kw_only=True)
+class RowOptions(FormatOptions):
+    """Which rows of the input to read. A command's `run` takes it before its other options, so FILE is named first."""
+
     limit: int | None = field(
         default=None,
         metadata={"help": "Use only the first LIMIT solutions; or problems, where a command works on problems."},

@@ -43,8 +43,11 @@ class VerifierOptions(GeneratorOptions):
     threshold: float = field(default=0.5, metadata={"help": "A step is judged wrong if its reward is below this."})
     seed: int = field(default=0, metadata={"help": "The same seed gives the same verdicts."})
     temperature: float = field(default=0.6, metadata={"help": "Sampling temperature; 0 is greedy."})
-    top_p: float = field(default=0.95, metadata={"help": "Nucleus filter."})
-    top_k: int = field(default=20, metadata={"help": "Top-k filter; 0 turns it off."})
+    top_p: float = field(
+        default=0.95,
+        metadata={"help": "Sample from the most likely tokens whose probabilities add up to this; 1: from all."},
+    )
+    top_k: int = field(default=20, metadata={"help": "Sample from this many of the most likely tokens; 0: from all."})
     max_step_tokens: int = field(default=2048, metadata={"help": "Maximum tokens of one step's rationale."})
     max_chains: int | None = field(
         default=None,

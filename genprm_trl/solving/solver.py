@@ -33,9 +33,12 @@ class SolverSettings:
         ConfigError: A value is out of range.
     """
 
-    temperature: float = field(default=0.7, metadata={"help": "Sampling temperature."})
-    top_p: float = field(default=1.0, metadata={"help": "Nucleus filter."})
-    top_k: int = field(default=0, metadata={"help": "Top-k filter; 0 turns it off."})
+    temperature: float = field(default=0.7, metadata={"help": "Sampling temperature; above 0."})
+    top_p: float = field(
+        default=1.0,
+        metadata={"help": "Sample from the most likely tokens whose probabilities add up to this; 1: from all."},
+    )
+    top_k: int = field(default=0, metadata={"help": "Sample from this many of the most likely tokens; 0: from all."})
     max_tokens: int = field(default=2048, metadata={"help": "Maximum tokens of one request."})
     system_prompt: str | None = field(
         default=None,
