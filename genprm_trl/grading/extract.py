@@ -43,8 +43,10 @@ def _boxes(text: str) -> list[_Found]:
         mark = token.group()
         if mark == "}":
             box = opened.pop() if opened else None
-            content = text[box[1] : token.start()].strip() if box is not None else ""
-            if box is not None and content and not (found and found[-1].start > box[0]):
+            if box is None or (found and found[-1].start > box[0]):
+                continue
+            content = text[box[1] : token.start()].strip()
+            if content:
                 end = token.end()
                 behind = _BEHIND.match(text, end)
                 sign = "-" if _MINUS.search(text[max(box[0] - 10, 0) : box[0]]) else ""
@@ -64,15 +66,14 @@ def _last_boxes(text: str) -> _Found | None:
             boxes = [_Found(bare.group(1).rstrip(".,;"), bare.start(), bare.end())]
         return boxes[0] if boxes and boxes[0].answer else None
     last = boxes.pop()
-    parts, start = [last.answer], last.start
+    parts, start = {last.answer: None}, last.start
     while boxes:
         before = boxes.pop()
         if start - before.end > _MAX_BETWEEN or not _BETWEEN.fullmatch(text, before.end, start):
             break
         start = before.start
-        if before.answer not in parts:
-            parts.insert(0, before.answer)
-    return _Found(", ".join(parts), start, last.end)
+        parts[before.answer] = None
+    return _Found(", ".join(reversed(parts)), start, last.end)
 
 
 def extract_boxed(text: str) -> str | None:
@@ -97,7 +98,7 @@ _ANSWER = re.compile(
     r"\b(?:answers?|ans|(?:correct|right|best) (?:option|choice))\b"
     rf"(?:\s*+\([^()\n]{{0,40}}\)|\s+(?:to|of|for|in) [^.:\n=]{{0,80}}?(?=\s(?:is|are)\s))?{_IS}\s*+:?\s*+(?=\S)"
     r"|\bsolutions?\s++(?:is|are)\s*+:?\s*+(?=[$\\\d(-])"
-    r"|^[#*_\s]*+(?:the )?(?:final )?answer[*_:]*+\s*\n\s*+(?=\S)",
+    r"|^(?:[#*_]|[^\S\n])*+(?:the )?(?:final )?answer[*_:]*+[^\S\n]*+\n\s*+(?=\S)",
     re.IGNORECASE | re.MULTILINE,
 )
 _A_LINE = re.compile(r"^A:[^\S\n]*+(?=\S)", re.MULTILINE)
@@ -105,7 +106,7 @@ _VALUE_FIRST = re.compile(r"[\s*_$(\[{\\-]*+(?:\d|\\?[$(\[]|\\[A-Za-z])")
 # A policy that goes on with the next question.
 _QUESTION = r"(?:question|problem|exercise|example|instruction|human|user|q)\b[^\S\n]*+"
 _NEXT_QUESTION = re.compile(
-    rf"^\s*+(?:(?:\#{{1,6}}[^\S\n]*+|\*\*){_QUESTION}\d*+[^\S\n]*+(?:\*\*)?[^\S\n]*+(?:[:.]|$)"
+    rf"^[^\S\n]*+(?:(?:\#{{1,6}}[^\S\n]*+|\*\*){_QUESTION}\d*+[^\S\n]*+(?:\*\*)?[^\S\n]*+(?:[:.]|$)"
     rf"|{_QUESTION}(?:\d++[^\S\n]*+(?:[:.]|$)|[:.]))",
     re.IGNORECASE | re.MULTILINE,
 )
@@ -118,6 +119,7 @@ _SENTENCE_END = re.compile(r"(?<!\\)(?<!\.\.)[.!?](?=\s|$)")
 _DELIMITERS = (("**", "**"), ("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("`", "`"))
 _DISPLAYS = (("\\[", "\\]"), ("$$", "$$"), ("\\(", "\\)"), ("$", "$"), ("```", "```"))
 _MAX_MARKS = 50
+_MAX_BLOCK = 20_000  # characters
 _BULLET = re.compile(r"\s*(?:[-*•+]|\d{1,2}[.)])\s+(?=\S)")
 
 
@@ -174,8 +176,9 @@ def before_cut(text: str) -> str:
 def _marked(text: str) -> str | None:
     box = _last_boxes(text)
     if box is not None:
+        bare = text.rfind("\\boxed", box.end)
         for mark in (*_HASHES.finditer(text, box.end), *_ANSWER.finditer(text, box.end)):
-            if _VALUE_FIRST.match(text, mark.end()) and "\\boxed" not in text[mark.end() :]:
+            if mark.end() > bare and _VALUE_FIRST.match(text, mark.end()):
                 answer = _block(text, mark.end())
                 if answer:
                     return answer
@@ -192,7 +195,7 @@ def _marked(text: str) -> str | None:
 
 def _is_heading(text: str, mark: re.Match[str]) -> bool:
     """Whether a mark is the title of what follows: `#### Step 1`, `Answer: First we add ...`."""
-    line, _, more = text[mark.end() :].partition("\n")
+    line, _, more = text[mark.end() : mark.end() + _MAX_BLOCK].partition("\n")
     if not more.strip():
         return False
     if mark.group().startswith("####"):
@@ -224,7 +227,7 @@ def _first(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
 
 def _block(text: str, start: int) -> str:
     """The answer that begins here: the rest of the sentence, or what stands in a display, a list or a fence."""
-    rest = text[start : start + 20_000].lstrip()
+    rest = text[start : start + _MAX_BLOCK].lstrip()
     for left, right in _DISPLAYS:
         if rest.startswith(left):
             end = rest.find(right, len(left))
@@ -263,12 +266,13 @@ def _open_formula(rest: str) -> str:
 
 def _sentence(text: str) -> str:
     """The first sentence."""
+    last = len(text.rstrip()) - 1
     for end in _SENTENCE_END.finditer(text):
-        head = text[: end.end()]
-        if end.group() == "!" and re.search(r"[\d)}]!$", head):
+        before = text[max(end.end() - 12, 0) : end.end()]
+        if end.group() == "!" and re.search(r"[\d)}]!$", before):
             continue  # a factorial
-        if not _ABBREVIATION.search(head[-12:]) or not text[end.end() :].strip():
-            return text[: end.start()] if end.group() != "!" or not head[-2:-1].isdigit() else head
+        if end.end() > last or not _ABBREVIATION.search(before):
+            return text[: end.start()]
     return text
 
 
@@ -291,7 +295,7 @@ def _last_line(text: str) -> str | None:
     text = text.rstrip()
     for left, right in _DISPLAYS:
         if text.endswith(right) and left != "$":
-            start = text.rfind(left, max(0, len(text) - 20_000), len(text) - len(right))
+            start = text.rfind(left, max(0, len(text) - _MAX_BLOCK), len(text) - len(right))
             while start > 0 and text[start - 1] == "\\":  # the space between rows, `\\[2pt]`
                 start = text.rfind(left, 0, start)
             inner = text[start + len(left) : -len(right)].strip() if start >= 0 else ""

@@ -16,10 +16,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from genprm_trl.data.steps import written_steps
 from genprm_trl.errors import GenPRMError
 from genprm_trl.grading import pool
 from genprm_trl.grading.comparison import Grade, answers_match, grade, grade_many
-from genprm_trl.grading.extract import before_cut, extract_answer, extract_boxed
+from genprm_trl.grading.extract import before_cut, extract_answer, extract_boxed, final_answer
 from tests.helpers.growth import growth
 from tests.helpers.paths import SAMPLES, shared_data
 
@@ -295,6 +296,35 @@ def test_many_grades_with_hostile_ones_among_them():
 def test_impossible_time_limit_is_refused(timeout):
     with pytest.raises(ValueError, match="time limit"):
         grade("1", "1", timeout=timeout)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Time
+
+REPEATED = ["\n", "\n \n", " ", "\t", "$", "$$", "{", "}", "\\", "\\\\", "\\[", "\\]", "*", "**", "#", "-", "_", "`",
+            "5", "5!", ".", "1.", "1. \n", "- 5\n", "! ", "no. ", "a = ", "5 or ", "(", "[", "=", "<", "</", "<think>",
+            "</think>", "<think></think>", "\\boxed{", "\\boxed{5} and ", "\\boxed 5 ", "\\begin{a}", "answer is ",
+            "Answer:\n", "#### ", "#### 5\n", "A:\n", "Question: \n", "Question ", "? ",
+            "```\n", "x\n\n", "Step 1: "]  # fmt: skip
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("before", ["", "\\boxed{5}", "Answer"])
+def test_no_repeated_text_takes_long(before):
+    """50,000 characters each: a pattern that reads the rest of the text at every place would not end in time."""
+    for piece in REPEATED:
+        text = before + piece * (50_000 // len(piece))
+        before_cut(text)
+        final_answer(text)
+        final_answer(text + "5")
+        written_steps(text + "5")
+
+
+@pytest.mark.timeout(120)
+def test_many_boxes_take_no_longer():
+    final_answer("\\boxed{" * 20_000 + "5" + "}" * 20_000)
+    final_answer("".join(f"\\boxed{{{number}}} and " for number in range(10_000)))
+    final_answer("\\boxed{5}" + "#### 1 " * 20_000 + "\\boxed{")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
