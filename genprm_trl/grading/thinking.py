@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 THINK_START = "<think>"
 THINK_END = "</think>"
 
-# Other models' names of the same tags are read as well.
-_TAG = re.compile(r"<(/?)think(?:ing)?>|\[(/?)THINK\]", re.IGNORECASE)
+# What opens and what closes a block, as the models write it that are known to think.
+_TAGS = (
+    (r"<think(?:ing)?\s*+>", r"</think(?:ing)?\s*+>"),
+    (r"<thoughts?\s*+>", r"</thoughts?\s*+>"),
+    (r"<reasoning\s*+>", r"</reasoning\s*+>"),
+    (r"<seed:think>", r"</seed:think>"),
+    (r"\[THINK\]", r"\[/THINK\]"),
+    (r"◁think▷", r"◁/think▷"),
+    (r"<\|begin_of_thought\|>", r"<\|end_of_thought\|>"),
+    (r"<\|START_THINKING\|>", r"<\|END_THINKING\|>"),
+    (r"<\|channel\|>analysis<\|message\|>", r"<\|channel\|>final<\|message\|>"),
+)
+_TAG = re.compile("|".join(f"({opening})|({closing})" for opening, closing in _TAGS), re.IGNORECASE)
+# Where a tag is spoken of, it stands in quotes or before such a word.
+_SPOKEN_OF = re.compile(r" (?:tags?|blocks?|tokens?)\b")
 
 
 def without_thinking(text: str) -> str:
     r"""The text outside of thinking blocks; the whole text if there are none.
 
+    Tags of other models are read like `<think>`. One in quotes or backticks, or before the word *tag*, is none.
     A model may close a block that the chat template has opened: all before it is thinking. So is all after a block
     that stays open, for example because tokens ran out.
 
@@ -31,8 +46,9 @@ def is_still_thinking(text: str) -> bool:
 
 def opens_thinking(text: str) -> bool:
     """Whether the text ends with the start of a block, as a chat template's opening of a turn may."""
-    tags = list(_TAG.finditer(text[-64:].rstrip()))
-    return bool(tags) and not (tags[-1][1] or tags[-1][2]) and tags[-1].end() == len(text[-64:].rstrip())
+    end = text[-64:].rstrip()
+    tags = list(_tags(end))
+    return bool(tags) and tags[-1][1] and tags[-1][0].end() == len(end)
 
 
 def blank_thinking(text: str) -> str:
@@ -56,19 +72,35 @@ def blank_thinking(text: str) -> str:
 def _split(text: str) -> tuple[list[tuple[int, int]], bool]:
     """Where the text outside of blocks stands, and whether a block is open at the end."""
     outside: list[tuple[int, int]] = []
-    end, thinking = 0, False
-    for tag in _TAG.finditer(text):
-        if tag[1] or tag[2]:
+    end, thinking, first = 0, False, 0
+    within: set[int] = set()  # kinds of blocks that thoughts open in turn
+    for tag, opens, kind in _tags(text):
+        if opens and thinking:
+            within.add(kind)
+        elif opens:
+            outside.append((end, tag.start()))
+            thinking, first = True, kind
+        elif thinking and kind != first and kind in within:
+            within.discard(kind)
+        else:
             if not thinking:
                 outside.clear()
             thinking = False
-        elif not thinking:
-            outside.append((end, tag.start()))
-            thinking = True
+            within.clear()
         end = tag.end()
     if not thinking:
         outside.append((end, len(text)))
     return outside, thinking
+
+
+def _tags(text: str) -> Iterator[tuple[re.Match[str], bool, int]]:
+    """The tags of blocks, with whether each opens one, and of which kind."""
+    for tag in _TAG.finditer(text):
+        before, behind = text[max(tag.start() - 1, 0) : tag.start()], text[tag.end() : tag.end() + 1]
+        quoted = before == behind and before in ("`", '"', "'")
+        if not quoted and not _SPOKEN_OF.match(text, tag.end()):
+            group = tag.lastindex or 1
+            yield tag, group % 2 == 1, (group + 1) // 2
 
 
 def _join(parts: list[str]) -> str:

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genprm_trl.grading.thinking import is_still_thinking, without_thinking
+from genprm_trl.grading.comparison import grade
+from genprm_trl.grading.thinking import is_still_thinking, opens_thinking, without_thinking
 from tests.helpers.growth import growth
 
 
@@ -25,12 +26,47 @@ from tests.helpers.growth import growth
         ("a</think>b</think>c", "c", False),
         ("<thinking>a</thinking>b", "b", False),
         ("[THINK]a[/THINK]b", "b", False),
+        ("<think>of [THINK] and [/THINK]", "", True),
+        ("<think>a <reasoning>b</reasoning> c</think>d", "d", False),
+        ("<think>a[/THINK]b", "b", False),  # a template may open a block with another tag than was known
+        ("a `<think>` tag is used", "a `<think>` tag is used", False),
+        ("a <think> tag is used", "a <think> tag is used", False),
+        ('print("<think>") 5', 'print("<think>") 5', False),
+        ("<think>I end with `</think>`, so", "", True),
+        ("x<think and 5", "x<think and 5", False),
         ("I think 5 < 6 > 4", "I think 5 < 6 > 4", False),
     ],
 )
 def test_what_is_outside_of_blocks(text, answer, unfinished):
     assert without_thinking(text) == answer
     assert is_still_thinking(text) is unfinished
+
+
+TAGS = [
+    ("<think>", "</think>"),
+    ("<THINK>", "</THINK>"),
+    ("<think >", "</think >"),
+    ("<thinking>", "</thinking>"),
+    ("<thought>", "</thought>"),
+    ("<reasoning>", "</reasoning>"),
+    ("<seed:think>", "</seed:think>"),
+    ("[THINK]", "[/THINK]"),
+    ("◁think▷", "◁/think▷"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
+]
+
+
+@pytest.mark.parametrize(("start", "end"), TAGS)
+def test_tags_of_all_models(start, end):
+    assert without_thinking(f"{start}a{end}b") == "b"
+    assert without_thinking(f"a{end}b") == "b"
+    assert is_still_thinking(f"{start}It is \\boxed{{5}}.")
+    assert opens_thinking(f"A question\n{start}\n")
+    assert grade(f"{start}It is \\boxed{{5}}.", "5").status == "no_answer"
+    assert not grade(f"{start}It is \\boxed{{5}}.{end}The answer is 6.", "5").correct
+    assert grade(f"{start}It is \\boxed{{5}}.{end}The answer is 6.", "6").correct
 
 
 @given(st.lists(st.sampled_from(["<think>", "</think>", "a", " ", "\n"])).map("".join))
