@@ -7,6 +7,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from genprm_trl.grading.thinking import is_still_thinking, without_thinking
+from genprm_trl.grading.units import read_unit
 
 # Everything here takes time linear in the text, whatever the text: possessive quantifiers, bounded gaps, one pass over
 # braces.
@@ -18,11 +19,16 @@ _BRACES = re.compile(r"\\(?:boxed|fbox)\s*+\{|\\.|[{}]", re.DOTALL)
 _BARE_BOX = re.compile(r"\\(?:boxed|fbox)\s++([^\s{}$\\]++)")
 # What may stand between two boxes that are one answer: "$x = \boxed{3}$ and $x = \boxed{4}$".
 _BETWEEN = re.compile(
-    r"(?:[\s$,;&*{}]|\\[()\[\],;:! ]|\\(?:text|mathrm|textbf|quad|qquad|left|right)(?![A-Za-z])|\b(?:and|or)\b"
+    r"(?:[\s$,;:&*{}]|\\[()\[\],;:!\\ ]|\\(?:text|mathrm|textbf|quad|qquad|left|right)(?![A-Za-z])"
+    r"|\b(?:and|or|[Pp]art)\b"
     r"|\\?[A-Za-z]+(?:_\{?\w\}?|\(\w+\))?\s*=|\([a-h]\)|\(i{1,3}\))*"
 )
 _MAX_BETWEEN = 80
-_BEHIND = re.compile(r"\s*\\%|_\{?\w+\}?")
+_NO_UNITS = frozenset(("in", "at", "to", "second"))  # they begin what is said of the answer
+_BEHIND = re.compile(
+    r"\s*+\\%|_\{?\w+\}?|(?:\s|~|\\[,;:! ])*+\\(?:text|mathrm|mbox)\s*+\{([^{}]{1,40})\}(?:\^\{?[23]\}?)?"
+    r"|\$?\s*+([A-Za-z]{2,12})(?![A-Za-z])"
+)
 _MINUS = re.compile(r"(?:^|[=$(\[,])\s*-\s*$")
 
 
@@ -48,14 +54,27 @@ def _boxes(text: str) -> list[_Found]:
             content = text[box[1] : token.start()].strip()
             if content:
                 end = token.end()
-                behind = _BEHIND.match(text, end)
                 sign = "-" if _MINUS.search(text[max(box[0] - 10, 0) : box[0]]) else ""
-                found.append(_Found(f"{sign}{content}{behind.group() if behind else ''}", box[0], end))
+                found.append(_Found(f"{sign}{content}{_behind(text, end, content)}", box[0], end))
         elif mark == "{":
             opened.append(None)
         elif mark.endswith("{") and len(mark) > 2:
             opened.append((token.start(), token.end()))
     return found
+
+
+def _behind(text: str, end: int, content: str) -> str:
+    """What stands behind a box and belongs to its answer: a percent sign, a base, a unit of measure."""
+    behind = _BEHIND.match(text, end)
+    if behind is None:
+        return ""
+    words = behind[1] or behind[2]
+    if words is None:
+        return behind.group()
+    has_words = re.search("[A-Za-z]", re.sub(r"\\[A-Za-z]+", "", content)) is not None
+    if has_words or words.lower() in _NO_UNITS or not read_unit(words).dimension:
+        return ""
+    return behind.group().lstrip("$")
 
 
 def _last_boxes(text: str) -> _Found | None:
@@ -92,11 +111,22 @@ def extract_boxed(text: str) -> str | None:
 # ---------------------------------------------------------------------------------------------------------------------
 # Other marks
 
-_HASHES = re.compile(r"####[^\S\n]*+(?=\S)")
+_HASHES = re.compile(
+    r"####[^\S\n]*+(?:(?:the )?(?:final )?answer(?: is|[^\S\n]*+:)[^\S\n]*+:?[^\S\n]*+)?(?=\S)"
+    r"|^\#{1,3}[^\S\n]++(?=[-$.\d][-$.,\d]*+\s*+\Z)",
+    re.IGNORECASE | re.MULTILINE,
+)
+_TAGGED = re.compile(r"(?<![`\"'])<(/?)answer>(?![`\"']| tags?\b)", re.IGNORECASE)
+# Where a model ends its turn; what follows is another's.
+_TURN_END = re.compile(
+    r"<\|(?:im_end|eot_id|eom_id|endoftext|end_of_text|end_of_turn|end|return|END_OF_TURN_TOKEN|end_of_solution)\|>"
+    r"|</s>|<eos>|<end_of_turn>|<｜end▁of▁sentence｜>"
+)
 _IS = r"\s*+(?:\*\*|__)?\s*+(?:is|are|was|would be|should be|will be|must be|:|=)(?![A-Za-z])"
 _ANSWER = re.compile(
     r"\b(?:answers?|ans|(?:correct|right|best) (?:option|choice))\b"
     rf"(?:\s*+\([^()\n]{{0,40}}\)|\s+(?:to|of|for|in) [^.:\n=]{{0,80}}?(?=\s(?:is|are)\s))?{_IS}\s*+:?\s*+(?=\S)"
+    r"|答案\s*+(?:是|为|：|:)\s*+(?=\S)"
     r"|\bsolutions?\s++(?:is|are)\s*+:?\s*+(?=[$\\\d(-])"
     r"|^(?:[#*_]|[^\S\n])*+(?:the )?(?:final )?answer[*_:]*+[^\S\n]*+\n\s*+(?=\S)",
     re.IGNORECASE | re.MULTILINE,
@@ -107,7 +137,8 @@ _VALUE_FIRST = re.compile(r"[\s*_$(\[{\\-]*+(?:\d|\\?[$(\[]|\\[A-Za-z])")
 _QUESTION = r"(?:question|problem|exercise|example|instruction|human|user|q)\b[^\S\n]*+"
 _NEXT_QUESTION = re.compile(
     rf"^[^\S\n]*+(?:(?:\#{{1,6}}[^\S\n]*+|\*\*){_QUESTION}\d*+[^\S\n]*+(?:\*\*)?[^\S\n]*+(?:[:.]|$)"
-    rf"|{_QUESTION}(?:\d++[^\S\n]*+(?:[:.]|$)|[:.]))",
+    rf"|{_QUESTION}(?:\d++[^\S\n]*+(?:[:.]|$)|[:.]))"
+    r"|(?<=\s)(?-i:Human|User|Question)[^\S\n]*+:",
     re.IGNORECASE | re.MULTILINE,
 )
 _ABBREVIATION = re.compile(
@@ -120,16 +151,19 @@ _DELIMITERS = (("**", "**"), ("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "
 _DISPLAYS = (("\\[", "\\]"), ("$$", "$$"), ("\\(", "\\)"), ("$", "$"), ("```", "```"))
 _MAX_MARKS = 50
 _MAX_BLOCK = 20_000  # characters
+_LABEL = re.compile(
+    r"(?:\*\*)?(?:solution|result|total|ans)(?:\*\*)?[^\S\n]*+:(?:\*\*)?(?=\s*+\S)|=>(?=\s*+\S)", re.IGNORECASE
+)
 _BULLET = re.compile(r"\s*(?:[-*•+]|\d{1,2}[.)])\s+(?=\S)")
 
 
 def extract_answer(text: str) -> str | None:
     r"""The final answer that a text marks as such, or None.
 
-    Looked for in this order, the last one of its kind: `\boxed{...}`, `#### ...` (GSM8K), `the answer is ...` and
-    `Answer: ...`, and a last line `A: ...` (GSM8K's model solutions). A mark behind the last box wins if a value
-    follows it. What stands in a thinking block is no answer, and a text that ends in one has none. Nor is what a
-    policy writes when it goes on with another question.
+    Looked for in this order, the last one of its kind: `<answer>...</answer>`, `\boxed{...}`, `#### ...` (GSM8K),
+    `the answer is ...` and `Answer: ...`, and a last line `A: ...` (GSM8K's model solutions). A mark behind the last
+    box wins if a value follows it. What stands in a thinking block is no answer, and a text that ends in one has none.
+    Nor is what a policy writes when it goes on with another question or turn.
 
     Examples:
         >>> extract_answer("2 + 2 = 4, so the answer is **4**.")
@@ -137,14 +171,14 @@ def extract_answer(text: str) -> str | None:
     """
     if is_still_thinking(text):
         return None
-    return _marked(_without_next_question(without_thinking(text)))
+    return _marked(_without_next_question(_turn(without_thinking(text))))
 
 
 def final_answer(text: str) -> str | None:
     """The answer that a text marks, else its last sentence that may hold one; None if there is nothing."""
     if is_still_thinking(text):
         return None
-    text = _without_next_question(without_thinking(text))
+    text = _without_next_question(_turn(without_thinking(text)))
     marked = _marked(text)
     return marked if marked is not None else _last_line(text)
 
@@ -163,7 +197,7 @@ def before_cut(text: str) -> str:
     """
     if is_still_thinking(text):
         return ""
-    text = without_thinking(text)
+    text = _turn(without_thinking(text))
     boxes = _boxes(text)
     sentences = [match.end() + 1 for match in _SENTENCE_END.finditer(text) if match.end() < len(text)]
     end = max(text.rfind("\n") + 1, boxes[-1].end if boxes else 0, *sentences[-1:])
@@ -173,7 +207,32 @@ def before_cut(text: str) -> str:
     return text[:end]
 
 
+def _turn(text: str) -> str:
+    """The first turn that a text holds, which is whole if a token ends it."""
+    parts = _TURN_END.split(text)
+    for number, part in enumerate(parts, 1):
+        if part.strip():
+            return part if number == len(parts) else part + "\n"
+    return parts[-1]
+
+
+def _tagged(text: str) -> str | None:
+    """What stands between the last `<answer>` and its end, unless a box follows."""
+    inner, start = None, None
+    for tag in _TAGGED.finditer(text):
+        if not tag[1]:
+            start = tag.end()
+        elif start is not None:
+            inner, start, end = text[start : tag.start()], None, tag.end()
+    if start is not None:
+        return text[start:]
+    return inner if inner is not None and text.find("\\boxed", end) < 0 else None
+
+
 def _marked(text: str) -> str | None:
+    tagged = _tagged(text)
+    if tagged is not None and tagged.strip():
+        return _marked(tagged) or _last_line(tagged)
     box = _last_boxes(text)
     if box is not None:
         bare = text.rfind("\\boxed", box.end)
@@ -205,7 +264,8 @@ def _is_heading(text: str, mark: re.Match[str]) -> bool:
 
 def _without_next_question(text: str) -> str:
     """The text up to where its author goes on with another question, once it has given an answer."""
-    firsts = [match.end() for pattern in (_BRACES, _HASHES, _ANSWER) if (match := _first(pattern, text)) is not None]
+    patterns = (_BRACES, _HASHES, _ANSWER, _TAGGED)
+    firsts = [match.end() for pattern in patterns if (match := _first(pattern, text)) is not None]
     if not firsts:
         return text
     following = _NEXT_QUESTION.search(text, min(firsts))
@@ -302,6 +362,8 @@ def _last_line(text: str) -> str | None:
             if inner and right not in inner and ("\n" in text[start:] or left != "\\("):
                 return " ".join(inner.split())
     line = text.rpartition("\n")[2].strip()
+    label = _LABEL.match(line)
+    line = line[label.end() :].strip() if label is not None else line
     if len(re.findall(r"(?<!\\)\b[A-Za-z]{2,}", line[:5_000])) < 5:
         return line or None
     rest, sentences = line, list[str]()

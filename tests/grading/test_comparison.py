@@ -171,12 +171,56 @@ def test_an_answer_on_the_next_lines(text, answer, other):
 @pytest.mark.parametrize(
     ("text", "answer", "other"),
     [
+        ("<answer>5</answer>", "5", "6"),
+        ("<think>It is \\boxed{5}.</think>\n\n<answer>\n6\n</answer>", "6", "5"),
+        ("<answer>We add 2 and 3, so it is \\boxed{5}.</answer>", "5", "2"),
+        ("<answer>5</answer> is what I found after 6 tries", "5", "6"),
+        ("<answer>4</answer> No: <answer>5</answer>", "5", "4"),
+        ("I write <answer> tags. The answer is 5.", "5", "6"),
+        ("I write `<answer>6</answer>`. The answer is 5.", "5", "6"),
+        ("2 + 3 = 5\n#### Answer: 5", "5", "2"),
+        ("2 + 3 = 5\n#### The final answer is 5", "5", "2"),
+        ("2 + 3 = 5\n### 5", "5", "2"),
+        ("Solution: 12", "12", "1"),
+        ("**Result:** 12", "12", "1"),
+        ("答案是 5", "5", "6"),
+        ("(a) \\boxed{3} (b) \\boxed{4}", "3, 4", "4"),
+        ("Part (a): \\boxed{3}\nPart (b): \\boxed{4}", "3, 4", "4"),
+        ("$\\boxed{3}\\\\\\boxed{4}$", "3, 4", "4"),
+        ("$\\boxed{3}\\text{ cm}$", "3 cm", "3 m"),
+        ("$\\boxed{3}\\,\\mathrm{cm}^2$", "3 cm^2", "3 cm"),
+        ("It is $\\boxed{3}$ hours.", "3 hours", "3 minutes"),
+        ("It is $\\boxed{3}$ in total.", "3 cm", "4"),
+    ],
+)
+def test_marks_of_an_answer(text, answer, other):
+    for one, correct in ((answer, True), (other, False)):
+        assert grade(text, one).correct is correct
+        assert grade(one, text).correct is correct
+
+
+@pytest.mark.parametrize(
+    "end", ["<|im_end|>", "<|eot_id|>", "<|endoftext|>", "</s>", "<end_of_turn>", " <eos>", "<｜end▁of▁sentence｜>"]
+)
+@pytest.mark.parametrize("text", ["5", "#### 5", "The answer is 5", "The answer is 5.", "\\boxed{5}"])
+def test_a_token_ends_an_answer(text, end):
+    assert extract_answer(text + end) == extract_answer(text)
+    assert grade(text + end, "5").correct
+    assert grade("5", text + end).correct
+    assert grade(f"{text}{end}\nNext: the answer is 7.", "5").correct
+    assert before_cut(f"{text}{end}") == ("" if text == "5" else f"{(text + end).partition('<')[0]}\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "other"),
+    [
         ("9 + 9 = 18\n#### 18\n\nQuestion: How many are 3 and 4?\n3 + 4 = 7\n#### 7", "18", "7"),
         ("9 + 9 = 18\n#### 18\nTom has 3 eggs. How many are left?\n3 + 4 = 7\n#### 7", "18", "7"),
         ("It is \\boxed{18}.\n\nProblem: 3 + 4?\nIt is \\boxed{7}.", "18", "7"),
         ("It is \\boxed{18}.\n\n## Exercise 2\n3 + 4 is \\boxed{7}.", "18", "7"),
         ("The answer is 18.\n\nQ: 3 + 4?\nA: The answer is 7.", "18", "7"),
         ("The answer is 18.\n\nHuman: and 3 + 4?\n\nThe answer is 7.", "18", "7"),
+        ("#### 18 Human: and 3 + 4? #### 7", "18", "7"),
         # Without a question between them, the last one is a correction.
         ("#### 18\nNo, 9 + 8 = 17.\n#### 17", "17", "18"),
         ("Question: 9 + 9?\nThe answer is 18.", "18", "9"),
