@@ -59,7 +59,7 @@ def test_a_missing_server_is_found_before_a_model_is_loaded(model, tmp_path, cap
     if command == "serve":
         words += ["--port", "0"]
     else:
-        rows = PROBLEMS if command in ("search", "refine") else SOLUTIONS[:1]
+        rows = PROBLEMS if command in ("search", "refine") else [*SOLUTIONS[:1], {**SOLUTIONS[0], "id": "d"}]
         words = [write(tmp_path / "in.jsonl", *rows), *words, "--output", str(tmp_path / "out.jsonl")]
     assert main([command, *words]) == 2
     *_, error = capsys.readouterr().err.strip().splitlines()
