@@ -49,8 +49,8 @@ def binary_probability(
     The word at character `position` of `written.text` may start inside a token (`{Yes`) or span several (`Y`, `es`).
     An alternative counts for a word if it has the same characters before the word and then begins the word or
     continues past it. If only one of the two words is among the reported alternatives, the other takes the smallest
-    reported log-probability (the published rule). Without at least two log-probabilities the
-    written word decides: 1 or 0.
+    reported log-probability (the published rule). If a single log-probability is reported, the other word has the rest
+    of the probability. Without any the written word decides: 1 or 0.
 
     Args:
         written: What the model wrote.
@@ -69,7 +69,7 @@ def binary_probability(
     token = find_word_token(written, position)
     if token is not None and alternatives is None and token.index < len(written.top_logprobs):
         alternatives = written.top_logprobs[token.index]
-    if token is None or alternatives is None or len(alternatives) < 2:  # nothing to compare with
+    if token is None or not alternatives:  # nothing to compare with
         return float(hard[positive])
     # One spelling a word, as published: "Yes" and "YES" are different tokens and are not added up. Case counts unless
     # the model itself wrote the word in another one.
@@ -85,6 +85,10 @@ def binary_probability(
                 best[word] = max(logprob, best.get(word, -math.inf))
     if not best:
         return float(hard[positive])
+    if len(alternatives) == len(best) == 1:
+        [(word, logprob)] = best.items()
+        share = math.exp(min(logprob, 0.0))
+        return share if word == positive else 1 - share
     floor = min(logprob for _, logprob in alternatives if not math.isnan(logprob))
     difference = best.get(positive, floor) - best.get(negative, floor)
     if math.isnan(difference):  # equal infinities

@@ -43,6 +43,7 @@ class Dialect:
         bare_ids: Whether `token_ids` stand beside the text.
         lists_models: Whether there is `/v1/models`.
         reasons: What finish reasons are called.
+        alternatives: Whether lists of log-probabilities tell of other tokens than those written.
         most_logprobs: More are refused.
         switch: Whether log-probabilities are asked for by a switch.
         streams: Whether it can stream, and streams tell log-probabilities and end in `[DONE]`: three traits.
@@ -64,6 +65,7 @@ class Dialect:
     bare_ids: bool = False
     lists_models: bool = True
     reasons: Mapping[str, str] = field(default_factory=dict)
+    alternatives: bool = True
     most_logprobs: int = 1000
     switch: bool = False
     streams: bool = True
@@ -336,7 +338,9 @@ class CompletionServer:
         return {
             "tokens": [self._name(token) for token, _ in pairs],
             "token_logprobs": [reported[token] for token, reported in pairs],
-            "top_logprobs": [{self._name(i): value for i, value in reported.items()} for _, reported in pairs],
+            "top_logprobs": [{self._name(i): value for i, value in reported.items()} for _, reported in pairs]
+            if self.dialect.alternatives
+            else None,
         }
 
     def _entry(self, token: int, text: str, reported: Mapping[int, float]) -> dict[str, Any]:

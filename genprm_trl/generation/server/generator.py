@@ -286,9 +286,17 @@ class ServerGenerator(LoopGenerator):
             raise Refused(f"{replica.name} has read {counted} tokens where {sent} were sent: another prompt")
 
     def _check_logprobs(self, replica: Replica, result: GenerationResult, body: Mapping[str, Any]) -> None:
-        if "logprobs" in body and result.top_logprobs and not any(result.top_logprobs):
+        if "logprobs" not in body or not result.top_logprobs:
+            return
+        if not any(result.top_logprobs):
             self._warn_once(
                 "logprobs", "%s reports no log-probabilities for the text that it has written", replica.name
+            )
+        elif body.get("top_logprobs", body["logprobs"]) > 1 and max(map(len, result.top_logprobs)) < 2:
+            self._warn_once(
+                "alternatives",
+                "%s reports log-probabilities of the written tokens alone; rewards are read from those",
+                replica.name,
             )
 
     def _warn_once(self, what: str, message: str, *values: object) -> None:

@@ -15,7 +15,6 @@ what they do not spell is encoded again, and log-probabilities go to the tokens 
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +30,8 @@ _TOKEN_ID = "token_id:"
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 # No vocabulary has as many, and tokenizers take no larger numbers.
 _TOKENS = 2**31
+# A log-probability above 0 by no more than this was rounded.
+_ROUNDING = 0.01
 # Seeds are 32-bit numbers in some servers; ours are longer.
 _SEEDS = 2**31
 _TOO_LONG = re.compile(
@@ -505,8 +506,10 @@ def _from_lists(reported: Mapping[str, Any]) -> list[_Entry]:
         raise BadAnswer(f"the tokens are {_brief(names)}")
     if not isinstance(own, list) or len(own) != len(names):
         raise BadAnswer(f"the token_logprobs are {_brief(own)}")
-    if not isinstance(top, list) or len(top) != len(names):
+    if not top:  # some servers report the written tokens alone
         top = [None] * len(names)
+    if not isinstance(top, list) or len(top) != len(names):
+        raise BadAnswer(f"the top_logprobs are {_brief(top)}")
     entries = []
     for name, logprob, others in zip(names, own, top, strict=True):
         key = _key(name)
@@ -710,7 +713,7 @@ def _count(answer: Any, name: str) -> int | None:
 
 
 def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value < math.inf:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value < _ROUNDING:
         raise BadAnswer(f"a log-probability is {_brief(value)}")
     return float(value)
 

@@ -202,6 +202,18 @@ async def test_as_many_log_probabilities_as_the_server_reports(
     assert (f"refuses 20 log-probabilities a token; rewards are read from {asked}" in caplog.text) == (asked < 20)
 
 
+@pytest.mark.parametrize("dialect", ["vllm", "sglang"])
+async def test_rewards_without_alternatives_are_read_from_the_written_word(
+    dialect: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with CompletionServer(Model(), dialect, alternatives=False) as server:
+        async with connect(server) as generator:
+            found = await judge(generator)
+            again = await judge(generator)
+    assert found.rewards == again.rewards == pytest.approx([8 / 9, 1 / 9])
+    assert caplog.text.count("of the written tokens alone; rewards are read from those") == 1
+
+
 @pytest.mark.parametrize(
     ("seeds", "message"),
     [

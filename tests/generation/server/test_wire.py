@@ -181,6 +181,32 @@ def test_the_same_where_the_stop_string_was_cut_off_and_named(form: str) -> None
     assert result.top_logprobs[at] == {IDS[VERDICT]: -0.5, NO: -1.5}
 
 
+@pytest.mark.parametrize("top", [None, [], [{} for _ in SHOWN], [[] for _ in SHOWN]])
+def test_the_written_token_counts_where_there_are_no_alternatives(top: Any) -> None:
+    told = {"tokens": SHOWN, "token_logprobs": [-0.5] * len(SHOWN), "top_logprobs": top}
+    result = read({"choices": [{"text": UNICODE, "finish_reason": "stop", "logprobs": told}]}, OUTPUT, 200)
+    assert result.top_logprobs[VERDICT] == {IDS[VERDICT]: -0.5}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"top_logprobs": [{"a": -1.0}] * (len(SHOWN) - 1)},
+        {"top_logprobs": {"a": -1.0}},
+        {"token_logprobs": [0.7] * len(SHOWN)},
+        {"top_logprobs": [{"a": 0.7}] * len(SHOWN)},
+        {"top_logprobs": [{"a": float("nan")}] * len(SHOWN)},
+    ],
+)
+def test_log_probabilities_that_cannot_be_are_a_bad_answer(wrong: dict[str, Any]) -> None:
+    told = {"tokens": SHOWN, "token_logprobs": [0.001] * len(SHOWN), "top_logprobs": None}
+    answer = {"choices": [{"text": UNICODE, "finish_reason": "stop", "logprobs": told}]}
+    read(answer, OUTPUT, 200)
+    told |= wrong
+    with pytest.raises(BadAnswer):
+        read(answer, OUTPUT, 200)
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_a_text_that_says_another_verdict_has_no_log_probabilities_for_it(form: str) -> None:
     text = UNICODE.replace("Yes", "No")
