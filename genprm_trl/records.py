@@ -160,6 +160,11 @@ class StepJudgement:
     code_rounds: list[CodeRound] = field(default_factory=list)
     num_tokens: int = 0
 
+    @property
+    def is_read(self) -> bool:
+        """Whether it holds a verdict of the model. Without one the reward is 0.5, and no score counts it as right."""
+        return self.status in ("ok", "fallback")
+
     def to_dict(self) -> dict[str, Any]:
         """The fields as a JSON object."""
         return {
@@ -219,10 +224,34 @@ class Verdict:
         return any(judgement.status == "error" for chain in self.chains for judgement in chain)
 
     @property
-    def every_judgement_failed(self) -> bool:
-        """Whether the generator or the sandbox failed in all of the judgements, of which there is at least one."""
-        statuses = {judgement.status for chain in self.chains for judgement in chain}
-        return statuses == {"error"}
+    def read(self) -> list[bool]:
+        """Whether a chain gave the step a verdict; True of a verifier that writes none. Shape (T,)."""
+        by_step = zip(*self.chains, strict=False)
+        return [any(judgement.is_read for judgement in step) for step in by_step] or [True] * len(self.rewards)
+
+    @property
+    def read_rewards(self) -> list[float]:
+        """The averaged rewards, NaN where no chain gave the step a verdict. Shape (T,)."""
+        return [reward if is_read else math.nan for reward, is_read in zip(self.rewards, self.read, strict=False)]
+
+    @property
+    def chain_rewards(self) -> list[list[float]]:
+        """The rewards of each chain, NaN where it gave the step no verdict. Shape (M, T)."""
+        return [[judgement.reward if judgement.is_read else math.nan for judgement in chain] for chain in self.chains]
+
+    @property
+    def scored_prediction(self) -> int | None:
+        """The prediction as scores count it: None, which is wrong, where a step that it rests on has no verdict.
+
+        It rests on the steps up to the predicted one, or on all. A step has no verdict if no chain gave it one.
+        """
+        return prediction_if_read(self.prediction, self.read)
+
+    @property
+    def is_unread(self) -> bool:
+        """Whether none of the judgements, of which there is at least one, holds a verdict."""
+        judgements = [judgement for chain in self.chains for judgement in chain]
+        return bool(judgements) and not any(judgement.is_read for judgement in judgements)
 
     def to_dict(self) -> dict[str, Any]:
         """The row of this verdict. Every row has the same fields and types, so `datasets` reads a file of them."""
@@ -272,6 +301,16 @@ def prediction_from_rewards(rewards: Sequence[float], threshold: float = 0.5) ->
         if reward < threshold:
             return index
     return -1
+
+
+def prediction_if_read(prediction: int, read: Sequence[bool]) -> int | None:
+    """The prediction; None if a step that it rests on has no verdict.
+
+    Args:
+        prediction: Index from 0 of the first step judged wrong, -1 for none.
+        read: Whether each judged step has a verdict. Shape (T,).
+    """
+    return prediction if all(read[: prediction + 1 or None]) else None
 
 
 @dataclass(slots=True)
@@ -326,26 +365,34 @@ def agreed_label(label: int | None, labels: Any, num_steps: int) -> int | None:
 
     Args:
         label: The row's label.
-        labels: The row's field `labels`. What is no list of booleans (or of 0 and 1) says nothing here.
+        labels: The row's field `labels`; None or an empty list if there is none. They may end with the first wrong
+            step. Beside a label, what is no list of booleans (or of 0 and 1) says nothing here.
         num_steps: Steps of the solution.
 
     Returns:
         The label; where there is none, what `labels` says of all steps.
 
     Raises:
-        DataError: Both are there, and they disagree; or there are more labels than steps.
+        DataError: Both are there, and they disagree; there are more labels than steps; or without a label they are
+            something else, or say too little.
     """
-    if not isinstance(labels, list | tuple) or not labels:
+    if labels is None or (isinstance(labels, list | tuple) and not labels):
         return label
     try:
-        right = [as_step_label(item, "labels") for item in labels]
+        right = [as_step_label(item, f"labels[{index}]") for index, item in enumerate(as_list(labels, "labels"))]
     except DataError:
+        if label is None:
+            raise
         return label
     if len(right) > num_steps:
         raise DataError(f"must be as many as the steps: {len(right)} for {num_steps}", field="labels")
     first = right.index(False) if False in right else -1
     if label is None:
-        return first if first >= 0 or len(right) == num_steps else None
+        if first < 0 and len(right) < num_steps:
+            raise DataError(
+                f"must be as many as the steps, or end with a wrong one: {len(right)} for {num_steps}", field="labels"
+            )
+        return first
     # Labels may end before the first wrong step, but not say something else of it.
     if first != label and (first >= 0 or label < len(right)):
         said = "every step is right" if label < 0 else f"the first wrong step is {label} (from 0)"

@@ -170,8 +170,8 @@ def run(options: SelectOptions, verifier: OptionalVerifierOptions, judging: Judg
         rationales_of.warn("rationales of each solution")
     verdicts = [verdict for each in judged for verdict in each.verdicts]
     again = "to judge them again, give --model and --retry_errors"
-    if verdicts and all(verdict.every_judgement_failed for verdict in verdicts):
-        raise GenPRMError(f"all judgements failed, so nothing was chosen by them; {again}")
+    if verdicts and all(verdict.is_unread for verdict in verdicts):
+        raise GenPRMError(f"no judgement holds a verdict, so nothing was chosen by them; {again}")
     if failed:
         logger.warning(
             "%d candidates have a judgement that failed, and the lowest score; %s",

@@ -12,6 +12,7 @@ from lm_eval.api.task import ConfigurableTask
 
 from genprm_trl.harness.data import encode_solution, read_verdict
 from genprm_trl.selection.accuracies import pool_accuracies, subset_sizes
+from genprm_trl.selection.judged_pool import rewards_to_choose_by
 
 
 class BestOfN(ConfigurableTask):
@@ -56,7 +57,7 @@ class BestOfN(ConfigurableTask):
         verdicts = [read_verdict(text) for text in results]
         if any(verdict.has_failed for verdict in verdicts):
             return {}
-        rewards = [verdict.rewards for verdict in verdicts]
+        rewards = [rewards_to_choose_by(verdict) for verdict in verdicts]
         return self.accuracies(doc["votes"], doc["correct"], rewards)
 
     def accuracies(

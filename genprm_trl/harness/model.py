@@ -66,14 +66,14 @@ class GenPRMJudge(LM):
 
         Raises:
             ConfigError: A request is no solution, or asks for a setting that the verifier does not have.
-            GenPRMError: The generator or the sandbox failed on every judgement.
+            GenPRMError: No judgement holds a verdict.
         """
         by_sampling: dict[str, list[int]] = {}
         for index, request in enumerate(requests):
             by_sampling.setdefault(json.dumps(_sampling(request.args[1]), sort_keys=True), []).append(index)
         solutions = [_solution(request) for request in requests]
         answers = [""] * len(requests)
-        failed = judged = 0
+        unread = judged = 0
         sameness = Sameness()
         for sampling, indices in by_sampling.items():
             places: dict[tuple[str, str], list[int]] = {}
@@ -85,12 +85,12 @@ class GenPRMJudge(LM):
                 for verdict in prm.verify_all(todo, progress=not disable_tqdm):
                     sameness.add_verdict(verdict)
                     answer = json.dumps(verdict.to_dict(), ensure_ascii=False)
-                    failed += verdict.every_judgement_failed
+                    unread += verdict.is_unread
                     for index in places[verdict.id, verdict.solution_digest]:
                         answers[index] = answer
                         self.cache_hook.add_partial("generate_until", requests[index].args, answer)
-        if judged and failed == judged:
-            raise GenPRMError(f"all judgements of {judged} solutions failed, because of the generator or the sandbox")
+        if judged and unread == judged:
+            raise GenPRMError(f"no judgement of {judged} solutions holds a verdict, so there is no score")
         sameness.warn("rationales of each solution")
         return answers
 

@@ -122,8 +122,8 @@ class PolicyBestOfN(BestOfN):
         if solutions:
             with self.judge.open() as prm:
                 judged = list(prm.verify_all(list(solutions.values())))
-            if all(verdict.every_judgement_failed for verdict in judged):
-                raise GenPRMError("all judgements of the policy's samples failed, so there is no score")
+            if all(verdict.is_unread for verdict in judged):
+                raise GenPRMError("no judgement of the policy's samples holds a verdict, so there is no score")
             verdicts = {verdict.id: verdict for verdict in judged}
         for instance, texts in samples:
             # As JSON: the harness logs what is no text by its Python form.
@@ -132,6 +132,7 @@ class PolicyBestOfN(BestOfN):
                     {
                         "text": without_thinking(text),
                         "verdict": None if verdict is None else verdict.to_dict(),
+                        "unread": verdict is not None and verdict.scored_prediction is None,
                         "failed": verdict is not None and verdict.has_failed,
                     },
                     ensure_ascii=False,
@@ -150,5 +151,8 @@ class PolicyBestOfN(BestOfN):
         if any(sample.get("failed") for sample in samples):
             return {}
         correct, votes = grade_pool([sample["text"] for sample in samples], doc["answer"])
-        rewards = [sample["verdict"]["rewards"] if sample["verdict"] else [0.0] for sample in samples]
+        rewards = [
+            sample["verdict"]["rewards"] if sample["verdict"] and not sample.get("unread") else [0.0]
+            for sample in samples
+        ]
         return self.accuracies(votes, correct, rewards)

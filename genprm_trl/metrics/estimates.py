@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from genprm_trl.metrics.processbench import SCORES, compare, scores_of_hits
-from genprm_trl.records import prediction_from_rewards
+from genprm_trl.records import prediction_from_rewards, prediction_if_read
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,8 @@ def processbench_by_votes(
 
     Args:
         labels: Index of each solution's first wrong step, -1 for none; both classes present. Shape (B,).
-        chains: Step rewards, `chains[b][m][t]`; all chains of a solution judge the same steps.
+        chains: Step rewards, `chains[b][m][t]`; all chains of a solution judge the same steps. NaN stands for no
+            verdict: the average takes 0.5 for it, and a prediction that rests on a step without any counts as wrong.
         n: Chains averaged, from 1 to M.
         threshold: A step whose averaged reward is below it is predicted wrong.
         resamples: Bootstrap resamples of the solutions.
@@ -97,13 +98,17 @@ def processbench_by_votes(
     if wrong.all() or not wrong.any():
         raise ValueError("the scores need solutions with and without a wrong step")
     predictions = [
-        [
-            prediction_from_rewards(np.mean(solution[group * n : (group + 1) * n], axis=0).tolist(), threshold)
-            for group in range(groups)
-        ]
+        [_vote(np.asarray(solution[group * n : (group + 1) * n], dtype=float), threshold) for group in range(groups)]
         for solution in chains
     ]
     return processbench_estimates(labels, predictions, resamples=resamples, seed=seed)
+
+
+def _vote(rewards: np.ndarray, threshold: float) -> int | None:
+    """What the chains of `rewards`, shape (N, T), predict together."""
+    read = ~np.isnan(rewards)
+    averages = np.where(read, rewards, 0.5).mean(axis=0)
+    return prediction_if_read(prediction_from_rewards(averages.tolist(), threshold), read.any(axis=0).tolist())
 
 
 def mean_estimate(values: Sequence[float], *, resamples: int = 1000, seed: int = 0) -> ScoreEstimate:

@@ -84,7 +84,8 @@ def best_threshold(labels: Sequence[int], rewards: Sequence[Sequence[float]]) ->
 
     Args:
         labels: The labels that `processbench_scores` takes, with both classes among them. Shape (B,).
-        rewards: The step rewards of each solution: at least `label + 1`, or one where the label is -1.
+        rewards: The step rewards of each solution: at least `label + 1`, or one where the label is -1. NaN stands for
+            no verdict; a solution that needs it is right at no threshold.
 
     Returns:
         The threshold and its F1 in per cent.
@@ -100,17 +101,26 @@ def best_threshold(labels: Sequence[int], rewards: Sequence[Sequence[float]]) ->
     for index, (label, row) in enumerate(zip(labels, rewards, strict=True)):
         if len(row) < max(label + 1, 1):
             raise ValueError(f"solution {index} has {len(row)} rewards, too few for label {label}")
-        if label == -1:
-            correct_high.append(min(row))
+        if any(math.isnan(reward) for reward in row[: label + 1 or None]):
+            above, upto = math.inf, -math.inf
+        elif label == -1:
+            above, upto = -math.inf, min(row)
         else:
-            error_low.append(row[label])
-            error_high.append(min(row[:label], default=math.inf))
+            above, upto = row[label], min(row[:label], default=math.inf)
+        if label == -1:
+            correct_high.append(upto)
+        else:
+            error_low.append(above)
+            error_high.append(upto)
     if not correct_high or not error_low:
         raise ValueError("both solutions with and without an error are needed")
     low, high = np.array(error_low), np.array(error_high)
     possible = low < high
     # Between two neighbouring rewards all thresholds predict the same, so the rewards and one beyond them are enough.
-    values = np.unique(np.concatenate([low, high[np.isfinite(high)], correct_high]))
+    values = np.unique(np.concatenate([low, high, correct_high]))
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return 0.5, 0.0
     candidates = np.append(values, np.nextafter(values[-1], math.inf))
     error_right = np.searchsorted(np.sort(low[possible]), candidates, side="left") - np.searchsorted(
         np.sort(high[possible]), candidates, side="left"
@@ -158,7 +168,7 @@ def best_step_accuracy(labels: Sequence[bool], rewards: Sequence[float]) -> tupl
 
     Args:
         labels: Whether each step is right. Shape (S,), at least one.
-        rewards: The steps' rewards. Shape (S,).
+        rewards: The steps' rewards, NaN where there is no verdict, which is right at no threshold. Shape (S,).
 
     Raises:
         ValueError: The lengths differ, or there are no steps.
@@ -166,13 +176,14 @@ def best_step_accuracy(labels: Sequence[bool], rewards: Sequence[float]) -> tupl
     if len(labels) != len(rewards) or not len(labels):
         raise ValueError(f"{len(labels)} labels for {len(rewards)} rewards; at least one of each is needed")
     truth, values = np.asarray(labels, dtype=bool), np.asarray(rewards, dtype=float)
-    distinct = np.unique(values)
+    steps = len(truth)
+    truth, values = truth[~np.isnan(values)], values[~np.isnan(values)]
     # 0.5 is one of the candidates, since between two rewards all thresholds judge the same.
-    candidates = np.concatenate([distinct, [np.nextafter(distinct[-1], math.inf), 0.5]])
+    candidates = np.concatenate([np.unique(values), [np.nextafter(values.max(initial=0.0), math.inf), 0.5]])
     right, wrong = np.sort(values[truth]), np.sort(values[~truth])
     hits = len(right) - np.searchsorted(right, candidates) + np.searchsorted(wrong, candidates)
     best = candidates[hits == hits.max()]
-    return float(best[np.argmin(np.abs(best - 0.5))]), float(hits.max() / len(truth))
+    return float(best[np.argmin(np.abs(best - 0.5))]), float(hits.max() / steps)
 
 
 def calibration_error(labels: Sequence[bool], probabilities: Sequence[float], bins: int = 10) -> float | None:

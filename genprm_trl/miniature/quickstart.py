@@ -448,15 +448,15 @@ def _judge(
         ordered = sorted(verdicts, key=lambda verdict: order[verdict.id])
         path = output / "verdicts" / f"{key}.jsonl"
         write_jsonl(path, ordered, result=True)
-        chains = [[[judgement.reward for judgement in chain] for chain in verdict.chains] for verdict in ordered]
+        chains = [verdict.chain_rewards for verdict in ordered]
         numbers = ns if key in _MODE_NAMES else [1]
         by_n = {n: processbench_by_votes(labels, chains, n, seed=seed) for n in numbers}
-        _, best_f1 = best_threshold(labels, [verdict.rewards for verdict in ordered])
+        _, best_f1 = best_threshold(labels, [verdict.read_rewards for verdict in ordered])
         found: dict[str, tuple[int, int]] = {}
         for solution, verdict in zip(heldout, ordered, strict=True):
             kind = KIND_NAMES.get(solution.extra["error_kind"], solution.extra["error_kind"])
             right, total = found.get(kind, (0, 0))
-            found[kind] = (right + (verdict.prediction == solution.label), total + 1)
+            found[kind] = (right + (verdict.scored_prediction == solution.label), total + 1)
         rows.append(Row(name, key, by_n, best_f1, found))
 
     stages.announce(

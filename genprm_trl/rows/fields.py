@@ -123,7 +123,9 @@ def as_label(value: Any, field: str, *, low: int = -1, high: int | None = None) 
 
 
 def as_step_label(value: Any, field: str) -> bool:
-    """True or false. Some datasets write them as 1 and 0, or as 1.0 and 0.0."""
+    """True or false. Some datasets write them as 1 and 0, as 1.0 and 0.0, or as text."""
+    if isinstance(value, str) and (word := value.strip().lower()) in ("true", "false", "1", "0"):
+        return word in ("true", "1")
     if isinstance(value, Real) and not isinstance(value, bool) and value in (0, 1):
         return bool(value)
     return as_bool(value, field)

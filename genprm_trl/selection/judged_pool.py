@@ -47,14 +47,14 @@ class JudgedPool:
         return any(verdict.has_failed for verdict in self.verdicts)
 
     def scores(self, rule: Aggregate) -> list[float]:
-        """The score of each candidate, from the averaged rewards of its steps; 0 where judging failed. Shape (M,)."""
-        return [0.0 if verdict.has_failed else aggregate(verdict.rewards, rule) for verdict in self.verdicts]
+        """The score of each candidate, from the averaged rewards of its steps; 0 without a verdict. Shape (M,)."""
+        return [aggregate(rewards_to_choose_by(verdict), rule) for verdict in self.verdicts]
 
     def verifications(self, rule: Aggregate) -> list[list[float]]:
         """The score that each rationale alone gives a candidate. Shape (M, rationales)."""
         return [
             [
-                0.0 if any(judgement.status == "error" for judgement in chain) else _score(chain, rule)
+                0.0 if verdict.scored_prediction is None or _has_failed(chain) else _score(chain, rule)
                 for chain in verdict.chains
             ]
             or [aggregate(verdict.rewards, rule)]  # of a verifier that writes none
@@ -65,6 +65,16 @@ class JudgedPool:
     def verifications_each(self) -> int:
         """Verifications that every candidate has at least."""
         return min((max(len(verdict.chains), 1) for verdict in self.verdicts), default=0)
+
+
+def rewards_to_choose_by(verdict: Verdict) -> list[float]:
+    """The averaged rewards of the steps. All are 0 where judging failed, or a step that decides has no verdict."""
+    is_judged = not verdict.has_failed and verdict.scored_prediction is not None
+    return verdict.rewards if is_judged else [0.0] * len(verdict.rewards)
+
+
+def _has_failed(chain: Sequence[StepJudgement]) -> bool:
+    return any(judgement.status == "error" for judgement in chain)
 
 
 def _score(chain: Sequence[StepJudgement], rule: Aggregate) -> float:
@@ -249,7 +259,7 @@ def measure(
             raise ValueError(f"it is not known of each candidate of '{each.pool.id}' whether it is right")
         own = sorted({min(n, size) for n in sizes})
         if with_verdicts:
-            rewards = [verdict.rewards for verdict in each.verdicts]
+            rewards = [rewards_to_choose_by(verdict) for verdict in each.verdicts]
             known = pool_accuracies(each.votes, correct, rewards, own, seed=seed)
         else:
             known = {"random": sum(correct) / size}

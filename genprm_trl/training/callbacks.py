@@ -162,7 +162,7 @@ class VerificationCallback(TrainerCallback):
                 len(verdicts) - len(judged),
                 len(verdicts),
             )
-        found = gather_object([(verdict.label, verdict.prediction) for verdict in judged])
+        found = gather_object([(verdict.label, verdict.scored_prediction) for verdict in judged])
         complete = gather_object([status == "ok" for status in statuses])
         scores = processbench_scores([label for label, _ in found], [prediction for _, prediction in found])
         return {

@@ -49,6 +49,7 @@ def _row(verdict: Verdict, solution: Solution | None) -> dict[str, Any]:
         "id": verdict.id,
         "rewards": [round(reward, 4) for reward in verdict.rewards],
         "prediction": verdict.prediction,
+        "unread": verdict.scored_prediction is None,
         "label": verdict.label,
         "threshold": verdict.threshold,
         "chains": len(verdict.chains),

@@ -15,7 +15,7 @@ from genprm_trl.metrics.processbench import (
     processbench_scores,
     step_auroc,
 )
-from genprm_trl.records import Verdict, prediction_from_rewards
+from genprm_trl.records import Verdict, prediction_from_rewards, prediction_if_read
 
 HISTOGRAM_BINS = 20
 RELIABILITY_BINS = 10
@@ -38,24 +38,28 @@ class Judged:
     Attributes:
         label: Index of the first wrong step, -1 for none, None where unknown.
         rewards: The reward of each judged step. Shape (T,).
-        chains: The rewards of each chain, shape (M, T); empty if chains and rewards do not match.
-        prediction, threshold: The verdict's own.
+        read: Whether each step has a verdict of the model. Shape (T,).
+        chains: The rewards of each chain, NaN without a verdict, shape (M, T); empty if they and rewards do not match.
+        prediction: The verdict's own; None where it rests on a step without a verdict.
+        threshold: The verdict's own.
         cut_off: Whether steps after the prediction were left out; None where that cannot be told.
     """
 
     label: int | None
     rewards: list[float]
+    read: list[bool]
     chains: list[list[float]]
-    prediction: int
+    prediction: int | None
     threshold: float
     cut_off: bool | None
 
     @classmethod
     def of(cls, verdict: Verdict, num_steps: int | None = None) -> Judged:
         """`num_steps` is the solution's number of steps, where it is known."""
-        chains = [[judgement.reward for judgement in chain] for chain in verdict.chains]
+        chains = verdict.chain_rewards
         if any(len(chain) != len(verdict.rewards) for chain in chains):
             chains = []
+        read = verdict.read if chains else [True] * len(verdict.rewards)
         cut_off: bool | None
         if num_steps is not None:
             cut_off = len(verdict.rewards) < num_steps
@@ -63,7 +67,13 @@ class Judged:
             cut_off = None
         else:
             cut_off = False
-        return cls(verdict.label, verdict.rewards, chains, verdict.prediction, verdict.threshold, cut_off)
+        prediction = verdict.scored_prediction
+        return cls(verdict.label, verdict.rewards, read, chains, prediction, verdict.threshold, cut_off)
+
+    @property
+    def read_rewards(self) -> list[float]:
+        """The averaged rewards, NaN where the step has no verdict. Shape (T,)."""
+        return [reward if is_read else math.nan for reward, is_read in zip(self.rewards, self.read, strict=True)]
 
 
 @dataclass(slots=True)
@@ -134,7 +144,7 @@ def measure(judged: Sequence[Judged], *, all_steps: bool | None = None) -> Figur
     figures = Figures(histogram)
     thresholds = {one.threshold for one in judged}
     figures.threshold = thresholds.pop() if len(thresholds) == 1 else None
-    flagged = [one.cut_off for one in judged if one.prediction >= 0]
+    flagged = [one.cut_off for one in judged if one.prediction is not None and one.prediction >= 0]
     figures.cut_off = not all_steps and (True in flagged or (None in flagged and False not in flagged))
 
     labelled = [one for one in judged if one.label is not None]
@@ -179,11 +189,13 @@ def _score_by_threshold(figures: Figures, labelled: Sequence[Judged], labels: li
     lowest = (figures.threshold or 0.0) if figures.cut_off else 0.0
     for threshold in THRESHOLDS:
         if threshold >= lowest:
-            predictions = [prediction_from_rewards(one.rewards, threshold) for one in labelled]
+            predictions = [
+                prediction_if_read(prediction_from_rewards(one.rewards, threshold), one.read) for one in labelled
+            ]
             figures.by_threshold[threshold] = processbench_scores(labels, predictions)
     complete = all(len(one.rewards) > max(label, 0) for one, label in zip(labelled, labels, strict=True))
     if complete and not figures.cut_off:
-        figures.best = best_threshold(labels, [one.rewards for one in labelled])
+        figures.best = best_threshold(labels, [one.read_rewards for one in labelled])
 
 
 def _reliability(truths: Sequence[bool], rewards: Sequence[float]) -> list[ReliabilityBin]:

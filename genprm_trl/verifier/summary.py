@@ -23,8 +23,10 @@ class VerdictSummary:
         tokens: Tokens the model generated.
         failed: Verdicts with a judgement that the generator or the sandbox failed on. They are in no score: none of
             what follows counts them.
+        unread: Verdicts whose prediction rests on a step without a verdict of the model. They count as wrong.
         flagged: Verdicts that name a wrong step.
-        labels, predictions: Labels and predictions of the verdicts whose solution has a label.
+        labels, predictions: Labels and predictions of the verdicts whose solution has a label; see
+            `Verdict.scored_prediction`.
         sameness: Whether the chains of each solution differ.
         accepted: How many solutions had no step flagged and how many there are, by correctness of the final answer.
     """
@@ -36,9 +38,10 @@ class VerdictSummary:
     code_blocks: Counter[str] = field(default_factory=Counter)
     tokens: int = 0
     failed: int = 0
+    unread: int = 0
     flagged: int = 0
     labels: list[int] = field(default_factory=list)
-    predictions: list[int] = field(default_factory=list)
+    predictions: list[int | None] = field(default_factory=list)
     sameness: Sameness = field(default_factory=Sameness)
     accepted: dict[bool, tuple[int, int]] = field(default_factory=dict)
 
@@ -56,18 +59,20 @@ class VerdictSummary:
         if verdict.has_failed:
             self.failed += 1
             return
-        self.flagged += verdict.prediction >= 0
+        prediction = verdict.scored_prediction
+        self.unread += prediction is None
+        self.flagged += prediction is not None and prediction >= 0
         if verdict.label is not None:
             self.labels.append(verdict.label)
-            self.predictions.append(verdict.prediction)
+            self.predictions.append(prediction)
         if solution is not None and solution.final_answer_correct is not None:
             accepted, total = self.accepted.get(solution.final_answer_correct, (0, 0))
-            self.accepted[solution.final_answer_correct] = (accepted + (verdict.prediction < 0), total + 1)
+            self.accepted[solution.final_answer_correct] = (accepted + (prediction == -1), total + 1)
 
     @property
     def is_failure(self) -> bool:
-        """Whether there were judgements, and all of them failed."""
-        return 0 < self.steps["error"] == self.steps.total()
+        """Whether there were judgements, and none of them holds a verdict."""
+        return self.steps.total() > 0 == self.steps["ok"] + self.steps["fallback"]
 
     def scores(self) -> dict[str, float | None] | None:
         """ProcessBench's scores in per cent (`metrics.processbench_scores`); None without labels."""
@@ -82,6 +87,8 @@ class VerdictSummary:
         ]
         if self.failed:
             lines.append(f"failed             {self.failed} of {self.solutions} solutions, left out of every score")
+        if self.unread:
+            lines.append(f"without a verdict  {self.unread} of {self.solutions} solutions, counted as wrong")
         if self.code_blocks:
             lines.append(f"code blocks run    {_counts(self.code_blocks)}")
         lines.append(f"tokens generated   {self.tokens:,}")

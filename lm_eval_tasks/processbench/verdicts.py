@@ -11,7 +11,7 @@ from genprm_trl.metrics.processbench import (
     calibration_error,
     step_auroc,
 )
-from genprm_trl.records import prediction_from_rewards
+from genprm_trl.records import prediction_from_rewards, prediction_if_read
 
 register()  # soon enough for the harness's own command if it is given the file of the task
 
@@ -27,15 +27,18 @@ def doc_to_text(doc):
 
 def averaged(resps, docs):
     """Maj@N: rewards averaged over the chains."""
-    return [_kept(verdict, [verdict.prediction], verdict.rewards) for verdict in _verdicts(resps)]
+    return [_kept(verdict, [verdict.scored_prediction], _read_rewards(verdict)) for verdict in _verdicts(resps)]
 
 
 def each_chain(resps, docs):
     """Pass@1: every chain by itself."""
     kept = []
     for verdict in _verdicts(resps):
-        chains = [[judgement.reward for judgement in chain] for chain in verdict.chains]
-        kept.append(_kept(verdict, [prediction_from_rewards(chain, verdict.threshold) for chain in chains], None))
+        predictions = []
+        for chain in verdict.chains:
+            prediction = prediction_from_rewards([judgement.reward for judgement in chain], verdict.threshold)
+            predictions.append(prediction_if_read(prediction, [judgement.is_read for judgement in chain]))
+        kept.append(_kept(verdict, predictions, None))
     return kept
 
 
@@ -43,16 +46,20 @@ def _verdicts(resps):
     return [read_verdict(texts[0]) for texts in resps]
 
 
+def _read_rewards(verdict):
+    """The averaged rewards; null, as JSON has no NaN, where no chain gave the step a verdict."""
+    return [reward if is_read else None for reward, is_read in zip(verdict.rewards, verdict.read, strict=True)]
+
+
 def _kept(verdict, predictions, rewards):
-    statuses = [judgement.status for chain in verdict.chains for judgement in chain]
-    unread = sum(status not in ("ok", "fallback") for status in statuses)
+    unread = sum(not judgement.is_read for chain in verdict.chains for judgement in chain)
     # As JSON: the harness logs what is no text by its Python form.
     kept = {
         "predictions": predictions,
         "rewards": rewards,
         "threshold": verdict.threshold,
         "failed": verdict.has_failed,
-        "no_verdict": 100 * unread / max(len(statuses), 1),
+        "no_verdict": 100 * unread / max(sum(map(len, verdict.chains)), 1),
     }
     return json.dumps(kept)
 
@@ -70,7 +77,9 @@ def process_results(doc, results):
 
 def _best(items):
     try:
-        return best_threshold([item["label"] for item in items], [item["rewards"] for item in items])
+        return best_threshold(
+            [item["label"] for item in items], [_numbers(item["rewards"], math.nan) for item in items]
+        )
     except ValueError:  # a class is missing, or stop=first_error has left out steps
         return math.nan, math.nan
 
@@ -85,14 +94,18 @@ def best_f1(items):
     return _best(items)[1]
 
 
-def _steps(items):
+def _numbers(rewards, unread):
+    return [unread if reward is None else reward for reward in rewards]
+
+
+def _steps(items, unread=0.5):
     """The steps whose truth is known, those up to the first wrong one: whether each is right, and its reward."""
     right, rewards = [], []
     for item in items:
         label = item["label"]
         known = len(item["rewards"]) if label == -1 else min(label + 1, len(item["rewards"]))
         right += [step != label for step in range(known)]
-        rewards += item["rewards"][:known]
+        rewards += _numbers(item["rewards"][:known], unread)
     return right, rewards
 
 
@@ -112,14 +125,17 @@ def step_ece(items):
 
 def step_acc(items):
     """Returns the share of steps that the verifier's own threshold judges rightly, in per cent."""
-    right, rewards = _steps(items)
-    hits = [(reward >= items[0]["threshold"]) == truth for truth, reward in zip(right, rewards, strict=True)]
+    right, rewards = _steps(items, unread=math.nan)
+    threshold = items[0]["threshold"]
+    hits = [
+        not math.isnan(reward) and (reward >= threshold) == truth for truth, reward in zip(right, rewards, strict=True)
+    ]
     return 100 * math.fsum(hits) / len(hits)
 
 
 def best_step_acc(items):
     """Returns the share of steps that the best threshold for these steps judges rightly, in per cent."""
-    return 100 * best_step_accuracy(*_steps(items))[1]
+    return 100 * best_step_accuracy(*_steps(items, unread=math.nan))[1]
 
 
 _ESTIMATES = ("error_acc", "error_acc_stderr", "correct_acc", "correct_acc_stderr", "f1", "f1_stderr")

@@ -14,8 +14,9 @@ from genprm_trl.conversation.settings import ModelSettings
 from genprm_trl.data.solutions import iter_verdicts, load_solutions
 from genprm_trl.records import StepJudgement, Verdict
 from genprm_trl.rows.jsonl import write_jsonl
+from tests.helpers.judging_model import judging_model
 from tests.helpers.paths import ROOT, SAMPLES
-from tests.helpers.tiny_models import tiny_model, tiny_tokenizer
+from tests.helpers.tiny_models import tiny_tokenizer
 
 GSM8K = SAMPLES / "gsm8k_solutions_sample.jsonl"
 SHORT = ["--max_step_tokens", "24"]
@@ -24,9 +25,8 @@ SHORT = ["--max_step_tokens", "24"]
 @pytest.fixture(scope="module")
 def model_dir(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("models") / "tiny-genprm"
-    tokenizer = tiny_tokenizer()
-    tiny_model(tokenizer).save_pretrained(path)
-    tokenizer.save_pretrained(path)
+    judging_model().save_pretrained(path)
+    tiny_tokenizer().save_pretrained(path)
     ModelSettings(modes=("analysis",)).save(path)
     return path
 

@@ -17,6 +17,7 @@ from genprm_trl.cli.main import main
 from genprm_trl.conversation.settings import ModelSettings
 from genprm_trl.data.solutions import iter_verdicts
 from genprm_trl.rows.jsonl import JsonlWriter
+from tests.helpers.judging_model import judging_model
 from tests.helpers.paths import SAMPLES
 from tests.helpers.solution_rows import row, write_rows
 from tests.helpers.tiny_models import tiny_model, tiny_tokenizer
@@ -29,9 +30,8 @@ SHORT = ["--max_step_tokens", "24", "--temperature", "0"]
 @pytest.fixture(scope="module")
 def model_dir(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("models") / "tiny-genprm"
-    tokenizer = tiny_tokenizer()
-    tiny_model(tokenizer).save_pretrained(path)
-    tokenizer.save_pretrained(path)
+    judging_model().save_pretrained(path)
+    tiny_tokenizer().save_pretrained(path)
     ModelSettings(modes=("full",)).save(path)
     return path
 
@@ -156,11 +156,16 @@ def test_a_file_that_another_run_writes_is_left_alone(model_dir, tmp_path, capsy
     assert output.read_text() == '{"id": "theirs"}\n'
 
 
-def test_a_model_that_gives_no_verdicts_is_called_out(model_dir, tmp_path, capsys):
-    data = write_rows(tmp_path / "one.jsonl", [row(1), row(2)])
-    words = ["--model", str(model_dir), "--output", str(tmp_path / "v.jsonl"), *SHORT]
-    assert main(["verify", str(data), *words]) == 0
-    assert "wrote no verdict for 100 %" in capsys.readouterr().err
+def test_a_model_that_gives_no_verdicts_has_no_score(tmp_path, capsys):
+    model = tmp_path / "random"
+    tiny_model().save_pretrained(model)
+    tiny_tokenizer().save_pretrained(model)
+    data = write_rows(tmp_path / "one.jsonl", [row(1, label=-1), row(2, label=-1)])
+    words = ["--model", str(model), "--output", str(tmp_path / "v.jsonl"), *SHORT]
+    assert main(["verify", str(data), *words]) == 2
+    captured = capsys.readouterr()
+    assert "correct_acc 0.0" in captured.out
+    assert "none of the judgements holds a verdict (no_verdict 2)" in captured.err
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,7 @@ def test_blank_steps_are_read_as_trl_has_them_but_make_no_solution():
         ({"labels": [True, float("nan")]}, "labels[1]", "the number nan"),
         ({"labels": [True, 0.7]}, "labels[1]", "the number 0.7"),
         ({"labels": [True, 2]}, "labels[1]", "the number 2"),
+        ({"labels": ["true", "wrong"]}, "labels[1]", "is a string"),
         ({"completions": ["a", ""]}, "completions[1]", "must not be empty"),
         ({"prompt": [{"role": "user", "content": "p"}]}, "prompt", "must be a string, but is a list"),
     ],
@@ -382,7 +383,10 @@ def test_labels_that_contradict_the_label_are_refused(label, labels):
         (-1, [1, 1, 1], -1),
         (None, [1, 0, 0], 1),
         (None, [1.0, 1.0, 1.0], -1),
-        (None, [True], None),
+        (None, [True, False], 1),
+        (None, ["true", "False", "true"], 1),
+        (None, ["1", "1", "1"], -1),
+        (None, [], None),
         (2, ["easy"], 2),
         (0, [0.3, 0.2, 0.9], 0),
         (0, [], 0),
@@ -391,6 +395,24 @@ def test_labels_that_contradict_the_label_are_refused(label, labels):
 def test_labels_that_agree_are_taken(label, labels, expected):
     (solution,) = convert({**STEPS, "label": label, "labels": labels})
     assert solution.label == expected
+
+
+@pytest.mark.parametrize(
+    ("labels", "field", "message"),
+    [
+        ([True], "labels", "must be as many as the steps, or end with a wrong one: 1 for 3"),
+        ([float("nan"), 1, 1], "labels[0]", "the number nan"),
+        ([True, None, True], "labels[1]", "is null"),
+        (["easy", "hard", "easy"], "labels[0]", "is a string"),
+        ("true", "labels", "must be a list"),
+        ({"0": True}, "labels", "must be a list"),
+    ],
+)
+def test_labels_that_cannot_be_read_are_refused_where_there_is_no_label(labels, field, message):
+    for row in (STEPS, {"problem": "p", "solution": "a\n\nb\n\nc"}):
+        with pytest.raises(DataError, match=message) as caught:
+            convert({**row, "labels": labels})
+        assert caught.value.field == field
 
 
 def test_there_are_no_more_labels_than_steps():

@@ -11,6 +11,7 @@ from genprm_trl.cli.main import main
 from genprm_trl.conversation.settings import ModelSettings
 from genprm_trl.harness.tasks import tasks_path
 from tests.helpers.judging_generator import BACKEND
+from tests.helpers.judging_model import save_judging_model
 from tests.helpers.paths import SAMPLES
 from tests.helpers.tiny_models import tiny_model, tiny_tokenizer
 
@@ -39,10 +40,12 @@ def tiny_dir(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def genprm_dir(tiny_dir) -> Path:
-    """The tiny model with settings that make it a verifier."""
-    ModelSettings(modes=("direct", "full")).save(tiny_dir)
-    return tiny_dir
+def genprm_dir(tmp_path_factory) -> Path:
+    """A tiny verifier."""
+    path = tmp_path_factory.mktemp("models") / "genprm"
+    save_judging_model(path)
+    ModelSettings(modes=("direct", "full")).save(path)
+    return path
 
 
 @pytest.fixture

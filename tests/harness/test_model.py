@@ -208,6 +208,30 @@ def test_what_failed_is_in_no_metric(processbench_dir):
         assert failed == [{"failed": 100.0}] * 2
 
 
+@pytest.mark.parametrize("status", ["truncated", "no_verdict"])
+def test_what_has_no_verdict_is_wrong_in_every_metric(processbench_dir, status):
+    task = load_tasks(["processbench_genprm_gsm8k"], data_dir=str(processbench_dir))["tasks"][
+        "processbench_genprm_gsm8k"
+    ]
+    unread, read = StepJudgement("", 0.5, status), StepJudgement("", 0.9, "ok")
+    judged = [(-1, [unread], [unread]), (-1, [read], [unread]), (0, [unread], [unread])]
+    values: dict[str, dict[str, list]] = {"maj@n": {}, "pass@1": {}}
+    for label, *chains in judged:
+        rewards = [sum(step.reward for step in steps) / 2 for steps in zip(*chains, strict=True)]
+        answer = json.dumps(Verdict("a", rewards, -1, chains).to_dict())
+        instance = type("Instance", (), {"resps": [answer], "doc": {}, "filtered_resps": {}})()
+        task._instances = [instance]
+        task.apply_filters()
+        for name, kept in instance.filtered_resps.items():
+            for metric, value in task.process_results({"label": label}, [kept]).items():
+                values[name].setdefault(metric, []).append(value)
+    got = {name: {m: task.aggregation()[m](items) for m, items in found.items()} for name, found in values.items()}
+    assert (got["maj@n"]["correct_acc"], got["pass@1"]["correct_acc"]) == (50.0, 25.0)
+    assert got["maj@n"]["step_acc"] == pytest.approx(100 / 3)
+    assert got["maj@n"]["best_step_acc"] == pytest.approx(100 / 3)
+    assert got["maj@n"]["no_verdict"] == pytest.approx(500 / 6)
+
+
 def test_a_pool_with_a_failure_is_in_no_metric():
     from genprm_trl.harness.best_of_n import BestOfN
 
@@ -229,5 +253,5 @@ def test_a_run_in_which_all_failed_has_no_scores(genprm_dir, processbench_dir, t
     words += ["--metadata", json.dumps({"data_dir": str(tmp_path)}), "--tasks", "processbench_genprm_gsm8k"]
     assert main(["lm-eval", "--model", "genprm", *words]) == 2
     out, err = capsys.readouterr()
-    assert "all judgements of 2 solutions failed" in err.strip().splitlines()[-1]
+    assert "no judgement of 2 solutions holds a verdict" in err.strip().splitlines()[-1]
     assert "f1" not in out

@@ -84,3 +84,12 @@ def test_resamples_without_a_class_are_left_out():
 def test_unusable_input_is_refused(labels, chains, n):
     with pytest.raises(ValueError):
         processbench_by_votes(labels, chains, n)
+
+
+def test_a_vote_without_a_verdict_is_wrong():
+    nan = math.nan
+    chains = [[[0.9, nan], [0.8, 0.9]], [[nan, 0.1], [nan, 0.2]], [[0.9, 0.1, nan], [0.9, nan, nan]]]
+    single = processbench_by_votes([-1, 1, 1], chains, 1)
+    assert (single["correct_acc"].value, single["error_acc"].value) == (50.0, 25.0)
+    both = processbench_by_votes([-1, 1, 1], chains, 2)
+    assert (both["correct_acc"].value, both["error_acc"].value) == (100.0, 50.0)

@@ -69,6 +69,17 @@ def test_prediction_is_the_first_step_below(rewards, threshold, prediction):
     assert prediction_from_rewards(rewards, threshold) == prediction
 
 
+def test_what_has_no_verdict_is_right_at_no_threshold():
+    nan = math.nan
+    assert best_threshold([-1, -1, 0, 1], [[0.9, 0.8], [nan, 0.9], [0.2], [0.9, 0.1, nan]]) == (
+        0.8,
+        pytest.approx(200 / 3),
+    )
+    assert best_threshold([-1, 0], [[nan], [nan]]) == (0.5, 0.0)
+    assert best_step_accuracy([True, False, True], [0.9, 0.1, nan]) == (0.5, 2 / 3)
+    assert best_step_accuracy([True], [nan]) == (0.5, 0.0)
+
+
 def test_nan_reward_is_refused():
     with pytest.raises(ValueError, match="step 1 is NaN"):
         prediction_from_rewards([0.9, math.nan])

@@ -36,6 +36,18 @@ POOL = [
 ]
 
 
+def test_a_candidate_without_a_verdict_is_never_chosen_for_its_reward():
+    def verdict(status: str, reward: float) -> Verdict:
+        return Verdict("a", [reward], -1, [[StepJudgement("", reward, status)]])
+
+    pool = Pool("p", "1+1?", "2", ["p-0", "p-1"], [["#### 2"], ["#### 3"]], [True, False], [0, 1])
+    judged = JudgedPool(pool, [verdict("truncated", 0.5), verdict("ok", 0.3)])
+    assert judged.scores("min") == [0.0, 0.3]
+    assert judged.verifications("min") == [[0.0], [0.3]]
+    assert choose(judged, "best").index == 1
+    assert measure([judged]).values["best_min"][2] == [0.0]
+
+
 def test_each_rule_chooses_what_it_says():
     each = judged(POOL)
     assert each.answers == ["7", "1", "1.0", None]

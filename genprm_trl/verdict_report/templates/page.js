@@ -108,19 +108,20 @@
   // -- Filters and order ----------------------------------------------------------------------------------------------
 
   const known = rows.some((row) => "final" in row);
-  const flagged = (row) => row.prediction >= 0;
+  const flagged = (row) => row.prediction >= 0 && !row.unread;
   const labelled = (row) => row.label !== null;
+  const agrees = (row) => !row.unread && row.prediction === row.label;
   const filters = {
     verdict: [
       ["any", () => true],
       ["a step judged wrong", flagged],
-      ["no step judged wrong", (row) => !flagged(row)],
+      ["no step judged wrong", (row) => !flagged(row) && !row.unread],
       ["rationales disagree", (row) => row.agree < row.chains],
     ],
     label: [
       ["any", () => true],
-      ["agrees", (row) => labelled(row) && row.prediction === row.label],
-      ["disagrees", (row) => labelled(row) && row.prediction !== row.label],
+      ["agrees", (row) => labelled(row) && agrees(row)],
+      ["disagrees", (row) => labelled(row) && !agrees(row)],
       ["missed the error", (row) => labelled(row) && row.label >= 0 && !flagged(row)],
       ["flagged another step", (row) => labelled(row) && row.label >= 0 && flagged(row) && row.prediction !== row.label],
       ["flagged a correct solution", (row) => row.label === -1 && flagged(row)],
@@ -280,10 +281,10 @@
   function says(row) {
     const verdict = flagged(row)
       ? make("b", { class: "wrong" }, `✗ step ${row.prediction + 1} judged wrong`)
-      : make("b", null, "✓ no step judged wrong");
+      : make("b", null, row.unread ? "a step that decides has no verdict" : "✓ no step judged wrong");
     const facts = [];
     if (labelled(row)) {
-      facts.push(row.label === row.prediction
+      facts.push(agrees(row)
         ? "label agrees"
         : make("span", { class: "differs" }, `≠ label: ${row.label < 0 ? "all right" : stepName(row.label)}`));
     }
