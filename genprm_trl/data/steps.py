@@ -22,6 +22,8 @@ Thinking = Literal["skip", "opened", "judge"]
 _HEADING = re.compile(
     r"[ \t]*+(?:#{1,6}[ \t]*+)?(?:\*\*|__)?step[ \t]++\d{1,4}[ \t]*+(?:\*\*|__)?[ \t]*+[:.]", re.IGNORECASE
 )
+# A line that opens or closes a block of code, as in Markdown.
+_FENCE = re.compile(r"[ \t]*+(?P<fence>`{3,}+|~{3,}+)(?P<rest>.*)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ def split_steps(text: str, style: StepStyle = "auto") -> StepSplit:
         style: Where a step begins. `step`: at each line that opens with a `Step k:` heading, which stays part of the
             step; text before the first heading is a separate step. `blank_line`: after each blank line.
             `line`: at each line. `auto`: `step` if the text begins with a heading or has two of them, else
-            `blank_line` if that gives more than one step, else `line`.
+            `blank_line` if that gives more than one step, else `line`. A fenced block of code stays whole.
 
     Returns:
         The steps and the white space between them.
@@ -145,8 +147,9 @@ def join_steps(steps: Sequence[str], separators: Sequence[str] | str = "\n\n") -
 def _step_starts(lines: Sequence[str], style: StepStyle) -> list[int]:
     """Offsets at which a step may begin: always 0, and the start of each line that the style says."""
     starts, offset, after_blank = [0], 0, False
-    for line in lines:
-        begins = (
+    fenced = _fenced(lines)
+    for number, line in enumerate(lines):
+        begins = number not in fenced and (
             style == "line"
             or (style == "blank_line" and after_blank)
             or (style == "step" and _HEADING.match(line) is not None)
@@ -156,6 +159,22 @@ def _step_starts(lines: Sequence[str], style: StepStyle) -> list[int]:
         after_blank = not line.strip()
         offset += len(line) + 1
     return starts
+
+
+def _fenced(lines: Sequence[str]) -> set[int]:
+    """The lines of fenced blocks of code, without those that open them. A block that is never closed is none."""
+    fenced: set[int] = set()
+    opened, fence = 0, ""
+    for number, line in enumerate(lines):
+        found = _FENCE.match(line)
+        if found is None:
+            continue
+        if not fence:
+            opened, fence = number, found["fence"]
+        elif found["fence"].startswith(fence) and not found["rest"].strip():
+            fenced.update(range(opened + 1, number + 1))
+            fence = ""
+    return fenced
 
 
 def _split(text: str, starts: list[int], style: StepStyle) -> StepSplit:

@@ -51,6 +51,11 @@ def test_joined_steps_split_as_they_were(steps):
         ("As Step 1: shows, it is 4.", "step", ["As Step 1: shows, it is 4."]),
         ("a\nb\n\n\n  \n  c\n", "blank_line", ["a\nb", "c"]),
         ("a\r\n\r\nb\r\n", "blank_line", ["a", "b"]),
+        ("a\n\n```python\nx = 1\n\ny = 2\n```\n\nb", "blank_line", ["a", "```python\nx = 1\n\ny = 2\n```", "b"]),
+        ("```\r\nx\r\n\r\ny\r\n```\r\n\r\nb", "blank_line", ["```\r\nx\r\n\r\ny\r\n```", "b"]),
+        ("a\n~~~\nx\n```\n\ny\n~~~~ \nb", "line", ["a", "~~~\nx\n```\n\ny\n~~~~", "b"]),
+        ("Step 1: a\n```\n# Step 2: b\n```\nStep 2: c", "step", ["Step 1: a\n```\n# Step 2: b\n```", "Step 2: c"]),
+        ("a\n\n```python\nx = 1\n\nb", "blank_line", ["a", "```python\nx = 1", "b"]),  # never closed
         ("a\n\n b \nc", "line", ["a", "b", "c"]),
         (" \n ", "line", []),
     ],
