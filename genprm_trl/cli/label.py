@@ -77,7 +77,7 @@ def run(
             says so.
     """
     from genprm_trl.data.problems import read_groups
-    from genprm_trl.labeling.earlier_rollouts import EarlierRollouts, set_aside
+    from genprm_trl.labeling.earlier_rollouts import EarlierRollouts, forget_earlier, set_aside
     from genprm_trl.metrics.sameness import Sameness
     from genprm_trl.rows.digests import content_digest
     from genprm_trl.stages.run import Worker
@@ -97,7 +97,8 @@ def run(
     if options.estimates is not None:
         if _is_output(options, stage):
             directory = set_aside(Path(stage.output), settings, rollout_settings)
-            earlier = EarlierRollouts(options.estimates, rollout_settings, directory)
+            if directory is not None:
+                earlier = EarlierRollouts(options.estimates, rollout_settings, directory)
         else:
             earlier = EarlierRollouts(options.estimates, rollout_settings)
     worker = Worker(
@@ -110,6 +111,8 @@ def run(
         if options.estimates is None and not error.changed.keys() & rollout_settings.keys():
             raise ConfigError(f"{error}, or keep its rollouts with --estimates {stage.output}") from error
         raise
+    if options.estimates is not None and _is_output(options, stage):
+        forget_earlier(Path(stage.output))
     counts = summary.whole_counts()
     ks = ", ".join(
         f"{counts[name]} with K = {name.removeprefix('problems_with_k_')}"

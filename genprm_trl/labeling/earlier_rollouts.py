@@ -87,7 +87,12 @@ def earlier_directory(output: Path) -> Path:
     return output.with_name(output.name + ".earlier")
 
 
-def set_aside(output: Path, settings: Mapping[str, Any], rollout_settings: Mapping[str, Any]) -> Path:
+def forget_earlier(output: Path) -> None:
+    """Removes the rollouts that were set aside, once the new labelling holds them."""
+    shutil.rmtree(earlier_directory(output), ignore_errors=True)
+
+
+def set_aside(output: Path, settings: Mapping[str, Any], rollout_settings: Mapping[str, Any]) -> Path | None:
     """Makes room for a labelling that takes the place of an earlier one, and keeps the earlier one's rollouts.
 
     Args:
@@ -96,7 +101,7 @@ def set_aside(output: Path, settings: Mapping[str, Any], rollout_settings: Mappi
         rollout_settings: What decides rollouts now.
 
     Returns:
-        The directory with journal and settings of the earlier labelling.
+        The directory with journal and settings of the earlier labelling. None if the new one is finished.
 
     Raises:
         ConfigError: The earlier rollouts were made with other settings, or a labelling in between is not finished.
@@ -104,6 +109,8 @@ def set_aside(output: Path, settings: Mapping[str, Any], rollout_settings: Mappi
     """
     directory, earlier = stage_directory(output), earlier_directory(output)
     before = read_settings(directory / "settings.json")
+    if before is None and not earlier.exists():
+        _check(output, directory, rollout_settings)
     if before is not None and changes(before, settings):
         _check(output, directory, rollout_settings)
         if earlier.exists() and not (directory / "summary.json").exists():
@@ -111,8 +118,9 @@ def set_aside(output: Path, settings: Mapping[str, Any], rollout_settings: Mappi
         with JsonlWriter(directory / "journal.jsonl"):  # nobody else is writing
             shutil.rmtree(earlier, ignore_errors=True)
             directory.rename(earlier)
-    if earlier.exists():
-        JsonlWriter(directory / "journal.jsonl").close()  # the output belongs to the new labelling from here on
+    if not earlier.exists():
+        return None
+    JsonlWriter(directory / "journal.jsonl").close()  # the output belongs to the new labelling from here on
     return earlier
 
 

@@ -110,6 +110,7 @@ class CommandFiles:
             for other in writes[:number]:
                 if os.path.realpath(path) == os.path.realpath(other) or (path.exists() and _same(path, other)):
                     raise ConfigError(f"{path} is written twice by this command, also as {other}; name other files")
+            self._refuse_beside(path, writes)
         for each in self.reads:
             inside = Path(os.path.realpath(each.path))
             for path in self.removes:
@@ -120,6 +121,16 @@ class CommandFiles:
                 raise ConfigError(f"{path} is a directory; name a file")
             if not self.overwrite and is_foreign(path, self.command):
                 raise self.foreign(path)
+
+    def _refuse_beside(self, path: Path, writes: Sequence[Path]) -> None:
+        """Refuses a path that belongs to a file of another run: its settings, or what is in its stage directory."""
+        own = {os.path.realpath(each) for each in writes}
+        real = Path(os.path.realpath(path))
+        for each in (real, *real.parents):
+            for ending in _BESIDE:
+                owner = str(each).removesuffix(ending)
+                if owner != str(each) and owner not in own and (each.exists() or Path(owner).exists()):
+                    raise ConfigError(f"{path} belongs to {owner}; name another {self.name}")
 
     def foreign(self, path: Path) -> ConfigError:
         """The error for a file of somebody else."""

@@ -210,6 +210,7 @@ def test_a_larger_k_takes_the_place_of_a_smaller_one(finished, solutions, tmp_pa
     assert in_child(in_place, 3) == -signal.SIGKILL
     assert main(in_place) == 0
     assert StageSummary.load(labels).counts["rollouts_reused"] > 0
+    assert not list(tmp_path.glob("*.earlier"))
     assert main(in_place) == 0
     assert main([*larger, "--output", str(whole)]) == 0
     assert [s.label for s in load_solutions(str(labels))] == [s.label for s in load_solutions(str(whole))]

@@ -144,6 +144,23 @@ def test_what_says_how_an_input_was_made_is_read_with_it(tmp_path):
     assert not read.is_read(tmp_path / "v.jsonl.md")
 
 
+def test_what_belongs_to_a_file_of_another_run_is_not_written(tmp_path):
+    rows = tmp_path / "v.jsonl"
+    write_text(rows, "{}\n")
+    write_text(tmp_path / "v.jsonl.settings.json", "{}")
+    write_text(tmp_path / "w.jsonl.stage" / "journal.jsonl", "{}")
+    for name, owner in (
+        ("v.jsonl.settings.json", "v.jsonl"),
+        ("v.jsonl.stage/x.jsonl", "v.jsonl"),
+        ("w.jsonl.stage/x.jsonl", "w.jsonl"),
+    ):
+        for files in ({"results": [tmp_path / name]}, {"others": [tmp_path / name]}):
+            with pytest.raises(ConfigError, match=rf"belongs to .*{owner}; name another --output"):
+                CommandFiles(overwrite=True, **files).check()
+    CommandFiles(others=[rows, Path(f"{rows}.settings.json"), Path(f"{rows}.stage")]).check()
+    CommandFiles(others=[tmp_path / "new.settings.json"]).check()
+
+
 def test_a_model_directory_may_hold_verdicts_that_are_resumed(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     read = Input(tmp_path, "model")
