@@ -116,7 +116,8 @@ def run(options: RecipeOptions) -> int:
     for stage, arguments in planned:
         if not (output / stage.output).exists():
             for each in arguments:
-                if isinstance(each, GeneratorOptions):  # a server that is missing must not show after days
+                if isinstance(each, GeneratorOptions):  # a model or server that is missing must not show after days
+                    each.check_model()
                     each.ask_servers()
     if options.push_to_hub is not None:
         from genprm_trl.hub import make_repository

@@ -210,11 +210,17 @@ def policy_and_verifier(
     opener = functools.partial(
         open_solver_and_verifier,
         functools.partial(open_solver, policy.opener(), solver, policy.chat_template()),
-        functools.partial(load_verifier, verifier),
+        functools.partial(_load_after_check, policy, verifier),
         # A verifier asks its sandbox before its model is loaded. So it comes second only if the policy costs nothing.
         policy_first=policy.backend == "server" != verifier.backend,
     )
     return settings, opener
+
+
+def _load_after_check(policy: GeneratorOptions, verifier: VerifierOptions) -> Verifier:
+    """Loads the verifier of a policy that can be loaded, too, as far as that can be known."""
+    policy.check_model()
+    return load_verifier(verifier)
 
 
 async def judge(verifier: Verifier, solution: Solution, partial: Partial) -> Verdict:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from genprm_trl.errors import ConfigError
+from genprm_trl.errors import ConfigError, MissingExtraError
 from genprm_trl.generation.base import Generator
 
 Backend = Literal["transformers", "vllm", "server"]
@@ -67,6 +69,23 @@ def open_generator(
         ConfigError: There is no such backend, it has no such option, or it cannot use the model.
         MissingExtraError: The backend's package is not installed.
     """
+    generator: Generator = find_backend(backend, options)(model, tokenizer, **options)
+    return generator
+
+
+def find_backend(backend: Backend | str, options: Mapping[str, Any]) -> Callable[..., Generator]:
+    """The class of a backend, whose options are checked; nothing is loaded.
+
+    Args:
+        backend: The backend, as for `open_generator`.
+        options: Options of its generator.
+
+    Raises:
+        ConfigError: There is no such backend, or it has no such option, or lacks one.
+        MissingExtraError: The backend's package is not installed.
+    """
+    if backend == "vllm" and importlib.util.find_spec("vllm") is None:
+        raise MissingExtraError("vllm", "vllm", "the backend vllm")
     if backend in _PROVIDERS:
         module, name = _PROVIDERS[backend]
         provider = getattr(import_module(module), name)
@@ -84,8 +103,8 @@ def open_generator(
     for needed, parameter in known.items():
         if parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty and needed not in options:
             raise ConfigError(f"the backend {backend} needs the option '{needed}'")
-    generator: Generator = provider(model, tokenizer, **options)
-    return generator
+    found: Callable[..., Generator] = provider
+    return found
 
 
 def _load_class(path: str) -> Any:

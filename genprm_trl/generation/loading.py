@@ -109,6 +109,10 @@ def load_model(
     if "device_map" in kwargs and device is not None:
         raise ConfigError("give either a device or model_kwargs['device_map'], not both")
     kwargs.setdefault("dtype", dtype)
+    named = kwargs["dtype"]
+    if isinstance(named, str) and named != "auto" and not isinstance(getattr(torch, named, None), torch.dtype):
+        raise ConfigError(f"unknown dtype {named!r}; give auto, or a type of torch such as bfloat16")
+    check_device(device)
     try:
         with loaded_whole():
             model, info = AutoModelForCausalLM.from_pretrained(
@@ -186,6 +190,18 @@ def _check_complete(model: PreTrainedModel, info: Mapping[str, Any], name: str |
 
 def _classifies(task_type: Any) -> bool:
     return str(getattr(task_type, "value", task_type)) in ("TOKEN_CLS", "SEQ_CLS")
+
+
+def check_device(device: str | torch.device | None) -> None:
+    """Checks that torch knows a device, and has it.
+
+    Raises:
+        ConfigError: It does not.
+    """
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # the latter where torch was built without the kind
+        raise ConfigError(f"the device {device} cannot be used: {_brief(error)}") from error
 
 
 def default_device() -> torch.device:

@@ -32,6 +32,7 @@ class Judge:
     options: VerifierOptions | None
     servers: tuple[str, ...] = ()
     requested: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    _opened: list[Verifier] = dataclasses.field(default_factory=list, repr=False, compare=False)
 
     @classmethod
     def of(cls, arguments: Mapping[str, Any], where: str = "--model_args") -> Judge:
@@ -87,27 +88,33 @@ class Judge:
         if self.options is None:
             raise ConfigError("--gen_kwargs: sampling is the server's to say")
         values = _checked(changes, "--gen_kwargs")
-        return dataclasses.replace(self, options=dataclasses.replace(self.options, **values))
+        return dataclasses.replace(self, options=dataclasses.replace(self.options, **values), _opened=[])
 
     def wait_until_ready(self, seconds: float) -> None:
-        """Waits for every server; a verifier in this process, which is loaded later, is checked where that is quick.
+        """Waits for every server; a model in this process, which is loaded later, is checked where that is quick.
+
+        A verifier that generates on servers is opened for good, so that they are tried out once.
 
         Raises:
             ServiceError: A server is not ready after so many seconds.
-            ConfigError: There is no such model, or n is below 1.
+            ConfigError: The model, a server or the sandbox cannot be used.
         """
         if self.options is not None:
             from genprm_trl.generation.loading import load_tokenizer
 
-            if self.options.n < 1:
-                raise ConfigError(f"the verifier's n must be at least 1, got {self.options.n}")
             load_tokenizer(self.options.tokenizer or self.options.model)
-            ask_servers(self.options)
+            self.options.check_model()
+            if self.options.backend == "server":
+                self._opened.append(load_verifier(self.options))
+            else:
+                ask_servers(self.options)
             return
         run(VerifierClient(list(self.servers)).wait_until_ready(seconds))
 
     def open(self) -> Verifier:
         """The verifier, ready to judge; its caller closes it."""
+        if self._opened:
+            return self._opened.pop()
         if self.options is not None:
             return load_verifier(self.options)
         return VerifierClient(list(self.servers), **self.requested)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genprm_trl._loops import run
-from genprm_trl.errors import ConfigError
+from genprm_trl.errors import ConfigError, check_at_least, check_one_of
 from genprm_trl.generation.backends import OPERATIONAL_OPTIONS
 from genprm_trl.rows.digests import content_digest
 from genprm_trl.stages.fingerprint import model_fingerprint
@@ -19,9 +19,17 @@ if TYPE_CHECKING:
     from genprm_trl.generation.base import Generator
 
 
+# Names of torch, which is not imported to check them.
+_DTYPES = ("auto", "bfloat16", "float16", "half", "float32", "float", "float64", "double")
+
+
 @dataclass
 class GeneratorOptions:
-    """A model and what runs it. A command's `run` takes it beside its own options."""
+    """A model and what runs it. A command's `run` takes it beside its own options.
+
+    Raises:
+        ConfigError: A value is out of range.
+    """
 
     model: str = field(metadata={"help": "Model directory or Hub id.", "reads": "model"})
     backend: str = field(
@@ -62,6 +70,10 @@ class GeneratorOptions:
         default=None,
         metadata={"help": "Jinja file that replaces the tokenizer's chat template.", "reads": "file"},
     )
+
+    def __post_init__(self) -> None:
+        check_at_least(1, max_context=self.max_context, batch_size=self.batch_size)
+        check_one_of(_DTYPES, dtype=self.dtype)
 
     def what_decides_text(self) -> dict[str, Any]:
         """The settings that all rows of a file must share, as JSON values.
@@ -106,6 +118,25 @@ class GeneratorOptions:
         return functools.partial(
             open_generator, self.model, self.tokenizer, backend=self.backend, **self.generator_options()
         )
+
+    def check_model(self) -> None:
+        """Finds what would keep the generator from being opened, as far as that takes no model.
+
+        Raises:
+            ConfigError: The backend, model directory, tokenizer, chat template or device cannot be used.
+            MissingExtraError: The backend's package is not installed.
+        """
+        from genprm_trl.generation.backends import find_backend
+
+        find_backend(self.backend, self.generator_options())
+        if self.backend in ("transformers", "vllm"):
+            from genprm_trl.conversation.template import ChatFormat
+            from genprm_trl.generation.loading import check_device, load_config, load_tokenizer
+
+            tokenizer = load_tokenizer(self.model if self.tokenizer is None else self.tokenizer)
+            ChatFormat(tokenizer, chat_template=self.chat_template())
+            load_config(self.model)
+            check_device(self.device)
 
     def ask_servers(self) -> None:
         """Opens and closes the generator where it is on servers, which then say whether they can be used.

@@ -9,7 +9,7 @@ from genprm_trl._loops import run
 from genprm_trl.conversation.template import TurnOpening
 from genprm_trl.errors import ConfigError
 from genprm_trl.options.generator import GeneratorOptions
-from genprm_trl.protocol.genprm import MODES, FirstTurn
+from genprm_trl.protocol.genprm import MODES, FirstTurn, GenPRMProtocol
 from genprm_trl.stages.settings import decisive
 
 if TYPE_CHECKING:
@@ -73,6 +73,16 @@ class VerifierOptions(GeneratorOptions):
     first_turn: FirstTurn | None = field(
         default=None, metadata={"help": "Form of the first turn. Default: as the model's directory says."}
     )
+
+    def __post_init__(self) -> None:
+        from genprm_trl.generation.base import SamplingParams
+        from genprm_trl.verifier.genprm import check_options
+
+        super().__post_init__()
+        GenPRMProtocol("full" if self.mode is None else self.mode, max_step_tokens=self.max_step_tokens)
+        SamplingParams(temperature=self.temperature, top_p=self.top_p, top_k=self.top_k)
+        max_chains = "auto" if self.max_chains is None else self.max_chains
+        check_options(self.n, self.threshold, self.stop, self.adaptive, max_chains)
 
     def what_decides_verdicts(self) -> dict[str, Any]:
         """The settings that all verdicts of a file must share, as JSON values."""

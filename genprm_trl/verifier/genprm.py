@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 from genprm_trl._loops import FairGate, run
+from genprm_trl.conversation.conversation import Conversation
 from genprm_trl.conversation.settings import ModelSettings, load_settings
 from genprm_trl.conversation.template import ChatFormat, TurnOpening
 from genprm_trl.errors import ConfigError, check_at_least, check_one_of, check_share
@@ -84,7 +85,7 @@ class GenPRM(Verifier):
     ):
         if max_chains == "auto":
             max_chains = _chains_for(generator)
-        _check_options(n, threshold, stop, adaptive, max_chains)
+        check_options(n, threshold, stop, adaptive, max_chains)
         self.generator = generator
         self.sandbox = sandbox
         self.protocol = protocol if protocol is not None else GenPRMProtocol()
@@ -142,9 +143,12 @@ class GenPRM(Verifier):
         # What can be seen to be wrong shows before the weights are loaded.
         ModelSettings(turn_opening or "generation_prompt", first_turn or "evaluation")
         GenPRMProtocol("full" if mode is None else mode, max_step_tokens=max_step_tokens)
-        _check_options(**kwargs)
+        check_options(**kwargs)
         if sandbox is not None and (mode is None or Mode.of(mode).execute):
             run(sandbox.check())
+        if isinstance(model, str | Path):
+            source = model if tokenizer is None else tokenizer
+            _check_context((generator_kwargs or {}).get("max_context"), source, chat_template)
         # The model before its settings: its errors say better what is wrong with a directory.
         generator = open_generator(model, tokenizer, backend=backend, **(generator_kwargs or {}))
         try:
@@ -292,7 +296,7 @@ class GenPRM(Verifier):
             await self.sandbox.close()
 
 
-def _check_options(
+def check_options(
     n: int = 1,
     threshold: float = 0.5,
     stop: str = "never",
@@ -300,13 +304,33 @@ def _check_options(
     max_chains: int | str = "auto",
     **others: Any,
 ) -> None:
-    """Raises `ConfigError` for an option of `GenPRM` that has no such value; passes over `others`."""
+    """Checks options of `GenPRM`; passes over `others`.
+
+    Raises:
+        ConfigError: An option has no such value.
+    """
     check_at_least(1, n=n, max_chains=None if max_chains == "auto" else int(max_chains))
     check_share(threshold=threshold)
     check_one_of(get_args(StopRule), stop=stop)
     check_one_of(get_args(AdaptiveN), adaptive=adaptive)
     if n > MAX_N:
         raise ConfigError(f"n is {n}; more than {MAX_N} rationales a solution are surely a mistake")
+
+
+def _check_context(max_context: int | None, tokenizer: Any, chat_template: str | None) -> None:
+    """Raises `ConfigError` for a context in which not even an empty step of an empty problem has room."""
+    if max_context is None:
+        return
+    if isinstance(tokenizer, str | Path):
+        from genprm_trl.generation.loading import load_tokenizer
+
+        tokenizer = load_tokenizer(tokenizer)
+    conversation = Conversation(ChatFormat(tokenizer, chat_template=chat_template))
+    conversation.open_turn(GenPRMProtocol().opening_messages("", [""], 0))
+    if len(conversation.token_ids) >= max_context:
+        raise ConfigError(
+            f"max_context {max_context} holds no prompt: the shortest has {len(conversation.token_ids)} tokens"
+        )
 
 
 def _chains_for(generator: Generator) -> int:

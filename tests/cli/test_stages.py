@@ -19,6 +19,7 @@ from genprm_trl.stages.run import ItemFailed
 from genprm_trl.verifier import GenPRM
 from tests.helpers.completion_server import CompletionServer
 from tests.helpers.fusion_server import FusionServer
+from tests.helpers.judging_model import judging_model
 from tests.helpers.tiny_models import tiny_model, tiny_tokenizer
 from tests.helpers.verdict_examples import summary_of
 
@@ -45,6 +46,7 @@ SOLUTIONS = [
     {"id": "b", "problem": "boom 1+1?", "steps": ["1+1=3"], "label": 0, "final_answer_correct": False},
     {"id": "c", "problem": "boom 2+1?", "steps": ["2+1=3"], "label": -1, "final_answer_correct": True},
 ]
+CANDIDATES = [{"problem": "1+1?", "answer": "2", "candidates": ["#### 2", "#### 3"]}]
 PROBLEMS = [{"problem": "1+1?", "answer": "2"}]
 
 
@@ -59,7 +61,7 @@ def test_a_missing_server_is_found_before_a_model_is_loaded(model, tmp_path, cap
     if command == "serve":
         words += ["--port", "0"]
     else:
-        rows = PROBLEMS if command in ("search", "refine") else [*SOLUTIONS[:1], {**SOLUTIONS[0], "id": "d"}]
+        rows = {"verify": SOLUTIONS[:1], "select": CANDIDATES}.get(command, PROBLEMS)
         words = [write(tmp_path / "in.jsonl", *rows), *words, "--output", str(tmp_path / "out.jsonl")]
     assert main([command, *words]) == 2
     *_, error = capsys.readouterr().err.strip().splitlines()
@@ -78,6 +80,70 @@ def test_a_missing_server_of_the_policy_is_found_before_the_verifier_is_loaded(m
     assert "127.0.0.1:9" in error
 
 
+@pytest.mark.parametrize("command", ["search", "refine"])
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--policy", "EMPTY"], "holds no tokenizer"),
+        (["--policy_backend", "nosuch"], "unknown backend 'nosuch'"),
+        (["--policy_device", "nosuch"], "the device nosuch cannot be used"),
+        (["--policy_dtype", "nosuch"], "unknown dtype 'nosuch'"),
+        (["--policy_chat_template_path", "BROKEN"], "template"),
+    ],
+)
+def test_a_policy_that_cannot_be_loaded_is_found_before_the_verifier_is(
+    model, tmp_path, capsys, command, words, message
+):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken.jinja").write_text("{% for %}")
+    places = {"EMPTY": str(tmp_path / "empty"), "BROKEN": str(tmp_path / "broken.jinja")}
+    words = ["--policy", str(model), *(places.get(word, word) for word in words)]
+    words += ["--model", str(model), "--backend", UNLOADABLE, "--output", str(tmp_path / "out.jsonl")]
+    assert main([command, write(tmp_path / "in.jsonl", *PROBLEMS), *words]) == 2
+    *_, error = capsys.readouterr().err.strip().splitlines()
+    assert error.startswith(f"genprm {command}: error: ")
+    assert message in error
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--mode", "nosuch"], "unknown mode 'nosuch'"),
+        (["--dtype", "nosuch"], "unknown dtype 'nosuch'"),
+        (["--top_p", "2"], "top_p must be above 0 and at most 1"),
+        (["--max_step_tokens", "0"], "max_step_tokens must be at least 1"),
+        (["--batch_size", "0"], "batch_size must be at least 1"),
+        (["--max_chains", "0"], "max_chains must be at least 1"),
+    ],
+)
+def test_a_value_that_can_never_work_is_no_changed_setting(model, tmp_path, capsys, words, message):
+    output = tmp_path / "v.jsonl"
+    source = write(tmp_path / "in.jsonl", *SOLUTIONS[:1])
+    common = [
+        "verify",
+        source,
+        "--model",
+        str(model),
+        "--backend",
+        FAILING,
+        "--mode",
+        "direct",
+        "--output",
+        str(output),
+    ]
+    assert main(common) == 0
+    capsys.readouterr()
+    assert main([*common, *words]) == 2
+    [error] = capsys.readouterr().err.strip().splitlines()
+    assert message in error
+
+
+def test_a_context_without_room_for_a_prompt_is_refused_before_a_model_is_loaded(model, tmp_path, capsys):
+    words = [write(tmp_path / "in.jsonl", *SOLUTIONS), "--model", str(model), "--backend", UNLOADABLE]
+    assert main(["verify", *words, "--max_context", "20", "--output", str(tmp_path / "v.jsonl")]) == 2
+    assert "max_context 20 holds no prompt: the shortest has" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", ["verify", "select", "search", "refine"])
 def test_a_server_is_tried_out_once(model, tmp_path, capsys, command):
     words = ["--model", str(model), "--backend", "server", "--mode", "direct", "--max_step_tokens", "8"]
@@ -86,14 +152,27 @@ def test_a_server_is_tried_out_once(model, tmp_path, capsys, command):
         words += ["--policy", str(model), "--policy_backend", backend]
         rows = [{"problem": "Sum easy", "answer": "2"}]
     elif command == "select":
-        rows = [{"problem": "1+1?", "answer": "2", "candidates": ["#### 2", "#### 3"]}]
+        rows = CANDIDATES
     else:
         rows = SOLUTIONS[:1]
     words = [command, write(tmp_path / "in.jsonl", *rows), *words, "--output", str(tmp_path / "out.jsonl")]
-    engine = TransformersGenerator(tiny_model(), tiny_tokenizer())
+    engine = TransformersGenerator(judging_model(), tiny_tokenizer())
     with CompletionServer(engine, tokens="none", bare_ids=False) as server:
         assert main([*words, "--server_url", server.url]) == 0
     assert capsys.readouterr().err.count("reports no log-probabilities") == 1
+
+
+def test_the_harness_tries_a_server_out_once(model, caplog):
+    engine = TransformersGenerator(judging_model(), tiny_tokenizer())
+    with CompletionServer(engine, tokens="none", bare_ids=False) as server:
+        words = {"backend": "server", "server_url": server.url, "mode": "direct"}
+        judge = Judge.of({"pretrained": str(model), **words})
+        judge.wait_until_ready(1)
+        for _ in range(2):
+            with judge.open() as prm:
+                assert prm.verify_all([Solution("a", "1+1?", ["1+1=2"])], progress=False)
+            assert caplog.text.count("reports no log-probabilities") == 1
+            caplog.clear()
 
 
 def test_rewards_and_the_harness_ask_their_sandbox_first(model):

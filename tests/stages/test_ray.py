@@ -26,8 +26,9 @@ from genprm_trl.stages.partial import Partial
 from genprm_trl.stages.ray import with_ray
 from genprm_trl.stages.run import Worker, run_stage
 from tests.helpers import rationale_program
+from tests.helpers.judging_model import judging_model
 from tests.helpers.stage_program import Number, Numbers
-from tests.helpers.tiny_models import tiny_model, tiny_tokenizer
+from tests.helpers.tiny_models import tiny_tokenizer
 
 pytestmark = [pytest.mark.slow, pytest.mark.serial]
 
@@ -85,9 +86,8 @@ def test_both_work_and_the_end_of_one_keeps_what_was_finished(tmp_path):
 def test_verdicts_of_two_workers_are_those_of_none(tmp_path, capsys):
     """Each worker has its own model and sandbox; the verdicts depend on the solutions and the seed alone."""
     model, data = tmp_path / "genprm", tmp_path / "solutions.jsonl"
-    tokenizer = tiny_tokenizer()
-    tiny_model(tokenizer).save_pretrained(model)
-    tokenizer.save_pretrained(model)
+    judging_model().save_pretrained(model)
+    tiny_tokenizer().save_pretrained(model)
     ModelSettings(modes=("full",)).save(model)
     write_jsonl(data, make_solutions(6, seed=3))
 
@@ -98,7 +98,10 @@ def test_verdicts_of_two_workers_are_those_of_none(tmp_path, capsys):
         assert "solutions judged   6" in capsys.readouterr().out
         # Seconds of code runs differ from run to run.
         return {
-            verdict.id: (verdict.rewards, [[step.rationale for step in chain] for chain in verdict.chains])
+            verdict.id: (
+                [round(reward, 4) for reward in verdict.rewards],
+                [[step.rationale for step in chain] for chain in verdict.chains],
+            )
             for verdict in iter_verdicts(output)
         }
 
