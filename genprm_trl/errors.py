@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import math
 from collections.abc import Iterable
+from pathlib import Path
 
 # What the machine refuses, whatever the options say: room on the disk, or a right.
 _OF_THE_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
@@ -69,7 +70,12 @@ def file_error(error: OSError, what: str, file: object) -> DataError:
         A `StorageError` for a full disk or a missing right, otherwise a `DataError`.
     """
     kind = StorageError if is_of_the_machine(error) else DataError
-    return kind(f"{what}: {error.strerror or error}", file=str(file))
+    reason = error.strerror or str(error)
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        # The system names neither the file nor what is wrong with it.
+        in_the_way = [each for each in (Path(str(file)), *Path(str(file)).parents) if each.is_file()]
+        reason = f"{in_the_way[0]} is a file, not a directory" if in_the_way else reason
+    return kind(f"{what}: {reason}", file=str(file))
 
 
 class ConfigError(GenPRMError):

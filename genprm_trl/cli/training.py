@@ -129,7 +129,9 @@ def check_training(args: Any, options: ModelOptions) -> None:
     check_positive(**{name: values[name] for name in _POSITIVE if name in values})
     check_at_least(0, **{name: values[name] for name in _NOT_NEGATIVE if name in values})
     check_share(**{name: values[name] for name in _SHARES if name in values})
-    if args.max_steps <= 0:
+    if args.max_steps != -1:  # as many as the epochs take
+        check_at_least(1, max_steps=args.max_steps)
+    else:
         check_positive(num_train_epochs=args.num_train_epochs)
     _check_reports(args.report_to)
     if args.push_to_hub and os.environ.get("RANK", "0") == "0":

@@ -29,7 +29,7 @@ def table_rows(file: IO[bytes], path: Path, delimiter: str) -> Iterator[tuple[in
         delimiter: What stands between cells.
 
     Raises:
-        DataError: The file is not UTF-8 text, has no names of columns, or one of them twice.
+        DataError: The file is not UTF-8 text, has no names of columns or one of them twice, or another delimiter.
     """
     text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
     csv.field_size_limit(1 << 27)
@@ -37,6 +37,9 @@ def table_rows(file: IO[bytes], path: Path, delimiter: str) -> Iterator[tuple[in
     number = 1
     try:
         names = next(reader, [])
+        for other in ";\t|,":
+            if len(names) == 1 and other != delimiter and other in names[0]:
+                raise DataError(f"its columns are separated by {other!r}, not by {delimiter!r}", file=str(path), row=1)
         for name in names:
             if not name.strip() or names.count(name) > 1:
                 what = "is given twice" if name.strip() else "a column has no name"

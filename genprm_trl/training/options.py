@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import os
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from accelerate.utils import str_to_bool
 from transformers.utils import is_torch_bf16_gpu_available, is_torch_xla_available
+
+from genprm_trl.errors import ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments as _Arguments
@@ -56,6 +60,11 @@ class TrainerOptions(_Arguments):
     )
 
     def __post_init__(self) -> None:
+        if isinstance(self.deepspeed, str):
+            if not Path(self.deepspeed).is_file():
+                raise ConfigError(f"--deepspeed {self.deepspeed}: there is no such file")
+            if importlib.util.find_spec("deepspeed") is None:
+                raise MissingExtraError("deepspeed", "deepspeed", "training with DeepSpeed (--deepspeed)")
         self._set = {option.name for option in dataclasses.fields(self) if self._value(option) != _default(option)}
         if self.bf16 is None and not self._computes_in_bf16():
             self.bf16 = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 from pathlib import Path
@@ -51,6 +52,10 @@ def grpo(directory: Path, *words: str) -> list[str]:
         (["--per_device_train_batch_size", "-2"], "must"),
         (["--gradient_accumulation_steps", "0"], "must"),
         (["--num_train_epochs", "-1"], "num_train_epochs must be positive"),
+        (["--max_steps", "0"], "max_steps must be at least 1"),
+        (["--max_steps", "-3"], "max_steps must be at least 1"),
+        (["--deepspeed", "no.json"], "no.json: there is no such file"),
+        (["--deepspeed", "FILE"], "needs the package 'deepspeed'"),
         (["--weight_decay", "-0.1"], "weight_decay must be at least 0"),
         (["--adam_beta1", "1.5"], r"adam_beta1 must be within"),
         (["--report_to", "tensorboard"], "tensorboard needs the package"),
@@ -64,6 +69,10 @@ def grpo(directory: Path, *words: str) -> list[str]:
 def test_wrong_options_are_one_line(tmp_path, monkeypatch, capsys, command, words, message):
     monkeypatch.setattr(integration_utils, "get_available_reporting_integrations", lambda: [])
     monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name, *a: None if name == "deepspeed" else find_spec(name, *a)
+    )
     (tmp_path / "FILE").touch()
     words = [word.replace("FILE", str(tmp_path / "FILE")) for word in words]
     assert main(command(tmp_path, *words)) == 2

@@ -218,7 +218,7 @@ def test_missing_and_unreadable_files(tmp_path):
         (tmp_path / "none.jsonl", "cannot be read: No such file or directory"),
         ("none.jsonl", "cannot be read: No such file or directory"),
         ("data/none.jsonl", "cannot be read: No such file or directory"),
-        (write(tmp_path / "file.jsonl", "") / "below.jsonl", "cannot be read: Not a directory"),
+        (write(tmp_path / "file.jsonl", "") / "below.jsonl", f"cannot be read: {tmp_path / 'file.jsonl'} is a file"),
         (tmp_path / "empty", "the directory is not a dataset"),
         (tmp_path / "other", "the directory is not a dataset"),
     ]:
@@ -350,6 +350,8 @@ def test_cells_of_tables(tmp_path):
     ("name", "content", "message"),
     [
         ("a.csv", "id,id\n1,2\n", "row 1, field 'id': is given twice"),
+        ("a.csv", "problem;solution\np;s\n", "row 1: its columns are separated by ';', not by ','"),
+        ("a.tsv", "problem,solution\np,s\n", r"row 1: its columns are separated by ',', not by '\\\\t'"),
         ("a.csv", "problem,solution\np\n", "row 2: has 1 cells below 2 names"),
         ("a.csv", "problem,steps\np,s\n", r"row 2, field 'steps': must be a list, but is a string"),
         ("a.csv", b"problem,solution\n\xff,s\n", "is not UTF-8 text"),

@@ -164,6 +164,8 @@ def test_unwritable_places_are_one_clear_error(tmp_path):
             JsonlWriter(path)
         with pytest.raises(DataError, match="cannot be written"):
             write_jsonl(path, [{"id": "a"}])
+    with pytest.raises(DataError, match=r"cannot be written: .*/file is a file, not a directory"):
+        JsonlWriter(tmp_path / "file" / "rows.jsonl")
 
 
 @pytest.mark.parametrize(
