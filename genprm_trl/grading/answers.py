@@ -8,6 +8,7 @@ brackets, and gives up, with an `Expression`, where only algebra knows more. Two
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from fractions import Fraction
 
 from genprm_trl.grading.kinds import (
@@ -55,6 +56,8 @@ def read_answer(text: str) -> Answer | None:
     if len(text) > _MAX_CHARACTERS:
         return Expression(text)
     notation = one_notation(text)
+    turned = _NOT_BUT.match(notation)
+    notation = notation[turned.end() :] if turned is not None else notation
     reason = _BECAUSE.search(notation)
     notation = notation[: reason.start()] if reason is not None and reason.start() else notation
     if not notation.strip(" .,;:$"):
@@ -83,12 +86,24 @@ _OR = re.compile(
 _CUP = re.compile(r"\\cup(?![A-Za-z])")
 _GROUPS = re.compile(r"(?<![\d.,'])([1-9]\d{0,2})((?:,\d{3})+)(?!\d|,\d)")
 _SPACED_GROUPS = re.compile(r"(?<![\d.,'])(?<!\d )([1-9]\d{0,2})((?: \d{3})+)(?!\d| \d)")
+# Numbers in brackets of their own: a comma there parts them.
+_LISTED = re.compile(r"(?<![\w}\-+*/^)'])(?:[(\[]|\\\{)[\d,;.\s-]*+(?:[)\]]|\\\})")
 _HEDGE = re.compile(
     r"(?:approximately|about|around|roughly|exactly|only|just|equal to|equals|is|are|both|either|\\approx|=|\\sim"
-    r"|a total of|at|on|the value|so|thus|hence|therefore|then|finally)(?![A-Za-z])\s*:?\s*",
+    r"|a total of|at(?! (?:least|most))|on|the value|so|thus|hence|therefore|then|finally)(?![A-Za-z])\s*:?\s*"
+    rf"|an?\s+(?=[\d{DOLLAR}])",
     re.IGNORECASE,
 )
-_BECAUSE = re.compile(rf",?\s*{TEXT_OPEN}?\s*\b(?:because|since)\b", re.IGNORECASE)
+_BECAUSE = re.compile(
+    rf",?\s*{TEXT_OPEN}?\s*\b(?:because|since|instead of|rather than)\b"
+    rf"|(?<=[\d}})%$])\s*+[,;]?\s*+{TEXT_OPEN}?\s*(?:\(\s*|(?:and|but)\s+)?(?:not|but|though|although|which)\b",
+    re.IGNORECASE,
+)
+# The other way round: not 5 but 6.
+_NOT_BUT = re.compile(
+    r"(?:\(\s*)?not\s+[^,()]{1,80}?(?:,?\s*\b(?:but|rather)\b(?: rather)?|\))\s*(?=\S)", re.IGNORECASE
+)
+_OUT_OF = re.compile(r"(\d+) out of (?:the |a total of )?(\d+)(?: [A-Za-z ]+)?", re.IGNORECASE)
 _REASON = re.compile(r"\s*(?:because|since|as|where|assuming|given|which|who)\b", re.IGNORECASE)
 _COMMENT = re.compile(
     r"\s*(?:i|we|so|altogether|meaning|that|in total|total|overall|respectively|rounded|correct|exactly"
@@ -114,16 +129,53 @@ def _read(text: str, depth: int = 0, *, inside: bool = False) -> Answer:
     return (
         read_fixed(plain)
         or _read_choice(plain, depth)
+        or _read_bound(plain, depth)
+        or _read_share(plain)
         or _read_parts(text, depth, inside)
         or _read_whole(text, plain, depth)
     )
+
+
+_BOUNDS = re.compile(
+    r"(?:(?P<above>(?:more|greater|larger|higher) than|over|above)|(?P<least>at least|(?:no|not) (?:less|fewer) than)"
+    r"|(?P<below>(?:less|fewer|smaller|lower) than|under|below)|(?:at most|(?:no|not) more than|up to))\s+(?=\S)",
+    re.IGNORECASE,
+)
+
+
+def _read_share(plain: str) -> Answer | None:
+    """Reads `5 out of 10`, which says 5 and a half."""
+    match = _OUT_OF.fullmatch(plain)
+    if match is None or not int(match[2]):
+        return None
+    part, whole = Fraction(int(match[1])), int(match[2])
+    return Either((Number(part), Number(part / whole)))
+
+
+def _read_bound(plain: str, depth: int) -> Answer | None:
+    """Reads `more than 5` and `at most 5`."""
+    match = _BOUNDS.match(plain)
+    if match is None or len(plain) > 60:
+        return None
+    value = _read(plain[match.end() :], depth + 1)
+    if not isinstance(value.value if isinstance(value, Quantity) else value, Number):
+        return None
+    if match["above"] or match["least"]:
+        return Range(value, Infinity(1), bool(match["above"]), True)
+    return Range(Infinity(-1), value, True, bool(match["below"]))
 
 
 def _read_parts(text: str, depth: int, inside: bool) -> Answer | None:
     """Reads a text of several answers, or None."""
     grouped = _SPACED_GROUPS.sub(lambda m: m[1] + m[2].replace(" ", GROUP), text)
     if not inside:
-        merged = _GROUPS.sub(lambda m: m[1] + m[2].replace(",", GROUP), grouped)
+        listed = [match.span() for match in _LISTED.finditer(grouped)]
+        merged = _GROUPS.sub(
+            lambda m: (
+                m[0] if any(start < m.start() < end for start, end in listed) else m[1] + m[2].replace(",", GROUP)
+            ),
+            grouped,
+        )
         if merged != grouped and re.fullmatch(r"[\d,]+", grouped):
             return Either((_read_whole(merged, merged, depth), _items("", grouped.split(","), depth)))
         grouped = merged
@@ -281,6 +333,11 @@ def _read_relation(text: str, depth: int) -> Answer | None:
     bounds = [0, *(place for match in found for place in match.span()), len(text)]
     sides = [text[start:end].strip() for start, end in zip(bounds[::2], bounds[1::2], strict=True)]
     signs = [match.group() for match in found]
+    if len(sides) == 2 and not sides[0] and sides[1] and signs[0] in _FLIPPED:
+        value, strict = _read(sides[1], depth + 1), signs[0] in "<>"
+        if signs[0] in ("<", r"\le"):
+            return Range(Infinity(-1), value, True, strict)
+        return Range(value, Infinity(1), strict, True)
     if not all(sides):
         return Expression(text)
     if r"\approx" in signs:
@@ -543,7 +600,7 @@ def _quantity(value: str, words: str, depth: int) -> Answer:
         if not words.strip():
             return number
     unit = read_unit(words)
-    return Quantity(number, unit) if unit.words else number
+    return Quantity(number, unit) if unit.words or unit.senses else number
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -556,6 +613,8 @@ _STATES = re.compile(
     r"\b(?:has|have|had|makes?|costs?|needs?|takes?|took|earns?|spends?|weighs?)\s*(?:about|only|exactly)?\s*$|"
     r"\b(?:is|are|was|were|be|equals?|becomes|gives|totals?|of|to|be)\s*:?\s*(?:about|approximately|only|exactly)?\s*$|=\s*$"
 )
+# What is said before a value and may have an opposite: a loss of 5, an increase by 20%.
+_SENSE = re.compile(r"\b([A-Za-z]+)(?: (?:of|by|about|to))?\s*$")
 _DENIES = re.compile(r"\b(?:not|cannot|never|neither|nor)\b|n't\b", re.IGNORECASE)
 
 
@@ -583,7 +642,7 @@ def _is_short(answer: Answer) -> bool:
 
 def _stated(sentence: str) -> Answer | None:
     """The value that a sentence states: what follows its last verb, or the last one of all."""
-    ends, values = 0, list[tuple[str, Answer]]()
+    ends, values = 0, list[tuple[str, Answer, str]]()
     pieces: list[tuple[str, str, str]] = []  # words before, the value, words behind
     spans = [match.span() for match in _RUN_OF_WORDS.finditer(sentence)]
     for start, end in [*spans, (len(sentence), len(sentence))]:
@@ -595,9 +654,16 @@ def _stated(sentence: str) -> Answer | None:
         word = re.match(r"[A-Za-z]+", behind)
         unit = word.group() if word is not None else ""
         known = unit.lower() in SCALES or (unit and read_unit(unit).dimension)
-        values.append((before, _read(f"{run} {unit}" if known else run, 1)))
+        values.append((before, _read(f"{run} {unit}" if known else run, 1), behind))
     if not values:
         return None
-    stated = [(before, value) for before, value in values if _STATES.search(without_text_marks(before))]
-    before, value = (stated or values)[-1]
-    return None if _DENIES.search(before) else value
+    stated = [value for value in values if _STATES.search(without_text_marks(value[0]))]
+    before, value, behind = (stated or values)[-1]
+    if _DENIES.search(before):
+        return None
+    word = _SENSE.search(without_text_marks(before))
+    senses = read_unit(f"{word[1] if word is not None else ''} {' '.join(behind.split()[:3])}").senses
+    if not senses:
+        return value
+    inner, of = (value.value, value.unit) if isinstance(value, Quantity) else (value, read_unit(""))
+    return Quantity(inner, replace(of, senses=of.senses | senses))

@@ -109,7 +109,7 @@ def _is_algebra(leaf: Answer) -> bool:
         return True
     if not isinstance(leaf, Expression | Relation):
         return False
-    return TEXT_OPEN not in leaf.text and not re.search(r"\([^()]*,[^()]*\)|\\ldots|[?!]\w", leaf.text)
+    return TEXT_OPEN not in leaf.text and not re.search(r"\([^()]*,[^()]*\)|\\ldots|[?!]\w|\d\s*_", leaf.text)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -140,6 +140,8 @@ def _named(a: Named, b: Answer, algebra: Algebra) -> bool:
 
 
 def _quantities(a: Quantity, b: Answer, algebra: Algebra) -> bool:
+    if _is_size(a) or (isinstance(b, Quantity) and _is_size(b)):
+        return a.value == (b.value if isinstance(b, Quantity) else b)
     if isinstance(b, Quantity):
         sizes = _sizes(a.unit, b.unit)
         if sizes is None:
@@ -159,8 +161,16 @@ def _quantities(a: Quantity, b: Answer, algebra: Algebra) -> bool:
     return False
 
 
+def _is_size(quantity: Quantity) -> bool:
+    """Whether it is the size of a matrix or grid, and no product: 2 x 3 matrix."""
+    value = quantity.value
+    return isinstance(value, Expression) and r"\times" in value.text and not quantity.unit.dimension
+
+
 def _sizes(a: Unit, b: Unit) -> tuple[Fraction, Fraction] | None:
     """The sizes of two units of one kind, or None."""
+    if a.contradicts(b):
+        return None
     if (a.words == b.words and a.dimension == b.dimension) or not a.words or not b.words:
         return Fraction(1), Fraction(1)
     if a.dimension and b.dimension:
@@ -252,7 +262,7 @@ def _items(a: Items, b: Answer, algebra: Algebra) -> bool:
         single = a.brackets == "{}" and len(a.items) == 1 and not isinstance(b, Nothing)
         return single and equal(a.items[0], b, algebra)
     kinds = {a.brackets, b.brackets}
-    if len(kinds) > 1 and "" not in kinds:
+    if len(kinds) > 1 and ("" not in kinds or kinds & {"(]", "[)"}):
         return False
     ours, theirs = a.items, b.items
     if _all_named(ours) and _all_named(theirs):

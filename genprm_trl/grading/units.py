@@ -68,7 +68,6 @@ _EMPTY_WORDS = frozenset(
         "total",
         "altogether",
         "each",
-        "more",
         "only",
         "st",
         "nd",
@@ -79,7 +78,6 @@ _EMPTY_WORDS = frozenset(
         "her",
         "their",
         "its",
-        "left",
         "remaining",
         "away",
         "approximately",
@@ -91,6 +89,27 @@ _EMPTY_WORDS = frozenset(
         "old",
     ]
 )
+_OPPOSITES = (
+    ("left west", "right east"),
+    ("north", "south"),
+    ("up above over", "down below under"),
+    (
+        "more gain gained gains profit increase increased increases",
+        "fewer less loss lost loses decrease decreased off",
+    ),
+    ("before earlier", "after later"),
+    ("faster", "slower"),
+    ("older", "younger"),
+    ("taller longer", "shorter"),
+    ("clockwise", "counterclockwise anticlockwise"),
+    ("ad ce", "bc bce"),
+)
+_SENSES = {
+    word: (row, side)
+    for row, sides in enumerate(_OPPOSITES)
+    for side, words in enumerate(sides)
+    for word in words.split()
+}
 _WORD = re.compile(r"[A-Za-z°]+|\^\s*\{?\s*-?\d\s*\}?|/")
 
 
@@ -102,16 +121,22 @@ class Unit:
         size: How many of the dimension's base units it is.
         dimension: The powers of base dimensions; empty where a word is not known as a unit of measure.
         words: The words themselves, in the singular, without those that say nothing.
+        senses: The words that have an opposite: the row of `_OPPOSITES`, and the side of it.
     """
 
     size: Fraction
     dimension: tuple[tuple[str, int], ...]
     words: frozenset[str]
+    senses: frozenset[tuple[int, int]] = frozenset()
 
     @property
     def is_percent(self) -> bool:
         """Whether it is the hundredth part."""
         return self.dimension == (("percent", 1),)
+
+    def contradicts(self, other: Unit) -> bool:
+        """Whether a word of the other means the opposite of one of this: profit and loss, left and right."""
+        return any((row, 1 - side) in other.senses for row, side in self.senses)
 
     @property
     def money(self) -> str | None:
@@ -124,7 +149,7 @@ def read_unit(text: str) -> Unit:
     text = re.sub(r"(?i)degrees? (celsius|fahrenheit|[CF]\b)", r"°\1", text.replace(".", "").replace("\\cdot", " "))
     text = re.sub(r"(?i)°(celsius|fahrenheit)", r"\1", text)
     parts = [part for word in _WORD.findall(text) for part in _WORD.findall(_LONG.get(word.lower(), word))]
-    size, powers, words = Fraction(1), dict[str, int](), set[str]()
+    size, powers, words, senses = Fraction(1), dict[str, int](), set[str](), set[tuple[int, int]]()
     known, sign, coming, last = True, 1, 1, ""
     for part in parts:
         lower = part.lower()
@@ -136,6 +161,8 @@ def read_unit(text: str) -> Unit:
                 size, powers = _times(size, powers, last, sign * (power - 1))
         elif lower in ("square", "sq", "cubic", "cu"):
             coming = 3 if lower.startswith("cu") else 2
+        elif lower in _SENSES:
+            senses.add(_SENSES[lower])
         elif lower not in _EMPTY_WORDS and _singular(lower) not in _EMPTY_WORDS:
             name = _singular(part)
             name = name if name in _UNITS else name.lower()
@@ -146,7 +173,8 @@ def read_unit(text: str) -> Unit:
                 size, powers = _times(size, powers, last, sign * coming)
             coming = 1
     dimension = tuple(sorted((name, power) for name, power in powers.items() if power)) if known else ()
-    return Unit(size if dimension else Fraction(1), dimension, frozenset(words))
+    dimension = dimension if words else ()
+    return Unit(size if dimension else Fraction(1), dimension, frozenset(words), frozenset(senses))
 
 
 def _times(size: Fraction, powers: dict[str, int], name: str, power: int) -> tuple[Fraction, dict[str, int]]:

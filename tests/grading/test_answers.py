@@ -80,6 +80,19 @@ KINDS: dict[str, list[list[str]]] = {
         ["100"],
         ["1.000"],
     ],
+    "numbers in brackets": [
+        ["(1,234)", "(1, 234)"],
+        [r"\{1,234\}", r"\{234, 1\}"],
+        ["1234"],
+        ["(1,000,000)"],
+        ["(12,345)", r"\left( 12, 345 \right)"],
+        ["[12,345]"],
+        ["12345"],
+        ["1000000"],
+    ],
+    "half-open intervals": [["(1, 2]"], ["[1, 2)"], ["1, 2"]],
+    "sizes": [[r"2 \times 3 \text{ matrix}"], ["6"], [r"3 \times 2 \text{ matrix}"]],
+    "digits of no base": [["3_2"], ["3_3"], ["3"]],
     "two numbers": [["4, 144"], ["4144"], ["3 4"], ["34"]],
     "percent": [["50%", r"50\%", "50 percent", r"50\text{ percent}"], ["5%"], ["500"]],
     "degrees": [["90°", r"90^\circ", r"90^{\circ}", "90 degrees", r"\angle ABC = 90^\circ"], ["9°"]],
@@ -112,6 +125,17 @@ KINDS: dict[str, list[list[str]]] = {
     "whole numbers of any size": [["2^{100}"], ["2^{100} + 1"]],
     "roots with units": [[r"6\sqrt{2} \text{ miles per hour}", r"6\sqrt{2}"], ["6"]],
     "counted things": [["18 eggs"], ["18 apples"], ["19 eggs"]],
+    "sides": [["5 left"], ["5 right", "5 to the right"], ["6 left"]],
+    "profit and loss": [["profit of 5 dollars", r"a \$5 profit", "gain of 5 dollars"], ["loss of 5 dollars"]],
+    "more and fewer": [["5 more"], ["5 fewer", "5 less"]],
+    "rise and fall": [[r"increase by 20\%", "increase of 20%"], [r"decrease by 20\%"]],
+    "bounds": [
+        [r"at least 5", r"\ge 5", "x >= 5", "no less than 5", "at least 5 people"],
+        ["more than 5", "> 5"],
+        ["at most 5", r"\le 5", "no more than 5"],
+        ["less than 5", "fewer than 5"],
+        ["5"],
+    ],
     "things in lists": [["10 rabbits and 9 chickens", "9 chickens and 10 rabbits"], ["9 rabbits and 10 chickens"]],
     "bases": [["101_2", "101_{2}", r"101_{\text{two}}", "101 (base 2)"], ["101_3"], ["5"]],
     "repeating decimals": [
@@ -191,12 +215,39 @@ def test_kinds_of_answers(kind):
         (r"3 \pmod 7", ["3"]),
         ("18 red marbles", ["18 marbles", "18"]),
         (r"\$18 per day", [r"\$18", "18"]),
+        ("5 apples left", ["5 apples", "5"]),
+        ("a loss of 5 dollars", ["5 dollars", "5"]),
+        ("5 more pounds", ["5 pounds", "5"]),
+        ("5 out of 10", ["5", "5/10"]),
     ],
 )
 def test_what_one_side_leaves_out(answer, others):
     for other in others:
         assert grade(answer, other, timeout=60).correct
         assert grade(other, answer, timeout=60).correct
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "other"),
+    [
+        ("5, not 6", "5", "6"),
+        ("5 (not 6)", "5", "6"),
+        ("5 and not 6", "5", "6"),
+        ("5 instead of 6", "5", "6"),
+        ("5 rather than 6", "5", "6"),
+        ("(not 6) 5", "5", "6"),
+        ("not 6 but 5", "5", "6"),
+        ("5, but it might be 6", "5", "6"),
+        ("5, although 6 is close", "5", "6"),
+        ("5 which is less than 6", "5", "6"),
+        (r"$\frac{1}{2}$, not $\frac{1}{3}$", "0.5", "1/3"),
+    ],
+)
+def test_what_an_answer_is_not(text, answer, other):
+    for whole in (text, f"The answer is {text}."):
+        for one, correct in ((answer, True), (other, False)):
+            assert grade(whole, one, timeout=60).correct is correct
+            assert grade(one, whole, timeout=60).correct is correct
 
 
 def test_cases_with_a_truth():
