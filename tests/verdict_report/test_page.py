@@ -13,6 +13,7 @@ import pytest
 from genprm_trl.cli.main import main
 from genprm_trl.records import Solution, Verdict
 from genprm_trl.rows.jsonl import write_jsonl
+from genprm_trl.verdict_report.figures import Judged, measure
 from tests.helpers.verdict_examples import HOSTILE, judgement, make_page, read_page, solution_of, verdict
 
 
@@ -96,6 +97,16 @@ def test_nothing_is_loaded_from_anywhere(tmp_path):
     assert not re.search(r"</?script|<!--", script, re.IGNORECASE)
 
 
+def test_a_solution_without_a_verdict_is_no_right_one(tmp_path):
+    one = verdict("gsm8k-0", [[0.5, 0.9]], label=-1)
+    one.chains[0][0].status = "truncated"
+    page = read_page(make_page(tmp_path, [one]))
+    assert (page.rows[0]["prediction"], page.rows[0]["unread"]) == (-1, True)
+    figures = measure([Judged.of(one, 2), Judged.of(verdict("b", [[0.2]], label=0), 1)])
+    assert figures.scores == {"error_acc": 100.0, "correct_acc": 0.0, "f1": 0.0}
+    assert figures.by_threshold[0.3]["correct_acc"] == 0.0
+
+
 def test_rows_and_details_are_those_of_the_file(tmp_path):
     one = verdict("gsm8k-0", [[0.9, 0.2], [0.9, 0.6], [0.8, 0.1]], label=-1, n=8)
     one.chains[2][0].status = "fallback"
@@ -104,8 +115,8 @@ def test_rows_and_details_are_those_of_the_file(tmp_path):
     assert page.rows == [
         {
             "id": "gsm8k-0", "rewards": [0.8667, 0.3], "prediction": 1, "label": -1, "threshold": 0.5, "chains": 3,
-            "asked": 8, "agree": 2, "statuses": {"ok": 5, "fallback": 1}, "problem": "How many?", "steps": 2,
-            "final": True,
+            "asked": 8, "agree": 2, "unread": False, "statuses": {"ok": 5, "fallback": 1}, "problem": "How many?",
+            "steps": 2, "final": True,
         }
     ]  # fmt: skip
     details = page.block(0)
