@@ -131,6 +131,7 @@ def _read(text: str, depth: int = 0, *, inside: bool = False) -> Answer:
         or _read_choice(plain, depth)
         or _read_bound(plain, depth)
         or _read_share(plain)
+        or _read_without(text, depth)
         or _read_parts(text, depth, inside)
         or _read_whole(text, plain, depth)
     )
@@ -141,6 +142,18 @@ _BOUNDS = re.compile(
     r"|(?P<below>(?:less|fewer|smaller|lower) than|under|below)|(?:at most|(?:no|not) more than|up to))\s+(?=\S)",
     re.IGNORECASE,
 )
+
+
+_WITHOUT = re.compile(r"(?:[A-Za-z]\s*\\in\s*)?\\mathbb\{R\}\s*(?:\\setminus|\\backslash|-)\s*\\\{([^{},]+)\\\}")
+
+
+def _read_without(text: str, depth: int) -> Answer | None:
+    """Reads all numbers but one."""
+    match = _WITHOUT.fullmatch(text)
+    if match is None:
+        return None
+    value, low, high = _read(match[1], depth + 1), Infinity(-1), Infinity(1)
+    return Union((Range(low, value, True, True), Range(value, high, True, True)))
 
 
 def _read_share(plain: str) -> Answer | None:
@@ -412,7 +425,7 @@ def _read_inequality(text: str, sides: list[str], signs: list[str], depth: int) 
 # Brackets, matrices, signs
 
 _SIGNS = re.compile(r"\\(pm|mp)(?![A-Za-z])")
-_PAIRS = {"(": "()", "[": "[]", "{": "{}"}
+_PAIRS = {"<": "<>", "(": "()", "[": "[]", "{": "{}"}
 _ENVIRONMENT = re.compile(
     r"[(\[]?\s*\\begin\{(?P<name>[pb]?matrix\*?|smallmatrix|array)\}(?:\s*\{[^{}]*\})?(?P<body>.*)"
     r"\\end\{(?P=name)\}\s*[)\]]?\s*"
@@ -455,9 +468,9 @@ def _read_brackets(text: str, depth: int) -> Answer | None:
     parts = [part for part in split(inner, _COMMA) if part.strip()]
     if not parts or len(parts) > _MAX_ITEMS:
         return None
-    if len(parts) == 1 and brackets in ("()", "[]"):
+    if len(parts) == 1 and brackets in ("()", "[]", "<>"):
         return _read(parts[0], depth + 1)
-    if brackets not in ("()", "[]", "[)", "(]", "{}"):
+    if brackets not in ("()", "[]", "[)", "(]", "{}", "<>"):
         return None
     items = _items(brackets, parts, depth, inside=True)
     rows = [item.items for item in items.items if isinstance(item, Items) and item.brackets == "[]"]
@@ -475,7 +488,7 @@ def _column(text: str, vector: Items) -> Matrix | None:
 
 
 def _opening(text: str) -> tuple[str | None, int]:
-    for mark, bracket in ((r"\{", "{"), (r"\langle", "("), ("(", "("), ("[", "[")):
+    for mark, bracket in ((r"\{", "{"), (r"\langle", "<"), ("(", "("), ("[", "[")):
         if text.startswith(mark):
             return bracket, len(mark)
     return None, 0
@@ -488,7 +501,7 @@ def _closing(text: str) -> tuple[str, int] | None:
         if level == 0 and start > 0:
             if last is not None or what not in (")", "]", r"\}", r"\rangle"):
                 return None
-            last = ({r"\}": "}", r"\rangle": ")"}.get(what, what), start)
+            last = ({r"\}": "}", r"\rangle": ">"}.get(what, what), start)
     return last
 
 
@@ -537,6 +550,7 @@ def _read_quantity(text: str, depth: int) -> Answer | None:
         if words is None:
             return _quantity(sign + rest, name, depth)
         scale, _, more = words[3].partition(" ")
+        scale = {"k": "thousand", "K": "thousand", "M": "million", "B": "billion"}.get(scale, scale)
         if scale.lower() in SCALES:
             return _quantity(sign + words[1], f"{scale} {name} {more}", depth)
         return _quantity(sign + words[1], f"{name} {words[3]}", depth)
@@ -546,6 +560,8 @@ def _read_quantity(text: str, depth: int) -> Answer | None:
         return Quantity(_read(match[1], depth + 1), Unit(Fraction(1), (), frozenset((f"mod {match[2]}",))))
     if text.endswith("%"):
         return _quantity(text[:-1], "percent", depth)
+    if (match := re.fullmatch(r"([^%]*\d)\s*%\s*([A-Za-z]+)", without_text_marks(text))) is not None:
+        return _quantity(match[1], f"percent {match[2]}", depth)
     if (
         match := re.fullmatch(rf"(.+)°\s*{TEXT_OPEN}?\s*([CF]?)\s*{TEXT_CLOSE}?", text)
     ) is not None and "°" not in match[1]:
@@ -574,7 +590,9 @@ def _may_be_unit(blank: str, words: str) -> bool:
     """Whether words behind a number say what was counted, and are no factors."""
     words = words.strip(". ")
     first = re.match(r"[A-Za-z]*", words.lstrip("(")).group()  # type: ignore[union-attr]
-    if first.lower() in _FUNCTIONS or re.search(r"(?<![\^{A-Za-z])\d(?!\})", re.sub(r"\^\s*\{\s*\d\s*\}", "", words)):
+    if (first.lower() in _FUNCTIONS and words != "min") or re.search(
+        r"(?<![\^{A-Za-z])\d(?!\})", re.sub(r"\^\s*\{\s*\d\s*\}", "", words)
+    ):
         return False
     if len(words) == 1:
         return bool(blank) and words in ONE_LETTER

@@ -78,7 +78,9 @@ def equal(a: Answer, b: Answer, algebra: Algebra) -> bool:
         case Matrix():
             return _matrices(a, b, algebra)
         case Based():
-            return isinstance(b, Number) and b.value.denominator == 1 and a.digits == str(b.value)
+            # Digits alone may have lost their base; with letters among them they have not.
+            own = a.digits if a.digits.isdigit() else str(int(a.digits, a.base))
+            return isinstance(b, Number) and b.value.denominator == 1 and own == str(b.value)
         case Ratio():
             return _ratios(a, b, algebra)
         case Clock() if isinstance(b, Clock):
@@ -143,6 +145,9 @@ def _quantities(a: Quantity, b: Answer, algebra: Algebra) -> bool:
     if _is_size(a) or (isinstance(b, Quantity) and _is_size(b)):
         return a.value == (b.value if isinstance(b, Quantity) else b)
     if isinstance(b, Quantity):
+        if {a.unit.dimension, b.unit.dimension} == {(("angle", 1),), (("radian", 1),)}:
+            ours, theirs = _in_radians(a), _in_radians(b)
+            return ours is not None and theirs is not None and equal(ours, theirs, algebra)
         sizes = _sizes(a.unit, b.unit)
         if sizes is None:
             return False
@@ -155,10 +160,23 @@ def _quantities(a: Quantity, b: Answer, algebra: Algebra) -> bool:
         return False
     if equal(a.value, b, algebra):
         return True
+    if isinstance(b, Expression) and r"\pi" in b.text and (angle := _in_radians(a)) is not None:
+        return equal(angle, b, algebra)
     if a.unit.is_percent and isinstance(a.value, Number):
         hundredth = Number(a.value.value / 100, a.value.decimals and a.value.decimals + 2, a.value.digits)
         return equal(hundredth, b, algebra)
     return False
+
+
+def _in_radians(quantity: Quantity) -> Answer | None:
+    """An angle without its unit, None if it is none."""
+    kind = quantity.unit.dimension
+    if kind == (("radian", 1),):
+        return quantity.value
+    if kind != (("angle", 1),) or not isinstance(quantity.value, Number):
+        return None
+    part = quantity.value.value / 180
+    return Expression(rf"\frac{{{part.numerator}\pi}}{{{part.denominator}}}")
 
 
 def _is_size(quantity: Quantity) -> bool:
@@ -258,10 +276,19 @@ def _same_range(a: Answer, b: Answer, algebra: Algebra) -> bool:
 
 
 def _items(a: Items, b: Answer, algebra: Algebra) -> bool:
+    if isinstance(b, Matrix):
+        vector = b.rows[0] if len(b.rows) == 1 else tuple(row[0] for row in b.rows if len(row) == 1)
+        return (
+            a.brackets == "<>"
+            and len(vector) == max(len(b.rows), len(b.rows[0]))
+            and _items(a, Items("<>", vector), algebra)
+        )
     if not isinstance(b, Items):
         single = a.brackets == "{}" and len(a.items) == 1 and not isinstance(b, Nothing)
         return single and equal(a.items[0], b, algebra)
     kinds = {a.brackets, b.brackets}
+    if "<>" in kinds:  # a vector is a tuple
+        kinds = kinds - {"<>"} | {"()"}
     if len(kinds) > 1 and ("" not in kinds or kinds & {"(]", "[)"}):
         return False
     ours, theirs = a.items, b.items

@@ -75,7 +75,7 @@ class Union:
 
 @dataclass(frozen=True, slots=True)
 class Items:
-    """Several answers in the brackets of a set, tuple, list or interval, or without: `""`, `"{}"`, `"()"`, `"[)"`."""
+    """Several answers in brackets or without: `""`, `"{}"`, `"()"`, `"[)"`; `"<>"` of a vector."""
 
     brackets: str
     items: tuple[Answer, ...]

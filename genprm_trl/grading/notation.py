@@ -125,6 +125,7 @@ _SAME = [
         (r"\\gt(?![A-Za-z])", ">"),
         (r"\\neq(?![A-Za-z])|\\not\s*=|!=", r"\\ne "),
         (r"\\varnothing(?![A-Za-z])|\\\{\s*\\\}", r"\\emptyset "),
+        (r"\\(?:bar|overline)(?![A-Za-z])\s*(\d)", r"\\overline{\1}"),
         (r"\\bar(?![A-Za-z])", r"\\overline"),
         (r"\\l?dots(?:c|b|o)?(?![A-Za-z])|\\cdots(?![A-Za-z])|\.\.\.+", r"\\ldots "),
         (r"\\lbrace(?![A-Za-z])", r"\\{"),
@@ -166,6 +167,14 @@ _CONTINENTAL = [
         rf"()(?<![\d.,'])({amount})(?=\s*+{TEXT_OPEN}?\s*+(?:{sign}))",
     )
 ]
+_LAKHS = re.compile(r"((?:₹|\bRs\b\.?|\bINR\b)\s*+)(\d{1,2}(?:,\d{2})+,\d{3})(?![\d,])")  # as in India: ₹1,00,000
+_UNDERSCORED = re.compile(r"(?<![\w.])(\d{1,3})((?:_\d{3})+)(?![\d_])")  # as in programs: 1_234
+# Equations or values, one a row.
+_ROWS = re.compile(
+    r"(?:\\left\s*\\\{\s*)?\\begin\s*\{(?P<name>aligned|align\*?|gathered|gather\*?|split|cases|equation\*?)\}"
+    r"(?P<body>.*?)\\end\s*\{(?P=name)\}(?:\s*\\right\s*\.)?"
+)
+_OUTWARD = re.compile(r"(?P<left>[\[\]])(?P<inner>[^\[\]()]+)(?P<right>[\[\]])")  # as in France: ]0, 1[
 _OVER = re.compile(r"\{([^{}]*)\\over(?![A-Za-z])([^{}]*)\}")
 _ROOT_OF_BRACKET = re.compile(r"\\sqrt\s*\(|\^\s*\(")
 _SQUARE_ROOT = re.compile(r"\\sqrt\s*((?:\[\d+\])?)\s*(\d+(?:\.\d+)?|[A-Za-z]|\\pi)")
@@ -177,6 +186,8 @@ _SLASHED = re.compile(r"(?<![\d.\w^_{/}])(\d+)/(\d+)(?![\d./])(?=\s?(?:[A-Za-z](
 def one_notation(text: str) -> str:
     """Writes an answer in one notation. Takes any text."""
     text = text.replace("\n", " ").replace("\t", " ")
+    text = _UNDERSCORED.sub(lambda m: m[1] + m[2].replace("_", GROUP), _ROWS.sub(_listed, text))
+    text = _LAKHS.sub(lambda m: m[1] + m[2].replace(",", ""), text)
     text = _characters(_EMPHASIS.sub(r"\2", _EMPHASIS.sub(r"\2", text)))
     text = _money_and_delimiters(_LAYOUT.sub("", text.replace(r"\$", DOLLAR)))
     text = _SPACE.sub(" ", text)
@@ -192,8 +203,12 @@ def one_notation(text: str) -> str:
     text = _braced(text)
     text = _SQUARE_ROOT.sub(r"\\sqrt\1{\2}", text)
     text = _fractions(text)
-    text = _SLASHED.sub(r"\\frac{\1}{\2}", text)
-    return " ".join(text.split())
+    text = " ".join(_SLASHED.sub(r"\\frac{\1}{\2}", text).split())
+    outward = _OUTWARD.fullmatch(text.strip(" .,"))
+    if outward is not None and (outward["left"] == "]" or outward["right"] == "["):
+        left, right = "(["[outward["left"] == "["], ")]"[outward["right"] == "]"]
+        return f"{left}{outward['inner']}{right}"
+    return text
 
 
 def to_latex(text: str) -> str:
@@ -227,6 +242,21 @@ def _money_and_delimiters(text: str) -> str:
         return DOLLAR if money and match.group() == "$" else " "
 
     return _DELIMITER.sub(replace, text)
+
+
+def _listed(match: re.Match[str]) -> str:
+    """The rows of a system of equations as a list; a function by cases stays what it is."""
+    rows = [row.strip() for row in re.split(r"\\\\(?:\[[^\]]*\])?", match["body"]) if row.strip()]
+    by_cases = match["name"] == "cases" and any(re.search(r"&\s*[^\s=<>]", row) for row in rows)
+    if by_cases or "\\begin" in match["body"]:
+        return match[0]
+    listed: list[str] = []
+    for row in (row.replace("&", " ").strip() for row in rows):
+        if row.startswith("=") and listed:  # a calculation goes on
+            listed[-1] += f" {row}"
+        else:
+            listed.append(row.rstrip(" ,;"))
+    return ", ".join(listed)
 
 
 def _with_point(match: re.Match[str]) -> str:

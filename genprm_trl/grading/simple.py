@@ -31,7 +31,11 @@ _NOTHING = re.compile(
     re.IGNORECASE,
 )
 _AND_A_HALF = re.compile(r"(\d+) and ((?:an?|one)[ -]\w+)", re.IGNORECASE)
+_AND_A_FRACTION = re.compile(r"(\d+) and (?:(\d+)\s*/\s*(\d+)|\\frac\{(\d+)\}\{(\d+)\})")
+_OF_A_PROGRAM = re.compile(r"0x[0-9A-Fa-f]{1,16}|0b[01]{1,64}|0o[0-7]{1,24}")
+_ORDINALS = {word: number for number, word in enumerate(("first", "second", "third", "fourth", "fifth"), 1)}
 _PART = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)")
+_ISO_DATE = re.compile(r"(\d{4})-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])")
 _COMPOUND = re.compile(r"\d+\s*[A-Za-z]+\.?(?:\s*,?\s*(?:and\s)?\s*\d+(?:\.\d+)?\s*[A-Za-z]+\.?){1,3}")
 _REALS = re.compile(r"\\mathbb\{R\}|(?:all|any) real(?: numbers?)?|all reals", re.IGNORECASE)
 _CLOCK = re.compile(r"(\d{1,2}):([0-5]\d)(?::([0-5]\d))?\s*(?:([ap])\.?\s*m\.?)?|(\d{1,2})\s*([ap])\.?\s*m\.?", re.I)
@@ -60,6 +64,12 @@ def read_fixed(plain: str) -> Answer | None:
         if (match := pattern.fullmatch(plain)) is not None:
             month = _MONTHS.index(match["month"][:3].lower()) + 1
             return Date(month, int(match["day"]), int(match["year"] or 0))
+    if (match := _ISO_DATE.fullmatch(plain)) is not None:
+        return Date(int(match[2]), int(match[3]), int(match[1]))
+    if _OF_A_PROGRAM.fullmatch(plain):
+        return Number(Fraction(int(plain, 0)))
+    if plain.lower().removeprefix("the ") in _ORDINALS:
+        return Number(Fraction(_ORDINALS[plain.lower().removeprefix("the ")]))
     if (match := _CLOCK.fullmatch(plain)) is not None:
         hour, minute, second = int(match[1] or match[5]), int(match[2] or 0), int(match[3] or 0)
         if hour <= 24:
@@ -67,6 +77,9 @@ def read_fixed(plain: str) -> Answer | None:
     if (match := _AND_A_HALF.fullmatch(plain)) is not None:
         part = read_number_words(match[2])
         return Number(int(match[1]) + part) if part is not None else None
+    if (match := _AND_A_FRACTION.fullmatch(plain)) is not None:
+        above, below = int(match[2] or match[4]), int(match[3] or match[5])
+        return Number(Fraction(int(match[1]) * below + above, below)) if 0 < above < below else None
     return {"noon": Clock(12, 0, 0, "p"), "midnight": Clock(12, 0, 0, "a")}.get(plain.lower()) or _read_compound(plain)
 
 
@@ -76,6 +89,9 @@ def _read_compound(plain: str) -> Answer | None:
         return None
     parts = [(Fraction(number), read_unit(word)) for number, word in _PART.findall(plain)]
     first = parts[0][1]
+    if first.dimension == read_unit("hour").dimension:  # 2h30m
+        metre = read_unit("m")
+        parts = [(number, read_unit("min") if unit == metre else unit) for number, unit in parts]
     sizes = [unit.size for _, unit in parts]
     if any(unit.dimension != first.dimension or not unit.dimension for _, unit in parts):
         return None
