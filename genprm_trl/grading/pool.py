@@ -17,6 +17,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,16 @@ class Worker:
         assert self._process.stdout is not None
         self._in, self._out = self._process.stdin.fileno(), self._process.stdout.fileno()
         self._received = b""
+        self._is_ready = False
+
+    def wait(self) -> None:
+        """Waits until the process has started.
+
+        Raises:
+            GenPRMError: It does not start.
+        """
+        if self._is_ready:
+            return
         try:
             self._receive(_START_SECONDS)
         except (TimeoutError, WorkerDied):
@@ -65,9 +76,15 @@ class Worker:
             self._errors.seek(0)
             last = self._errors.read()[-2_000:].decode("utf-8", "replace").strip().splitlines() or ["no message"]
             raise GenPRMError(f"the process that compares answers did not start: {last[-1]}") from None
+        self._is_ready = True
 
-    def ask(self, request: dict[str, Any], timeout: float) -> dict[str, Any]:
+    def ask(self, request: dict[str, Any], timeout: float, when_slow: Callable[[], None]) -> dict[str, Any]:
         """The answer to a request, within so many seconds.
+
+        Args:
+            request: The request.
+            timeout: The seconds.
+            when_slow: Called when half of them have passed.
 
         Raises:
             TimeoutError: There is none in time. The process is still at it, so kill it.
@@ -78,7 +95,11 @@ class Worker:
             os.write(self._in, json.dumps(request).encode() + b"\n")
         except OSError:
             raise WorkerDied from None
-        return self._receive(timeout)
+        deadline = time.monotonic() + timeout
+        with contextlib.suppress(TimeoutError):
+            return self._receive(timeout / 2)
+        when_slow()
+        return self._receive(deadline - time.monotonic())
 
     def _receive(self, timeout: float) -> dict[str, Any]:
         deadline = time.monotonic() + timeout
@@ -134,8 +155,9 @@ class Pool:
         """
         with self._slots:
             worker = self._take() or Worker()
+            worker.wait()
             try:
-                reply = worker.ask(request, timeout)
+                reply = worker.ask(request, timeout, self._start_another)
             except BaseException:  # an interrupt too leaves an answer under way that nobody will read
                 worker.kill()
                 raise
@@ -144,7 +166,16 @@ class Pool:
             else:
                 with self._lock:
                     self._idle.append(worker)
+                    spare = self._idle.pop(0) if len(self._idle) > self.size else None
+                if spare is not None:
+                    spare.kill()
             return reply
+
+    def _start_another(self) -> None:
+        """Starts the successor of a worker that may soon be killed, so that nobody waits for it then."""
+        with self._lock:
+            if not self._idle:
+                self._idle.append(Worker())
 
     def _take(self) -> Worker | None:
         while True:

@@ -332,6 +332,14 @@ def test_any_text_gets_a_grade(text, reference):
     assert result.correct is grade(reference, text, timeout=2).correct or "timeout" in result.status
 
 
+def test_an_answer_that_equals_two_votes_with_the_same_one_in_any_order():
+    answers = ["50%", "50", "0.5", "7"]
+    for order in itertools.permutations(answers):
+        votes = dict(zip(order, vote_groups(order), strict=True))
+        assert votes["50%"] == votes["50"]
+        assert len({votes["50"], votes["0.5"], votes["7"]}) == 3
+
+
 @settings(deadline=None, max_examples=30)
 @given(st.data())
 def test_votes_do_not_depend_on_the_order(data):

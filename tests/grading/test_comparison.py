@@ -399,6 +399,15 @@ def test_threads_and_event_loops_share_the_processes():
     assert len(worker_processes()) <= pool.workers().size
 
 
+def test_a_successor_is_there_when_time_is_up():
+    """Else the next comparison waits for a start, on top of its own time limit."""
+    pool.workers().close()
+    assert grade(TOWER, "1", timeout=2).status == "timeout"
+    assert len(worker_processes()) == 1
+    assert answers_match("x+1", "1+x")
+    assert len(worker_processes()) == 1
+
+
 def test_killed_process_is_replaced():
     assert answers_match("x+1", "1+x")
     for process in worker_processes():
