@@ -81,13 +81,16 @@ def run(source: SolutionOptions, options: VerifyOptions, verifier: VerifierOptio
         facts["time"] = f"{seconds:.1f} s, with loading the model"
     console.print_facts({**facts, "verdicts": output})
     if summary.is_failure:
+        if summary.steps["error"] == summary.steps.total():
+            raise GenPRMError(
+                f"all {summary.steps['error']} judgements failed (see the messages above), so there is no score; to "
+                "judge again, give the same command with --retry_errors"
+            )
         found = ", ".join(f"{status} {count:,}" for status, count in summary.steps.most_common())
-        cause = (
-            "see the messages above; to judge again, give the same command with --retry_errors"
-            if summary.steps["error"]
-            else "is it a GenPRM, asked in a mode that it was trained for, and do its prompts fit its context?"
+        raise GenPRMError(
+            f"none of the judgements holds a verdict ({found}). Is it a GenPRM, asked in a mode that it was trained "
+            "for, and do its prompts fit its context?"
         )
-        raise GenPRMError(f"none of the judgements holds a verdict ({found}), so there is no score; {cause}")
     if summary.steps["error"]:
         logger.warning(
             "%d judgements failed (see the messages above); their solutions are in no score. To judge those again, "
