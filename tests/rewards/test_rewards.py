@@ -314,9 +314,9 @@ def test_step_grpo_takes_the_verifier_for_its_steps(tmp_path, policy):
     trainer = StepGRPOTrainer(
         policy,
         [answer_reward],
-        GenPRMReward(verifier()),
         StepGRPOConfig(**options(tmp_path, step_style="line")),
-        train_dataset=DATA,
+        DATA,
+        step_reward_func=GenPRMReward(verifier()),
     )
     trainer.train()
     [log] = [log for log in trainer.state.log_history if "loss" in log]
