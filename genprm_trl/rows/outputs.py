@@ -105,6 +105,9 @@ class CommandFiles:
             ConfigError: An output is read, is named twice, or was written by somebody else.
         """
         writes = [*self.results, *self.others]
+        for path in self.results:
+            if path.is_dir():
+                raise ConfigError(f"{path} is a directory; name a file")
         for number, path in enumerate(writes):
             self.refuse_input(path)
             for other in writes[:number]:
@@ -117,8 +120,6 @@ class CommandFiles:
                 if each.path.exists() and Path(os.path.realpath(path)) in (inside, *inside.parents):
                     raise ConfigError(f"{path} would be removed, and {each.path} is read by this command")
         for path in self.results:
-            if path.is_dir():
-                raise ConfigError(f"{path} is a directory; name a file")
             if not self.overwrite and is_foreign(path, self.command):
                 raise self.foreign(path)
 
@@ -128,7 +129,7 @@ class CommandFiles:
         real = Path(os.path.realpath(path))
         for each in (real, *real.parents):
             for ending in _BESIDE:
-                owner = str(each).removesuffix(ending)
+                owner = os.path.realpath(str(each).removesuffix(ending))
                 if owner != str(each) and owner not in own and (each.exists() or Path(owner).exists()):
                     raise ConfigError(f"{path} belongs to {owner}; name another {self.name}")
 

@@ -351,7 +351,7 @@ def test_cells_of_tables(tmp_path):
     [
         ("a.csv", "id,id\n1,2\n", "row 1, field 'id': is given twice"),
         ("a.csv", "problem;solution\np;s\n", "row 1: its columns are separated by ';', not by ','"),
-        ("a.tsv", "problem,solution\np,s\n", r"row 1: its columns are separated by ',', not by '\\\\t'"),
+        ("a.tsv", "problem,solution\np,s\n", r"row 1: its columns are separated by ',', not by '\\t'"),
         ("a.csv", "problem,solution\np\n", "row 2: has 1 cells below 2 names"),
         ("a.csv", "problem,steps\np,s\n", r"row 2, field 'steps': must be a list, but is a string"),
         ("a.csv", b"problem,solution\n\xff,s\n", "is not UTF-8 text"),

@@ -33,9 +33,9 @@ import pytest
 import yaml
 
 from genprm_trl.cli.main import COMMANDS, Command, command_parser, main, top_level_parser
-from genprm_trl.conversation.settings import ModelSettings
 from genprm_trl.rows.jsonl import write_jsonl
 from genprm_trl.rows.outputs import inputs_of
+from tests.helpers.judging_model import save_judging_model
 from tests.helpers.pages import FENCE, PAGES, Block, blocks_of
 from tests.helpers.paths import ROOT
 from tests.helpers.solution_rows import row, write_rows
@@ -263,10 +263,11 @@ def inputs(tmp_path_factory) -> Path:
     """A directory in which the names that the pages use are tiny models and files, in place of the Hub's."""
     directory = tmp_path_factory.mktemp("inputs")
     for name in ("GenPRM/GenPRM-7B", "GenPRM/GenPRM-1.5B", "Qwen/Qwen2.5-1.5B-Instruct"):
-        tiny_model().save_pretrained(directory / name)
-        tiny_tokenizer().save_pretrained(directory / name)
         if name.startswith("GenPRM"):
-            ModelSettings(modes=("direct",)).save(directory / name)  # one token a step, instead of thousands
+            save_judging_model(directory / name)  # one token a step, instead of thousands
+        else:
+            tiny_model().save_pretrained(directory / name)
+            tiny_tokenizer().save_pretrained(directory / name)
     solution = {"id": "1", "problem": "What is 2 * 3 + 1?", "steps": ["2 * 3 = 6", "6 + 1 = 8"]}
     write_jsonl(directory / "solutions.jsonl", [solution])
     write_jsonl(directory / "labelled.jsonl", [{**solution, "label": 1}])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genprm_trl.errors import ConfigError, DataError
@@ -273,6 +273,7 @@ HOSTILE = st.lists(
 ).map("".join)
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(codec=None)) | HOSTILE, st.integers(-1, 2), st.booleans())
 def test_any_answer_ends_in_a_record_or_a_reason(answer, label, require_agreement):
     decision = decide(SampledSolution(solution(label), [sample(answer)]), require_agreement=require_agreement)

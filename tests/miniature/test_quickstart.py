@@ -66,7 +66,7 @@ def test_results_are_those_of_the_saved_verdicts(output):
         verdicts = list(iter_verdicts(output / "verdicts" / f"{row['key']}.jsonl"))
         assert {verdict.id for verdict in verdicts} == labels.keys()
         n = len(verdicts[0].chains)
-        scores = processbench_scores([labels[v.id] for v in verdicts], [v.prediction for v in verdicts])
+        scores = processbench_scores([labels[v.id] for v in verdicts], [v.scored_prediction for v in verdicts])
         for name, value in scores.items():
             assert row["by_n"][str(n)][name]["value"] == pytest.approx(value)
     text = (output / "results.md").read_text()
