@@ -30,11 +30,10 @@ from genprm_trl.errors import (
     check_at_least,
     check_positive,
     check_share,
-    file_error,
 )
 from genprm_trl.options.sources import SplitOptions
 from genprm_trl.rows.digests import content_digest
-from genprm_trl.rows.jsonl import locked_directory, write_json
+from genprm_trl.rows.jsonl import locked_directory, made_directory, write_json
 from genprm_trl.rows.outputs import CommandFiles, Input, inputs_of
 from genprm_trl.stages.fingerprint import model_fingerprint
 from genprm_trl.stages.settings import changes, read_settings, refuse_changes
@@ -437,17 +436,11 @@ def _check_directories(args: Any) -> None:
     output = Path(args.output_dir)
     if output.exists() and not output.is_dir():
         raise ConfigError(f"--output_dir {output} is not a directory")
-    missing = [path for path in (output, *output.parents) if not path.exists()]
     for parent in output.parents:
         if parent.exists() and not parent.is_dir():
             raise ConfigError(f"--output_dir {output} cannot be made: {parent} is not a directory")
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise file_error(error, "the output directory cannot be made", output) from error
-    for path in missing:
-        with contextlib.suppress(OSError):  # another process has put something there
-            path.rmdir()
+    with made_directory(output):
+        pass
 
 
 def _last_checkpoint(output: Path) -> str | None:

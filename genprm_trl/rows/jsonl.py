@@ -208,19 +208,35 @@ def locked_directory(path: str | os.PathLike[str]) -> Iterator[None]:
         DataError: Another process keeps it, or it cannot be made.
     """
     directory = Path(path)
+    with made_directory(directory):
+        try:
+            descriptor = os.open(directory, os.O_RDONLY) if fcntl is not None else None
+        except OSError as error:
+            raise file_error(error, "cannot be opened", directory) from None
+        try:
+            if descriptor is not None:
+                _lock(descriptor, directory)
+            yield
+        finally:
+            if descriptor is not None:
+                os.close(descriptor)
+
+
+@contextlib.contextmanager
+def made_directory(directory: Path) -> Iterator[None]:
+    """Makes a directory that is missing. If it is empty after the block, it is removed again.
+
+    Raises:
+        DataError: It cannot be made.
+    """
     missing = [each for each in (directory, *directory.parents) if not each.exists()]
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(directory, os.O_RDONLY) if fcntl is not None else None
     except OSError as error:
-        raise file_error(error, "cannot be made", directory) from None
+        raise file_error(error, "the directory cannot be made", directory) from None
     try:
-        if descriptor is not None:
-            _lock(descriptor, directory)
         yield
     finally:
-        if descriptor is not None:
-            os.close(descriptor)
         for each in missing:
             with contextlib.suppress(OSError):  # it is not empty
                 each.rmdir()
