@@ -171,10 +171,10 @@ class JudgingOptions(WorkOptions):
             GenPRMError: The verifier gave no verdict.
         """
         from genprm_trl.stages.run import Worker
+        from genprm_trl.verifier.base import longest_first
 
         execute = self.executor()
-        # Started last, the longest would keep the verifier waiting at the end.
-        remaining = sorted(file.remaining(), key=lambda solution: len(solution.steps), reverse=True)
+        remaining = longest_first(file.remaining())
         if not remaining:
             logger.info("%s is finished: it holds all %d verdicts", file.path, file.done)
             return 0.0

@@ -95,7 +95,7 @@ class Verifier(Closable):
         end.
         """
         if isinstance(solutions, Sequence):
-            solutions = sorted(solutions, key=lambda solution: len(solution.steps), reverse=True)
+            solutions = longest_first(solutions)
         # One solution more than it works on is ready to start, so that it never waits for the next one.
         return as_finished(self.verify, solutions, self.concurrency + 1)
 
@@ -138,6 +138,11 @@ class Verifier(Closable):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         run(self.close())
+
+
+def longest_first(solutions: Iterable[Solution]) -> list[Solution]:
+    """The solutions with the most steps first. Started last, they would keep a verifier waiting at the end."""
+    return sorted(solutions, key=lambda solution: len(solution.steps), reverse=True)
 
 
 def check_steps(solution: Solution) -> None:

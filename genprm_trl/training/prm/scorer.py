@@ -18,7 +18,7 @@ from genprm_trl.records import Solution, StepJudgement, Verdict, prediction_from
 from genprm_trl.training.prm.data import StepCollator
 from genprm_trl.training.prm.loading import load_step_tokenizer, load_trained_classifier
 from genprm_trl.training.prm.tokens import DEFAULT_STEP_SEPARATOR, StepTokens, tokenize_steps
-from genprm_trl.verifier.base import Verifier, check_steps
+from genprm_trl.verifier.base import Verifier, check_steps, longest_first
 
 
 class PRMScorer(Verifier):
@@ -98,7 +98,7 @@ class PRMScorer(Verifier):
             ConfigError: A solution has no steps.
         """
         if isinstance(solutions, Sequence):
-            solutions = sorted(solutions, key=lambda solution: len(solution.steps), reverse=True)
+            solutions = longest_first(solutions)
         remaining = iter(solutions)
         while batch := list(itertools.islice(remaining, self.batch_size)):
             for solution in batch:
