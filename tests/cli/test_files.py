@@ -168,7 +168,7 @@ def test_an_output_in_a_directory_of_rows_or_of_a_model_is_refused_where_it_is_r
     os.link(rows / "test.jsonl", directory / "elsewhere.jsonl")
     option = readable(name)[0]
     for output in (rows, rows / "test.jsonl", rows / "new.jsonl", "elsewhere.jsonl"):
-        said = "is a directory" if output is rows and name == "select" else "is read by this command"
+        said = "is a directory" if output is rows and name in ("report", "select") else "is read by this command"
         refused(capsys, [*words(name, output, **{option: rows}), "--overwrite"], said)
     assert sorted(rows.iterdir()) == [rows / "test.jsonl"]
     if "model" in readable(name):
