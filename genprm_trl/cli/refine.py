@@ -79,6 +79,7 @@ def run(
         f"{counts[f'end_{end}']} {what}"
         for end, what in (
             ("accepted", "accepted"),
+            ("no_verdict", "not objected to, with steps that have no verdict"),
             ("turns", "with all turns used up"),
             ("no_steps", "without anything to judge"),
             ("context", "too long for the policy's context"),

@@ -228,6 +228,7 @@ def _read_whole(text: str, plain: str, depth: int) -> Answer:
         _read_relation(text, depth)
         or _read_signs(text, depth)
         or _read_matrix(text, depth)
+        or _read_multiple(text, depth)
         or _read_brackets(text, depth)
         or read_number(text)
         or _read_quantity(text, depth)
@@ -391,6 +392,21 @@ def _read_equation(text: str, sides: list[str], depth: int) -> Answer:
     return Relation(text)
 
 
+_DISTANCE = re.compile(r"\|\s*([A-Za-z])\s*(?:([-+])\s*(\d+(?:\.\d+)?)\s*)?\|")
+
+
+def _read_distance(distance: re.Match[str], sign: str, bound: Answer, text: str) -> Answer:
+    """Reads `|x - 2| < 3`, which is one range, and `|x| > 3`, which is two."""
+    if not isinstance(bound, Number) or bound.value <= 0:
+        return Relation(text)
+    name, middle = distance[1], Fraction(distance[3] or 0) * (-1 if distance[2] == "+" else 1)
+    low, high, strict = Number(middle - bound.value), Number(middle + bound.value), sign in "<>"
+    if sign in ("<", r"\le"):
+        return Range(low, high, strict, strict, name, text)
+    outer = Range(Infinity(-1), low, True, strict, name), Range(high, Infinity(1), strict, True, name)
+    return Union(outer)
+
+
 def _read_inequality(text: str, sides: list[str], signs: list[str], depth: int) -> Answer:
     if not set(signs) <= set(_FLIPPED) or len(signs) > 2:
         return Relation(text)
@@ -398,9 +414,8 @@ def _read_inequality(text: str, sides: list[str], signs: list[str], depth: int) 
         _name(side) if re.fullmatch(r"\\?[A-Za-z]+(?:_\{?\w+\}?)?(?:\([A-Za-z]\))?", side) else None for side in sides
     ]
     infinite = Infinity(-1), Infinity(1)
-    size = re.fullmatch(r"\|\s*([A-Za-z])\s*\|", sides[0])
-    if size is not None and signs in (["<"], [r"\le"]) and isinstance(bound := _read(sides[1], depth + 1), Number):
-        return Range(Number(-bound.value), Number(bound.value), signs[0] == "<", signs[0] == "<", size[1], text)
+    if len(signs) == 1 and (distance := _DISTANCE.fullmatch(sides[0])) is not None:
+        return _read_distance(distance, signs[0], _read(sides[1], depth + 1), text)
     if len(signs) == 1 and sum(name is not None for name in names) == 1:
         first = names[0] is not None
         name = names[0] if first else names[1]
@@ -431,6 +446,7 @@ _ENVIRONMENT = re.compile(
     r"\\end\{(?P=name)\}\s*[)\]]?\s*"
 )
 _TRANSPOSED = re.compile(rf"([(\[].*[)\]])\s*\^\s*\{{?\s*(?:\\top|{TEXT_OPEN}?T{TEXT_CLOSE}?)\s*\}}?")
+_MULTIPLE = re.compile(r"([-+]|[-+]?\s*(?:\d+|\\frac\{\d+\}\{\d+\}))\s*(?:\\cdot|\\times)?\s*(\(.*\))")
 _ROW, _CELL = re.compile(r"\\\\"), re.compile("&")
 _BUILDER = re.compile(r"[^|:]*(?:\||:)(.*)", re.DOTALL)
 
@@ -478,6 +494,20 @@ def _read_brackets(text: str, depth: int) -> Answer | None:
         body = r" \\ ".join(part.strip()[1:-1].replace(",", "&") for part in parts)
         return Matrix(tuple(rows), rf"\begin{{pmatrix}} {body} \end{{pmatrix}}")
     return items
+
+
+def _read_multiple(text: str, depth: int) -> Answer | None:
+    """Reads a number times a tuple of numbers: `-(1, 2)`, `2(1, 2)`."""
+    match = _MULTIPLE.fullmatch(text)
+    if match is None:
+        return None
+    factor, items = read_number(match[1] if match[1] not in "+-" else f"{match[1]}1"), _read_brackets(match[2], depth)
+    if not isinstance(factor, Number) or not isinstance(items, Items) or items.brackets != "()":
+        return None
+    numbers = [item for item in items.items if isinstance(item, Number)]
+    if len(numbers) != len(items.items):
+        return None
+    return Items("()", tuple(Number(factor.value * number.value) for number in numbers))
 
 
 def _column(text: str, vector: Items) -> Matrix | None:

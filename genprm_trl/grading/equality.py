@@ -85,6 +85,8 @@ def equal(a: Answer, b: Answer, algebra: Algebra) -> bool:
             return _ratios(a, b, algebra)
         case Clock() if isinstance(b, Clock):
             return _clocks(a, b)
+        case Clock() if isinstance(b, Number):
+            return not (a.minute or a.second) and a.hour == b.value
         case Date() if isinstance(b, Date):
             return (a.month, a.day) == (b.month, b.day) and (not (a.year and b.year) or a.year == b.year)
         case Number():

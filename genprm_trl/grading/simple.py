@@ -36,6 +36,7 @@ _OF_A_PROGRAM = re.compile(r"0x[0-9A-Fa-f]{1,16}|0b[01]{1,64}|0o[0-7]{1,24}")
 _ORDINALS = {word: number for number, word in enumerate(("first", "second", "third", "fourth", "fifth"), 1)}
 _PART = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)")
 _ISO_DATE = re.compile(r"(\d{4})-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])")
+_FEET = re.compile(r"(\d+)\s*'\s*(\d{1,2}(?:\.\d+)?)\s*(?:\"|'')?")
 _COMPOUND = re.compile(r"\d+\s*[A-Za-z]+\.?(?:\s*,?\s*(?:and\s)?\s*\d+(?:\.\d+)?\s*[A-Za-z]+\.?){1,3}")
 _REALS = re.compile(r"\\mathbb\{R\}|(?:all|any) real(?: numbers?)?|all reals", re.IGNORECASE)
 _CLOCK = re.compile(r"(\d{1,2}):([0-5]\d)(?::([0-5]\d))?\s*(?:([ap])\.?\s*m\.?)?|(\d{1,2})\s*([ap])\.?\s*m\.?", re.I)
@@ -85,6 +86,8 @@ def read_fixed(plain: str) -> Answer | None:
 
 def _read_compound(plain: str) -> Answer | None:
     """Reads `2 hours and 30 minutes` in its first unit."""
+    if (feet := _FEET.fullmatch(plain)) is not None:
+        plain = f"{feet[1]} ft {feet[2]} inch"
     if not _COMPOUND.fullmatch(plain):
         return None
     parts = [(Fraction(number), read_unit(word)) for number, word in _PART.findall(plain)]
@@ -112,8 +115,11 @@ _MIXED = re.compile(
 _SLASH = re.compile(rf"([-+]?)\s*(?:(\d+(?:'\d{{3}})*)\s+)?({_UNSIGNED})\s*/\s*({_UNSIGNED})")
 _REPEATING = re.compile(r"([-+]?)\s*(\d*)\.(\d*)\s*(?:\\overline\s*\{(\d+)\}|\\dot\s*\{?(\d)\}?|\((\d+)\))")
 _CONTINUED = re.compile(r"([-+]?)\s*(\d*)\.(\d+)\s*\\ldots")
-_BASED = re.compile(rf"([0-9A-Fa-f]+)\s*_\s*\{{\s*(?:{TEXT_OPEN}\s*)?(?:base\s*)?(\w+)\s*(?:{TEXT_CLOSE})?\s*\}}")
-_IN_BASE = re.compile(r"([0-9A-Fa-f]+),?\s*\(?\s*(?:in\s+)?base[\s-]*(\w+)\)?", re.IGNORECASE)
+_BASED = re.compile(
+    rf"(?P<open>\()?\s*(?P<digits>[0-9A-Fa-f]+)\s*(?(open)\))\s*_\s*\{{"
+    rf"\s*(?:{TEXT_OPEN}\s*)?(?:base\s*)?(?P<base>\w+)\s*(?:{TEXT_CLOSE})?\s*\}}"
+)
+_IN_BASE = re.compile(r"(?P<digits>[0-9A-Fa-f]+),?\s*\(?\s*(?:in\s+)?base[\s-]*(?P<base>\w+)\)?", re.IGNORECASE)
 _INFINITE = re.compile(r"([-+]?)\s*\\infty")
 _RATIO = re.compile(r"\s*(?::|\bto\b)\s*")
 
@@ -136,8 +142,8 @@ def read_number(text: str) -> Answer | None:
         return Infinity(-1 if match[1] == "-" else 1)
     based = _BASED.fullmatch(text) or _IN_BASE.fullmatch(without_text_marks(text))
     if based is not None:
-        base = int(based[2]) if based[2].isdigit() and len(based[2]) < 3 else int(read_number_words(based[2]) or 0)
-        digits = based[1].upper()
+        digits, written = based["digits"].upper(), based["base"]
+        base = int(written) if written.isdigit() and len(written) < 3 else int(read_number_words(written) or 0)
         if 2 <= base <= 16 and all(int(digit, 16) < base for digit in digits) and (digits[0].isdigit() or base > 10):
             return Based(digits.lstrip("0") or "0", base)
     parts = split(text, _RATIO)

@@ -146,6 +146,7 @@ class Unit:
 
 def read_unit(text: str) -> Unit:
     """Reads the words behind a number. Takes any text."""
+    text = re.sub(r"(?i)percentage points?", "percent", text)
     text = re.sub(r"(?i)degrees? (celsius|fahrenheit|[CF]\b)", r"°\1", text.replace(".", "").replace("\\cdot", " "))
     text = re.sub(r"(?i)°(celsius|fahrenheit)", r"\1", text)
     parts = [part for word in _WORD.findall(text) for part in _WORD.findall(_LONG.get(word.lower(), word))]

@@ -83,6 +83,7 @@ async def refine(
         where there are none. `end` is
 
         - `accepted`: no step was judged wrong;
+        - `no_verdict`: no step was judged wrong, but one was not judged at all;
         - `turns`: all turns were used; the last answer was not judged;
         - `no_steps`: the policy wrote nothing that can be judged;
         - `context`: the conversation does not fit the policy's context any more.
@@ -134,7 +135,8 @@ async def refine(
         turn["verdict"] = record["verdict"]
         counts["verifier_tokens"] += sum(judgement.num_tokens for chain in verdict.chains for judgement in chain)
         if verdict.prediction < 0:
-            return _outcome(problem, turns, "accepted", counts, source)
+            end = "no_verdict" if verdict.scored_prediction is None else "accepted"
+            return _outcome(problem, turns, end, counts, source)
         turn["critique"] = critique_of(verdict)
         request = REFINEMENT_PROMPT.format(step=turn["steps"][verdict.prediction], critique=turn["critique"])
         conversation.open_turn([{"role": "user", "content": request}])

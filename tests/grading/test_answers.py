@@ -213,6 +213,30 @@ KINDS: dict[str, list[list[str]]] = {
 }
 
 
+@pytest.mark.parametrize(
+    ("answer", "same", "other"),
+    [
+        ("-(1, 2)", "(-1, -2)", "(1, 2)"),
+        ("2(1, 2)", "(2, 4)", "(2, 2)"),
+        ("(1010)_2", "1010_2", "1010_3"),
+        ("|x| > 1", r"(-\infty, -1) \cup (1, \infty)", "(-1, 1)"),
+        (r"|x| \ge 1", r"x \le -1 \text{ or } x \ge 1", "|x| > 1"),
+        ("|x - 2| < 3", "(-1, 5)", "(-3, 3)"),
+        ("|x + 2| < 3", "(-5, 1)", "(-1, 5)"),
+        ("5'6\"", "5 feet 6 inches", "5.6 feet"),
+        ("20 percentage points", "20%", "2%"),
+        ("5 am", "5", "6"),
+        ("5:30 am", "5:30", "5"),
+        ("答案：5。", "5", "6"),
+    ],
+)
+def test_forms_that_say_the_same(answer, same, other):
+    assert grade(answer, same, timeout=60).correct
+    assert grade(same, answer, timeout=60).correct
+    assert not grade(answer, other, timeout=60).correct
+    assert not grade(other, answer, timeout=60).correct
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_kinds_of_answers(kind):
     rows = KINDS[kind]

@@ -39,18 +39,23 @@ def _verifier_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ModelSettings(modes=("analysis",)).save(Path("critic"))
 
 
-def verifier() -> GenPRM:
-    critic = Critic()
+def verifier(critic: Critic | None = None) -> GenPRM:
+    critic = critic or Critic()
     return GenPRM(critic, None, GenPRMProtocol("analysis"), chat=ChatFormat(critic.tokenizer), stop="first_error")
 
 
 async def trajectory(
-    kind: str, turns: int = 3, policy: Policy | None = None, begun: str = "Step 1:", **options: Any
+    kind: str,
+    turns: int = 3,
+    policy: Policy | None = None,
+    begun: str = "Step 1:",
+    critic: Critic | None = None,
+    **options: Any,
 ) -> dict[str, Any]:
     solver = Solver(policy or Policy(), SolverSettings(system_prompt=""))
     problem = Problem(kind, f"Sum {kind}", "2")
     config, partial = RefinementConfig(turns, begun), Partial(**options)
-    outcome = await refine((solver, verifier()), problem, partial, config=config, source={"policy": "p"})
+    outcome = await refine((solver, verifier(critic)), problem, partial, config=config, source={"policy": "p"})
     [row] = outcome.rows
     return row
 
@@ -73,6 +78,19 @@ async def test_it_ends_when_no_step_is_judged_wrong():
     assert turn["verdict"]["prediction"] == -1
     slow = await trajectory("slow")
     assert (slow["end"], [turn["correct"] for turn in slow["turns"]]) == ("accepted", [False, False, True])
+
+
+class Silent(Critic):
+    """Gives no verdict."""
+
+    def _judge(self, prompt: str) -> str:
+        return "fine</analyze>\n" if prompt.endswith("step by step: ") else "hm</output>\n"
+
+
+async def test_an_answer_without_verdicts_is_not_accepted():
+    row = await trajectory("slow", critic=Silent())
+    assert (row["end"], len(row["turns"])) == ("no_verdict", 1)
+    assert row["turns"][0]["verdict"]["prediction"] == -1
 
 
 async def test_the_policy_sees_its_answers_and_what_is_said_against_them():
