@@ -182,7 +182,7 @@ class JudgingOptions(WorkOptions):
             logger.info("%s holds %d verdicts; resuming with the other %d", file.path, file.done, len(remaining))
         started = time.monotonic()
         console.set_kept(f"finished verdicts are in {file.path}; to resume, run the same command again")
-        worker = Worker(functools.partial(load_verifier, verifier), judge)
+        worker = Worker(functools.partial(load_verifier, verifier), judge, solutions_at_once)
         with contextlib.closing(execute(worker, remaining)) as finished:
             for each in console.progress(finished, total=len(remaining), desc="Verifying", unit="solution"):
                 if each.result is None:
@@ -263,3 +263,8 @@ def end_of_stage(summary: StageSummary, unit: str) -> dict[str, str]:
     if summary.dropped["failed"]:
         facts[f"{unit}s failed"] = f"{summary.dropped['failed']}, left out (named above)"
     return facts
+
+
+def solutions_at_once(verifier: Verifier) -> int:
+    """How many solutions are begun: one more than it judges, so that it never waits for the next one."""
+    return verifier.concurrency + 1

@@ -24,17 +24,20 @@ from genprm_trl.rows.outputs import refuse_foreign
 from genprm_trl.stages.file import FAILED, Outcome, StageFile, StageSummary
 from genprm_trl.stages.partial import Partial, PartialFile, no_partial
 from genprm_trl.stages.resumable import ItemT
-from genprm_trl.verifier.base import Verifier
 
 logger = logging.getLogger(__name__)
 
 # So many failures without a success between them are not a matter of the items.
 MAX_FAILURES_IN_A_ROW = 10
-# Items worked on at once, unless the caller or what is open says how many.
+# Items worked on at once, unless the caller or the worker says how many.
 MAX_ITEMS = 64
 
 OpenedT = TypeVar("OpenedT")
 ResultT = TypeVar("ResultT")
+
+
+def _many(_: Any) -> int:
+    return MAX_ITEMS
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +49,12 @@ class Worker(Generic[OpenedT, ItemT, ResultT]):
     Attributes:
         open: Opens what the work needs. Not called if there is nothing to do. `contextlib.nullcontext` opens nothing.
         work: Works on one item. It is called with what is open, the item, and what is known of it already.
+        at_once: How many items what is open works on at once.
     """
 
     open: Callable[[], AbstractAsyncContextManager[OpenedT]]
     work: Callable[[OpenedT, ItemT, Partial], Awaitable[ResultT]]
+    at_once: Callable[[OpenedT], int] = _many
 
 
 class ItemFailed(GenPRMError):
@@ -241,8 +246,7 @@ async def _work(
     max_items: int | None,
 ) -> AsyncGenerator[Finished[ResultT], None]:
     async with worker.open() as opened:
-        # One solution more than a verifier works on is ready to start, so that it never waits for the next one.
-        at_once = max_items or (opened.concurrency + 1 if isinstance(opened, Verifier) else MAX_ITEMS)
+        at_once = max_items or worker.at_once(opened)
         results = as_finished(lambda item: finish_item(worker, opened, item, partial(item.id)), items, at_once)
         async with contextlib.aclosing(results):
             async for finished in results:
