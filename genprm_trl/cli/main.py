@@ -54,6 +54,7 @@ COMMANDS: dict[str, Command] = {
     "consensus": Command(
         "genprm_trl.cli.consensus", "keep the critiques that agree with the labels, as training data"
     ),
+    "decontaminate": Command("genprm_trl.cli.decontaminate", "leave out of training data what a benchmark holds"),
     "grpo": Command("genprm_trl.cli.grpo", "train a policy with rewards for the steps of its solutions"),
     "sft": Command("genprm_trl.cli.sft", "train a GenPRM on solutions with rationales"),
     "verify": Command("genprm_trl.cli.verify", "judge a file of solutions step by step"),

@@ -136,7 +136,7 @@ def run(options: RecipeOptions) -> int:
         if code:
             return int(code)
         if stage is STAGES[-1]:
-            _write_dataset(output, options.name, options.push_to_hub)
+            _write_dataset(output, options)
             print(f"dataset            {output / 'dataset'}")
             if options.push_to_hub is not None:
                 from genprm_trl.hub import push_data_set
@@ -196,10 +196,10 @@ def read_section(stage: Stage, section: dict[str, Any], words: Sequence[str]) ->
     return OptionParser(option_types(stage.module.run), prog=f"genprm {stage.name}").parse(words, section, where)
 
 
-def _write_dataset(output: Path, name: str, repo_id: str | None) -> None:
+def _write_dataset(output: Path, options: RecipeOptions) -> None:
     """Writes the directory `dataset` from the stages' files."""
     from genprm_trl.data.solutions import iter_rationales, iter_records
-    from genprm_trl.labeling.data_card import Statistics, reports_beside, write_data_card
+    from genprm_trl.labeling.data_card import Statistics, decontamination_of, reports_beside, write_data_card
     from genprm_trl.labeling.parquet import write_parquet
     from genprm_trl.records import Solution
     from genprm_trl.rows.outputs import replacing
@@ -210,5 +210,11 @@ def _write_dataset(output: Path, name: str, repo_id: str | None) -> None:
         shutil.copyfileobj(original, copy)
     write_parquet(directory / DATA_FILE, iter_rationales(rationales))
     statistics = Statistics.of(iter_rationales(rationales), iter_records(labels, Solution))
-    reports = reports_beside(rationales)
-    write_data_card(directory, name, statistics, reports, repo_id=repo_id)
+    write_data_card(
+        directory,
+        options.name,
+        statistics,
+        reports_beside(rationales),
+        repo_id=options.push_to_hub,
+        decontamination=decontamination_of(options.problems),
+    )

@@ -3,6 +3,7 @@
 | format | fields | becomes |
 | --- | --- | --- |
 | `candidates` | problem (or question), answer, candidates (texts, or objects with `steps` or `text`) | one each |
+| `bigbench_mistake` | input, steps, target, answer, mistake_index (from 0; null for none) | one solution |
 | `processbench` | id, generator, problem, steps, final_answer_correct, label | one solution |
 | `prm800k` | question {problem, ground_truth_answer}, label {steps, finish_reason} | one for each leaf |
 | `math_shepherd` | input (steps end with the tag `ки`), label (`+` / `-` for each tag), task | one solution |
@@ -179,6 +180,24 @@ def _from_candidates(row: Row, default_id: str) -> list[Solution]:
 
 def _from_processbench(row: Row, default_id: str) -> list[Solution]:
     return [Solution.from_dict(row, default_id=default_id)]
+
+
+def _from_bigbench_mistake(row: Row, default_id: str) -> list[Solution]:
+    """A trace of BIG-Bench Mistake (arXiv 2311.08516): null says that there is no mistake, not that none is known."""
+    steps = as_steps(require(row, "steps"), "steps")
+    target, answer = as_answer(row.get("target"), "target"), as_answer(row.get("answer"), "answer")
+    label = row.get("mistake_index")
+    return [
+        Solution(
+            id=as_identifier(row, default_id),
+            problem=as_filled_text(require(row, "input"), "input"),
+            steps=steps,
+            answer=target,
+            final_answer_correct=None if None in (target, answer) else target == answer,
+            label=-1 if label is None else as_integer(label, "mistake_index", low=0, high=len(steps) - 1),
+            extra=_rest(row, "id", "input", "steps", "target", "answer", "mistake_index"),
+        )
+    ]
 
 
 def _from_stepwise(row: Row, default_id: str) -> list[Solution]:
@@ -467,6 +486,9 @@ _REFERENCE = "reference solutions, all of them right"
 # The first that matches is taken, so the more telling fields come first.
 FORMATS: dict[str, RowFormat] = {
     "candidates": RowFormat(_has("candidates"), _from_candidates, "several solutions of each problem"),
+    "bigbench_mistake": RowFormat(
+        _has("input", "steps", "target"), _from_bigbench_mistake, "traces with the first mistake that people found"
+    ),
     "processbench": RowFormat(_has("steps"), _from_processbench, f"solutions in steps, {_GIVEN}"),
     "prm800k": RowFormat(_is_prm800k, _from_prm800k, "the rated steps of PRM800K"),
     "math_shepherd": RowFormat(_has("input", "label"), _from_math_shepherd, "tagged steps with a mark each"),

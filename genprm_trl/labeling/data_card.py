@@ -67,6 +67,32 @@ def reports_beside(path: str | Path) -> list[StageReport]:
     return reports
 
 
+def decontamination_path(path: str | Path) -> Path:
+    """Where `genprm decontaminate` keeps the counts of what it wrote."""
+    return Path(f"{path}.decontamination.json")
+
+
+def decontamination_of(path: str | Path) -> dict[str, Any] | None:
+    """How a file was decontaminated; None of a file that `genprm decontaminate` did not write.
+
+    Args:
+        path: The file; also the name of a dataset.
+    """
+    return read_settings(decontamination_path(path))
+
+
+def _decontamination(found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return ""
+    numbers = {name: found.get(name, 0) for name in ("rows", "removed_same", "removed_ngram", "benchmark_problems")}
+    against = ", ".join(f"`{Path(each).name}`" for each in found.get("against", ()))
+    return (
+        f"The problems were compared with {numbers['benchmark_problems']:,} problems of benchmarks ({against}). Of "
+        f"{numbers['rows']:,} rows, {numbers['removed_same']:,} were left out since they are equal but for digits and "
+        f"punctuation, and {numbers['removed_ngram']:,} since they share {found.get('ngram')} words in a row.\n"
+    )
+
+
 def stages_table(stages: Sequence[StageReport]) -> str:
     """The stages with their models and counts, as a Markdown table."""
     rows = []
@@ -138,6 +164,7 @@ def write_data_card(
     stages: Sequence[StageReport],
     *,
     repo_id: str | None = None,
+    decontamination: Mapping[str, Any] | None = None,
 ) -> Path:
     """Writes `README.md` and its pictures into a dataset's directory. Without matplotlib there are no pictures.
 
@@ -151,6 +178,7 @@ def write_data_card(
         statistics: What is in it.
         stages: The stages that made it, in order.
         repo_id: The dataset's repository on the Hub; the card's example then loads it from there.
+        decontamination: What `decontamination_of` says of the problems.
 
     Returns:
         The card's path.
@@ -168,7 +196,8 @@ def write_data_card(
     )
     pictures = directory if can_plot() else None
     contents = [_contents(statistics, pictures), _estimates(statistics, stages, pictures)]
-    history = [stages_table(stages), _consensus(stages, pictures), *(_details(stage) for stage in stages)]
+    history = [_decontamination(decontamination), stages_table(stages), _consensus(stages, pictures)]
+    history += [_details(stage) for stage in stages]
     sections = {"What is in it": "\n\n".join(contents), "How it was made": "\n".join(history)}
     introduction = _introduction(repo_id or str(directory))
     return write_card(directory, metadata, name, introduction, sections, result=True)

@@ -26,9 +26,9 @@ class FormatOptions(SplitOptions):
     format: str = field(
         default="auto",
         metadata={
-            "help": "Row format of the input: auto (recognised by its fields), candidates, processbench, prm800k, "
-            "math_shepherd, stepwise, gsm8k_solutions, gsm8k, math or text. With math, a box in the solution is the "
-            "answer."
+            "help": "Row format of the input: auto (recognised by its fields), candidates, "
+            "bigbench_mistake, processbench, prm800k, math_shepherd, stepwise, gsm8k_solutions, gsm8k, math or text. "
+            "With math, a box in the solution is the answer."
         },
     )
 

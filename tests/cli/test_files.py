@@ -31,6 +31,7 @@ NEEDED: dict[str, list[str]] = {
     "label": ["in.jsonl", "--model", "m"],
     "rationalize": ["in.jsonl", "--model", "m"],
     "consensus": ["in.jsonl"],
+    "decontaminate": ["in.jsonl", "--against", "a.jsonl"],
     "grpo": ["in.jsonl", "--model", "m", "--use_cpu"],
     "sft": ["in.jsonl", "--model", "m", "--use_cpu"],
     "verify": ["in.jsonl", "--model", "m"],
@@ -103,6 +104,7 @@ def test_every_command_says_what_it_reads_and_writes():
 NO_INPUTS = {
     "output", "output_dir", "overwrite", "split", "eval_split", "verify_split", "format", "limit", "config",
     "skip_bad_rows", "policy_backend", "backend", "help", "retry_errors", "drop_failed", "until", "push_to_hub",
+    "against_split",
 }  # fmt: skip
 
 
@@ -168,7 +170,8 @@ def test_an_output_in_a_directory_of_rows_or_of_a_model_is_refused_where_it_is_r
     os.link(rows / "test.jsonl", directory / "elsewhere.jsonl")
     option = readable(name)[0]
     for output in (rows, rows / "test.jsonl", rows / "new.jsonl", "elsewhere.jsonl"):
-        said = "is a directory" if output is rows and name in ("report", "select") else "is read by this command"
+        is_file = name in ("report", "select", "decontaminate")
+        said = "is a directory" if output is rows and is_file else "is read by this command"
         refused(capsys, [*words(name, output, **{option: rows}), "--overwrite"], said)
     assert sorted(rows.iterdir()) == [rows / "test.jsonl"]
     if "model" in readable(name):

@@ -22,7 +22,7 @@ from tests.helpers.paths import SAMPLES, shared_data
 DATA = SAMPLES
 FIELDS = [
     *("id", "problem", "steps", "label", "question", "answer", "ground_truth", "m", "solution", "input", "prompt"),
-    *("completions", "labels", "is_correct", "candidates"),
+    *("completions", "labels", "is_correct", "candidates", "target", "mistake_index"),
 ]
 
 
@@ -37,6 +37,7 @@ def convert(row, format=None):
 @pytest.mark.parametrize(
     ("file", "format"),
     [
+        ("bigbench_mistake_sample", "bigbench_mistake"),
         ("processbench_sample", "processbench"),
         ("prm800k_sample", "prm800k"),
         ("math_shepherd_sample", "math_shepherd"),
@@ -57,7 +58,7 @@ def test_each_format_is_detected(file, format):
 
 def test_unknown_rows_are_refused_and_say_what_is_known():
     with pytest.raises(
-        DataError, match=r"field 'steps': is missing.*candidates, processbench, prm800k.*its fields are: id, problem"
+        DataError, match=r"field 'steps': is missing.*candidates, .*processbench, prm800k.*its fields are: id, problem"
     ):
         detect_format({"id": "a", "problem": "p"})
     with pytest.raises(DataError, match="its fields are: none"):
@@ -486,6 +487,17 @@ def test_bad_prm800k_rows(step, field):
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Math-Shepherd
+
+
+def test_bigbench_mistake():
+    wrong, right = (convert(row)[0] for row in rows("bigbench_mistake_sample"))
+    assert (wrong.problem, wrong.answer, wrong.label) == ("((2 + 3) * 4) =", "20", 1)
+    assert wrong.final_answer_correct is False
+    assert wrong.steps[1] == "Let's calculate A = (2 + 3) = 6."
+    # Null says that people found no mistake, also where the answer is another.
+    assert (right.label, right.final_answer_correct, right.extra) == (-1, True, {})
+    with pytest.raises(DataError, match="mistake_index"):
+        convert(rows("bigbench_mistake_sample")[0] | {"mistake_index": 3})
 
 
 def test_math_shepherd():
