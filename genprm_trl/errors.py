@@ -15,8 +15,10 @@ class GenPRMError(Exception):
     """Base of the errors this package raises on purpose. The command line prints them without a traceback."""
 
 
-class DataError(GenPRMError):
+class DataError(GenPRMError, ValueError):
     """Unusable input data. Names the file, the row (counted from 1) and the field where they are known.
+
+    It is a `ValueError`, which is what TRL raises for wrong data.
 
     Args:
         message: What is wrong and, if it helps, what was expected.
@@ -78,8 +80,11 @@ def file_error(error: OSError, what: str, file: object) -> DataError:
     return kind(f"{what}: {reason}", file=str(file))
 
 
-class ConfigError(GenPRMError):
-    """An unusable option, model directory or combination of settings."""
+class ConfigError(GenPRMError, ValueError):
+    """An unusable option, model directory or combination of settings.
+
+    It is a `ValueError`, which is what TRL and transformers raise for wrong options.
+    """
 
 
 class MissingExtraError(GenPRMError, ImportError):

@@ -85,7 +85,7 @@ def load_settings(model: str | os.PathLike[str]) -> ModelSettings | None:
         if "modes" in values:
             values["modes"] = tuple(values["modes"])
         return ModelSettings(**values)
-    except (OSError, ValueError, TypeError, AttributeError, ConfigError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path}: not the settings of a GenPRM: {error}") from error
 
 

@@ -275,7 +275,7 @@ class _Stages:
             mark is None or mark["seconds"] is None for mark in marks
         ):
             return None
-        with contextlib.suppress(DataError, KeyError, TypeError, ValueError):
+        with contextlib.suppress(KeyError, TypeError, ValueError):
             results = read_settings(path) or {}
             if any(
                 changes(made, self.settings) for made in (results["settings"], *(m["settings"] for m in marks if m))

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from genprm_trl.errors import ConfigError, check_at_least, check_one_of, check_positive, check_share
+from genprm_trl.errors import ConfigError, DataError, check_at_least, check_one_of, check_positive, check_share
 
 
 @pytest.mark.parametrize(
@@ -23,3 +23,8 @@ def test_a_check_names_the_first_setting_that_is_wrong(check: Callable[[], None]
     with pytest.raises(ConfigError) as caught:
         check()
     assert str(caught.value) == message
+
+
+def test_what_catches_the_errors_of_trl_catches_ours() -> None:
+    assert issubclass(ConfigError, ValueError)
+    assert issubclass(DataError, ValueError)

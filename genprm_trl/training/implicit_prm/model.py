@@ -360,6 +360,8 @@ class ImplicitPRM(TrainerCallback):
             if (directory / _OPTIMIZER).exists():
                 state = torch.load(directory / _OPTIMIZER, map_location="cpu", weights_only=True)
                 self.optimizer.load_state_dict(state)
+        except ConfigError:
+            raise
         except (OSError, RuntimeError, ValueError) as error:
             raise ConfigError(
                 f"the implicit process reward model in {directory} is not of this kind: {error}"

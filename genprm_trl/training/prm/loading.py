@@ -69,6 +69,8 @@ def load_trained_classifier(path: str) -> PreTrainedModel:
                 # transformers draws them at random: a causal model would give scores that mean nothing.
                 missing = ", ".join(sorted(info["missing_keys"]))
                 raise ConfigError(f"'{path}' is no trained process reward model: it has no weights for {missing}")
+    except ConfigError:
+        raise
     except (OSError, ValueError) as error:
         raise ConfigError(f"No process reward model could be loaded from '{path}': {error}") from error
     return model.to(default_device())
