@@ -57,7 +57,7 @@ coverage: $(VENV)/.installed-dev ## Run the tests and show which lines they reac
 	$(MAKE) test ARGS="--cov --cov-append --cov-report= $(ARGS)"
 	$(BIN)/coverage report --skip-covered
 
-install-trl: $(VENV)/.installed-dev ## Put another TRL into .venv, to test against it (TRL=trl==1.14.0, or a URL)
+install-trl: $(VENV)/.installed-dev ## Put another TRL into .venv, to test against it (TRL=trl==1.16.0, or a URL)
 	$(PIP) install --upgrade "$(TRL)"
 
 install-oldest: $(VENV)/.installed-dev ## Put the oldest versions that pyproject.toml allows into .venv, to test against them

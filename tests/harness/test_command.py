@@ -64,7 +64,12 @@ def test_a_harness_model_runs_with_the_users_tasks_beside_ours(tiny_dir, process
     assert main([*command[:-1], "processbench_gsm8k,mine", *words]) == 0
     results = json.loads(only("results_*.json", tmp_path / "out").read_text())["results"]
     assert {name: result["sample_len"] for name, result in results.items()} == {"processbench_gsm8k": 2, "mine": 2}
-    assert "unparsable" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "unparsable" in shown
+    headings = next(line for line in shown.splitlines() if line.startswith("|"))
+    assert [cell.strip() for cell in headings.strip("|").split("|")][:5] == [
+        "Tasks", "Version", "Filter", "n-shot", "Metric"
+    ]  # fmt: skip
     # A critic's answers are no verdicts, of which a page could be made.
     samples = only("samples_processbench_gsm8k_*", tmp_path / "out")
     assert main(["report", str(samples)]) == 2
