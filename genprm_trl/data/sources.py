@@ -89,11 +89,17 @@ def _open_in_memory(source: Any, split: str | None) -> Source:
         return Source(f"split {chosen!r} of a dataset", str(chosen), _open_in_memory(source[chosen], None).rows)
     if not isinstance(source, Iterable) or isinstance(source, bytes):
         raise DataError(f"solutions cannot be read from a {type(source).__name__}: expected a path or a dataset")
-    if hasattr(source, "with_format"):
+    if hasattr(source, "with_format") and not is_transformed(source):
         source = source.with_format(None)  # plain Python values, whatever the caller's format
     info = getattr(source, "info", None)
     name = getattr(info, "dataset_name", None) or "dataset"
     return Source(name, name.replace(" ", "-"), _number(source, name))
+
+
+def is_transformed(rows: Any) -> bool:
+    """Whether these are a `datasets.Dataset` whose rows a function makes when they are read (`with_transform`)."""
+    form = getattr(rows, "format", None)
+    return isinstance(form, Mapping) and form.get("type") == "custom"
 
 
 def _number(rows: Iterable[Any], name: str) -> NumberedRows:

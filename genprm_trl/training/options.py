@@ -8,9 +8,10 @@ import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from accelerate.utils import str_to_bool
+from transformers import TrainingArguments
 from transformers.utils import is_torch_bf16_gpu_available, is_torch_xla_available
 
 from genprm_trl.errors import ConfigError, MissingExtraError
@@ -70,6 +71,32 @@ class TrainerOptions(_Arguments):
             self.bf16 = False
         super().__post_init__()
         self._made = {option.name: self._value(option) for option in dataclasses.fields(self)}
+
+    @classmethod
+    def of(cls, args: TrainingArguments) -> Self:
+        """These options with the values of more general ones, as `trl.SFTTrainer` takes plain `TrainingArguments`.
+
+        Args:
+            args: Options of this class, which are returned as they are, or of one that it extends.
+
+        Raises:
+            ConfigError: They are no options, or have some that this class lacks.
+        """
+        if isinstance(args, cls):
+            return args
+        if not isinstance(args, TrainingArguments):
+            raise ConfigError(f"args must be a {cls.__name__}, got {type(args).__name__}")
+        known = {option.name for option in dataclasses.fields(cls)}
+        values = {option.name: getattr(args, option.name) for option in dataclasses.fields(args) if option.init}
+        if lacking := sorted(values.keys() - known):
+            raise ConfigError(
+                f"args must be a {cls.__name__}, which has no {', '.join(lacking)}; got a {type(args).__name__}"
+            )
+        # What `to_dict` makes of tokens tells nobody what they are.
+        values = args.to_dict() | {name: value for name, value in values.items() if name.endswith("_token")}
+        if values.get("steps_per_generation") is not None:
+            values["generation_batch_size"] = None  # GRPO's options fill in both, and take only one of them
+        return cls(**values)
 
     def changed(self) -> list[str]:
         """Names of the options that somebody has set to something else than the default, now or at the beginning."""

@@ -88,6 +88,8 @@ def test_datasets_in_memory_and_streaming():
     dataset = datasets.Dataset.from_list(ROWS)
     assert load_solutions(dataset) == EXPECTED
     assert load_solutions(dataset.with_format("numpy")) == EXPECTED
+    shouted = dataset.with_transform(lambda rows: {**rows, "problem": [text.upper() for text in rows["problem"]]})
+    assert [each.problem for each in load_solutions(shouted)] == [each.problem.upper() for each in EXPECTED]
     assert load_solutions(dataset.to_iterable_dataset()) == EXPECTED
     assert load_solutions(datasets.DatasetDict(test=dataset)) == EXPECTED
     both = datasets.DatasetDict(train=dataset.select([0]), test=dataset)

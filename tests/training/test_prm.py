@@ -24,6 +24,7 @@ from transformers import (
     Qwen2Config,
     Qwen2ForCausalLM,
     Qwen2ForTokenClassification,
+    TrainingArguments,
 )
 from transformers.trainer_utils import EvalPrediction
 from trl import TrlParser
@@ -597,6 +598,21 @@ def test_options_come_from_yaml_and_the_command_line(tmp_path):
     assert (args.learning_rate, args.max_completion_length, args.disable_dropout) == (1e-5, None, True)
 
 
+def test_plain_options_of_training_are_taken(tmp_path):
+    plain = TrainingArguments(str(tmp_path), report_to="none", use_cpu=True, max_steps=1, save_strategy="no")
+    run = PRMTrainer(classifier(tiny_tokenizer()), plain, train_dataset=toy_rows(4), processing_class=tiny_tokenizer())
+    assert isinstance(run.args, PRMConfig)
+    assert (run.args.learning_rate, run.args.max_length) == (plain.learning_rate, 1024)
+    run.train()
+
+
+def test_a_transform_is_not_left_out_silently(tmp_path):
+    rows = Dataset.from_list(toy_rows(4)).with_transform(lambda batch: batch)
+    for given in ({"train_dataset": rows}, {"train_dataset": toy_rows(2), "eval_dataset": {"part": rows}}):
+        with pytest.raises(DataError, match=r"uses Dataset\.with_transform\(\).*apply it with Dataset\.map\(\)"):
+            PRMTrainer(classifier(tiny_tokenizer()), args=config(tmp_path), processing_class=tiny_tokenizer(), **given)
+
+
 def test_unusable_settings_are_refused(tmp_path, base_dir):
     rows = toy_rows(4)
     tokenizer = tiny_tokenizer()
@@ -736,7 +752,7 @@ def test_scoring_leaves_the_model_in_its_mode(scored_model):
 
 
 def test_what_is_no_trained_model_is_refused(base_dir, tmp_path, scored_model):
-    with pytest.raises(ConfigError, match=r"no trained process reward model: it has no weights for score\."):
+    with pytest.raises(ConfigError, match=r"^'.+' is no trained process reward model: it has no weights for score\."):
         PRMScorer(base_dir)
     bare = tmp_path / "bare"
     scored_model.save_pretrained(bare)

@@ -13,8 +13,18 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from datasets import Dataset
-from trl import SFTConfig, SFTTrainer
+from datasets import Dataset, IterableDataset
+from transformers import (
+    AttentionInterface,
+    BloomConfig,
+    BloomForCausalLM,
+    DataCollatorWithPadding,
+    OPTConfig,
+    OPTForCausalLM,
+    TrainingArguments,
+)
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from trl import GRPOConfig, SFTConfig, SFTTrainer
 
 from genprm_trl import GenPRMConfig, GenPRMTrainer
 from genprm_trl.conversation.settings import ModelSettings, load_settings
@@ -354,7 +364,7 @@ def test_wrong_uses_are_explained(tmp_path):
         trainer(tmp_path, [])
     with pytest.raises(DataError, match="or a list of rows, got str"):
         trainer(tmp_path, "rows.jsonl")
-    with pytest.raises(ConfigError, match="needs a train_dataset"):
+    with pytest.raises(ConfigError, match="`train_dataset` is required"):
         GenPRMTrainer(tiny_model(), args=config(tmp_path), processing_class=tiny_tokenizer())
     with pytest.raises(ConfigError, match="holds no tokenizer"):
         GenPRMTrainer(str(tmp_path), args=config(tmp_path), train_dataset=records())
@@ -397,6 +407,43 @@ def test_packing_changes_neither_loss_nor_gradients(tmp_path, attention):
         torch.testing.assert_close(got[name], gradient, rtol=1e-3, atol=1e-5 * float(gradient.abs().max()) + 1e-7)
     packed.train()
     assert len(losses(packed)) == 2
+
+
+def opt() -> Any:
+    return OPTForCausalLM(
+        OPTConfig(
+            vocab_size=600, hidden_size=32, ffn_dim=32, num_hidden_layers=1, num_attention_heads=2,
+            word_embed_proj_dim=32, pad_token_id=0, bos_token_id=0, eos_token_id=2,
+        )
+    )  # fmt: skip
+
+
+def bloom() -> Any:
+    return BloomForCausalLM(BloomConfig(vocab_size=600, hidden_size=32, n_layer=1, n_head=2))
+
+
+def of_unknown_attention() -> Any:
+    # transformers makes no mask for an implementation that it does not know, so every document sees those before it.
+    AttentionInterface.register("without_documents", sdpa_attention_forward)
+    model = copy.deepcopy(tiny_model())
+    model.set_attn_implementation("without_documents")
+    return model
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (opt, "OPTForCausalLM does not tell them apart, and is in sdpa attention already; set packing=False"),
+        (bloom, "BloomForCausalLM does not tell them apart, and has no sdpa attention; set packing=False"),
+        (of_unknown_attention, r"attention \(without_documents\) does not tell them apart; load .*'sdpa', or"),
+    ],
+)
+def test_packing_refuses_a_model_that_mixes_documents(tmp_path, model, message):
+    with pytest.raises(ConfigError, match=f"packed conversations would see one another: .*{message}"):
+        trainer(tmp_path, model=model(), packing=True).train()
+    run = trainer(tmp_path, model=model(), max_steps=1)
+    run.train()
+    assert len(losses(run)) == 1
 
 
 def test_gradient_checkpointing_changes_nothing(tmp_path):
@@ -564,6 +611,109 @@ def test_solutions_are_verified_while_training(tmp_path):
         VerificationCallback(run, [Solution("s", "p", ["a"])])
 
 
+# --- In the place of SFTTrainer --------------------------------------------------------------------------------------
+
+
+def stream(rows: list[dict[str, Any]]) -> IterableDataset:
+    """Rows that are read one by one. Like any stream that was mapped, it does not know its columns."""
+    return IterableDataset.from_generator(lambda: iter(copy.deepcopy(rows))).map(dict)
+
+
+def numbers(metrics: dict[str, float], part: str = "") -> dict[str, float]:
+    """Loss and scores of an evaluation, or of a part of it."""
+    head = f"eval_{part}_" if part else "eval_"
+    wanted = ("loss", "step_accuracy", "error_acc", "correct_acc", "f1")
+    return {name: metrics[head + name] for name in wanted if head + name in metrics}
+
+
+def test_streams_are_evaluated_alone_and_in_a_dict(tmp_path):
+    rows = [record.to_dict() for record in records(4)]
+    run = trainer(tmp_path, eval_dataset={"first": stream(rows), "second": records(2)})
+    expected = numbers(run.evaluate(rows))
+    assert len(expected) == 5
+    assert numbers(run.evaluate(stream(rows))) == expected
+    assert numbers(run.evaluate(), "first") == expected
+    both = run.evaluate({"one": stream(rows), "two": Dataset.from_list(rows)})
+    assert numbers(both, "one") == numbers(both, "two") == expected
+
+
+def test_tokenized_rows_train_as_the_rows_that_they_come_from(tmp_path):
+    run = trainer(tmp_path)
+    encoded = [dict(row) for row in run.train_dataset]
+    run.train()
+    for rows in (Dataset.from_list(encoded), stream(encoded)):
+        again = trainer(tmp_path, rows, eval_dataset=rows, shuffle_dataset=False, max_steps=1)
+        again.train()
+        # A stream is not shuffled, so the first batch is another one. All rows of it are trained on.
+        assert losses(again)[0] > 0
+        assert "eval_loss" in again.evaluate()
+
+
+def test_a_packed_evaluation_set_in_a_dict_is_packed_once(tmp_path):
+    run = trainer(tmp_path, eval_packing=True, packing=True)
+    alone = run.evaluate(records(6))["eval_loss"]
+    assert run.evaluate({"part": records(6)})["eval_part_loss"] == pytest.approx(alone, rel=1e-6)
+
+
+@pytest.mark.parametrize("as_eval", [False, True])
+def test_a_transform_is_not_left_out_silently(tmp_path, as_eval):
+    rows = Dataset.from_list([record.to_dict() for record in records(2)]).with_transform(lambda batch: batch)
+    given = {"rows": records(2), "eval_dataset": {"part": rows}} if as_eval else {"rows": rows}
+    with pytest.raises(ValueError, match=r"Dataset\.with_transform\(\).*Dataset\.map\(\).*skip_prepare_dataset"):
+        trainer(tmp_path, **given)
+
+
+def test_a_transform_that_returns_tokens_is_trained_on(tmp_path):
+    encoded = trainer(tmp_path).train_dataset
+    made = [{"input_ids": encoded[number]["input_ids"], "labels": encoded[number]["labels"]} for number in range(6)]
+    rows = Dataset.from_dict({"number": list(range(6))}).with_transform(
+        lambda batch: {name: [made[n][name] for n in batch["number"]] for name in ("input_ids", "labels")}
+    )
+    skip = {"dataset_kwargs": {"skip_prepare_dataset": True}, "remove_unused_columns": False}
+    run = trainer(tmp_path, rows, **skip)
+    run.train()
+    assert len(losses(run)) == 2
+
+
+def test_plain_options_of_training_are_taken_as_trl_takes_them(tmp_path):
+    plain = {"output_dir": str(tmp_path), "report_to": "none", "use_cpu": True, "max_steps": 1, "hub_token": "secret"}
+    for args in (
+        TrainingArguments(**plain, learning_rate=3e-4),
+        SFTConfig(**plain, learning_rate=3e-4, bf16=False, eos_token="<|im_end|>", max_length=700),
+    ):
+        run = GenPRMTrainer(
+            copy.deepcopy(tiny_model()), args, records(), processing_class=copy.deepcopy(tiny_tokenizer())
+        )
+        assert isinstance(run.args, GenPRMConfig)
+        assert (run.args.learning_rate, run.args.hub_token, run.args.bf16) == (3e-4, "secret", False)
+        assert run.args.max_length == (700 if isinstance(args, SFTConfig) else 16384)
+        run.train()
+    with pytest.raises(ConfigError, match=r"must be a GenPRMConfig, which has no .*num_generations.*got a GRPOConfig"):
+        GenPRMTrainer(tiny_model(), GRPOConfig(**plain, bf16=False), records(), processing_class=tiny_tokenizer())
+    with pytest.raises(ConfigError, match="must be a GenPRMConfig, got DataCollatorWithPadding"):
+        GenPRMTrainer(tiny_model(), DataCollatorWithPadding(tiny_tokenizer()), records())
+
+
+@pytest.mark.parametrize("names", [{}, {"user": "human", "assistant": "gpt"}])
+def test_conversations_of_from_and_value_are_messages(tmp_path, names):
+    messages = [read_row(record).to_row() for record in records(2)]
+    rows = [
+        {
+            "conversations": [
+                {"from": names.get(message["role"], message["role"]), "value": message["content"]}
+                for message in row["messages"]
+            ]
+        }
+        for row in messages
+    ]
+    expected = trainer(tmp_path, messages).train_dataset["input_ids"]
+    assert trainer(tmp_path, rows).train_dataset["input_ids"] == expected
+    assert trainer(tmp_path, Dataset.from_list(rows)).train_dataset["input_ids"] == expected
+    rows[1]["conversations"][1]["value"] = 3
+    with pytest.raises(DataError, match=r"row 2, field 'conversations\[1\]': must have a role"):
+        trainer(tmp_path, rows)
+
+
 # --- Saving ----------------------------------------------------------------------------------------------------------
 
 
@@ -581,7 +731,8 @@ def test_a_saved_model_says_how_to_ask_it(tmp_path):
     assert "base_model: some-lab/base-model" in card
     assert "arXiv" in card
     assert "2504.00891" in card
-    for tag in ("genprm-trl", "genprm"):
+    for tag in ("trl", "sft", "genprm-trl", "genprm"):
+        assert tag in run.model.model_tags
         assert f"- {tag}\n" in card
 
 

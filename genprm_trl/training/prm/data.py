@@ -14,6 +14,7 @@ from datasets import Dataset, Features, List, Value
 from torch.nn.utils.rnn import pad_sequence
 
 from genprm_trl.data.formats import read_stepwise
+from genprm_trl.data.sources import is_transformed
 from genprm_trl.errors import DataError
 from genprm_trl.records import Solution
 from genprm_trl.training.prm.tokens import DEFAULT_STEP_SEPARATOR, tokenize_steps
@@ -77,6 +78,24 @@ def labelled_steps(row: Solution | Mapping[str, Any]) -> LabelledSteps:
         return LabelledSteps(solution.problem, list(solution.steps), [True] * len(solution.steps))
     steps = solution.steps[: solution.label + 1]
     return LabelledSteps(solution.problem, steps, [True] * solution.label + [False])
+
+
+def refuse_transform(rows: Any, name: str | None, otherwise: str = "") -> None:
+    """Refuses a dataset whose rows a function makes anew at each reading, since they are encoded once.
+
+    Args:
+        rows: The dataset.
+        name: What errors call it.
+        otherwise: What else than applying the function can be done, for the error.
+
+    Raises:
+        DataError: The dataset has a transform.
+    """
+    if is_transformed(rows):
+        raise DataError(
+            f"uses Dataset.with_transform(), which would be left out: apply it with Dataset.map(){otherwise}",
+            file=name,
+        )
 
 
 @dataclass(frozen=True)
@@ -159,7 +178,7 @@ def prepare_dataset(rows: Rows, encoder: StepEncoder, num_proc: int | None = Non
         raise DataError("has no rows", file=name)
     if {"input_ids", "labels"} <= set(rows.column_names):
         return rows
-
+    refuse_transform(rows, name)
     integers = List(Value("int64"))
     # One process tokenizes and the others read its cache.
     with PartialState().main_process_first():

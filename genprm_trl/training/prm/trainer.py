@@ -21,6 +21,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
     TrainerCallback,
+    TrainingArguments,
     set_seed,
 )
 from transformers.trainer_utils import EvalPrediction
@@ -143,7 +144,7 @@ class PRMTrainer(RewardModelTrainer, _BaseTrainer):
         model: A token classification model with two labels (1 is correct), also a PEFT one, or the name or path of any
             checkpoint of that architecture; a causal model gets a new classification head. Loaded in float32 unless
             `args.model_init_kwargs` says otherwise.
-        args: Options; the defaults of `PRMConfig` if None.
+        args: Options; the defaults of `PRMConfig` if None. Plain `TrainingArguments` are taken as well.
         data_collator: Makes batches of `input_ids` and `labels`; `StepCollator` if None.
         train_dataset: Rows with `prompt`, `completions` and `labels` (one bool a completion), or ProcessBench rows
             with `problem`, `steps` and `label`: a `datasets.Dataset` or a list, of `Solution`s too.
@@ -171,7 +172,7 @@ class PRMTrainer(RewardModelTrainer, _BaseTrainer):
     def __init__(
         self,
         model: str | os.PathLike[str] | PreTrainedModel | PeftModel,
-        args: PRMConfig | None = None,
+        args: PRMConfig | TrainingArguments | None = None,
         data_collator: DataCollator | None = None,
         train_dataset: Rows | None = None,
         eval_dataset: Rows | dict[str, Rows] | None = None,
@@ -184,10 +185,9 @@ class PRMTrainer(RewardModelTrainer, _BaseTrainer):
         peft_config: PeftConfig | None = None,
     ):
         path = os.fspath(model) if isinstance(model, str | os.PathLike) else model.config.name_or_path
-        if args is None:
-            args = PRMConfig(f"{Path(path).name or 'model'}-PRM")
+        args = PRMConfig(f"{Path(path).name or 'model'}-PRM") if args is None else PRMConfig.of(args)
         if train_dataset is None:
-            raise ConfigError("PRMTrainer needs a train_dataset")
+            raise ConfigError("`train_dataset` is required")
         if compute_metrics is None:
             if args.batch_eval_metrics:
                 raise ConfigError("batch_eval_metrics=True needs your own compute_metrics")

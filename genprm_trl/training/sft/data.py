@@ -29,7 +29,7 @@ from genprm_trl.protocol.genprm import (
     parse_rationale,
 )
 from genprm_trl.records import RationaleRecord, Solution
-from genprm_trl.training.prm.data import labelled_steps
+from genprm_trl.training.prm.data import labelled_steps, refuse_transform
 from genprm_trl.training.scores import IGNORED
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ _ROW_FORMS = (
     "a row needs solution, rationales and labels (a RationaleRecord), or messages; with mode='direct', problem, steps "
     "and label, or prompt, completions and labels, are enough"
 )
+_ROLES_OF_SHAREGPT = {"human": "user", "gpt": "assistant"}
 _FEATURES = Features(
     {
         "input_ids": List(Value("int64")),
@@ -92,8 +93,9 @@ def read_row(
     """Reads a row of any form that `GenPRMTrainer` takes.
 
     Args:
-        row: A `RationaleRecord` or its row; or a row with `messages`, whose assistant turns are rationales; or, in
-            the direct mode, any row with step labels that `labelled_steps` reads.
+        row: A `RationaleRecord` or its row; or a row with `messages` (or `conversations`, whose messages may have
+            `from` and `value`), whose assistant turns are rationales; or, in the direct mode, any row with step labels
+            that `labelled_steps` reads.
         mode: The mode to train in: parts that a rationale has beyond it are left out. None is the row's own mode, its
             field `mode` or `source.mode`; where it has none, the direct mode if its system prompt says so, or else
             the full one.
@@ -114,8 +116,9 @@ def read_row(
 def _read_row(row: Row, mode: str | None, first_turn: FirstTurn, number: int) -> JudgedConversation:
     own: str | None = None
     if isinstance(row, Mapping):
-        if row.get("messages") is not None:
-            return _read_messages(row, mode)
+        for name in ("messages", "conversations"):
+            if row.get(name) is not None:
+                return _read_messages(row, name, mode)
         own = _own_mode(row.get("mode"), "mode")
         if row.get("rationales") is not None:
             row = RationaleRecord.from_dict({"id": str(number), **_without_none(row)})
@@ -176,37 +179,46 @@ def _read_record(
     return _conversation(chosen, solution.problem, solution.steps, rationales, list(record.labels), first_turn)
 
 
-def _read_messages(row: Mapping[str, Any], mode: str | None) -> JudgedConversation:
-    messages = row["messages"]
+def _read_messages(row: Mapping[str, Any], name: str, mode: str | None) -> JudgedConversation:
+    messages = row[name]
     if isinstance(messages, str) or not isinstance(messages, Sequence) or not messages:
-        raise DataError("must be a list of messages", field="messages")
+        raise DataError("must be a list of messages", field=name)
     openings: list[list[dict[str, str]]] = [[]]
     rationales: list[str] = []
+    places: list[int] = []
     for index, message in enumerate(messages):
-        role, content = (message.get("role"), message.get("content")) if isinstance(message, Mapping) else (None, None)
+        role, content = _role_and_content(message) if isinstance(message, Mapping) else (None, None)
         if role not in ("system", "user", "assistant") or not isinstance(content, str):
             raise DataError(
-                "must have a role (system, user or assistant) and text as content", field=f"messages[{index}]"
+                "must have a role (system, user or assistant) and text as content", field=f"{name}[{index}]"
             )
         if role == "assistant":
             if not openings[-1] or openings[-1][-1]["role"] != "user":
-                raise DataError("an assistant's turn must follow a user's", field=f"messages[{index}]")
+                raise DataError("an assistant's turn must follow a user's", field=f"{name}[{index}]")
             rationales.append(content)
+            places.append(index)
             openings.append([])
         else:
             openings[-1].append({"role": role, "content": content})
     if openings.pop():
-        raise DataError("must end with an assistant's turn", field="messages")
+        raise DataError("must end with an assistant's turn", field=name)
     own = _own_mode(row.get("mode"), "mode")
     chosen = mode or own
     if chosen is None:
         chosen = "direct" if openings[0][0]["content"] == DIRECT_SYSTEM_PROMPT else "full"
-    places = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
     judgements = []
     for turn, (place, text) in enumerate(zip(places, rationales, strict=True), start=1):
         # A ready conversation is trained on as it stands, so nothing is left out of it.
-        judgements.append(_fit(text, turn, chosen, f"messages[{place}]", may_reduce=False)[1])
+        judgements.append(_fit(text, turn, chosen, f"{name}[{place}]", may_reduce=False)[1])
     return JudgedConversation(chosen, openings, rationales, judgements)
+
+
+def _role_and_content(message: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Of a message with `role` and `content`, or with `from` and `value`, which SFTTrainer takes for the same."""
+    if message.get("from") is None:
+        return message.get("role"), message.get("content")
+    role = message["from"]
+    return _ROLES_OF_SHAREGPT.get(role, role) if isinstance(role, str) else role, message.get("value")
 
 
 def _fit(text: str, number: int, mode_name: str, field_name: str, *, may_reduce: bool) -> tuple[str, bool]:
@@ -457,6 +469,11 @@ def encode_dataset(
     Raises:
         DataError: A row is unusable, there are no rows, or none is left. For a streamed dataset, when it is read.
     """
+    refuse_transform(
+        dataset,
+        encoder.name,
+        ", or set dataset_kwargs={'skip_prepare_dataset': True} and return trainer-ready rows (input_ids, labels)",
+    )
     helpers = ["kept", "cut", "problem"]
     if isinstance(dataset, IterableDataset):
         columns = dataset.column_names or list(next(iter(dataset), {}))

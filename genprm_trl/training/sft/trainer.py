@@ -12,7 +12,7 @@ import torch
 from accelerate.logging import get_logger
 from accelerate.utils import is_peft_model
 from datasets import Dataset, IterableDataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
 from trl import SFTConfig, SFTTrainer
 
@@ -28,6 +28,7 @@ from genprm_trl.training.options import TrainerOptions
 from genprm_trl.training.reward_model import RewardModelTrainer
 from genprm_trl.training.scores import step_scores
 from genprm_trl.training.sft.data import ConversationEncoder, Rows, as_dataset, encode_dataset
+from genprm_trl.training.sft.packing import check_documents_apart
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -177,10 +178,11 @@ class GenPRMTrainer(RewardModelTrainer, SFTTrainer):
 
     Args:
         model: A causal language model, also a PEFT one, or its name or path.
-        args: Options; the defaults of `GenPRMConfig` if None.
-        train_dataset: `RationaleRecord`s or their rows; rows with `messages`, whose assistant turns are rationales; in
-            the direct mode also rows with step labels (`problem`, `steps`, `label` as in ProcessBench, or `prompt`,
-            `completions`, `labels`). A `datasets.Dataset`, an `IterableDataset`, or a list.
+        args: Options; the defaults of `GenPRMConfig` if None. Plain `TrainingArguments` are taken as well.
+        train_dataset: `RationaleRecord`s or their rows; rows with `messages`, whose assistant turns are rationales
+            (or `conversations` of messages with `from` and `value`); in the direct mode also rows with step labels
+            (`problem`, `steps`, `label` as in ProcessBench, or `prompt`, `completions`, `labels`). A
+            `datasets.Dataset`, an `IterableDataset`, or a list.
         eval_dataset: The same, or a dict of such datasets by name.
         processing_class: The tokenizer; loaded from the model's path if None.
         **kwargs: Arguments of `trl.SFTTrainer`: `callbacks`, `optimizers`, `peft_config`, `quantization_config`, ...
@@ -190,7 +192,7 @@ class GenPRMTrainer(RewardModelTrainer, SFTTrainer):
         DataError: A row is unusable, or none fits.
     """
 
-    _tag_names: ClassVar[list[str]] = ["trl", "genprm-trl", "genprm"]
+    _tag_names: ClassVar[list[str]] = ["trl", "sft", "genprm-trl", "genprm"]
     _name = "GenPRM"
     card_kind = GENERATIVE
     args: GenPRMConfig
@@ -200,7 +202,7 @@ class GenPRMTrainer(RewardModelTrainer, SFTTrainer):
     def __init__(
         self,
         model: str | PreTrainedModel | PeftModel,
-        args: GenPRMConfig | None = None,
+        args: GenPRMConfig | TrainingArguments | None = None,
         train_dataset: Rows | None = None,
         eval_dataset: Rows | dict[str, Rows] | None = None,
         processing_class: PreTrainedTokenizerBase | None = None,
@@ -209,10 +211,9 @@ class GenPRMTrainer(RewardModelTrainer, SFTTrainer):
         if args is None:
             path = model if isinstance(model, str) else model.config.name_or_path
             args = GenPRMConfig(f"{Path(path).name or 'model'}-GenPRM")
-        elif not isinstance(args, GenPRMConfig):
-            raise ConfigError(f"args must be a GenPRMConfig, got {type(args).__name__}")
+        args = GenPRMConfig.of(args)
         if train_dataset is None:
-            raise ConfigError("GenPRMTrainer needs a train_dataset")
+            raise ConfigError("`train_dataset` is required")
         if kwargs.get("formatting_func") is not None:
             raise ConfigError("formatting_func has no use here: the conversations are made from the rows")
         if processing_class is None and isinstance(model, str) and not _is_special_checkpoint(args):
@@ -220,6 +221,7 @@ class GenPRMTrainer(RewardModelTrainer, SFTTrainer):
             processing_class = load_tokenizer(model)
         self._modes: dict[str, None] = {}  # in the order they are met
         self._max_tokens = _max_tokens(model, args)
+        self._documents_are_apart = False
         self._judgements: list[torch.Tensor] = []
         self._data_facts: dict[str, str] = {}
         super().__init__(
@@ -247,7 +249,10 @@ class GenPRMTrainer(RewardModelTrainer, SFTTrainer):
     ) -> Dataset | IterableDataset:
         """Encodes the conversations; SFTTrainer then finds a tokenized dataset, and packs it if asked."""
         assert isinstance(args, GenPRMConfig)
-        if "input_ids" not in (dataset.column_names or ()):
+        columns: Iterable[str] = dataset.column_names or next(iter(dataset), {})  # a stream may not know its columns
+        if "seq_lengths" in columns:
+            return dataset  # TRL prepares a dict of evaluation sets twice, and would pack again what is packed
+        if "input_ids" not in columns:
             encoder = _encoder(args, f"{dataset_name}_dataset")
             encoder.tokenizer = getattr(processing_class, "tokenizer", processing_class)
             encoder.max_length = self._max_tokens
@@ -260,6 +265,16 @@ class GenPRMTrainer(RewardModelTrainer, SFTTrainer):
                 self._data_facts = row_facts(dataset)
             dataset = dataset.remove_columns("mode")
         return super()._prepare_dataset(dataset, processing_class, args, packing, formatting_func, dataset_name)
+
+    def compute_loss(
+        self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> torch.Tensor | tuple[torch.Tensor, Any]:
+        """Computes SFTTrainer's loss. Before the first one it checks that packed conversations are apart."""
+        if self.padding_free and not self._documents_are_apart:
+            # Here, since only now is the model where and how it will be trained, whatever wraps it.
+            check_documents_apart(model, self.accelerator.unwrap_model(model), self.args.device)
+            self._documents_are_apart = True
+        return super().compute_loss(model, inputs, *args, **kwargs)
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
