@@ -364,13 +364,50 @@ def test_a_trainer_needs_something_to_reward(tmp_path):
     with pytest.raises(ConfigError, match="needs a step_reward_func"):
         make(tmp_path, reward_funcs=[length_reward])
     for func in (None, good_steps):
-        with pytest.raises(ConfigError, match="nothing to reward: credit='outcome' needs reward_funcs"):
+        with pytest.raises(ConfigError, match="No reward source provided: credit='outcome' needs reward_funcs"):
             make(tmp_path, credit="outcome", step_reward_func=func)
     with pytest.raises(ConfigError, match="reward_weights holds 2 weights for 1"):
         make(tmp_path, reward_funcs=[length_reward], step_reward_func=good_steps, reward_weights=[1.0, 1.0])
-    for args in (GRPOConfig(**options(tmp_path)), good_steps):
-        with pytest.raises(ConfigError, match="must be a StepGRPOConfig"):
-            StepGRPOTrainer(tiny_model(), [length_reward], args, dataset(), step_reward_func=good_steps)
+    with pytest.raises(ConfigError, match="must be a StepGRPOConfig"):
+        StepGRPOTrainer(tiny_model(), [length_reward], good_steps, dataset(), step_reward_func=good_steps)
+
+
+def test_plain_options_of_grpo_are_taken(tmp_path):
+    for extra in ({}, {"steps_per_generation": 2}, {"generation_batch_size": 16}):
+        plain = GRPOConfig(**options(tmp_path, **extra))
+        run = StepGRPOTrainer(
+            copy.deepcopy(tiny_model()), length_reward, plain, dataset(), step_reward_func=good_steps,
+            processing_class=TOKENIZER,
+        )  # fmt: skip
+        assert isinstance(run.args, StepGRPOConfig)
+        assert run.args.credit == "min_form"
+        for name in ("learning_rate", "generation_batch_size", "steps_per_generation", "num_generations"):
+            assert getattr(run.args, name) == getattr(plain, name), name
+        assert {"trl", "grpo", "genprm-trl"} <= set(run.model.model_tags)
+
+
+@pytest.mark.parametrize("outcomes", [False, True])
+def test_a_completion_without_any_reward_is_warned_of(tmp_path, caplog, outcomes):
+    def none(completions, **kwargs):
+        return [None] * len(completions)
+
+    def no_steps(prompts, completions, steps, **kwargs):
+        return [[None] * len(of_one) for of_one in steps]
+
+    funcs = {"reward_funcs": none} if outcomes else {}
+    run = make(tmp_path, step_reward_func=no_steps, rollout_func=scripted, step_style="step", max_steps=1, **funcs)
+    with caplog.at_level("WARNING"):
+        run.train()
+    assert caplog.text.count("All reward functions returned None for the following kwargs") == 1
+
+
+def test_a_column_that_a_transform_makes_is_found(tmp_path):
+    def reward(completions, answer, **kwargs):
+        return [float(len(each)) for each in answer]
+
+    reward.columns = ("answer",)
+    rows = Dataset.from_dict({"prompt": PROMPTS}).with_transform(lambda batch: {**batch, "answer": batch["prompt"]})
+    make(tmp_path, reward_funcs=reward, step_reward_func=last_letter_steps, train_dataset=rows, max_steps=1).train()
 
 
 # Two processes -------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
 import math
 from collections import defaultdict
 from collections.abc import Awaitable, Mapping, Sequence
@@ -15,12 +16,13 @@ from typing import Any, ClassVar, get_args
 import torch
 from accelerate.utils import gather_object
 from torch.nn.utils.rnn import pad_sequence
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainingArguments
 from trl import GRPOConfig, GRPOTrainer, is_conversational
 from trl.extras.profiling import profiling_context
 from trl.trainer.utils import get_callable_name, nanstd
 
 from genprm_trl._loops import LoopThread
+from genprm_trl.data.sources import is_transformed
 from genprm_trl.data.steps import StepStyle, Thinking
 from genprm_trl.errors import ConfigError, check_one_of, check_positive, check_share
 from genprm_trl.generation.tokens import Detokenizer
@@ -36,6 +38,8 @@ from genprm_trl.training.step_grpo.rewards import (
     no_outcome_reward,
 )
 from genprm_trl.training.step_grpo.token_steps import CompletionSteps, find_steps
+
+logger = logging.getLogger(__name__)
 
 # The token-level losses of TRL's GRPO, and those that weigh whole sequences but still add up tokens. All of them take
 # an advantage for each token.
@@ -183,7 +187,8 @@ class StepGRPOTrainer(GRPOTrainer):
     Args:
         model: The policy, in any form that `GRPOTrainer` takes.
         reward_funcs: Outcome reward functions. None: the steps' rewards are all there is.
-        args: Options; the defaults of `StepGRPOConfig` if None.
+        args: Options; the defaults of `StepGRPOConfig` if None. A `GRPOConfig` or plain `TrainingArguments` are taken
+            as well.
         train_dataset: The prompts, and the columns that the reward functions need.
         *others: The further arguments of `GRPOTrainer`, in its order.
         step_reward_func: Rewards steps, for instance `GenPRMReward`; see `StepRewardFunc`. An object with a method
@@ -195,7 +200,7 @@ class StepGRPOTrainer(GRPOTrainer):
             function does not return a reward for each step.
     """
 
-    _tag_names: ClassVar[list[str]] = ["trl", "genprm-trl", "step-grpo"]
+    _tag_names: ClassVar[list[str]] = ["trl", "grpo", "genprm-trl", "step-grpo"]
     _name = "Step GRPO"
     args: StepGRPOConfig
 
@@ -203,7 +208,7 @@ class StepGRPOTrainer(GRPOTrainer):
         self,
         model: Any,
         reward_funcs: Any = None,
-        args: StepGRPOConfig | None = None,
+        args: StepGRPOConfig | TrainingArguments | None = None,
         train_dataset: Any = None,
         *others: Any,
         step_reward_func: StepRewardFunc | Any | None = None,
@@ -212,16 +217,17 @@ class StepGRPOTrainer(GRPOTrainer):
         if args is None:
             name = model if isinstance(model, str) else model.config._name_or_path
             args = StepGRPOConfig(f"{name.split('/')[-1]}-StepGRPO")
-        if not isinstance(args, StepGRPOConfig):
+        if not isinstance(args, TrainingArguments):
             raise ConfigError(
                 f"args must be a StepGRPOConfig, got a {type(args).__name__}; step_reward_func is given by its name"
             )
+        args = StepGRPOConfig.of(args)
         outcome_funcs = reward_funcs if isinstance(reward_funcs, list | tuple) else [reward_funcs]
         outcome_funcs = [func for func in outcome_funcs if func is not None]
         if step_reward_func is None and args.credit != "outcome":
             raise ConfigError(f"credit={args.credit!r} needs a step_reward_func; only 'outcome' does without")
         if not outcome_funcs and not kwargs.get("environment_factory") and args.credit == "outcome":
-            raise ConfigError("there is nothing to reward: credit='outcome' needs reward_funcs")
+            raise ConfigError("No reward source provided: credit='outcome' needs reward_funcs")
         if args.reward_weights is not None and len(args.reward_weights) != len(outcome_funcs):
             raise ConfigError(
                 f"reward_weights holds {len(args.reward_weights)} weights for {len(outcome_funcs)} outcome reward "
@@ -365,11 +371,25 @@ class StepGRPOTrainer(GRPOTrainer):
             if inspect.isawaitable(given):
                 given = self._step_reward_loop.run(_result(given))
         rewards = checked_rewards(self._step_reward_name, given, completions)
+        self._warn_of_none(inputs, texts, rewards)
         for name, value in step_figures(completions).items():
             figures[name].append(value)
         extras["step_rewards"] = [[None if math.isnan(r) else round(r, 4) for r in row] for row in rewards]
         self._log_found(figures, extras, mode)
         return charge_idle_steps(rewards, completions, self.args.idle_step_penalty)
+
+    def _warn_of_none(self, inputs: list[dict[str, Any]], completions: list[Any], rewards: list[list[float]]) -> None:
+        """Warns as TRL does of a completion without any reward, where the steps' rewards are all there is."""
+        if self.reward_funcs != [no_outcome_reward]:
+            return  # TRL has looked at the outcome rewards
+        for row, completion, of_steps in zip(inputs, completions, rewards, strict=True):
+            if all(map(math.isnan, of_steps)):
+                logger.warning(
+                    "All reward functions returned None for the following kwargs:\n%s\nPlease ensure that the step "
+                    "reward function returns a valid reward for at least one step.",
+                    {**row, "completion": completion},
+                )
+                return
 
     @functools.cached_property
     def _step_reward_loop(self) -> LoopThread:
@@ -428,7 +448,7 @@ class StepGRPOTrainer(GRPOTrainer):
 def _check_columns(funcs: Sequence[Any], dataset: Any) -> None:
     """Raises `ConfigError` for a column that a reward function needs and the dataset lacks."""
     there = getattr(dataset, "column_names", None)  # None: a stream, which does not know
-    if not isinstance(there, list):
+    if not isinstance(there, list) or is_transformed(dataset):
         return
     for func in funcs:
         func = getattr(func, "func", func)  # functools.partial
