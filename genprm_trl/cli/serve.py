@@ -30,6 +30,13 @@ class ServeOptions:
         default=None,
         metadata={"help": "File with the bearer token that requests must carry. Default: $GENPRM_SERVICE_TOKEN"},
     )
+    ssl_certfile: str | None = field(
+        default=None, metadata={"help": "PEM file with the certificate chain for TLS. Default: plain HTTP."}
+    )
+    ssl_keyfile: str | None = field(
+        default=None,
+        metadata={"help": "PEM file with the certificate's key, without a password. Default: in ssl_certfile."},
+    )
     shutdown_seconds: float = field(
         default=30.0, metadata={"help": "Seconds that requests in progress may take after SIGTERM or Ctrl-C."}
     )
@@ -52,14 +59,24 @@ def run(options: ServeOptions, limits: ServiceLimits, verifier: VerifierOptions)
     from genprm_trl.service.app import create_app
     from genprm_trl.service.auth import read_token
     from genprm_trl.service.middleware import RequestIdFilter
-    from genprm_trl.service.server import listen, serve
+    from genprm_trl.service.server import check_certificate, listen, serve
 
     if verifier.n > limits.max_n:
         raise ConfigError(f"--n is {verifier.n}, and requests may ask for {limits.max_n} (--max_n)")
     if verifier.backend in get_args(Backend):
         local_directory(verifier.model)  # the model is loaded while the service answers already
+    check_certificate(options.ssl_certfile, options.ssl_keyfile)
     token = read_token(options.token_file)
     listener = listen(options.host, options.port, guarded=token is not None)
     console.set_log_format("%(asctime)s [%(request_id)s] %(name)s: %(message)s", RequestIdFilter())
     app = create_app(limits=limits, token=token)
-    asyncio.run(serve(app, listener, lambda: load_verifier(verifier), shutdown_seconds=options.shutdown_seconds))
+    asyncio.run(
+        serve(
+            app,
+            listener,
+            lambda: load_verifier(verifier),
+            shutdown_seconds=options.shutdown_seconds,
+            ssl_certfile=options.ssl_certfile,
+            ssl_keyfile=options.ssl_keyfile,
+        )
+    )

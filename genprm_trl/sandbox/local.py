@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import threading
@@ -24,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 REQUIRED = ("separate_process", "limits", *(("no_network",) if linux.SUPPORTED else ()))
 EXPECTED = ("no_network", "hidden_root", "seccomp")  # without one of these the log's line is a warning
+DESCRIPTOR_SECONDS = 30.0  # for which a session waits for free descriptors
 REPLAYS = 20  # times the time-out of a block: what a session's replays may take together
 NAMESPACES = (
     "allow unprivileged user namespaces (sysctl user.max_user_namespaces above 0, kernel.unprivileged_userns_clone=1, "
@@ -172,7 +174,7 @@ class LocalSandbox(Sandbox):
             zygote = self._zygote
             if zygote is None or not zygote.alive:
                 zygote = await asyncio.to_thread(self._start)
-            worker = self._spares.take(session) or zygote.spawn()
+            worker = self._spares.take(session) or await _spawn(zygote)
             try:
                 await worker.ready()
                 if not worker.idle:
@@ -293,6 +295,25 @@ class LocalSession(Session):
             self._worker.kill()
         async with self._turn:
             self._lose()
+
+
+async def _spawn(zygote: Zygote) -> Worker:
+    """A worker, once this process has descriptors for one: those of others that end become free.
+
+    Raises:
+        SandboxError: It still has none after some time.
+    """
+    deadline = time.monotonic() + DESCRIPTOR_SECONDS
+    while True:
+        try:
+            return zygote.spawn()
+        except SandboxError as error:
+            cause = error.__cause__
+            if not (isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE)):
+                raise
+            if time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(0.05)
 
 
 def _died(message: str) -> str:

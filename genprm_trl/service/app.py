@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 
-from genprm_trl.service.auth import require_access
+from genprm_trl.service.auth import BEARER
 from genprm_trl.service.core import VerifierService
 from genprm_trl.service.errors import ServiceRefusal
 from genprm_trl.service.limits import ServiceLimits
@@ -30,7 +30,7 @@ _VERIFY_ANSWERS: dict[int | str, dict[str, Any]] = {
     **{
         status: {"description": text, "content": {"application/json": {}}}
         for status, text in {
-            400: "The body is not JSON.",
+            400: "The body is not JSON, or the request names no host.",
             401: "The token is missing or wrong.",
             403: "A server without a token is asked under a name that is not this machine's.",
             408: "The body did not arrive in time.",
@@ -38,7 +38,7 @@ _VERIFY_ANSWERS: dict[int | str, dict[str, Any]] = {
             415: "The body has another content type or encoding.",
             422: "A row or an option cannot be used; the answer names it.",
             429: "The server is busy; Retry-After says when to come back.",
-            503: "The model is being loaded, the engine does not answer, or the server is stopping.",
+            503: "The model is being loaded, engine or sandbox fail, the server is stopping, or has no room.",
         }.items()
     },
 }
@@ -76,9 +76,11 @@ def create_app(
         # The pages would load their scripts from elsewhere.
         docs_url=None,
         redoc_url=None,
+        # A redirect would lead to wherever the request's Host says.
+        redirect_slashes=False,
     )
-    app.state.service, app.state.token = service, token
-    app.add_middleware(RequestMiddleware, service=service)
+    app.state.service = service
+    app.add_middleware(RequestMiddleware, service=service, token=token)
 
     @app.exception_handler(ServiceRefusal)
     async def refuse(_: Request, error: ServiceRefusal) -> Response:
@@ -91,7 +93,7 @@ def create_app(
 
     @app.post(
         "/verify",
-        dependencies=[Depends(require_access)],
+        dependencies=[Depends(BEARER)],
         openapi_extra={"requestBody": _VERIFY_BODY},
         responses=_VERIFY_ANSWERS,
         summary="Judge solutions",
@@ -121,7 +123,7 @@ def create_app(
         """200 as long as the server answers at all, also while the model is being loaded."""
         return JSONResponse({"status": "alive"})
 
-    @app.get("/metrics", dependencies=[Depends(require_access)], summary="Prometheus metrics")
+    @app.get("/metrics", dependencies=[Depends(BEARER)], summary="Prometheus metrics")
     async def metrics() -> Response:
         return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 

@@ -6,11 +6,12 @@ import hmac
 import ipaddress
 import logging
 import os
+import re
 from pathlib import Path
-from typing import Annotated
 
-from fastapi import Depends, Request
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security import HTTPBearer
+from starlette.datastructures import Headers
+from starlette.types import Scope
 
 from genprm_trl.errors import ConfigError
 from genprm_trl.service.errors import ServiceRefusal
@@ -20,7 +21,15 @@ logger = logging.getLogger(__name__)
 TOKEN_VARIABLE = "GENPRM_SERVICE_TOKEN"
 _MIN_CHARACTERS = 16
 
-_bearer = HTTPBearer(auto_error=False, description="The server's token, if it was started with one.")
+# What a server with a token answers without it: probes have none.
+OPEN_PATHS = ("/health", "/health/live")
+# For /openapi.json alone; `check_access` checks.
+BEARER = HTTPBearer(auto_error=False, description="The server's token, if it was started with one.")
+
+_AUTHORITY = re.compile(
+    r"(?:\[(?P<address>[0-9a-f:.]{2,45})\]|(?P<name>[a-z0-9_][a-z0-9_-]*(?:\.[a-z0-9_-]+)*\.?))(?::(?P<port>[0-9]{1,5}))?",
+    re.ASCII | re.IGNORECASE,
+)
 
 
 def read_token(path: str | None = None) -> str | None:
@@ -60,29 +69,49 @@ def is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
-async def require_access(
-    request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
-) -> None:
-    """Lets a request through that carries the token.
+def check_access(scope: Scope, token: str | None) -> None:
+    """Lets a request through that may be answered.
 
-    Without a token only requests that name this machine are taken. Otherwise a web page could reach the service under
-    its own name, by resolving that name to 127.0.0.1.
+    With a token, requests must carry it; those for the server's health need not. Without one, only requests that name
+    this machine are taken, whatever they ask for. Otherwise a web page could reach the service under its own name, by
+    resolving that name to 127.0.0.1.
+
+    Args:
+        scope: The request (ASGI). Its headers are read as they came.
+        token: The server's token, or None.
 
     Raises:
-        ServiceRefusal: 401 or 403.
+        ServiceRefusal: 400, 401 or 403.
     """
-    expected: str | None = request.app.state.token
-    if expected is None:
-        if not is_loopback(request.url.hostname or ""):
+    headers = Headers(scope=scope)
+    hosts = [_host_of(given) for given in headers.getlist("host")]
+    if len(hosts) != 1 or hosts[0] is None:
+        raise ServiceRefusal(400, "invalid_request", "the request needs one header 'Host: NAME' or 'Host: NAME:PORT'")
+    if not scope["path"].startswith("/"):  # a proxy's form, whose host counts in place of the header's
+        raise ServiceRefusal(400, "invalid_request", "the request must name a path, such as /verify")
+    if token is None:
+        origins = [_host_of(re.sub("^https?://", "", origin)) for origin in headers.getlist("origin")]
+        if not all(host is not None and is_loopback(host) for host in [*hosts, *origins]):
             raise ServiceRefusal(
                 403, "forbidden", "a server without a token answers to localhost and 127.0.0.1 alone, by these names"
             )
         return
-    given = credentials.credentials if credentials is not None else ""
-    if not hmac.compare_digest(given.encode("utf-8", "surrogatepass"), expected.encode()):
+    if scope["path"] in OPEN_PATHS:
+        return
+    given = headers.getlist("authorization")
+    scheme, _, presented = given[0].partition(" ") if len(given) == 1 else ("", "", "")
+    if scheme.lower() != "bearer" or not hmac.compare_digest(presented.strip().encode(), token.encode()):
         raise ServiceRefusal(
             401,
             "unauthorized",
             "the header 'Authorization: Bearer TOKEN' is missing or its token is wrong",
             headers={"WWW-Authenticate": "Bearer"},
         )
+
+
+def _host_of(authority: str) -> str | None:
+    """The host of `HOST` or `HOST:PORT`, without the brackets of an IPv6 address; None if it is malformed."""
+    match = _AUTHORITY.fullmatch(authority)
+    if match is None or not 1 <= int(match["port"] or 1) <= 65535:
+        return None
+    return match["address"] or match["name"]

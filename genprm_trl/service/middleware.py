@@ -1,4 +1,4 @@
-"""What every request gets: an id, a log line, metrics, and an answer even if the service has a bug."""
+"""What every request gets: an id, a check of access, a log line, metrics, and an answer even to a bug."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from genprm_trl.service.auth import check_access
 from genprm_trl.service.core import VerifierService
 from genprm_trl.service.errors import ServiceRefusal
 from genprm_trl.service.scheduler import log_defect
@@ -41,11 +42,11 @@ class RequestMiddleware:
     Logs hold no content of requests or answers, only the numbers that handlers leave in `state["notes"]`.
     """
 
-    def __init__(self, app: ASGIApp, service: VerifierService):
-        self.app, self.service = app, service
+    def __init__(self, app: ASGIApp, service: VerifierService, token: str | None):
+        self.app, self.service, self._token = app, service, token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Gives a request its id, counts and times it, and logs how it ended; other scopes pass through."""
+        """Gives a request its id, checks, counts and times it, and logs how it ended; other scopes pass through."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -67,7 +68,10 @@ class RequestMiddleware:
         metrics.requests_in_progress.labels(route).inc()
         self.service.requests += route == "/verify"
         try:
+            check_access(scope, self._token)
             await self.app(scope, receive, send_and_note)
+        except ServiceRefusal as refused:
+            await refused.response()(scope, receive, send_and_note)
         except ClientDisconnect:
             code = _CLIENT_GONE
         except Exception as error:

@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from genprm_trl.rows.fields import json_safe
 from genprm_trl.service.core import VerifierService
+from genprm_trl.service.errors import ServiceRefusal
 from genprm_trl.service.scheduler import Batch, Failure, Outcome
 
 NDJSON = "application/x-ndjson"
@@ -27,6 +28,10 @@ class VerdictResponse(Response):
         batch: The batch.
         stream: True for one line per verdict, False for one object with all.
         rationales: Whether verdicts hold texts and code.
+
+    Raises:
+        ServiceRefusal: When it is sent: 503 if no solution has a verdict and another attempt may bring one, unless the
+            answer has begun.
     """
 
     def __init__(self, service: VerifierService, batch: Batch, *, stream: bool, rationales: bool):
@@ -48,20 +53,32 @@ class VerdictResponse(Response):
             self._service.drop(self._batch)
 
     async def _send_lines(self, send: Send, notes: dict[str, Any]) -> None:
-        await self._send(send, {"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        early: list[tuple[int, Failure]] | None = []  # while nothing else has come; None once the answer has begun
         async with contextlib.aclosing(self._batch.outcomes(self._service.limits.heartbeat_seconds)) as outcomes:
             async for item in outcomes:
-                line = b"\n" if item is None else _encode(self._row(*item, notes))
-                await self._send(send, {"type": "http.response.body", "body": line, "more_body": True})
+                if early is not None:
+                    if item is not None and (failure := _passing(item[1])):
+                        early.append((item[0], failure))
+                        continue
+                    await self._send(send, {"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+                    for failed in early:
+                        await self._send_line(send, _encode(self._row(*failed, notes)))
+                    early = None
+                await self._send_line(send, b"\n" if item is None else _encode(self._row(*item, notes)))
+        if early is not None:
+            raise self._unavailable(early[0][1], notes)
         await self._send(send, {"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _send_object(self, send: Send, notes: dict[str, Any]) -> None:
-        rows: dict[int, dict[str, Any]] = {}
+        found: dict[int, Outcome] = {}
         async with contextlib.aclosing(self._batch.outcomes(self._service.limits.heartbeat_seconds)) as outcomes:
             async for item in outcomes:
                 if item is not None:
-                    rows[item[0]] = self._row(*item, notes)
-        in_order = [rows[index] for index in sorted(rows)]
+                    found[item[0]] = item[1]
+        passing = [failure for outcome in found.values() if (failure := _passing(outcome))]
+        if len(passing) == len(found):
+            raise self._unavailable(passing[0], notes)
+        in_order = [self._row(index, found[index], notes) for index in sorted(found)]
         body = _encode(
             {
                 "verdicts": [row for row in in_order if "error" not in row],
@@ -71,6 +88,14 @@ class VerdictResponse(Response):
         headers = [*self.raw_headers, (b"content-length", str(len(body)).encode())]
         await self._send(send, {"type": "http.response.start", "status": 200, "headers": headers})
         await self._send(send, {"type": "http.response.body", "body": body, "more_body": False})
+
+    def _unavailable(self, failure: Failure, notes: dict[str, Any]) -> ServiceRefusal:
+        """The answer in place of one that would hold no verdict for a reason that may pass."""
+        notes["errors"] = len(self._batch.solutions)
+        return ServiceRefusal(503, failure.kind, failure.message, retry_after=5)
+
+    async def _send_line(self, send: Send, line: bytes) -> None:
+        await self._send(send, {"type": "http.response.body", "body": line, "more_body": True})
 
     async def _send(self, send: Send, message: dict[str, Any]) -> None:
         try:
@@ -91,6 +116,10 @@ class VerdictResponse(Response):
                 for judgement in chain:
                     judgement |= {"rationale": "", "code_rounds": []}
         return row
+
+
+def _passing(outcome: Outcome) -> Failure | None:
+    return outcome if isinstance(outcome, Failure) and outcome.is_passing else None
 
 
 def _encode(row: dict[str, Any]) -> bytes:

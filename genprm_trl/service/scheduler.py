@@ -34,12 +34,18 @@ class Failure:
     """Why a solution has no verdict.
 
     Attributes:
-        kind: `engine` (the generator gave up), `stopping` (the server is), `internal` (a defect here).
+        kind: `engine` (the generator gave up), `sandbox` (it did not run the code), `stopping` (the server is),
+            `internal` (a defect here).
         message: A sentence for the caller.
     """
 
-    kind: Literal["engine", "stopping", "internal"]
+    kind: Literal["engine", "sandbox", "stopping", "internal"]
     message: str
+
+    @property
+    def is_passing(self) -> bool:
+        """Whether the same solution may be judged later, or elsewhere."""
+        return self.kind != "internal"
 
 
 Outcome = Verdict | Failure
@@ -208,13 +214,22 @@ class Scheduler:
         now = time.monotonic()
         if isinstance(outcome, Verdict):
             self._finished.append((now, batch.chains))
+            self._metrics.add_verdict(outcome)
+            if _sandbox_failed(outcome):
+                outcome = Failure("sandbox", "the server's sandbox failed; send this solution again")
+        if isinstance(outcome, Verdict):
             self._metrics.solution_seconds.observe(now - started)
             self._metrics.solutions.labels("verdict").inc()
-            self._metrics.add_verdict(outcome)
             self._watch_for_sameness(batch.verifier, outcome)
         else:
             self._metrics.solutions.labels("error").inc()
         batch.put(index, outcome)
+
+
+def _sandbox_failed(verdict: Verdict) -> bool:
+    """Whether a judgement lacks what its code would have printed, which is no fault of the model's."""
+    rounds = (code for chain in verdict.chains for judgement in chain for code in judgement.code_rounds)
+    return any(code.status == "sandbox_error" for code in rounds)
 
 
 def log_defect(what: str, error: BaseException) -> None:

@@ -7,6 +7,7 @@ import concurrent.futures
 import logging
 import signal
 import socket
+import ssl
 import threading
 from collections.abc import Callable
 from types import FrameType
@@ -16,6 +17,13 @@ from fastapi import FastAPI
 
 from genprm_trl.errors import ConfigError
 from genprm_trl.service.auth import is_loopback
+from genprm_trl.service.connections import (
+    Connection,
+    Listener,
+    handle_loop_errors,
+    quieten_floods,
+    raise_descriptor_limit,
+)
 from genprm_trl.service.core import VerifierService
 from genprm_trl.verifier.base import Verifier
 
@@ -23,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 # After the last verdict is written: for a client that is slow to take it.
 _FLUSH_SECONDS = 5
+# Connections that the system holds until they are taken.
+_BACKLOG = 1024
 
 
 def listen(host: str, port: int, *, guarded: bool) -> socket.socket:
@@ -49,21 +59,42 @@ def listen(host: str, port: int, *, guarded: bool) -> socket.socket:
             f"{host} can be reached from other machines, and there is no token to keep them out. Set "
             "GENPRM_SERVICE_TOKEN or give --token_file, or listen at 127.0.0.1"
         )
-    listener = socket.socket(family, kind, protocol)
+    listener = Listener(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-        listener.listen(1024)
+        listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
         raise ConfigError(f"cannot listen at {host}, port {port}: {error}") from None
     return listener
 
 
-def url_of(listener: socket.socket) -> str:
+def url_of(listener: socket.socket, *, tls: bool = False) -> str:
     """The URL under which a listening socket is reached."""
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def check_certificate(certfile: str | None, keyfile: str | None) -> None:
+    """Checks that a certificate and its key can be used for TLS; both None stand for a server without TLS.
+
+    Raises:
+        ConfigError: A file cannot be read, the key is protected by a password or another certificate's, or there is a
+            key alone.
+    """
+    if certfile is None:
+        if keyfile is not None:
+            raise ConfigError("--ssl_keyfile needs --ssl_certfile, the certificate of the key")
+        return
+    try:
+        # Without an answer at hand, OpenSSL would ask the terminal for the password of a key.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certfile, keyfile, password="")
+    except (OSError, ValueError) as error:  # SSLError is an OSError
+        raise ConfigError(
+            f"the certificate {certfile} (with the key in {keyfile or certfile}) cannot be used: {error}. Give the "
+            "PEM files of the chain and of its key, without a password"
+        ) from None
 
 
 class ServiceServer(uvicorn.Server):
@@ -72,27 +103,42 @@ class ServiceServer(uvicorn.Server):
     Args:
         app: Made by `create_app`.
         shutdown_seconds: How long requests in progress may go on after a signal to stop. A second Ctrl-C ends them.
+        ssl_certfile, ssl_keyfile: Certificate and key for TLS; see `check_certificate`.
     """
 
-    def __init__(self, app: FastAPI, *, shutdown_seconds: float = 30.0):
+    def __init__(
+        self,
+        app: FastAPI,
+        *,
+        shutdown_seconds: float = 30.0,
+        ssl_certfile: str | None = None,
+        ssl_keyfile: str | None = None,
+    ):
+        self._service: VerifierService = app.state.service
+        self._shutdown_seconds = shutdown_seconds
         config = uvicorn.Config(
             app,
+            http=Connection,
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,
             lifespan="on",
             ws="none",
+            backlog=_BACKLOG,
+            limit_concurrency=self._service.limits.max_connections + 1,  # uvicorn refuses at its limit
             timeout_graceful_shutdown=_FLUSH_SECONDS,
+            ssl_certfile=ssl_certfile,
+            ssl_keyfile=ssl_keyfile,
         )
         super().__init__(config)
-        self._service: VerifierService = app.state.service
-        self._shutdown_seconds = shutdown_seconds
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Says where it listens, once it does and signals are heard."""
+        asyncio.get_running_loop().set_exception_handler(handle_loop_errors)
         await super().startup(sockets)
         for listener in sockets or []:
-            logger.info("listening at %s", url_of(listener))
+            logger.info("listening at %s", url_of(listener, tls=self.config.is_ssl))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drains the service while it still answers, so that health checks see the end coming; then stops."""
@@ -111,7 +157,13 @@ class ServiceServer(uvicorn.Server):
 
 
 async def serve(
-    app: FastAPI, listener: socket.socket, load: Callable[[], Verifier], *, shutdown_seconds: float = 30.0
+    app: FastAPI,
+    listener: socket.socket,
+    load: Callable[[], Verifier],
+    *,
+    shutdown_seconds: float = 30.0,
+    ssl_certfile: str | None = None,
+    ssl_keyfile: str | None = None,
 ) -> None:
     """Serves until a signal comes, answering from the start and judging once the model is loaded.
 
@@ -120,11 +172,15 @@ async def serve(
         listener: Made by `listen`.
         load: Makes the verifier; called in a thread.
         shutdown_seconds: Time that requests in progress get to finish after a signal.
+        ssl_certfile: Certificate for TLS; see `check_certificate`.
+        ssl_keyfile: Its key.
 
     Raises:
         Whatever `load` raises. The server stops first.
     """
-    server = ServiceServer(app, shutdown_seconds=shutdown_seconds)
+    quieten_floods()
+    logger.debug("this process may have %d descriptors", raise_descriptor_limit())
+    server = ServiceServer(app, shutdown_seconds=shutdown_seconds, ssl_certfile=ssl_certfile, ssl_keyfile=ssl_keyfile)
     service: VerifierService = app.state.service
     loaded = _load_in_thread(load)
 
@@ -137,7 +193,7 @@ async def serve(
         if trouble := await service.trouble():
             logger.warning("not ready: %s", trouble)
         else:
-            logger.info("ready: %s", url_of(listener))
+            logger.info("ready: %s", url_of(listener, tls=ssl_certfile is not None))
 
     attaching = asyncio.create_task(attach())
     try:

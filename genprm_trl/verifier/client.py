@@ -15,6 +15,7 @@ import copy
 import json
 import logging
 import os
+import ssl
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
@@ -23,7 +24,7 @@ from typing import Any, Literal, Self
 import aiohttp
 import tenacity
 
-from genprm_trl.errors import DataError, GenPRMError, check_at_least, check_positive
+from genprm_trl.errors import ConfigError, DataError, GenPRMError, check_at_least, check_positive
 from genprm_trl.generation.replicas import ReplicaPool, retry_after, server_addresses
 from genprm_trl.records import Solution, Verdict
 from genprm_trl.rows.jsonl import as_row, parse_json
@@ -86,9 +87,11 @@ class VerifierClient(Verifier):
         concurrency: Requests in flight at once.
         timeout: Seconds to wait for a connection, and for a sign of life on it (servers send one every 10 s).
         patience: Seconds without any progress after which an attempt that fails is the last one (`ServiceError`).
+        ca_file: PEM file of the authority that signed the certificates of `https://` servers. Default: those that
+            the system trusts, or that the environment variable SSL_CERT_FILE names.
 
     Raises:
-        ConfigError: A URL cannot be used, or an option is out of range.
+        ConfigError: A URL or `ca_file` cannot be used, or an option is out of range.
     """
 
     def __init__(
@@ -107,6 +110,7 @@ class VerifierClient(Verifier):
         concurrency: int = 8,
         timeout: float = 60.0,
         patience: float = 300.0,
+        ca_file: str | None = None,
     ):
         check_positive(batch_size=batch_size, concurrency=concurrency, timeout=timeout)
         check_at_least(0, patience=patience)
@@ -118,6 +122,10 @@ class VerifierClient(Verifier):
         self._set({name: value for name, value in options.items() if value is not None})
         self._batch_size, self._concurrency = batch_size, concurrency
         self._timeout, self._patience = timeout, patience
+        try:
+            self._tls = None if ca_file is None else ssl.create_default_context(cafile=ca_file)
+        except OSError as error:  # SSLError is one
+            raise ConfigError(f"the file {ca_file} holds no certificate of an authority: {error}") from None
 
     def _set(self, options: Mapping[str, Any]) -> None:
         check_at_least(1, n=options.get("n"))
@@ -225,7 +233,7 @@ class VerifierClient(Verifier):
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
         return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0),
+            connector=aiohttp.TCPConnector(limit=0, ssl=self._tls or True),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._timeout, sock_read=self._timeout),
             headers=headers,
             trust_env=True,

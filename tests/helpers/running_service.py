@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -56,20 +57,40 @@ class Running:
 
 @contextlib.contextmanager
 def running(
-    prm: GenPRM, limits: ServiceLimits | None = None, *, token: str | None = None, shutdown_seconds: float = 5.0
+    prm: GenPRM,
+    limits: ServiceLimits | None = None,
+    *,
+    token: str | None = None,
+    shutdown_seconds: float = 5.0,
+    ssl_certfile: str | None = None,
+    ssl_keyfile: str | None = None,
 ) -> Iterator[Running]:
     listener = listen("127.0.0.1", 0, guarded=token is not None)
     app = create_app(prm, limits=limits, token=token)
-    server = ServiceServer(app, shutdown_seconds=shutdown_seconds)
+    server = ServiceServer(app, shutdown_seconds=shutdown_seconds, ssl_certfile=ssl_certfile, ssl_keyfile=ssl_keyfile)
+    url = url_of(listener, tls=ssl_certfile is not None)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
     thread.start()
     try:
         wait_for(lambda: server.started)
-        with httpx2.Client(base_url=url_of(listener), timeout=30) as http:
-            yield Running(url_of(listener), app, server, thread, http)
+        with httpx2.Client(base_url=url, timeout=30, verify=False) as http:
+            yield Running(url, app, server, thread, http)
     finally:
         server.should_exit = True
         thread.join()
+
+
+def connect(service: Running) -> socket.socket:
+    """A bare connection to a server."""
+    host, port = service.url.partition("://")[2].split(":")
+    return socket.create_connection((host, int(port)), timeout=30)
+
+
+def talk(service: Running, data: bytes) -> bytes:
+    """The beginning of what a server answers to these bytes."""
+    with connect(service) as connection:
+        connection.sendall(data)
+        return connection.recv(65536)
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 120.0) -> None:

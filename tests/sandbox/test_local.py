@@ -3,7 +3,9 @@
 
 import asyncio
 import os
+import resource
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -44,6 +46,23 @@ async def test_soft_timeout_keeps_what_the_block_had_defined():
     async with LocalSandbox(SHORT) as sandbox, sandbox.session() as session:
         assert (await session.run("x = 2\nwhile True: pass")).status == "timeout"
         assert (await session.run("print(x)")).output == "2"
+
+
+async def test_a_session_waits_for_descriptors():
+    """Others of this process may have taken all of them for a while."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with LocalSandbox() as sandbox:
+        sandbox._spares.clear(closed=True)
+        async with sandbox.session() as session:
+            with socket.socket() as lowest:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (lowest.fileno(), before[1]))
+            try:
+                block = asyncio.create_task(session.run("print(1)"))
+                await asyncio.sleep(0.3)
+                assert not block.done()
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, before)
+            assert (await block).output == "1"
 
 
 async def test_without_replay_the_namespace_is_new():

@@ -9,10 +9,11 @@ import threading
 import httpx2
 import pytest
 
+from genprm_trl.client import VerifierClient
 from genprm_trl.generation import TransformersGenerator
 from genprm_trl.protocol import GenPRMProtocol
 from genprm_trl.records import StepJudgement, Verdict, prediction_from_rewards
-from genprm_trl.sandbox import LocalSandbox
+from genprm_trl.sandbox import ExecutionResult, LocalSandbox
 from genprm_trl.service import ServiceLimits
 from genprm_trl.verifier.base import Verifier
 from genprm_trl.verifier.genprm import GenPRM
@@ -238,6 +239,74 @@ def test_a_silent_stream_shows_signs_of_life():
         answer = service.post({"solutions": rows(1)})
     assert answer.text.startswith("\n\n\n")
     assert [row["id"] for row in lines(answer)] == ["s0"]
+
+
+class Failing(LocalSandbox):
+    """A sandbox whose blocks fail for as long as it is told to."""
+
+    failures = 0
+
+    def session(self):
+        session = super().session()
+        run = session.run
+
+        async def run_or_fail(code):
+            if Failing.failures > 0:
+                Failing.failures -= 1
+                return ExecutionResult("", "sandbox_error", 0.0, "No session could be started.")
+            return await run(code)
+
+        session.run = run_or_fail
+        return session
+
+
+def judging(prompt: str) -> str:
+    return checking_script(prompt) if "Paragraph" in prompt else "whatever the health check asks"
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_fault_of_the_sandbox_is_a_503(stream):
+    with running(GenPRM(ScriptedGenerator(judging), Failing())) as service:
+        Failing.failures = 100
+        answer = service.post({"solutions": rows(2), "stream": stream})
+        assert answer.status_code == 503
+        assert int(answer.headers["retry-after"]) > 0
+        assert answer.json()["error"]["type"] == "sandbox"
+        Failing.failures = 0
+        assert service.post({"solutions": rows(2), "stream": stream}).status_code == 200
+        samples = service.metrics()
+    assert samples["genprm_solutions_total error"] == samples["genprm_solutions_total verdict"] == 2
+    assert samples["genprm_code_blocks_total sandbox_error"] >= 2
+
+
+def test_a_fault_of_the_sandbox_with_one_solution_leaves_the_others_theirs():
+    with running(GenPRM(ScriptedGenerator(judging), Failing(), max_chains=1)) as service:
+        Failing.failures = 1
+        table = {row["id"]: row for row in lines(service.post({"solutions": rows(3)}))}
+        Failing.failures = 1
+        whole = service.post({"solutions": rows(3), "stream": False}).json()
+    assert sorted(table) == ["s0", "s1", "s2"]
+    assert [row["error"]["type"] for row in table.values() if "error" in row] == ["sandbox"]
+    assert len(whole["verdicts"]) == 2
+    assert [row["error"]["type"] for row in whole["errors"]] == ["sandbox"]
+
+
+def test_a_client_asks_again_after_a_fault_of_the_sandbox():
+    with running(GenPRM(ScriptedGenerator(judging), Failing())) as service:
+        Failing.failures = 1
+        verdicts = list(VerifierClient(service.url).verify_all(solutions(2), progress=False))
+    assert Failing.failures == 0
+    assert {judgement.status for verdict in verdicts for chain in verdict.chains for judgement in chain} == {"ok"}
+
+
+def test_code_that_ends_its_process_is_no_fault_of_the_sandbox():
+    def script(prompt: str) -> str:
+        return judging(prompt).replace("print(", "import os; os._exit(1); print(")
+
+    with running(GenPRM(ScriptedGenerator(script), LocalSandbox())) as service:
+        answer = service.post({"solutions": rows(1)})
+    assert answer.status_code == 200
+    assert lines(answer)[0]["chains"][0][0]["code_rounds"][0]["status"] == "killed"
 
 
 def test_the_schema_describes_the_request():

@@ -56,8 +56,9 @@ def test_not_ready_while_the_engine_fails_and_ready_again_after():
     with running(direct(script)) as service:
         assert service.get("/health").status_code == 200
         broken.set()
-        [row] = lines(service.post({"solutions": rows(1)}))  # nobody knew
-        assert row["error"] == {"type": "engine", "message": "the engine died"}
+        answer = service.post({"solutions": rows(1)})  # nobody knew
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+        assert answer.json()["error"] == {"type": "engine", "message": "the engine died"}
         health = service.get("/health")
         assert (health.status_code, health.json()["reason"]) == (503, "the engine died")
         assert service.post({"solutions": rows(1)}).status_code == 503
@@ -239,9 +240,13 @@ def test_the_command_serves_until_sigterm(model_dir):
     answer = httpx2.post(f"{url}/verify", json={"solutions": rows(2, steps=2)}, headers=access, timeout=60)
     assert [len(row["chains"]) for row in lines(answer)] == [2, 2]
     assert httpx2.post(f"{url}/verify", json={"solutions": rows(1)}).status_code == 401
-    process.send_signal(signal.SIGTERM)
-    _, log = process.communicate(timeout=120)
+    host, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))), httpx2.Client(base_url=url) as idle:
+        idle.get("/health")
+        process.send_signal(signal.SIGTERM)
+        _, log = process.communicate(timeout=120)
     assert process.returncode == 0
+    assert "exceeded" not in log
     assert re.search(rf"\[{answer.headers['x-request-id']}\] .*POST /verify: 200 .*solutions 2, n 2, verdicts 2", log)
     assert TOKEN not in log
 

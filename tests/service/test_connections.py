@@ -1,0 +1,219 @@
+"""Connections: silent and slow ones are closed, floods leave room for others, and TLS."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import resource
+import select
+import shutil
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from genprm_trl.client import VerifierClient
+from genprm_trl.errors import ConfigError
+from genprm_trl.service import ServiceLimits, connections
+from genprm_trl.service.connections import SeldomFilter
+from genprm_trl.service.server import check_certificate
+from tests.helpers.running_service import connect, direct, lines, rows, running, solutions, wait_for
+
+pytestmark = pytest.mark.serial
+
+GET = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+def is_closed(connection: socket.socket) -> bool:
+    """Whether the server has ended a connection; what it has sent is dropped."""
+    while select.select([connection], [], [], 0)[0]:
+        try:
+            if not connection.recv(65536):
+                return True
+        except ConnectionError:
+            return True
+    return False
+
+
+@pytest.fixture(scope="module")
+def impatient():
+    with running(direct(delay=1.0), ServiceLimits(head_seconds=0.5)) as service:
+        yield service
+
+
+def test_a_connection_that_says_nothing_is_closed(impatient):
+    with connect(impatient) as connection:
+        wait_for(lambda: is_closed(connection))
+
+
+@pytest.mark.parametrize("before", [b"", GET])
+def test_a_head_that_comes_drop_by_drop_gains_no_time(impatient, before):
+    """As the first request of a connection, and after one that was answered."""
+    with connect(impatient) as connection:
+        if before:
+            connection.sendall(before)
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+        head = iter(b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-Slow: " + b"x" * 5000)
+
+        def drip() -> bool:
+            with contextlib.suppress(ConnectionError):
+                connection.send(bytes([next(head)]))
+            time.sleep(0.01)
+            return is_closed(connection)
+
+        wait_for(drip)
+        assert next(head)  # it was closed before the head could have ended
+
+
+def test_a_body_and_a_verdict_may_take_longer_than_a_head(impatient):
+    body = b'{"solutions": [{"problem": "p", "steps": ["s"]}]}'
+    with connect(impatient) as connection:
+        head = "POST /verify HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[:9])
+        time.sleep(0.8)
+        connection.sendall(body[9:])
+        answer = connection.recv(65536)
+        while b'"rewards"' not in answer:
+            answer += connection.recv(65536)
+        assert answer.startswith(b"HTTP/1.1 200")
+
+
+def test_idle_connections_leave_descriptors_for_the_rest(monkeypatch, caplog):
+    with running(direct(), ServiceLimits(head_seconds=600)) as service, contextlib.ExitStack() as stack:
+        highest = max(int(entry.name) for entry in Path("/proc/self/fd").iterdir())
+        while stack.enter_context(socket.socket()).fileno() <= highest:
+            pass  # the numbers below have to be taken
+        monkeypatch.setattr(connections, "_MOST_DESCRIPTORS", highest + 42)
+        with contextlib.ExitStack() as crowd:
+            first = [crowd.enter_context(connect(service)) for _ in range(10)]
+            wait_for(lambda: len(service.server.server_state.connections) >= 10)
+            further = [crowd.enter_context(connect(service)) for _ in range(40)]
+            wait_for(lambda: sum(map(is_closed, further)) > 20)
+            assert not any(map(is_closed, first))
+        wait_for(lambda: len(service.server.server_state.connections) < 2)
+        assert service.get("/health/live").status_code == 200
+    assert "descriptors are kept for the sandbox" in caplog.text
+
+
+def test_requests_on_too_many_connections_get_503():
+    with running(direct(), ServiceLimits(max_connections=2)) as service, connect(service), connect(service):
+        wait_for(lambda: len(service.server.server_state.connections) >= 2)
+        with httpx2.Client(base_url=service.url) as other:
+            assert other.get("/health/live").status_code == 503
+
+
+def test_the_descriptor_limit_becomes_the_hard_one():
+    program = (
+        "import resource; from genprm_trl.service.connections import raise_descriptor_limit as f;"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (50, 60)); print(f(), resource.getrlimit(resource.RLIMIT_NOFILE))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "60 (60, 60)\n"
+
+
+def test_no_descriptor_for_a_connection_is_one_line(caplog):
+    """asyncio would write tracebacks by the thousand."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with running(direct()) as service, connect(service) as first, contextlib.ExitStack() as stack:
+        host, port = service.url.removeprefix("http://").split(":")
+        waiting = [stack.enter_context(socket.socket()) for _ in range(8)]
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (waiting[-1].fileno() + 1, before[1]))
+            for connection in waiting:
+                connection.connect((host, int(port)))
+            wait_for(lambda: "no connection can be taken" in caplog.text)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        first.sendall(GET)
+        assert first.recv(65536).startswith(b"HTTP/1.1 200")
+        waiting[0].sendall(GET)
+        assert waiting[0].recv(65536).startswith(b"HTTP/1.1 200")
+    assert "Traceback" not in caplog.text
+    assert not any(record.name == "asyncio" for record in caplog.records)
+
+
+def test_a_message_that_strangers_cause_shows_seldom():
+    seldom = SeldomFilter(0.2)
+
+    def shown(text: str) -> str | None:
+        record = logging.LogRecord("uvicorn.error", logging.WARNING, "", 0, text, (), None)
+        return record.getMessage() if seldom.filter(record) else None
+
+    assert [shown("Invalid HTTP request received.") for _ in range(500)] == ["Invalid HTTP request received."] + [
+        None
+    ] * 499
+    assert shown("another") == "another"
+    time.sleep(0.25)
+    assert shown("Invalid HTTP request received.") == (
+        "Invalid HTTP request received. (499 more since the last such line)"
+    )
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory) -> tuple[str, str]:
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl makes the certificate")
+    directory = tmp_path_factory.mktemp("tls")
+    cert, key = directory / "cert.pem", directory / "key.pem"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
+            *("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-days", "2"),
+            *("-keyout", key, "-out", cert),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    return str(cert), str(key)
+
+
+def test_tls(certificate):
+    cert, key = certificate
+    check_certificate(cert, key)
+    with running(direct(), ssl_certfile=cert, ssl_keyfile=key) as service:
+        assert service.url.startswith("https://")
+        assert len(lines(service.post({"solutions": rows(2)}))) == 2
+        client = VerifierClient(service.url, ca_file=cert, patience=0)
+        assert [verdict.id for verdict in client.verify_all(solutions(1))] == ["s0"]
+        with pytest.raises(Exception, match="certificate"):
+            list(VerifierClient(service.url, patience=0).verify_all(solutions(1)))
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_idle_connections_do_not_hold_up_the_end(request, caplog, tls):
+    names = (
+        dict(zip(("ssl_certfile", "ssl_keyfile"), request.getfixturevalue("certificate"), strict=True)) if tls else {}
+    )
+    with running(direct(), **names) as service, contextlib.ExitStack() as stack:
+        crowd = [stack.enter_context(connect(service)) for _ in range(3)]
+        if tls:
+            context = ssl._create_unverified_context()
+            crowd = [stack.enter_context(context.wrap_socket(connection)) for connection in crowd]
+        crowd[0].sendall(GET)
+        assert crowd[0].recv(65536).startswith(b"HTTP/1.1 200")
+        crowd[1].sendall(GET[:20])
+        wait_for(lambda: len(service.server.server_state.connections) >= 3)
+        service.server.should_exit = True
+        service.thread.join(60)
+        assert not service.thread.is_alive()
+    assert "graceful shutdown exceeded" not in caplog.text
+
+
+def test_certificates_that_cannot_be_used(certificate, tmp_path):
+    cert, key = certificate
+    with pytest.raises(ConfigError, match="needs --ssl_certfile"):
+        check_certificate(None, key)
+    with pytest.raises(ConfigError, match="No such file"):
+        check_certificate(str(tmp_path / "none.pem"), None)
+    with pytest.raises(ConfigError, match="cannot be used"):
+        check_certificate(cert, None)  # no key in it
+    locked = tmp_path / "locked.pem"
+    command = ["openssl", "pkey", "-in", key, "-aes256", "-passout", "pass:secret", "-out", locked]
+    subprocess.run(command, check=True, capture_output=True)
+    with pytest.raises(ConfigError, match="cannot be used"):
+        check_certificate(cert, str(locked))
