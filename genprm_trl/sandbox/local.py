@@ -9,7 +9,7 @@ import os
 import threading
 import time
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from genprm_trl._loops import FairGate
@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 REQUIRED = ("separate_process", "limits", *(("no_network",) if linux.SUPPORTED else ()))
 EXPECTED = ("no_network", "hidden_root", "seccomp")  # without one of these the log's line is a warning
 DESCRIPTOR_SECONDS = 30.0  # for which a session waits for free descriptors
+PAUSES = (0.05, 0.2, None)  # seconds after each time that the sandbox loses a block
 REPLAYS = 20  # times the time-out of a block: what a session's replays may take together
 NAMESPACES = (
     "allow unprivileged user namespaces (sysctl user.max_user_namespaces above 0, kernel.unprivileged_userns_clone=1, "
@@ -198,8 +199,9 @@ class LocalSession(Session):
         self._sandbox = sandbox
         self._turn = FairGate(1)
         self._worker: Worker | None = None
-        self._history: list[str] = []
-        self._lost = self._closed = False
+        self._history: list[str] = []  # blocks that a new process has to run again
+        self._deaths = 0  # processes that were found dead before a block, one after the other
+        self._closed = False
         self._replayed, self._most_replayed = 0.0, REPLAYS * sandbox.limits.timeout  # seconds
 
     async def run(self, code: str) -> ExecutionResult:
@@ -207,32 +209,74 @@ class LocalSession(Session):
         async with self._turn, self._sandbox._gate:
             start = time.perf_counter()
             try:
-                if self._closed:
-                    raise SandboxError("The session is closed.")
-                if self._worker is not None and not self._worker.idle:
-                    self._lose()  # an earlier block has broken it since; this one is not to blame
-                if self._worker is None:
-                    self._worker = await self._sandbox._worker(self)
-                    if self._lost and self._sandbox.replay:
-                        await self._replay()
-                    self._lost = False
-                if self._closed:
-                    raise SandboxError("The session is closed.")
-                result = await self._run(code)
+                result = await self._answer(code)
             except SandboxError as error:
                 self._lose()
                 logger.warning("Sandbox failure: %s", error)
+                self._remember(code)  # what it would have defined is there for the next block
                 return ExecutionResult("", "sandbox_error", time.perf_counter() - start, str(error))
             except BaseException:
                 self._lose()  # cancelled: what the process is doing is unknown
                 raise
             if result.status == "ok":
-                self._history.append(code)
+                self._remember(code)
             return result
 
-    async def _run(self, code: str) -> ExecutionResult:
+    async def _answer(self, code: str) -> ExecutionResult:
+        """Runs a block, and again if its process died of what may be an earlier block's doing.
+
+        A thread that was left behind, or a harness that was changed, ends the process under a later block. So the
+        block gets a new process in which the earlier ones ran again, and then one without them. If it ends well there,
+        they are to blame, and are forgotten. No more is tried once a block's time has passed.
+        """
+        start, limits = time.perf_counter(), self._sandbox.limits
+        if self._worker is not None and not self._worker.idle:
+            self._lose()
+            self._deaths += 1
+            if self._deaths == 2:
+                self._history = []
+        elif self._worker is not None:
+            self._deaths = 0
+        is_alone = self._worker is None and not self._history
+        first = await self._try(code)
+        if first.status != "killed" or is_alone:
+            return first
+        kept = self._history
+        for history in (kept, []) if kept else ([],):
+            if time.perf_counter() - start > limits.timeout + limits.grace:
+                break
+            self._history = history
+            result = await self._try(code)
+            if result.status == "ok" or (self._history and result.status != "killed"):
+                return result
+            if history and not self._history:
+                kept = []  # they could not run again
+            self._lose()
+        self._history = kept
+        return first
+
+    async def _try(self, code: str) -> ExecutionResult:
+        """Runs a block in the session's process, or a new one; again if the sandbox loses it."""
+        for pause in PAUSES:
+            is_new = self._worker is None and not self._closed
+            if is_new:
+                self._worker = await self._sandbox._worker(self)
+            try:
+                if is_new:
+                    await self._replay()
+                if self._closed:
+                    raise SandboxError("The session is closed.")
+                return await self._run(code, self._sandbox.limits)
+            except SandboxError:
+                self._lose()
+                if pause is None or self._closed or self._sandbox._closed:
+                    raise
+                await asyncio.sleep(pause)
+        raise AssertionError("unreachable")
+
+    async def _run(self, code: str, limits: Limits) -> ExecutionResult:
         assert self._worker is not None
-        limits, start = self._sandbox.limits, time.perf_counter()
+        start = time.perf_counter()
         try:
             answer = await self._worker.run(code, limits)
         except TimeoutError:
@@ -247,7 +291,7 @@ class LocalSession(Session):
             if self._closed or self._sandbox._closed:  # it did not end by itself
                 raise SandboxError("The session was closed while the block ran.")
             seconds, message = time.perf_counter() - start, answer.describe()
-            if answer.wait_status is None:
+            if answer.wait_status is None or answer.from_outside:
                 raise SandboxError(message)
             if answer.out_of_memory:
                 return ExecutionResult(MEMORY_TEXT, "memory", seconds, message)
@@ -262,30 +306,36 @@ class LocalSession(Session):
         return ExecutionResult(output, status, seconds)  # type: ignore[arg-type]
 
     async def _replay(self) -> None:
-        """Runs the earlier successful blocks again.
+        """Runs the earlier blocks again in a new process.
 
-        If a block now ends the process or runs out of time, the namespace is empty. The same holds for a session that
-        has used up its time for replays. Otherwise slow blocks, each followed by one that ends the process, would take
-        ever longer.
+        If one now ends the process, or they do not come to an end in the time of one block, the namespace is empty.
+        The same holds for a session that has used up its time for replays. Otherwise slow blocks, each followed by one
+        that ends the process, would take ever longer.
         """
-        if self._replayed > self._most_replayed:
-            self._history.clear()
-        for code in self._history:
-            start = time.perf_counter()
-            result = await self._run(code)
-            self._replayed += time.perf_counter() - start
+        limits, start = self._sandbox.limits, time.perf_counter()
+        # After them an empty block: it does not come back from a process that goes on with what it has answered for.
+        for code in (*self._history, "") if self._history else ():
+            left = min(limits.timeout, self._most_replayed - self._replayed) - (time.perf_counter() - start)
+            result = None
+            if left > 0:
+                result = await self._run(code, replace(limits, timeout=left if code else min(left, limits.grace)))
             if self._closed:
-                return
-            if self._worker is None or result.status == "timeout" or self._replayed > self._most_replayed:
+                break
+            if result is None or self._worker is None or result.status == "timeout":
                 self._lose()
-                self._history.clear()
+                self._history = []
                 self._worker = await self._sandbox._worker(self)
-                return
+                break
+        self._replayed += time.perf_counter() - start
+
+    def _remember(self, code: str) -> None:
+        if self._sandbox.replay:
+            self._history.append(code)
 
     def _lose(self) -> None:
         if self._worker is not None:
             self._worker.close()
-            self._worker, self._lost = None, True
+            self._worker = None
 
     async def close(self) -> None:
         """Ends the session's process, and with it a block that still runs. Safe to call twice."""

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
@@ -25,6 +26,8 @@ from genprm_trl.sandbox.limits import Limits
 
 STARTUP_SECONDS = 60.0  # for a zygote to import its libraries, on the slowest of machines
 SPAWN_SECONDS = 30.0
+REST_SECONDS = 0.05  # between a block and its session's rest
+LAST_SECONDS = 0.1  # for a process to end once its channel is closed
 LONGEST_CODE = 1 << 30  # bytes; the length has 32 bits on the wire
 MEMORY_TEXT = "Code execute Error: MemoryError: "
 
@@ -40,12 +43,14 @@ class Ended:
     Attributes:
         wait_status: The status that `os.waitpid` gave; None if it is unknown.
         cpu_seconds: Processor time it used.
-        out_of_memory: Whether the kernel killed it for its memory.
+        out_of_memory: Whether it was killed for its memory.
+        from_outside: Whether somebody else killed it: neither its program nor the sandbox.
     """
 
     wait_status: int | None
     cpu_seconds: float = 0.0
     out_of_memory: bool = False
+    from_outside: bool = False
 
     def describe(self) -> str:
         """Returns a clause for error messages that says what ended the process."""
@@ -53,6 +58,8 @@ class Ended:
             return "the process that starts sessions is gone"
         if self.wait_status == wire.SPAWN_FAILED:
             return "the system refused a new process"
+        if self.from_outside:
+            return "the process was killed from outside the sandbox; the machine may be out of memory"
         if os.WIFSIGNALED(self.wait_status):
             number = os.WTERMSIG(self.wait_status)
             with contextlib.suppress(ValueError):
@@ -69,8 +76,11 @@ class Zygote:
     """
 
     def __init__(self, limits: Limits, imports: tuple[str, ...], seed: int):
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a handle may be collected, and closed, in a thread that holds it
         self._keys = count(1)
+        # When each worker came to wait for its next block; None once it is stopped.
+        self._waiting: dict[int, float | None] = {}
+        self._is_waiting, self._is_closed = threading.Event(), False
         self._pid = os.getpid()
         self.directory = ""  # of the sessions, where they cannot have one that only they see
         self._control, theirs = socket.socketpair()
@@ -119,6 +129,7 @@ class Zygote:
             self.close()
             raise SandboxError(f"The sandbox's interpreter did not start:\n{answer['error']}")
         self._control.settimeout(SPAWN_SECONDS)
+        threading.Thread(target=self._stop_waiting, name="genprm-sandbox-rest", daemon=True).start()
         self.protections: dict[str, str] = answer["protections"]
         self.directory = answer["directory"]
 
@@ -172,15 +183,58 @@ class Zygote:
         Args:
             key: The worker's key.
         """
-        if self._pid != os.getpid():
-            return  # a forked child's copy of the handle; the session is its parent's
-        with self._lock, contextlib.suppress(OSError):
-            self._control.send(wire.COMMAND.pack(wire.KILL, key))
+        with self._lock:
+            self._waiting.pop(key, None)
+            self._tell(wire.KILL, key)
+
+    def rest(self, key: int) -> None:
+        """Has a worker stopped soon, unless its next block comes before. What a program left behind stands still then.
+
+        Args:
+            key: The worker's key.
+        """
+        with self._lock:
+            self._waiting[key] = time.monotonic()
+        if not self._is_waiting.is_set():
+            self._is_waiting.set()
+
+    def wake(self, key: int) -> None:
+        """Lets a worker go on.
+
+        Args:
+            key: The worker's key.
+        """
+        with self._lock:
+            if self._waiting.pop(key, 0.0) is None:
+                self._tell(wire.WAKE, key)
+
+    def _stop_waiting(self) -> None:
+        while self._is_waiting.wait():
+            time.sleep(REST_SECONDS)
+            now = time.monotonic()
+            with self._lock:
+                if self._is_closed:
+                    return
+                self._is_waiting.clear()
+                for key, since in self._waiting.items():
+                    if since is not None and now - since < REST_SECONDS:
+                        self._is_waiting.set()
+                    elif since is not None:
+                        self._tell(wire.REST, key)
+                        self._waiting[key] = None
+
+    def _tell(self, what: bytes, key: int) -> None:
+        """Sends a command. To be called with the lock held."""
+        if self._pid == os.getpid():  # or it is a forked child's copy of the handle; the session is its parent's
+            with contextlib.suppress(OSError):
+                self._control.send(wire.COMMAND.pack(what, key))
 
     def close(self) -> None:
         """Ends the zygote and with it every worker. Blocks for a moment."""
         with self._lock:  # or a command on its way might go out on a descriptor that has become another's
             self._control.close()
+            self._is_closed = True
+        self._is_waiting.set()
         if self._pid != os.getpid():
             return
         try:
@@ -244,6 +298,13 @@ class Worker:
             if self._channel.recv(1, socket.MSG_PEEK):
                 raise ConnectionError("bytes before the request")
             return await self._ended()
+        self._zygote.wake(self._key)
+        try:
+            return await self._exchange(code, limits)
+        finally:
+            self._zygote.rest(self._key)
+
+    async def _exchange(self, code: str, limits: Limits) -> tuple[str, str, float] | Ended:
         nonce = secrets.token_bytes(16)
         data = code.encode("utf-8", "surrogatepass")
         if len(data) > min(limits.memory, LONGEST_CODE):
@@ -289,19 +350,24 @@ class Worker:
 
     async def _ended(self) -> Ended:
         """What the zygote says about the end. A worker that has only closed its channel is ended first."""
-        self._zygote.kill(self._key)
         data = b""
-        try:
-            async with asyncio.timeout(SPAWN_SECONDS):
-                while len(data) < wire.EXIT.size:
-                    part = await asyncio.get_running_loop().sock_recv(self._status, wire.EXIT.size - len(data))
-                    if not part:
-                        return Ended(None)
-                    data += part
-        except (OSError, TimeoutError):
+        for seconds in (LAST_SECONDS, SPAWN_SECONDS):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    while len(data) < wire.EXIT.size:
+                        try:
+                            part = await asyncio.get_running_loop().sock_recv(self._status, wire.EXIT.size - len(data))
+                        except OSError:
+                            return Ended(None)
+                        if not part:
+                            return Ended(None)
+                        data += part
+                    break
+            self._zygote.kill(self._key)
+        if len(data) < wire.EXIT.size:
             return Ended(None)
-        status, cpu, memory = wire.EXIT.unpack(data)
-        return Ended(status, cpu, bool(memory))
+        status, cpu, cause = wire.EXIT.unpack(data)
+        return Ended(status, cpu, cause == wire.OUT_OF_MEMORY, cause == wire.FROM_OUTSIDE)
 
     def kill(self) -> None:
         """Ends the process without waiting for its end. A caller that waits for its answer gets an error."""

@@ -42,10 +42,14 @@ class Spares:
         self._fill()
 
     def take(self, session: object) -> Worker | None:
-        """A process for the session, if there is one left. It may have ended since it was made ready."""
+        """A process for the session, if one is left that has not ended since it was made ready."""
+        dead: list[Worker] = []
         with self._lock:
             self._waiting.discard(session)
-            worker = self._ready.popleft() if self._ready else None
+            while (worker := self._ready.popleft() if self._ready else None) and not worker.idle:
+                dead.append(worker)
+        for each in dead:
+            each.close()
         self._fill()
         return worker
 

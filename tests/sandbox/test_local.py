@@ -90,7 +90,7 @@ async def test_memory_limit(code: str):
 
 
 async def test_processor_time_limit():
-    async with LocalSandbox(Limits(timeout=10, cpu=1)) as sandbox, sandbox.session() as session:
+    async with LocalSandbox(Limits(timeout=40, cpu=1)) as sandbox, sandbox.session() as session:
         result = await session.run("while True: pass")
         assert result.status == "timeout"
         assert result.message == "processor time used up"

@@ -26,8 +26,8 @@ class BlockTimeout(BaseException):
 
 
 def cut_middle(text: str, limit: int) -> str:
-    """Cuts the middle of a text that is over `limit` characters."""
-    half = limit // 2
+    """Cuts the middle of a text that is over `limit` characters, once what UTF-8 cannot hold is escaped."""
+    half, text = limit // 2, text.encode("utf-8", "backslashreplace").decode()
     if len(text) <= limit:
         return text
     return f"{text[:half]}\n... [{len(text) - 2 * half} characters of output cut] ...\n{text[-half:]}"

@@ -126,6 +126,9 @@ def enter_session(outcomes: Outcomes, limits: dict[str, Any], key: int, director
         outcomes.update({"separate_process": "", "limits": "", "empty_environment": ""})
         return
     linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
+    linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)  # its daemons stay below it, with or without a PID namespace
+    if proc is not None:
+        linux.yield_as_group(proc)
     outcomes.update({"separate_process": "", "empty_environment": ""})
     if outcomes.get("ipc_namespace") == "":
         attempt(outcomes, "ipc_namespace", lambda: linux.unshare(linux.CLONE_NEWIPC))
@@ -136,7 +139,7 @@ def enter_session(outcomes: Outcomes, limits: dict[str, Any], key: int, director
         os.chdir(directory)
     baseline = _address_space(proc)
     if os.geteuid() == 0:
-        attempt(outcomes, "unprivileged_user", lambda: _become(session_user(key, outcomes)))
+        attempt(outcomes, "unprivileged_user", lambda: _become(session_user(key)))
     else:
         outcomes["unprivileged_user"] = ""
     attempt(outcomes, "user_namespace", lambda: _new_user_namespace(proc))
@@ -191,19 +194,18 @@ def unreadable() -> list[str]:
     return [path for path in searched() if not os.access(path, os.R_OK | os.X_OK, effective_ids=True)]
 
 
-def session_user(key: int, outcomes: Outcomes) -> int:
+def session_user(key: int) -> int:
     """The user that a session of root's becomes.
 
-    Without namespaces each session gets a separate one, so that they share neither files nor a bound on processes.
+    Each session gets a separate one: what the kernel counts by user (processes, pipes, descriptors in flight) is then
+    its own, and so are its files where there are no namespaces.
     """
-    if outcomes.get("pid_namespace") == "":
-        return NOBODY
     user = FIRST_USER + key % USERS
-    return user if any(first <= user < first + length for first, length in _mapped_users()) else NOBODY
+    return user if any(first <= user < first + length for first, length in mapped_users()) else NOBODY
 
 
 @functools.cache
-def _mapped_users() -> list[tuple[int, int]]:
+def mapped_users() -> list[tuple[int, int]]:
     """First and number of the user ids that exist in this user namespace."""
     try:
         with open("/proc/self/uid_map", encoding="ascii") as lines:  # noqa: PTH123

@@ -3,7 +3,11 @@
 An allow-list: what pure computation with files, threads and forks needs. Everything else fails with EPERM: sockets
 other than pairs, new programs, namespaces, mounts, tracing, keys, BPF, io_uring, user-fault handling, modules,
 System V and POSIX IPC, inotify, anonymous memory files, setting clocks, changing identity. Calls newer than the table
-fail with ENOSYS, so that the C library falls back to older ones. A call of a foreign architecture ends the process.
+fail with ENOSYS, so that the C library falls back to older ones. A call of a foreign architecture is a signal that
+ends the process: to be killed by the filter itself would leave a line in the host's log each time.
+
+What would act on files that the host and all sessions read (locks, advice on their cached pages, writing them out) is
+answered as if it had been done.
 
 Instruction format and return values: Linux, Documentation/userspace-api/seccomp_filter.rst.
 """
@@ -84,6 +88,7 @@ _NUMBERS = {
     "fsync": (74, 82),
     "fdatasync": (75, 83),
     "sync_file_range": (277, 84),
+    "readahead": (187, 213),
     "utime": (132, None),
     "utimes": (235, None),
     "utimensat": (280, 88),
@@ -123,10 +128,6 @@ _NUMBERS = {
     "signalfd4": (289, 74),
     "sendto": (44, 206),
     "recvfrom": (45, 207),
-    "sendmsg": (46, 211),
-    "recvmsg": (47, 212),
-    "sendmmsg": (307, 269),
-    "recvmmsg": (299, 243),
     "shutdown": (48, 210),
     "getsockname": (51, 204),
     "getpeername": (52, 205),
@@ -228,16 +229,21 @@ _AF_UNIX = 1
 _PAIR_TYPES = tuple(kind | flags for kind in (1, 5) for flags in (0, 0x800, 0x80000, 0x80800))  # stream, seqpacket
 # Type, error, buffer sizes, time-outs, protocol, domain. Not: filters (programs for the kernel), credentials, peers.
 _SOCKET_OPTIONS = (3, 4, 7, 8, 20, 21, 38, 39)
-# Duplicates, flags, record locks of both kinds, pipe sizes, seals. Not: owners of signals, leases, notifications.
-_FCNTLS = (0, 1, 2, 3, 4, 5, 6, 7, 36, 37, 38, 1030, 1031, 1032, 1034)
+# Duplicates, flags, a pipe's size, seals. Not: owners of signals, leases, notifications, who has a lock, larger pipes.
+_FCNTLS = (0, 1, 2, 3, 4, 1030, 1032, 1034)
+_LOCKS = (6, 7, 37, 38)  # setting record locks of both kinds
+_PRETENDED = ("flock", "fadvise64", "readahead", "fsync", "fdatasync", "sync_file_range", "msync")
+# Not: pages shared with other processes of the same content, or pushed out of the memory that others read, too.
+_ADVICE = (0, 1, 2, 3, 4, 8, 10, 11, 14, 15, 16, 17, 18, 19, 102, 103)
+_OUT_OF_BAND = 1  # a flag of sending and receiving: code of the kernel that nothing here needs
 _NAMESPACE_FLAGS = 0x7E020000  # every CLONE_NEW* flag that clone() takes
 _PRCTLS = (3, 15, 16, 21, 23, 39, 0x53564D41)  # dumpable?, names, seccomp?, bounding set?, no_new_privs?, memory names
 _IOCTLS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)  # a terminal?, its size, FIONREAD, FIONBIO, close-on-exec
 
 _LOAD, _RETURN, _JUMP = 0x20, 0x06, 0x05
 _JUMP_EQUAL, _JUMP_AT_LEAST, _JUMP_SET = 0x15, 0x35, 0x45
-_KILL_PROCESS, _ALLOW = 0x80000000, 0x7FFF0000
-_DENY, _UNKNOWN = 0x00050000 | errno.EPERM, 0x00050000 | errno.ENOSYS
+_ALLOW, _PRETEND, _SIGNAL = 0x7FFF0000, 0x00050000, 0x00030000
+_DENY, _UNKNOWN, _INVALID = (_PRETEND | number for number in (errno.EPERM, errno.ENOSYS, errno.EINVAL))
 _NUMBER_OFFSET, _ARCH_OFFSET = 0, 4
 
 
@@ -259,12 +265,14 @@ def _returning(action: int) -> _Program:
     return program
 
 
-def _argument_in(index: int, values: tuple[int, ...], otherwise: int = _DENY) -> _Program:
+def _argument_in(
+    index: int, values: tuple[int, ...], otherwise: int = _DENY, pretended: tuple[int, ...] = ()
+) -> _Program:
     program = _Program()
     program.add(_LOAD, _argument_offset(index))
-    for value in values:
+    for value in (*values, *pretended):
         program.add(_JUMP_EQUAL, value, 0, 1)
-        program.add(_RETURN, _ALLOW)
+        program.add(_RETURN, _ALLOW if value in values else _PRETEND)
     program.add(_RETURN, otherwise)
     return program
 
@@ -322,7 +330,11 @@ def assemble(machine: str, own_processes_only: int | None = None, attributes: bo
         "socketpair": _socket_pair(),
         "getsockopt": _argument_in(2, _SOCKET_OPTIONS),
         "setsockopt": _argument_in(2, _SOCKET_OPTIONS),
-        "fcntl": _argument_in(1, _FCNTLS),
+        "fcntl": _argument_in(1, _FCNTLS, pretended=_LOCKS),
+        "madvise": _argument_in(2, _ADVICE, _INVALID),
+        "sendto": _without_flags(3, _OUT_OF_BAND),
+        "recvfrom": _without_flags(3, _OUT_OF_BAND),
+        **dict.fromkeys(_PRETENDED, _returning(_PRETEND)),
         "clone": _without_flags(0, _NAMESPACE_FLAGS),
         "clone3": _returning(_UNKNOWN),  # its flags lie in memory, out of a filter's sight; callers fall back to clone
         "prlimit64": _argument_in(0, (0,)),
@@ -336,11 +348,11 @@ def assemble(machine: str, own_processes_only: int | None = None, attributes: bo
     program = _Program()
     program.add(_LOAD, _ARCH_OFFSET)
     program.add(_JUMP_EQUAL, _AUDIT_ARCH[machine], 1, 0)
-    program.add(_RETURN, _KILL_PROCESS)
+    program.add(_RETURN, _SIGNAL)
     program.add(_LOAD, _NUMBER_OFFSET)
     if machine == "x86_64":
         program.add(_JUMP_SET, _X32_BIT, 0, 1)
-        program.add(_RETURN, _KILL_PROCESS)
+        program.add(_RETURN, _SIGNAL)
     if not attributes:
         special |= dict.fromkeys(_ATTRIBUTES, _returning(_DENY))
     actions = {n: special.get(name, _returning(_ALLOW)) for name, n in numbers.items() if n is not None}

@@ -11,14 +11,17 @@ from __future__ import annotations
 import struct
 
 FRAME = struct.Struct("<I")  # length of the JSON that follows
-COMMAND = struct.Struct("<cQ")  # what (SPAWN or KILL), session key; SPAWN carries two descriptors: channel, status
-EXIT = struct.Struct("<idB")  # wait status, CPU seconds used, whether the kernel killed it for memory
+COMMAND = struct.Struct(
+    "<cQ"
+)  # what (SPAWN, KILL, REST or WAKE), session key; SPAWN carries two descriptors: channel, status
+EXIT = struct.Struct("<idB")  # wait status, CPU seconds used, one of the causes below
 REQUEST = struct.Struct("<16sdI")  # nonce, soft time-out in seconds, length of the UTF-8 code that follows
 RESULT = struct.Struct("<16sBdI")  # nonce, index into STATUSES, seconds, length of the UTF-8 text that follows
 
-SPAWN, KILL = b"S", b"K"
+SPAWN, KILL, REST, WAKE = b"S", b"K", b"R", b"W"
 READY = b"R"  # a worker's first byte: every protection is up
 FAILED = b"F"  # or this, and the reason as text: it could not be set up
 STATUSES = ("ok", "error", "timeout", "memory", "killed")  # killed: the harness failed, the text says how
+OUT_OF_MEMORY, FROM_OUTSIDE = 1, 2  # killed for its memory; killed, and neither by the program nor by the zygote
 TIMEOUT_TEXT = "Code execute time out: Code execution timed out"
 SPAWN_FAILED = 0x7FFF  # a wait status no process can have: the worker could not be forked

@@ -25,6 +25,8 @@ from .driver import cut_middle
 from .wire import READY, REQUEST, RESULT, STATUSES, TIMEOUT_TEXT
 
 RETRY_INTERVAL = 0.1  # a program that swallows the time-out gets it again after this many seconds
+# waitpid(2) passes over children that clone() made with another signal at their end than SIGCHLD.
+ANY_CHILD = 0x40000000 if sys.platform == "linux" else 0
 RESERVE = 64 << 20  # bytes of address space that the harness may add to report a MemoryError
 
 
@@ -119,6 +121,7 @@ class Worker:
         self._uninterruptible = {f.__code__ for f in (Worker._run, Worker._disarm, Worker._allow_reserve)}
         self._streams = self._make_streams()
         self._module = _new_main()
+        self._hooks = sys.__displayhook__, sys.__excepthook__
         sys.argv = [""]
 
     def rehearse(self, capture: int) -> None:
@@ -183,7 +186,7 @@ class Worker:
             if status == "ok":
                 with contextlib.suppress(Exception):  # the program may have closed or replaced it
                     sys.stdout.flush()
-                if sys.stdout is not self._stdout:
+                if getattr(sys, "stdout", None) is not self._stdout:  # it may be deleted
                     with contextlib.suppress(Exception):
                         self._stdout.flush()
         except BlockTimeout:
@@ -244,7 +247,7 @@ class Worker:
 
     def _drop_output(self) -> None:
         """Empties the buffers of a block whose output is not reported, or the next one would be said to print it."""
-        for stream in (self._stdout, sys.stdout):
+        for stream in (self._stdout, getattr(sys, "stdout", None)):
             with contextlib.suppress(BaseException):  # whatever the program has made of them
                 io.TextIOWrapper.flush(stream)  # type: ignore[arg-type]
 
@@ -262,7 +265,7 @@ class Worker:
         sys.stderr = sys.__stderr__ = stderr  # type: ignore[misc]
         sys.stdin = sys.__stdin__ = stdin  # type: ignore[misc]
         os.ftruncate(self._capture_fd, 0)  # after the last block's streams are gone: they write what they still hold
-        sys.displayhook, sys.excepthook = sys.__displayhook__, sys.__excepthook__
+        sys.displayhook, sys.excepthook = self._hooks
         return raw
 
     def _make_streams(self) -> tuple[_Capture, _Writer, io.TextIOWrapper, io.TextIOWrapper]:
@@ -277,12 +280,12 @@ class Worker:
         """Ends the processes that the block left behind (all of them, where it has a PID namespace)."""
         with contextlib.suppress(ChildProcessError):
             while True:
-                pid, _ = os.waitpid(-1, os.WNOHANG)
+                pid, _ = os.waitpid(-1, os.WNOHANG | ANY_CHILD)
                 if pid == 0:
                     if not self._init:
-                        return
+                        return  # what is left ends once the session rests
                     os.kill(-1, signal.SIGKILL)
-                    os.waitpid(-1, 0)
+                    os.waitpid(-1, ANY_CHILD)
 
     def _forked(self) -> None:
         with contextlib.suppress(OSError):

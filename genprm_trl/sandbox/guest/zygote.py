@@ -26,7 +26,7 @@ from typing import Any
 
 from . import cgroup, isolation, linux
 from .tidy import remove_tree
-from .wire import COMMAND, EXIT, FAILED, FRAME, KILL, SPAWN, SPAWN_FAILED
+from .wire import COMMAND, EXIT, FAILED, FRAME, FROM_OUTSIDE, KILL, OUT_OF_MEMORY, REST, SPAWN, SPAWN_FAILED, WAKE
 from .worker import Worker
 
 
@@ -77,6 +77,7 @@ def main(control_fd: int) -> None:
     directory, groups = "", []
     try:
         os.umask(0o077)
+        sys.orig_argv = [""]
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         config = json.loads(_read(control, FRAME.unpack(_read(control, FRAME.size))[0]))
         os.environ.clear()
@@ -84,6 +85,7 @@ def main(control_fd: int) -> None:
         directory = tempfile.mkdtemp(prefix="genprm-sandbox-", dir=config["temporary"])
         os.chmod(directory, 0o711)  # noqa: PTH101
         outcomes: isolation.Outcomes = dict.fromkeys(isolation.NAMES, isolation.NO_LINUX)
+        linux.yield_to_others()
         if linux.SUPPORTED:  # before the namespaces, in which the machine's groups may no longer be ours to change
             isolation.attempt(outcomes, "cgroup", lambda: groups.append(cgroup.make(os.getpid())))
         isolation.enter_outer(outcomes, directory)
@@ -140,6 +142,7 @@ class Zygote:
         self._outcomes, self._groups = outcomes, groups
         self._workers: dict[int, tuple[int, int, str]] = {}  # process id -> session key, status descriptor, directory
         self._keys: dict[int, int] = {}  # session key -> process id
+        self._killed: set[int] = set()  # workers that are to end
         self._namespaced = outcomes["pid_namespace"] == ""
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         soft = MACOS_OPEN_FILES if hard == resource.RLIM_INFINITY else hard
@@ -153,7 +156,7 @@ class Zygote:
         for module in ("numpy.random", "sympy.core.random"):
             if module in sys.modules:
                 sys.modules[module].seed(config["seed"])
-        isolation.library_paths()  # worked out once, while everything can be read
+        isolation.library_paths(), isolation.mapped_users()  # worked out once, while everything can be read
         self._null = os.open("/dev/null", os.O_RDWR)
         self._proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY) if linux.SUPPORTED else None
         self._own_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY) if self._namespaced else -1
@@ -212,8 +215,8 @@ class Zygote:
         elif what == SPAWN:  # none left for more; the host sees its ends closed
             for descriptor in descriptors:
                 os.close(descriptor)
-        elif what == KILL and key in self._keys:
-            self._kill(self._keys[key])
+        elif key in self._keys:
+            {KILL: self._kill, REST: self._rest, WAKE: self._wake}[what](self._keys[key])
         return True
 
     def _spawn(self, key: int, channel: int, status: int) -> None:
@@ -240,7 +243,7 @@ class Zygote:
         os.mkdir(directory, 0o700)  # noqa: PTH102
         if os.geteuid() == 0:
             with contextlib.suppress(OSError):  # in a user namespace without that user
-                user = isolation.session_user(key, self._outcomes)
+                user = isolation.session_user(key)
                 os.chown(directory, user, user)
         return directory
 
@@ -300,6 +303,7 @@ class Zygote:
             os.dup2(self._null, descriptor)
         os.closerange(3, top - 1)
         os.closerange(top + 1, max(self._highest, top) + 64)
+        self._config.clear()  # the frames of this process lead to it, and it says where things are on the host
         return self._worker
 
     def _probe(self) -> isolation.Outcomes:
@@ -339,11 +343,61 @@ class Zygote:
 
     def _kill(self, pid: int) -> None:
         """Ends a worker and, where there is no PID namespace to do so, at least its process group."""
+        self._killed.add(pid)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGKILL)
         if not self._namespaced:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(pid, signal.SIGKILL)
+
+    def _rest(self, pid: int) -> None:
+        """Stops a worker until its next block, and ends the processes that the last one left."""
+        os.kill(pid, signal.SIGSTOP)
+        if self._proc is None:
+            return
+        with contextlib.suppress(OSError, ValueError):
+            if self._namespaced and self._children(self._seen_as(pid)):
+                self._kill(pid)  # they would have ended with their block, had the program not meddled with that
+            while not self._namespaced and (children := self._children(pid)):
+                for child in children:
+                    os.kill(child, signal.SIGKILL)
+                    time.sleep(0.001)
+
+    def _wake(self, pid: int) -> None:
+        os.kill(pid, signal.SIGCONT)
+
+    def _seen_as(self, pid: int) -> int:
+        """The number under which /proc, which is the host's, knows a worker."""
+        descriptor = os.pidfd_open(pid)
+        try:
+            lines = self._read_proc(f"self/fdinfo/{descriptor}").splitlines()
+            return next(int(line.split()[1]) for line in lines if line.startswith("Pid:"))
+        finally:
+            os.close(descriptor)
+
+    def _children(self, number: int) -> list[int]:
+        """The processes right below one, without those that have ended."""
+        found: list[int] = []
+        descriptor = os.open(f"{number}/task", os.O_RDONLY | os.O_DIRECTORY, dir_fd=self._proc)
+        try:
+            threads = os.listdir(descriptor)  # noqa: PTH208
+        finally:
+            os.close(descriptor)
+        for thread in threads:
+            with contextlib.suppress(OSError):
+                found += map(int, self._read_proc(f"{number}/task/{thread}/children").split())
+        return [child for child in found if self._is_alive(child)]
+
+    def _is_alive(self, number: int) -> bool:
+        try:
+            return self._read_proc(f"{number}/stat").rpartition(")")[2].split()[0] not in "ZX"
+        except OSError:
+            return False
+
+    def _read_proc(self, path: str) -> str:
+        descriptor = os.open(path, os.O_RDONLY, dir_fd=self._proc)
+        with os.fdopen(descriptor, encoding="utf-8", errors="replace") as file:
+            return file.read()
 
     def _reap(self) -> None:
         while True:
@@ -363,9 +417,15 @@ class Zygote:
             if directory and os.fork() == 0:  # it may hold any number of files, and others wait for us
                 remove_tree(directory)
                 os._exit(0)
-            out_of_memory = self._groups.remove(key) if self._groups else False
+            seconds, cause = usage.ru_utime + usage.ru_stime, 0
+            if self._groups and self._groups.remove(key):
+                cause = OUT_OF_MEMORY
+            elif self._namespaced and status == signal.SIGKILL and pid not in self._killed:
+                # Process 1 of a PID namespace cannot be killed from within, but by its limit on processor time.
+                cause = 0 if seconds >= self._config["limits"]["cpu"] else FROM_OUTSIDE
+            self._killed.discard(pid)
             with contextlib.suppress(OSError):
-                os.write(descriptor, EXIT.pack(status, usage.ru_utime + usage.ru_stime, out_of_memory))
+                os.write(descriptor, EXIT.pack(status, seconds, cause))
             os.close(descriptor)
 
 
