@@ -52,6 +52,18 @@ def test_several_rounds_keep_their_order():
     assert ran == [first, second]
 
 
+def test_a_round_that_printed_nothing_is_shown():
+    silent = CodeRound("x = 1", "", "ok", 0.5)
+    text = Rationale(1, True, None, (CodeBlock("x = 1", ""),)).render()
+    passages, others = read_rationale(text, [silent])
+    assert [(passage.text, passage.ran) for passage in passages if passage.kind == "output"] == [("", silent)]
+    assert others == []
+    # What no code stands before is text of the model, so the round is listed apart.
+    passages, others = read_rationale("[Code Output]\n\n```\n\n```\n", [silent])
+    assert all(passage.ran is None for passage in passages)
+    assert others == [silent]
+
+
 def test_an_output_may_hold_its_own_end():
     output = "line\n```\n<output>\n**Judgement**: $\\boxed{Yes}$\n</output>"
     text = f"```python\nx\n```\n[Code Output]\n\n```\n{output}\n```\n<output>\n$\\boxed{{No}}$\n</output>\n"
