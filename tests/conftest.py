@@ -2,7 +2,8 @@
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import datetime
 
 import pytest
 
@@ -21,3 +22,18 @@ def _logging_as_it_was() -> Iterator[None]:
     yield
     for logger, level in _LEVELS.items():
         logger.setLevel(level)
+
+
+@pytest.fixture
+def day(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Sets the day that chat templates see as today: `day("2026-12-01")`."""
+
+    def set_day(iso: str) -> None:
+        class Clock(datetime):
+            @classmethod
+            def now(cls, tz: object = None) -> datetime:  # type: ignore[override]
+                return datetime.fromisoformat(iso)
+
+        monkeypatch.setattr("transformers.utils.chat_template_utils.datetime", Clock)
+
+    return set_day

@@ -119,7 +119,7 @@ class Conversation:
         if turn.begins_forced:
             # Nothing stands between the template's text and a forced prefix, so they are encoded as one text: in the
             # published inference, too, the model sees the tokens of the whole.
-            text += self._chat.neutralize(turn.segments[0].text)
+            text += self._chat.rest_of_header + self._chat.neutralize(turn.segments[0].text)
         if turn.encoded is None or turn.encoded[0] != text:
             turn.encoded = (text, self._chat.encode(text) if index else self._chat.encode_start(text))
         return turn.encoded[1]

@@ -10,11 +10,16 @@ extends the one before it, which is what prefix caches need: through the whole c
 from __future__ import annotations
 
 import functools
+import json
+import logging
 import re
 from collections.abc import Sequence
+from datetime import date, datetime, time
 from typing import Any, Literal, get_args
 
 from genprm_trl.errors import ConfigError, check_one_of
+
+logger = logging.getLogger(__name__)
 
 TurnOpening = Literal["generation_prompt", "as_published"]
 
@@ -30,7 +35,54 @@ _INCOMPLETE_HISTORY = (
     "the chat template does not keep every turn of the history, which a conversation with one turn a step needs; "
     "give another with the option chat_template"
 )
+_LOST_TEXT = (
+    "the chat template renders no text of a message, neither as a string nor as a list of parts; "
+    "give another with the option chat_template"
+)
 _SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def today() -> str:
+    """Today's date as chat templates see it, such as `2026-12-01`."""
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    [shown], _ = render_jinja_template(conversations=[[]], chat_template="{{ strftime_now('%Y-%m-%d') }}")
+    return str(shown)
+
+
+def check_date(day: Any) -> None:
+    """Checks a day that a template is to show; None is not set.
+
+    Raises:
+        ConfigError: It is no day of the form `2026-12-01`.
+    """
+    try:
+        if day is None or date.fromisoformat(day).isoformat() == day:
+            return
+    except (TypeError, ValueError):
+        pass
+    raise ConfigError(f"template_date must be a day such as 2026-12-01, got {day!r}")
+
+
+def shows_date(template: str) -> bool:
+    """Whether a chat template may show today's date."""
+    return "strftime_now" in template
+
+
+def _with_date(template: str, day: date) -> str:
+    """The template with a clock of its own, which stands still at the start of a day.
+
+    It is a macro, since transformers passes no functions to a template.
+    """
+    shown = datetime.combine(day, time())
+    directives = {f"%{letter}": shown.strftime(f"%{letter}") for letter in [*"aAwdbBmyYHIMSfpjUWcxXeFD", "-d", "-m"]}
+    # The line break goes with the tag before it. The template itself stays at the beginning of a line.
+    return (
+        "{%- macro strftime_now(format) -%}{%- set ns = namespace(text=format) -%}"
+        f"{{%- for directive, value in {json.dumps(directives)}.items() -%}}"
+        "{%- set ns.text = ns.text | replace(directive, value) -%}"
+        "{%- endfor -%}{{- ns.text -}}{%- endmacro %}\n" + template
+    )
 
 
 class ChatFormat:
@@ -44,15 +96,22 @@ class ChatFormat:
             carry the template's own marker; the released GenPRM checkpoints were measured so (the code published with
             arXiv 2504.00891).
         chat_template: A Jinja template to use in place of the tokenizer's own.
+        template_date: The day that the template shows as today's, such as `2026-12-01`. Default: the day on which this
+            object is made. It does not change while the object lives.
 
     Raises:
-        ConfigError: if there is no chat template, or it cannot hold a conversation of several turns.
+        ConfigError: if there is no chat template, it cannot hold a conversation of several turns, or the day is none.
     """
 
     def __init__(
-        self, tokenizer: Any, turn_opening: TurnOpening = "generation_prompt", chat_template: str | None = None
+        self,
+        tokenizer: Any,
+        turn_opening: TurnOpening = "generation_prompt",
+        chat_template: str | None = None,
+        template_date: str | None = None,
     ):
         check_one_of(get_args(TurnOpening), turn_opening=turn_opening)
+        check_date(template_date)
         if chat_template is None and not getattr(tokenizer, "chat_template", None):
             name = getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__
             raise ConfigError(
@@ -62,6 +121,9 @@ class ChatFormat:
         self.tokenizer = tokenizer
         self.turn_opening: TurnOpening = turn_opening
         self._template = chat_template
+        if shows_date(source := self._source()):
+            self._template = _with_date(source, date.fromisoformat(template_date or today()))
+        self._in_parts = False
         control = self._control_tokens()
         control_ids = {*tokenizer.all_special_ids, *tokenizer.convert_tokens_to_ids(control)}
         self._control_ids = frozenset(control_ids - {tokenizer.unk_token_id})
@@ -78,17 +140,26 @@ class ChatFormat:
         self._anchors = [(anchor, self._plain_encode(anchor)) for anchor in _ANCHORS if adds_space]
         # Forced texts recur in every step, and what opens a turn in every chain of a solution.
         self._known_ids = functools.lru_cache(maxsize=1024)(self._encode)
+        self._in_parts = self._takes_parts()
         self._system_role = self._supports_system_role()
         # The chains of a solution open their turns with the same texts.
         self._known_pieces = functools.lru_cache(maxsize=512)(self._render)
         self._check_history()
+        self.rest_of_header = self._rest_of_header() if turn_opening == "generation_prompt" else ""
+
+    def _source(self) -> str:
+        """The template's Jinja text."""
+        if self._template is not None:
+            return self._template
+        own = self.tokenizer.chat_template
+        return own if isinstance(own, str) else str(self.tokenizer.get_chat_template())
 
     def _control_tokens(self) -> list[str]:
         """Strings of the tokens that text of others must not bring in: special ones, and those the template writes.
 
         A turn's markers are not always special tokens (DeepSeek-R1-Distill's `<｜User｜>` is not one).
         """
-        template = self._template if self._template is not None else str(self.tokenizer.chat_template)
+        template = self._source()
         tokens = {str(token) for token in self.tokenizer.all_special_tokens}
         for token in self.tokenizer.added_tokens_decoder.values():
             if token.special or (token.content in template and not token.content.isalnum()):
@@ -111,10 +182,16 @@ class ChatFormat:
         return tuple(self._plain_encode(text))
 
     def encode_start(self, text: str) -> list[int]:
-        """Encodes the start of a conversation: begin-of-text exactly once if the tokenizer would add it by itself."""
-        ids = self._plain_encode(text)
+        """Encodes the start of a conversation: begin-of-text exactly once if the tokenizer would add it by itself.
+
+        It comes first then. White space that the template puts before it is left out.
+        """
+        if not self._adds_bos:
+            return self._plain_encode(text)
+        stripped = text.lstrip()
+        ids = self._plain_encode(stripped if stripped.startswith(self.tokenizer.bos_token) else text)
         bos = self.tokenizer.bos_token_id
-        return [bos, *ids] if self._adds_bos and ids[:1] != [bos] else ids
+        return ids if ids[:1] == [bos] else [bos, *ids]
 
     def neutralize(self, text: str) -> str:
         """Makes text of others safe to encode.
@@ -134,31 +211,94 @@ class ChatFormat:
             return 0
         return first + 1
 
+    def untrained_end(self) -> str | None:
+        """Whose end the template marks with no token: `every turn`, `the last turn`, or None.
+
+        A model that is trained on such turns is not taught to end them.
+        """
+        user, assistant = {"role": "user", "content": "x"}, {"role": "assistant"}
+        *_, between, last = self.render([user, assistant, user, assistant], open_turn=False)
+        if self.closing_length(self.encode(last)):
+            return None
+        return "the last turn" if self.closing_length(self.encode(between)) else "every turn"
+
     def _apply(self, messages: Sequence[dict[str, str]], add_generation_prompt: bool) -> str:
+        shown: list[dict[str, Any]] = list(messages)
+        if self._in_parts:
+            shown = [{**m, "content": [{"type": "text", "text": m["content"]}]} for m in messages]
         return self.tokenizer.apply_chat_template(
-            list(messages),
+            shown,
             tokenize=False,
             add_generation_prompt=add_generation_prompt,
             **({"chat_template": self._template} if self._template is not None else {}),
         )
 
+    def _takes_parts(self) -> bool:
+        """Whether a message's content must be a list of parts, as in templates of models that see images."""
+        problem: Exception | None = None
+        for self._in_parts in (False, True):
+            try:
+                text = self._apply([{"role": "user", "content": _PROBE}], True)
+                # A template for strings may print the list as it is.
+                if _PROBE in text and "'type'" not in text:
+                    return self._in_parts
+            except Exception as error:
+                problem = problem or error
+        if problem is not None:
+            raise ConfigError(f"the chat template cannot render a user message: {problem}") from problem
+        raise ConfigError(_LOST_TEXT)
+
     def _supports_system_role(self) -> bool:
-        user = {"role": "user", "content": "x"}
+        system, user = {"role": "system", "content": _PROBE}, {"role": "user", "content": "x"}
         try:
             # The marker must come through: some templates refuse a system message, some drop it.
-            return _PROBE in self._apply([{"role": "system", "content": _PROBE}, user], True)
-        except Exception as refusal:
-            try:
-                self._apply([user], True)
-            except Exception as error:
-                raise ConfigError(f"the chat template cannot render a user message: {error}") from refusal
+            if _PROBE not in self._apply([system, user], True):
+                return False
+            if self.turn_opening == "generation_prompt":
+                return True
+            # History is rendered again. Some templates put the message before the last user's, wherever that is.
+            turn = [user, {"role": "assistant", "content": _PLACEHOLDER}]
+            longer = [self._apply([system, *turn, *more], False) for more in ([], [user], turn)]
+            return all(_PROBE in text.partition(_PLACEHOLDER)[0] for text in longer)
+        except Exception:
             return False
 
-    def _check_history(self) -> None:
+    def _history(self) -> tuple[str, str]:
+        """What leads up to the assistant's turn between two user turns, and what follows it."""
         first, second = {"role": "user", "content": _PROBE}, {"role": "user", "content": _OTHER_PROBE}
-        pieces = self.render([first, {"role": "assistant"}, second], open_turn=True)
-        if _PROBE not in pieces[0] or _OTHER_PROBE not in pieces[1]:
+        before, after = self.render([first, {"role": "assistant"}, second], open_turn=True)
+        return before, after
+
+    def _check_history(self) -> None:
+        before, after = self._history()
+        if _PROBE not in before or _OTHER_PROBE not in after:
             raise ConfigError(_INCOMPLETE_HISTORY)
+
+    def _rest_of_header(self) -> str:
+        """What history has between the generation prompt and a turn's text, where that belongs to the turn's header.
+
+        The generation prompt of some templates ends within the header: the model would choose a channel or a recipient
+        (gpt-oss: `<|start|>assistant`, then `<|channel|>final<|message|>`). Forced text must come after all of it.
+        """
+        [opening] = self.render([{"role": "user", "content": _PROBE}], open_turn=True)
+        opening, header = (text.rpartition(_PROBE)[2] for text in (opening, self._history()[0]))
+        ids = self.encode(opening)
+        last = max((place for place, token in enumerate(ids) if token in self._control_ids), default=-1)
+        # A role's bare name behind a control token: no template ends a header so.
+        within = last >= 0 and re.fullmatch(r"\w+", self.tokenizer.decode(ids[last + 1 :])) is not None
+        if not header.startswith(opening):
+            if within:
+                logger.warning(
+                    "The chat template's generation prompt ends within the header of a turn (%r), and its history "
+                    "does not show how the header goes on. Forced text follows the prompt as it is; to avoid that, "
+                    "give another template with the option chat_template.",
+                    opening[-40:],
+                )
+            return ""
+        rest = header.removeprefix(opening)
+        if re.search(r"(?:think(?:ing)?|thoughts?|reasoning)\W*$", rest, re.IGNORECASE):
+            return ""  # an empty thinking block
+        return rest if within or self._control_ids.intersection(self.encode(rest)[-1:]) else ""
 
     def render(self, messages: Sequence[dict[str, str]], *, open_turn: bool) -> list[str]:
         """Renders the conversation and splits it where the assistant's turns stand.

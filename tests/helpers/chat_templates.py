@@ -83,6 +83,9 @@ DROPS_SYSTEM = CHATML.replace(
     "{%- for message in messages %}", "{%- for message in messages if message['role'] != 'system' %}"
 )
 
+# Llama 3.2, gpt-oss and SmolLM3: the day on which the template is rendered.
+DATED = "{{- 'Today: ' + strftime_now('%d %b %Y') + '\n' }}" + CHATML
+
 # One-turn models: only the last user message is rendered.
 LAST_TURN_ONLY = (
     "{{ '<|im_start|>user\n' + messages[-1]['content'] + '<|im_end|>\n' }}"

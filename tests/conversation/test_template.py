@@ -1,0 +1,272 @@
+"""Chat templates of other kinds than the common ones: dated, harmony-like, of parts, without ends."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable
+
+import pytest
+from tokenizers import AddedToken
+from transformers import PreTrainedTokenizerFast
+
+from genprm_trl.conversation.conversation import Conversation
+from genprm_trl.conversation.template import ChatFormat
+from genprm_trl.errors import ConfigError
+from genprm_trl.protocol import GenPRMProtocol
+from tests.helpers.chat_templates import CHATML, DATED, STYLES
+
+# The generation prompt ends within the header of a turn; the last turn ends in another token than the others.
+HARMONY = (
+    "{%- for m in messages %}"
+    "{{- '<|start|>' + m.role + ('<|channel|>final' if m.role == 'assistant' else '') + '<|message|>' + m.content }}"
+    "{{- '<|return|>' if loop.last and m.role == 'assistant' else '<|end|>' }}"
+    "{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- '<|start|>assistant' }}{%- endif %}"
+)
+MARKERS = ["<|start|>", "<|channel|>", "<|message|>", "<|end|>", "<|return|>"]
+# The system message stands before the last user message, wherever that is.
+MOVES_SYSTEM = (
+    "{%- if messages[0].role == 'system' %}{%- set system = messages[0].content + '\\n\\n' %}"
+    "{%- set messages = messages[1:] %}{%- else %}{%- set system = '' %}{%- endif %}"
+    "{{- bos_token }}"
+    "{%- for m in messages %}"
+    "{%- if m.role == 'user' %}{{- '[INST]' + (system if loop.last else '') + m.content + '[/INST]' }}"
+    "{%- else %}{{- m.content + eos_token }}{%- endif %}"
+    "{%- endfor %}"
+)
+# Contents are lists of parts.
+PARTS = (
+    "{%- for m in messages %}{{- '<|im_start|>' + m.role + ': ' }}"
+    "{%- for part in m.content %}{%- if part.type == 'text' %}{{- part.text }}{%- endif %}{%- endfor %}"
+    "{{- '<|im_end|>\\n' }}{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant: ' }}{%- endif %}"
+)
+WITHOUT_ENDS = (
+    "{%- for m in messages %}{{- m.role + ': ' + m.content + '\\n' }}{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- 'assistant: ' }}{%- endif %}"
+)
+
+
+PROBLEM, STEPS = "Anna has 2 apples and buys 3 more.", ["She has 2 + 3 = 5.", "Therefore 5."]
+OPENINGS = [GenPRMProtocol().opening_messages(PROBLEM, STEPS, index) for index in range(2)]
+SYSTEM = OPENINGS[0][0]["content"]
+ANALYZE = "<analyze>\nLet's analyze the Paragraph 1 step by step: "
+END = "So.</analyze>\n<output>\n**Judgement**: $\\boxed{Yes}$\n</output>\n"
+
+
+def grow(chat: ChatFormat) -> tuple[Conversation, list[list[int]]]:
+    """Grows a conversation of two turns as a verifier does; returns it and its prompts."""
+    conversation, seen = Conversation(chat), []
+    for messages in OPENINGS:
+        conversation.open_turn(messages)
+        conversation.append(ANALYZE, "forced")
+        seen.append(conversation.token_ids)
+        conversation.append_ids(chat.encode(END), END)
+    return conversation, seen
+
+
+def tokenizer_of(style: str, template: str) -> PreTrainedTokenizerFast:
+    """A style's tokenizer with another template. Training one takes longer than copying it."""
+    tokenizer = copy.deepcopy(STYLES[style]())
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+def with_markers(template: str) -> PreTrainedTokenizerFast:
+    tokenizer = tokenizer_of("chatml", template)
+    tokenizer.add_tokens([AddedToken(marker, normalized=False, special=True) for marker in MARKERS])
+    return tokenizer
+
+
+def asked_and_trained(chat: ChatFormat) -> tuple[list[str], str]:
+    """The prompts that the model sees, and what it is trained on, as text."""
+    conversation, seen = grow(chat)
+    decode: Callable[[list[int]], str] = chat.tokenizer.decode
+    return [decode(ids) for ids in seen], decode(conversation.finished()[0])
+
+
+# Today's date -------------------------------------------------------------------------------------------------------
+
+
+def test_a_dated_template_shows_the_day_that_it_is_given(day):
+    tokenizer = tokenizer_of("chatml", DATED)
+    trained = ChatFormat(tokenizer, template_date="2026-12-01")
+    assert grow(trained)[0].finished() != grow(ChatFormat(tokenizer))[0].finished()
+    day("2027-02-03")
+    asked, text = asked_and_trained(ChatFormat(tokenizer, template_date="2026-12-01"))
+    assert "Today: 01 Dec 2026" in asked[0]
+    assert (asked, text) == asked_and_trained(trained)
+
+
+def test_the_day_stays_that_on_which_the_format_was_made(day):
+    day("2026-12-01")
+    chat = ChatFormat(STYLES["chatml"](), chat_template=DATED)
+    before = asked_and_trained(chat)
+    assert "Today: 01 Dec 2026" in before[1]
+    day("2026-12-02")
+    # The texts of other problems are rendered anew.
+    conversation = Conversation(chat)
+    conversation.open_turn(GenPRMProtocol().opening_messages("Another problem.", STEPS, 0))
+    assert "Today: 01 Dec 2026" in chat.tokenizer.decode(conversation.token_ids)
+
+
+def test_a_dated_template_is_otherwise_rendered_as_it_stands(day):
+    day("2026-12-01")
+    formats = (
+        "\n  {%- macro today() %}{{ strftime_now('%Y-%m-%d') }}{% endmacro %}\n \n  {% if strftime_now is defined %}"
+    )
+    formats += "{% set form = '%A, %-d %B %y, %H:%M' %}{{ strftime_now(form) }}|{{ today() }}{% endif %}\n"
+    tokenizer = tokenizer_of("chatml", formats + CHATML)
+    message = {"role": "user", "content": PROBLEM}
+    expected = tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
+    assert "Tuesday, 1 December 26, 00:00|2026-12-01" in expected
+    assert ChatFormat(tokenizer).render([message], open_turn=True) == [expected]
+
+
+@pytest.mark.parametrize("day", ["", "today", "2026-13-01", "20261201", "2026-12-01T10:00:00", 20261201])
+def test_a_day_is_checked(day):
+    with pytest.raises(ConfigError, match="template_date must be a day such as 2026-12-01"):
+        ChatFormat(STYLES["chatml"](), template_date=day)
+
+
+# Headers ------------------------------------------------------------------------------------------------------------
+
+
+def test_forced_text_comes_after_the_whole_header():
+    chat = ChatFormat(with_markers(HARMONY))
+    asked, trained = asked_and_trained(chat)
+    header = "<|start|>assistant<|channel|>final<|message|>"
+    assert asked[
+        0
+    ] == f"<|start|>system<|message|>{SYSTEM}<|end|><|start|>user<|message|>{PROBLEM}\n{STEPS[0]}<|end|>" + (
+        f"{header}{ANALYZE}"
+    )
+    assert trained.startswith(asked[-1])
+    assert trained.count(header + "<analyze>") == 2
+    assert trained.endswith(f"{END}<|return|>")
+    # Encoded piece by piece as a whole text is.
+    ids, kinds = grow(chat)[0].finished()
+    assert ids == chat.tokenizer.encode(trained, add_special_tokens=False)
+    assert [chat.tokenizer.decode(token) for token, kind in zip(ids, kinds, strict=True) if kind == "end_of_turn"] == [
+        "<|end|>",
+        "<|return|>",
+    ]
+
+
+def test_a_model_that_writes_its_turn_alone_chooses_its_channel():
+    chat = ChatFormat(with_markers(HARMONY))
+    conversation = Conversation(chat)
+    conversation.open_turn([{"role": "user", "content": PROBLEM}])
+    assert chat.tokenizer.decode(conversation.token_ids).endswith("<|end|><|start|>assistant")
+
+
+@pytest.mark.parametrize(
+    ("header", "prompt", "rest"),
+    [
+        ("<|start|>assistant to=user<|message|>", "<|start|>assistant", " to=user<|message|>"),
+        ("<|start|><|channel|><|message|>", "<|start|><|channel|>", "<|message|>"),
+        ("<|start|>assistant\n", "<|start|>assistant", "\n"),
+        ("<|start|>assistant\n", "<|start|>assistant\n", ""),
+        # Neither thinking, open or empty, nor white space of the text belongs to a header.
+        ("<|start|>assistant\n", "<|start|>assistant\n<think>\n", ""),
+        ("<|start|>assistant\n<think>\n\n</think>\n\n", "<|start|>assistant\n", ""),
+        ("<|start|>assistant\n<think></think>", "<|start|>assistant\n", ""),
+        ("<|start|><|message|> ", "<|start|><|message|>", ""),
+    ],
+)
+@pytest.mark.parametrize("turn_opening", ["generation_prompt", "as_published"])
+def test_what_belongs_to_a_header(header, prompt, rest, turn_opening, caplog):
+    template = (
+        "{%- for m in messages %}"
+        f"{{{{- {header!r} if m.role == 'assistant' else '<|start|>user<|message|>' }}}}"
+        "{{- m.content + '<|end|>' }}{%- endfor %}"
+        f"{{%- if add_generation_prompt %}}{{{{- {prompt!r} }}}}{{%- endif %}}"
+    )
+    with caplog.at_level(logging.WARNING):
+        chat = ChatFormat(with_markers(template), turn_opening)
+    assert chat.rest_of_header == (rest if turn_opening == "generation_prompt" else "")
+    assert not caplog.records
+
+
+def test_a_header_that_cannot_be_told_is_warned_of(caplog):
+    template = HARMONY.replace("'<|start|>assistant'", "'<|end|><|start|>assistant'")
+    with caplog.at_level(logging.WARNING):
+        chat = ChatFormat(with_markers(template))
+    assert chat.rest_of_header == ""
+    assert "ends within the header of a turn" in caplog.text
+
+
+# Begin-of-text ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("space", ["\n", " ", "\n\n  "])
+@pytest.mark.parametrize("style", ["llama3", "no_system"])
+def test_begin_of_text_after_white_space_stands_once_and_first(style, space):
+    template = f"{{{{ {space!r} }}}}{{{{ bos_token }}}}" + CHATML
+    tokenizer = tokenizer_of(style, template)
+    chat = ChatFormat(tokenizer)
+    conversation, seen = grow(chat)
+    for ids in [*seen, conversation.finished()[0]]:
+        assert ids.index(tokenizer.bos_token_id) == 0
+        assert ids.count(tokenizer.bos_token_id) == 1
+
+
+def test_white_space_stays_where_begin_of_text_does_not_follow():
+    tokenizer = tokenizer_of("llama3", "{{ '\\n' }}" + CHATML)
+    _, seen = grow(ChatFormat(tokenizer))
+    assert tokenizer.decode(seen[0]).startswith("<|begin_of_text|>\n")
+
+
+# Ends of turns ------------------------------------------------------------------------------------------------------
+
+
+def test_turns_whose_end_no_token_marks():
+    between = "{%- for m in messages %}{{- '<|im_start|>' + m.role + '\\n' + m.content }}{%- endfor %}"
+    assert ChatFormat(tokenizer_of("chatml", WITHOUT_ENDS)).untrained_end() == "every turn"
+    assert ChatFormat(tokenizer_of("chatml", between)).untrained_end() == "the last turn"
+    for style in STYLES.values():
+        assert ChatFormat(style()).untrained_end() is None
+
+
+# The system message -------------------------------------------------------------------------------------------------
+
+
+def test_a_system_message_that_moves_stays_in_the_first_turn_as_published():
+    tokenizer = tokenizer_of("no_system", MOVES_SYSTEM)
+    asked, trained = asked_and_trained(ChatFormat(tokenizer, "as_published"))
+    for text in (*asked, trained):
+        assert text.count(SYSTEM) == 1
+        assert text.startswith(f"<s> [INST] {SYSTEM}\n\n{PROBLEM}\n{STEPS[0]}[/INST]".replace("[INST] ", "[INST]"))
+
+
+def test_a_system_message_that_moves_is_trained_as_asked():
+    chat = ChatFormat(tokenizer_of("no_system", MOVES_SYSTEM))
+    conversation, seen = grow(chat)
+    ids, _ = conversation.finished()
+    assert all(ids[: len(prompt)] == prompt for prompt in seen)
+
+
+# Parts --------------------------------------------------------------------------------------------------------------
+
+
+def test_contents_as_lists_of_parts():
+    chat = ChatFormat(tokenizer_of("chatml", PARTS))
+    asked, trained = asked_and_trained(chat)
+    assert asked[0] == (
+        f"<|im_start|>system: {SYSTEM}<|im_end|>\n<|im_start|>user: {PROBLEM}\n{STEPS[0]}<|im_end|>\n"
+        f"<|im_start|>assistant: {ANALYZE}"
+    )
+    assert trained.startswith(asked[-1])
+
+
+def test_a_template_that_prints_lists_as_they_are_gets_strings():
+    prints = CHATML.replace("message['content']", "(message['content'] ~ '')")
+    assert asked_and_trained(ChatFormat(tokenizer_of("chatml", prints))) == asked_and_trained(
+        ChatFormat(STYLES["chatml"]())
+    )
+
+
+def test_a_template_that_shows_no_text_says_so():
+    with pytest.raises(ConfigError, match="renders no text of a message, neither as a string nor as a list of parts"):
+        ChatFormat(tokenizer_of("chatml", "{% for m in messages %}<|im_start|>{{ m.role }}{% endfor %}"))
