@@ -82,6 +82,7 @@ def run(
     from genprm_trl.rows.digests import content_digest
     from genprm_trl.stages.run import Worker
 
+    generator.freeze_date(stage.settings_path)
     rollout_settings = {**generator.what_decides_text(), **decisive(solver), "seed": config.seed}
     settings = {**rollout_settings, **decisive(config), "estimates": options.estimates}
     source = {
@@ -102,7 +103,7 @@ def run(
         else:
             earlier = EarlierRollouts(options.estimates, rollout_settings)
     worker = Worker(
-        functools.partial(open_solver, generator.opener(), solver, generator.chat_template()),
+        functools.partial(open_solver, generator.opener(), solver, generator.chat_template(), generator.template_date),
         functools.partial(label, config=config, source=source, earlier=earlier),
     )
     try:

@@ -35,11 +35,17 @@ def run(
     from genprm_trl.stages.run import Worker
 
     stream = solutions.read(console.print_format)
+    generator.freeze_date(stage.settings_path)
     made_with = {**generator.what_decides_text(), **decisive(settings)}
     source = {"reasoner": generator.model, "seed": settings.seed, "settings": content_digest(made_with)}
     worker = Worker(
         functools.partial(
-            open_reasoner, generator.opener(), LocalSandbox, settings, chat_template=generator.chat_template()
+            open_reasoner,
+            generator.opener(),
+            LocalSandbox,
+            settings,
+            chat_template=generator.chat_template(),
+            template_date=generator.template_date,
         ),
         functools.partial(rationalize, source=source),
     )

@@ -59,7 +59,7 @@ def run(
     from genprm_trl.rows.jsonl import iter_written_rows, write_json, write_text
     from genprm_trl.stages.run import Worker
 
-    settings, open_both = policy_and_verifier(policy, solver, verifier)
+    settings, open_both = policy_and_verifier(policy, solver, verifier, stage)
     settings |= decisive(config)
     source = {"policy": policy.model, "verifier": verifier.model, "settings": content_digest(settings)}
     stream = problems.read(need_answers=False)

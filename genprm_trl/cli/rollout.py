@@ -37,11 +37,12 @@ def run(
     from genprm_trl.rows.digests import content_digest
     from genprm_trl.stages.run import Worker
 
+    generator.freeze_date(stage.settings_path)
     settings = {**generator.what_decides_text(), **decisive(solver), **decisive(config)}
     source = {"policy": generator.model, "seed": config.seed, "settings": content_digest(settings)}
     stream = problems.read()
     worker = Worker(
-        functools.partial(open_solver, generator.opener(), solver, generator.chat_template()),
+        functools.partial(open_solver, generator.opener(), solver, generator.chat_template(), generator.template_date),
         functools.partial(roll_out, config=config, source=source),
     )
     summary = stage.run(

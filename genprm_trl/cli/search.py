@@ -47,7 +47,7 @@ def run(
     for name, only in (("stop", "never"), ("adaptive", "off")):
         if getattr(verifier, name) != only:
             raise ConfigError(f"a search needs every chain's reward of each step: leave out --{name}")
-    settings, open_both = policy_and_verifier(policy, solver, verifier)
+    settings, open_both = policy_and_verifier(policy, solver, verifier, stage)
     settings |= decisive(config)
     source = {
         "policy": policy.model,

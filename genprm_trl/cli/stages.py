@@ -91,6 +91,11 @@ class StageOptions(WorkOptions):
             self.overwrite,
         )
 
+    @property
+    def settings_path(self) -> Path | None:
+        """The settings of the run that this one resumes, if there is one; None if it starts again."""
+        return None if self.overwrite else stage_directory(self.output) / "settings.json"
+
     def run(
         self,
         worker: Any,
@@ -144,9 +149,13 @@ class JudgingOptions(WorkOptions):
     )
 
     def open(self, path: Path, solutions: Sequence[Solution], verifier: VerifierOptions) -> VerdictFile:
-        """The file of verdicts on the solutions; its caller closes it. What `VerdictFile` raises comes through."""
+        """The file of verdicts on the solutions; its caller closes it. What `VerdictFile` raises comes through.
+
+        The day that the verifier's chat template shows is set, where it shows one.
+        """
         from genprm_trl.stages.verdict_file import VerdictFile
 
+        verifier.freeze_date(None if self.overwrite else Path(f"{path}.settings.json"))
         return VerdictFile(
             path,
             verifier.what_decides_verdicts(),
@@ -192,7 +201,7 @@ class JudgingOptions(WorkOptions):
 
 
 def policy_and_verifier(
-    policy: GeneratorOptions, solver: SolverSettings, verifier: VerifierOptions
+    policy: GeneratorOptions, solver: SolverSettings, verifier: VerifierOptions, stage: StageOptions
 ) -> tuple[dict[str, Any], Callable[[], AbstractAsyncContextManager[tuple[Solver, Verifier]]]]:
     """What a command needs in which a verifier judges a policy's texts while they are made.
 
@@ -202,6 +211,8 @@ def policy_and_verifier(
     from genprm_trl.solving.solver import open_solver, open_solver_and_verifier
     from genprm_trl.stages.settings import decisive
 
+    verifier.freeze_date(stage.settings_path)
+    policy.freeze_date(stage.settings_path, "policy_template_date")
     of_policy = {**policy.what_decides_text(), **decisive(solver)}
     settings = {
         **verifier.what_decides_verdicts(),
@@ -209,7 +220,7 @@ def policy_and_verifier(
     }
     opener = functools.partial(
         open_solver_and_verifier,
-        functools.partial(open_solver, policy.opener(), solver, policy.chat_template()),
+        functools.partial(open_solver, policy.opener(), solver, policy.chat_template(), policy.template_date),
         functools.partial(_load_after_check, policy, verifier),
         # A verifier asks its sandbox before its model is loaded. So it comes second only if the policy costs nothing.
         policy_first=policy.backend == "server" != verifier.backend,

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import get_args
 
-from genprm_trl.conversation.template import TurnOpening
+from genprm_trl.conversation.template import TurnOpening, check_date, shows_date, today
 from genprm_trl.errors import ConfigError, check_one_of
 from genprm_trl.protocol.genprm import MODES, FirstTurn
 
@@ -23,6 +23,8 @@ class ModelSettings:
         turn_opening: How an assistant's turn opens; see `template.ChatFormat`.
         first_turn: Form of the first user turn; see `protocol.GenPRMProtocol`.
         modes: Names of the modes that the model was trained in (`protocol.MODES`), the main one first.
+        template_date: The day that the chat template showed as today's in training, such as `2026-12-01`. None if the
+            template shows none, or if the day is not known.
 
     Raises:
         ConfigError: for an unknown value, listing the known ones.
@@ -31,6 +33,7 @@ class ModelSettings:
     turn_opening: TurnOpening = "generation_prompt"
     first_turn: FirstTurn = "evaluation"
     modes: tuple[str, ...] = ("full",)
+    template_date: str | None = None
 
     def __post_init__(self) -> None:
         check_one_of(get_args(TurnOpening), turn_opening=self.turn_opening)
@@ -39,6 +42,7 @@ class ModelSettings:
             raise ConfigError("modes must name at least one mode")
         for mode in self.modes:
             check_one_of(MODES, mode=mode)
+        check_date(self.template_date)
 
     @property
     def default_mode(self) -> str:
@@ -87,6 +91,32 @@ def load_settings(model: str | os.PathLike[str]) -> ModelSettings | None:
         return ModelSettings(**values)
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path}: not the settings of a GenPRM: {error}") from error
+
+
+def date_for_training(chat_template: str, *models: str | os.PathLike[str]) -> str | None:
+    """The day that a chat template is to show as today's in all of a training, also after it was resumed.
+
+    Args:
+        chat_template: The template.
+        models: Directories or Hub ids whose settings may name the day, the most important one first: the model that is
+            trained, checkpoints.
+
+    Returns:
+        The first day that is named, or else today; None if the template shows no day.
+
+    Raises:
+        ConfigError: There is a settings file that cannot be used.
+    """
+    if not shows_date(chat_template):
+        return None
+    for model in models:
+        try:
+            settings = load_settings(model)
+        except OSError:  # the name of a directory that has gone
+            continue
+        if settings is not None and settings.template_date is not None:
+            return settings.template_date
+    return today()
 
 
 _FIELDS = frozenset(ModelSettings.__dataclass_fields__)

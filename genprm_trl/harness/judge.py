@@ -68,6 +68,7 @@ class Judge:
     def settings(self) -> dict[str, Any]:
         """What decides the verdicts, as JSON values."""
         if self.options is not None:
+            self.options.freeze_date()
             return dict(self.options.what_decides_verdicts())
         return {"server": list(self.servers), **self.requested}
 
@@ -104,6 +105,7 @@ class Judge:
 
             load_tokenizer(self.options.tokenizer or self.options.model)
             self.options.check_model()
+            self.options.freeze_date()
             if self.options.backend == "server":
                 self._opened.append(load_verifier(self.options))
             else:

@@ -83,6 +83,7 @@ class Reasoner:
         sandbox: Runs the model's code.
         settings: How critiques are sampled.
         chat_template: A Jinja template that replaces the tokenizer's own.
+        template_date: The day that the template shows as today's; see `ChatFormat`.
 
     Raises:
         ConfigError: The tokenizer has no usable chat template.
@@ -95,9 +96,10 @@ class Reasoner:
         settings: RationaleSettings | None = None,
         *,
         chat_template: str | None = None,
+        template_date: str | None = None,
     ):
         self.settings = settings if settings is not None else RationaleSettings()
-        chat = ChatFormat(generator.tokenizer, chat_template=chat_template)
+        chat = ChatFormat(generator.tokenizer, chat_template=chat_template, template_date=template_date)
         self._protocol = self.settings.protocol(opens_thinking(chat))
         self._driver = ChainDriver(generator, sandbox, chat, self.settings.sampling(), self.settings.seed)
         self._chains = asyncio.Semaphore(self.settings.max_chains)
@@ -145,10 +147,11 @@ async def open_reasoner(
     settings: RationaleSettings,
     *,
     chat_template: str | None = None,
+    template_date: str | None = None,
 ) -> AsyncIterator[Reasoner]:
     """Opens a generator and a sandbox as a `Reasoner`, for a stage's worker."""
     async with open_generator() as generator, open_sandbox() as sandbox:
-        yield Reasoner(generator, sandbox, settings, chat_template=chat_template)
+        yield Reasoner(generator, sandbox, settings, chat_template=chat_template, template_date=template_date)
 
 
 async def rationalize(

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genprm_trl._loops import run
+from genprm_trl.conversation.settings import load_settings
+from genprm_trl.conversation.template import check_date, shows_date, today
 from genprm_trl.errors import ConfigError, check_at_least, check_one_of
 from genprm_trl.generation.backends import OPERATIONAL_OPTIONS
 from genprm_trl.rows.digests import content_digest
 from genprm_trl.stages.fingerprint import model_fingerprint
-from genprm_trl.stages.settings import decisive
+from genprm_trl.stages.settings import decisive, read_settings
 
 if TYPE_CHECKING:
     from genprm_trl.generation.base import Generator
@@ -70,10 +72,50 @@ class GeneratorOptions:
         default=None,
         metadata={"help": "Jinja file that replaces the tokenizer's chat template.", "reads": "file"},
     )
+    template_date: str | None = field(
+        default=None,
+        metadata={
+            "help": "Day that the chat template shows as today's, for example 2026-12-01. Default: the one in the "
+            "model's directory, else the day on which the run started."
+        },
+    )
 
     def __post_init__(self) -> None:
         check_at_least(1, max_context=self.max_context, batch_size=self.batch_size)
         check_one_of(_DTYPES, dtype=self.dtype)
+        check_date(self.template_date)
+
+    def freeze_date(self, settings: Path | None = None, name: str = "template_date") -> None:
+        """Sets the day that a dated chat template shows, so that a run asks in the same tokens on any day.
+
+        Args:
+            settings: The settings file of the run, which names the day if this resumes it.
+            name: What the day is called there.
+
+        Raises:
+            ConfigError: The chat template cannot be read, or the model's settings cannot be used.
+            DataError: The settings file cannot be used.
+        """
+        if self.template_date is None and shows_date(self.chat_template() or self._own_chat_template()):
+            of_model = load_settings(self.model)
+            kept = read_settings(settings) if settings is not None else None
+            day = of_model.template_date if of_model is not None else None
+            self.template_date = day or (kept or {}).get(name) or today()
+
+    def _own_chat_template(self) -> str:
+        """Text that holds the tokenizer's chat template; empty where it cannot be loaded, which shows later."""
+        source = self.model if self.tokenizer is None else self.tokenizer
+        if Path(source).is_dir():  # reading is quicker than loading a tokenizer, and a finished run needs none
+            files = [*Path(source).glob("*.jinja"), Path(source, "tokenizer_config.json")]
+            return "".join(file.read_text(encoding="utf-8", errors="replace") for file in files if file.is_file())
+        if self.backend not in ("transformers", "vllm", "server"):
+            return ""  # it knows what the name stands for
+        from genprm_trl.generation.loading import load_tokenizer
+
+        try:
+            return str(load_tokenizer(source).chat_template)
+        except ConfigError:
+            return ""
 
     def what_decides_text(self) -> dict[str, Any]:
         """The settings that all rows of a file must share, as JSON values.
@@ -134,7 +176,7 @@ class GeneratorOptions:
             from genprm_trl.generation.loading import check_device, load_config, load_tokenizer
 
             tokenizer = load_tokenizer(self.model if self.tokenizer is None else self.tokenizer)
-            ChatFormat(tokenizer, chat_template=self.chat_template())
+            ChatFormat(tokenizer, chat_template=self.chat_template(), template_date=self.template_date)
             load_config(self.model)
             check_device(self.device)
 

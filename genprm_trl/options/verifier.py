@@ -123,6 +123,7 @@ def load_verifier(options: VerifierOptions) -> Verifier:
         tokenizer=options.tokenizer,
         backend=options.backend,
         chat_template=options.chat_template(),
+        template_date=options.template_date,
         generator_kwargs=options.generator_options(),
         **own,
     )

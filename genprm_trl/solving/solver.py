@@ -69,15 +69,22 @@ class Solver:
         generator: The model.
         settings: How it is asked.
         chat_template: A Jinja template that replaces the tokenizer's own.
+        template_date: The day that the template shows as today's; see `ChatFormat`.
 
     Raises:
         ConfigError: The tokenizer has no usable chat template.
     """
 
-    def __init__(self, generator: Generator, settings: SolverSettings | None = None, chat_template: str | None = None):
+    def __init__(
+        self,
+        generator: Generator,
+        settings: SolverSettings | None = None,
+        chat_template: str | None = None,
+        template_date: str | None = None,
+    ):
         self.settings = settings if settings is not None else SolverSettings()
         self._generator, self._sampling = generator, self.settings.sampling()
-        self._chat = ChatFormat(generator.tokenizer, chat_template=chat_template)
+        self._chat = ChatFormat(generator.tokenizer, chat_template=chat_template, template_date=template_date)
         self._opens_thinking = opens_thinking(self._chat)
         self._free = asyncio.Semaphore(self.settings.max_requests)
 
@@ -154,11 +161,14 @@ def opens_thinking(chat: ChatFormat) -> bool:
 
 @contextlib.asynccontextmanager
 async def open_solver(
-    open_generator: Callable[[], Generator], settings: SolverSettings, chat_template: str | None = None
+    open_generator: Callable[[], Generator],
+    settings: SolverSettings,
+    chat_template: str | None = None,
+    template_date: str | None = None,
 ) -> AsyncIterator[Solver]:
     """Opens a generator and asks it as a solver, for a stage's worker."""
     async with open_generator() as generator:
-        yield Solver(generator, settings, chat_template)
+        yield Solver(generator, settings, chat_template, template_date)
 
 
 @contextlib.asynccontextmanager

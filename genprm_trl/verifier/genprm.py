@@ -115,6 +115,7 @@ class GenPRM(Verifier):
         turn_opening: TurnOpening | None = None,
         first_turn: FirstTurn | None = None,
         chat_template: str | None = None,
+        template_date: str | None = None,
         sandbox: Sandbox | None = None,
         generator_kwargs: dict[str, Any] | None = None,
         max_step_tokens: int = 2048,
@@ -131,6 +132,8 @@ class GenPRM(Verifier):
                 checkpoints of the paper's authors, and `generation_prompt` for others.
             first_turn: The form of the first turn. Default: the one in the model's directory, or else `evaluation`.
             chat_template: A Jinja template that replaces the tokenizer's.
+            template_date: The day that the template shows as today's, such as `2026-12-01`. Default: the one in the
+                model's directory, or else today.
             sandbox: Default: a `LocalSandbox` if the mode executes code.
             generator_kwargs: Passed to the backend's generator.
             max_step_tokens: Bound on the tokens of one rationale.
@@ -141,7 +144,7 @@ class GenPRM(Verifier):
                 the sandbox is a server that cannot be used. It is asked before the model is loaded.
         """
         # What can be seen to be wrong shows before the weights are loaded.
-        ModelSettings(turn_opening or "generation_prompt", first_turn or "evaluation")
+        ModelSettings(turn_opening or "generation_prompt", first_turn or "evaluation", template_date=template_date)
         GenPRMProtocol("full" if mode is None else mode, max_step_tokens=max_step_tokens)
         check_options(**kwargs)
         if sandbox is not None and (mode is None or Mode.of(mode).execute):
@@ -168,7 +171,12 @@ class GenPRM(Verifier):
                 first_turn=first_turn or settings.first_turn,
                 max_step_tokens=max_step_tokens,
             )
-            chat = ChatFormat(generator.tokenizer, turn_opening or settings.turn_opening, chat_template)
+            chat = ChatFormat(
+                generator.tokenizer,
+                turn_opening or settings.turn_opening,
+                chat_template,
+                template_date or settings.template_date,
+            )
             if sandbox is None and Mode.of(protocol.mode).execute:
                 from genprm_trl.sandbox import LocalSandbox
 

@@ -16,7 +16,9 @@ import pytest
 from genprm_trl.cli.main import main
 from genprm_trl.conversation.settings import ModelSettings
 from genprm_trl.data.solutions import iter_verdicts
+from genprm_trl.generation.hf.generator import TransformersGenerator
 from genprm_trl.rows.jsonl import JsonlWriter
+from tests.helpers.chat_templates import DATED
 from tests.helpers.judging_model import judging_model
 from tests.helpers.paths import SAMPLES
 from tests.helpers.solution_rows import row, write_rows
@@ -95,6 +97,48 @@ def test_kill_and_resume_loses_and_repeats_nothing(model_dir, tmp_path):
     assert output.read_bytes().startswith(kept[: kept.rindex(b"\n") + 1])
     ids = [verdict.id for verdict in iter_verdicts(output)]
     assert sorted(ids) == sorted(f"s{number}" for number in range(60))
+
+
+def test_a_run_resumed_on_another_day_asks_as_it_did(model_dir, tmp_path, monkeypatch, day):
+    """A dated template, and a model that does not say on which day it was trained."""
+    prompts: list[list[int]] = []
+    ask = TransformersGenerator.generate
+
+    async def generate(self, token_ids, params, **others):
+        prompts.append(token_ids)
+        return await ask(self, token_ids, params, **others)
+
+    monkeypatch.setattr(TransformersGenerator, "generate", generate)
+    template = tmp_path / "dated.jinja"
+    template.write_text(DATED, encoding="utf-8")
+    data = write_rows(tmp_path / "two.jsonl", [row(1), row(2)])
+    output = tmp_path / "v.jsonl"
+    command = ["verify", str(data), "--model", str(model_dir), "--output", str(output), *SHORT, "--mode", "direct"]
+    command += ["--chat_template_path", str(template)]
+
+    def days() -> list[str]:
+        shown = {tiny_tokenizer().decode(ids).split("\n")[0] for ids in prompts}
+        prompts.clear()
+        return sorted(shown)
+
+    day("2026-12-01")
+    assert main([*command, "--limit", "1"]) == 0
+    assert days() == ["Today: 01 Dec 2026"]
+    day("2026-12-02")
+    assert main(command) == 0
+    assert days() == ["Today: 01 Dec 2026"]
+    assert json.loads(Path(f"{output}.settings.json").read_text())["template_date"] == "2026-12-01"
+    assert main([*command, "--overwrite"]) == 0
+    assert days() == ["Today: 02 Dec 2026"]
+    assert main([*command, "--overwrite", "--template_date", "2026-12-01"]) == 0
+    assert days() == ["Today: 01 Dec 2026"]
+    # The model's own day comes first.
+    dated = tmp_path / "dated"
+    shutil.copytree(model_dir, dated)
+    ModelSettings(modes=("direct",), template_date="2026-11-30").save(dated)
+    command[command.index(str(model_dir))] = str(dated)
+    assert main([*command, "--overwrite"]) == 0
+    assert days() == ["Today: 30 Nov 2026"]
 
 
 def test_settings_are_not_mixed_in_one_file(model_dir, tmp_path, capsys):

@@ -27,6 +27,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from trl import GRPOConfig, SFTConfig, SFTTrainer
 
 from genprm_trl import GenPRMConfig, GenPRMTrainer
+from genprm_trl.conversation.conversation import Conversation
 from genprm_trl.conversation.settings import ModelSettings, load_settings
 from genprm_trl.conversation.template import ChatFormat
 from genprm_trl.errors import ConfigError, DataError
@@ -736,16 +737,74 @@ def test_a_saved_model_says_how_to_ask_it(tmp_path):
         assert f"- {tag}\n" in card
 
 
+def test_a_model_is_asked_on_any_day_with_the_day_of_its_training(tmp_path, day):
+    from genprm_trl import GenPRM
+
+    tokenizer = copy.deepcopy(tiny_tokenizer())
+    tokenizer.chat_template = chat_templates.DATED
+    model = copy.deepcopy(tiny_model())
+    rows = records(1, steps=2)
+
+    def first_ids(run: Any) -> list[int]:
+        return run.train_dataset[0]["input_ids"]
+
+    day("2026-12-01")
+    run = trainer(
+        tmp_path / "a", rows, tokenizer=tokenizer, model=model, mode="direct", save_strategy="steps", save_steps=1
+    )
+    run.train()
+    run.save_model()
+    assert load_settings(tmp_path / "a") == ModelSettings(modes=("direct",), template_date="2026-12-01")
+    assert "Today: 01 Dec 2026" in tokenizer.decode(first_ids(run))
+
+    day("2027-02-03")
+    with GenPRM.from_pretrained(tmp_path / "a") as prm:
+        conversation = Conversation(prm.chat)
+        conversation.open_turn(prm.protocol.opening_messages(rows[0].solution.problem, rows[0].solution.steps, 0))
+        asked = conversation.token_ids
+    assert first_ids(run)[: len(asked)] == asked
+    with GenPRM.from_pretrained(tmp_path / "a", template_date="2027-02-03") as prm:
+        assert "Today: 03 Feb 2027" in prm.chat.render([{"role": "user", "content": "x"}], open_turn=True)[0]
+    # A training that is resumed, and one that goes on from the model, keep the day.
+    resumed = trainer(tmp_path / "a", rows, tokenizer=tokenizer, model=model, mode="direct")
+    further = trainer(tmp_path / "b", rows, tokenizer=tokenizer, model=str(tmp_path / "a"), mode="direct")
+    assert first_ids(resumed) == first_ids(further) == first_ids(run)
+    assert further.chat_format.render([{"role": "user", "content": "x"}], open_turn=True)[0].startswith(
+        "Today: 01 Dec"
+    )
+
+
+def test_a_template_without_a_day_is_saved_without(tmp_path, day):
+    day("2026-12-01")
+    assert trainer(tmp_path).model_settings.template_date is None
+
+
+def test_ends_of_turns_that_are_not_trained_are_warned_of(tmp_path, caplog):
+    tokenizer = copy.deepcopy(tiny_tokenizer())
+    tokenizer.chat_template = CHATML_TEMPLATE.replace("<|im_start|>", "").replace("<|im_end|>", "")
+    with caplog.at_level("WARNING"):
+        run = trainer(tmp_path, tokenizer=tokenizer)
+    assert "no token that ends every turn, so the model is not taught to end it" in caplog.text
+    assert "relies on its stop string </output>" in caplog.text
+    assert trained_text(run.train_dataset[0]).endswith("</output>\n")
+    caplog.clear()
+    with caplog.at_level("WARNING"):
+        trainer(tmp_path)
+    assert "ends every turn" not in caplog.text
+
+
 def test_settings_round_trip_and_bad_ones_are_refused(tmp_path):
     assert load_settings(tmp_path) is None
-    settings = ModelSettings("as_published", "demonstration", ("full", "direct"))
+    settings = ModelSettings("as_published", "demonstration", ("full", "direct"), "2026-12-01")
     settings.save(tmp_path)
     assert load_settings(tmp_path) == settings
     assert settings.default_mode == "full"
     path = tmp_path / "genprm.json"
     path.write_text(json.dumps({"modes": ["direct"], "of_a_later_version": 1}), encoding="utf-8")
     assert load_settings(tmp_path) == ModelSettings(modes=("direct",))
-    for text in ("{", "[]", '{"modes": 3}', '{"modes": []}', '{"modes": [["full"]]}', '{"turn_opening": "wide"}'):
+    bad = ["{", "[]", '{"modes": 3}', '{"modes": []}', '{"modes": [["full"]]}', '{"turn_opening": "wide"}']
+    bad += ['{"template_date": "yesterday"}', '{"template_date": 20261201}', '{"template_date": ["2026-12-01"]}']
+    for text in bad:
         path.write_text(text, encoding="utf-8")
         with pytest.raises(ConfigError, match=r"genprm\.json: not the settings"):
             load_settings(tmp_path)

@@ -287,6 +287,7 @@ class ConversationEncoder:
         tokenizer: The model's tokenizer.
         turn_opening: How an assistant's turn opens; see `template.ChatFormat`.
         first_turn: Form of the first user turn; see `protocol.GenPRMProtocol`.
+        template_date: The day that the chat template shows as today's; see `template.ChatFormat`.
         mode: The mode to train in; see `read_row`.
         trained: Kinds of tokens that are trained on.
         max_length: Bound on the tokens of a conversation; turns at its end that do not fit are left out.
@@ -297,6 +298,7 @@ class ConversationEncoder:
     tokenizer: PreTrainedTokenizerBase
     turn_opening: TurnOpening = "generation_prompt"
     first_turn: FirstTurn = "evaluation"
+    template_date: str | None = None
     mode: str | None = None
     trained: tuple[TokenKind, ...] = ("written", "end_of_turn")
     max_length: int | None = None
@@ -312,7 +314,7 @@ class ConversationEncoder:
     def chat(self) -> ChatFormat:
         """The tokenizer's chat format."""
         if self._chat is None:
-            self._chat = ChatFormat(self.tokenizer, self.turn_opening)
+            self._chat = ChatFormat(self.tokenizer, self.turn_opening, template_date=self.template_date)
         return self._chat
 
     def __call__(self, row: Mapping[str, Any], index: int) -> dict[str, Any]:

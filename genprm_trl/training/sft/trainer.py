@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from accelerate.logging import get_logger
-from accelerate.utils import is_peft_model
+from accelerate.utils import broadcast_object_list, is_peft_model
 from datasets import Dataset, IterableDataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin, TrainingArguments
-from transformers.trainer_utils import EvalLoopOutput
+from transformers.trainer_utils import EvalLoopOutput, get_last_checkpoint
 from trl import SFTConfig, SFTTrainer
 
 from genprm_trl.cards.model_card import GENERATIVE
 from genprm_trl.conversation.conversation import TokenKind
-from genprm_trl.conversation.settings import ModelSettings
+from genprm_trl.conversation.settings import ModelSettings, date_for_training
 from genprm_trl.conversation.template import ChatFormat
 from genprm_trl.errors import ConfigError
 from genprm_trl.generation.loading import load_config, load_tokenizer
@@ -224,6 +224,11 @@ class GenPRMTrainer(RewardModelTrainer, SFTTrainer):
         self._documents_are_apart = False
         self._judgements: list[torch.Tensor] = []
         self._data_facts: dict[str, str] = {}
+        # Whose settings name the day that a dated chat template shows: the model, and a checkpoint to resume from.
+        self._dated_by = [model if isinstance(model, str) else model.config.name_or_path]
+        if Path(args.output_dir).is_dir() and (checkpoint := get_last_checkpoint(args.output_dir)):
+            self._dated_by.append(checkpoint)
+        self._template_date: str | None = None
         super().__init__(
             model=model,
             args=args,
@@ -256,7 +261,14 @@ class GenPRMTrainer(RewardModelTrainer, SFTTrainer):
             encoder = _encoder(args, f"{dataset_name}_dataset")
             encoder.tokenizer = getattr(processing_class, "tokenizer", processing_class)
             encoder.max_length = self._max_tokens
-            ChatFormat(encoder.tokenizer, encoder.turn_opening)  # an unusable chat template shows before the work
+            encoder.template_date = self._freeze_date(encoder.tokenizer)
+            chat = encoder.chat  # an unusable chat template shows before the work
+            if dataset_name == "train" and (untrained := chat.untrained_end()):
+                logger.warning(
+                    f"The chat template has no token that ends {untrained}, so the model is not taught to end it. The "
+                    "verifier relies on its stop string </output> there; other programs that use the model must stop "
+                    "at it, too."
+                )
             dataset = encode_dataset(dataset, encoder, args.dataset_num_proc)
             if dataset_name == "train":
                 # A streamed dataset is not read through for this; its first row speaks for it.
@@ -275,6 +287,14 @@ class GenPRMTrainer(RewardModelTrainer, SFTTrainer):
             check_documents_apart(model, self.accelerator.unwrap_model(model), self.args.device)
             self._documents_are_apart = True
         return super().compute_loss(model, inputs, *args, **kwargs)
+
+    def _freeze_date(self, tokenizer: Any) -> str | None:
+        """The day that the chat template shows in this training: today, or that of what it goes on from."""
+        if self._template_date is None:
+            day = date_for_training(str(tokenizer.chat_template), *filter(None, self._dated_by))
+            # Processes of a training that starts around midnight must agree.
+            [self._template_date] = broadcast_object_list([day])
+        return self._template_date
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
@@ -341,13 +361,14 @@ class GenPRMTrainer(RewardModelTrainer, SFTTrainer):
     def chat_format(self) -> ChatFormat:
         """The chat template that the conversations are encoded with."""
         tokenizer = getattr(self.processing_class, "tokenizer", self.processing_class)
-        return ChatFormat(tokenizer, self.model_settings.turn_opening)
+        settings = self.model_settings
+        return ChatFormat(tokenizer, settings.turn_opening, template_date=settings.template_date)
 
     @property
     def model_settings(self) -> ModelSettings:
         """What a verifier must know to ask the model as it was trained; saved with it."""
         modes = [self.args.mode] if self.args.mode else list(self._modes) or ["full"]
-        return self.args.model_settings(modes)
+        return replace(self.args.model_settings(modes), template_date=self._template_date)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Saves weights, tokenizer and the conversation's settings, and a model card to `args.output_dir`."""

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from genprm_trl._loops import run
-from genprm_trl.conversation.settings import ModelSettings
+from genprm_trl.conversation.settings import ModelSettings, date_for_training
 from genprm_trl.conversation.template import ChatFormat
 from genprm_trl.errors import ConfigError, DataError
 from genprm_trl.generation import TransformersGenerator
@@ -104,6 +104,8 @@ class VerifierRollout:
         protocol: The conversation; its mode says whether code is run.
         sandbox: Runs the code; needed by modes that execute. Its owner closes it.
         chat_template: A Jinja template that replaces the tokenizer's.
+        template_date: The day that the template shows as today's, such as `2026-12-01`. Default: the one in the
+            settings of the model, or of the output directory, or else the day of the first rollout.
         max_batch_size: Chains that generate at once.
 
     Raises:
@@ -137,6 +139,7 @@ class VerifierRollout:
         *,
         sandbox: Sandbox | None = None,
         chat_template: str | None = None,
+        template_date: str | None = None,
         max_batch_size: int = 64,
     ):
         self.protocol = protocol or GenPRMProtocol()
@@ -145,7 +148,7 @@ class VerifierRollout:
                 "this mode runs code and needs a sandbox, for instance genprm_trl.sandbox.LocalSandbox()"
             )
         self.sandbox = sandbox
-        self.chat_template = chat_template
+        self.chat_template, self.template_date = chat_template, template_date
         self.max_batch_size = max_batch_size
         self._chat: ChatFormat | None = None
         self._step, self._calls = -1, 0
@@ -157,6 +160,7 @@ class VerifierRollout:
             turn_opening="generation_prompt",
             first_turn=self.protocol.first_turn,
             modes=(Mode.of(self.protocol.mode).name,),
+            template_date=self.template_date,
         )
 
     def __call__(self, prompts: list[str], trainer: GRPOTrainer) -> dict[str, list[Any] | None]:
@@ -181,7 +185,11 @@ class VerifierRollout:
         check_can_gather(trainer, refused=not args.ds3_gather_for_generation)
         if self._chat is None:
             tokenizer = getattr(trainer.processing_class, "tokenizer", trainer.processing_class)
-            self._chat = ChatFormat(tokenizer, "generation_prompt", self.chat_template)
+            if self.template_date is None:
+                before = (trainer.model.config.name_or_path, args.output_dir)
+                template = str(self.chat_template or tokenizer.chat_template)
+                self.template_date = date_for_training(template, *(each for each in before if each))
+            self._chat = ChatFormat(tokenizer, "generation_prompt", self.chat_template, self.template_date)
         sampling = SamplingParams(
             temperature=args.temperature, top_p=args.top_p, top_k=args.top_k or 0, max_new_tokens=1, logprobs=0
         )
@@ -230,7 +238,9 @@ class VerifierRollout:
             name: Tells these rollouts from all others of the seed.
             close: Whether to close the generator afterwards.
         """
-        chat = self._chat or ChatFormat(generator.tokenizer, "generation_prompt", self.chat_template)
+        chat = self._chat or ChatFormat(
+            generator.tokenizer, "generation_prompt", self.chat_template, self.template_date
+        )
 
         async def judge_one(index: int, solution: Solution) -> JudgedSolution:
             recorded = RecordedGenerator(generator, max_completion_tokens)
