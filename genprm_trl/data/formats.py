@@ -17,6 +17,8 @@ Only the two formats of reference solutions bring their own label and a right an
 row says. A row that also says who wrote it, or how good it is, is no reference solution, so `auto` does not take it
 for one.
 
+Benchmarks count steps by their place, so a blank step of theirs is kept, as `(blank)`.
+
 A row without an id gets one from its place. Fields that have no place in a `Solution` go to `extra`.
 
 `Solution.label` says where the first error is and nothing about later steps. Where a format labels every step and a
@@ -58,6 +60,7 @@ Row = Mapping[str, Any]
 
 _CALCULATOR = re.compile(r"<<[^<>\n]*>>")
 _SHEPHERD_TAG = "ки"
+_BLANK_STEP = "(blank)"
 _FIRST_STEP = re.compile(r"step 1:", re.IGNORECASE)
 # What holds the problem and the solution of a person's or a model's own text.
 _PROBLEMS = ("problem", "question", "prompt")
@@ -152,6 +155,32 @@ def read_stepwise(row: Row) -> tuple[str, list[str], list[bool]]:
     return prompt, completions, labels
 
 
+def _from_bigbench_mistake(row: Row, default_id: str) -> list[Solution]:
+    """A trace of BIG-Bench Mistake (arXiv 2311.08516). The place of its first mistake is null where it has none."""
+    steps = _counted_steps(row, "steps")
+    if "mistake_index" not in row:
+        raise DataError("is missing; null stands for no mistake", field="mistake_index")
+    mistake = row["mistake_index"]
+    target, answer = (as_answer(row.get(name), name) for name in ("target", "answer"))
+    return [
+        Solution(
+            id=as_identifier(row, default_id),
+            problem=as_filled_text(require(row, "input"), "input"),
+            steps=steps,
+            answer=target,
+            final_answer_correct=None if target is None else answer is not None and answer.strip() == target.strip(),
+            label=-1 if mistake is None else as_label(mistake, "mistake_index", low=0, high=len(steps) - 1),
+            extra=_rest(row, "id", "input", "steps", "target", "answer", "mistake_index"),
+        )
+    ]
+
+
+def _counted_steps(row: Row, field: str) -> list[str]:
+    """Steps whose places the row names, so that a blank one must not be left out."""
+    steps = as_steps(require(row, field), field, blank=True)
+    return [step if step.strip() else _BLANK_STEP for step in steps]
+
+
 def _from_candidates(row: Row, default_id: str) -> list[Solution]:
     field = "question" if row.get("problem") is None else "problem"
     problem = as_filled_text(row.get(field), field)
@@ -180,24 +209,6 @@ def _from_candidates(row: Row, default_id: str) -> list[Solution]:
 
 def _from_processbench(row: Row, default_id: str) -> list[Solution]:
     return [Solution.from_dict(row, default_id=default_id)]
-
-
-def _from_bigbench_mistake(row: Row, default_id: str) -> list[Solution]:
-    """A trace of BIG-Bench Mistake (arXiv 2311.08516): null says that there is no mistake, not that none is known."""
-    steps = as_steps(require(row, "steps"), "steps")
-    target, answer = as_answer(row.get("target"), "target"), as_answer(row.get("answer"), "answer")
-    label = row.get("mistake_index")
-    return [
-        Solution(
-            id=as_identifier(row, default_id),
-            problem=as_filled_text(require(row, "input"), "input"),
-            steps=steps,
-            answer=target,
-            final_answer_correct=None if None in (target, answer) else target == answer,
-            label=-1 if label is None else as_integer(label, "mistake_index", low=0, high=len(steps) - 1),
-            extra=_rest(row, "id", "input", "steps", "target", "answer", "mistake_index"),
-        )
-    ]
 
 
 def _from_stepwise(row: Row, default_id: str) -> list[Solution]:

@@ -20,7 +20,7 @@ def judged_of_sample(row: Mapping[str, Any]) -> list[tuple[Verdict, Solution]]:
     """The verdicts of a sample, each with what it judges: one, or one for each candidate of a pool.
 
     Args:
-        row: A sample of a task for verifiers (`processbench_genprm`, `best_of_n`), run with the model `genprm`.
+        row: A sample of a task for verifiers (`processbench_genprm`, `best_of_n`, ...), run with the model `genprm`.
 
     Raises:
         DataError: The answers are no verdicts, or a field is missing or of the wrong type.

@@ -42,7 +42,7 @@ def open_source(source: Any, split: str | None = None) -> Source:
     """Opens anything that `load_solutions` takes.
 
     Args:
-        source: A path, the name of a dataset on the Hub, a dataset, or any iterable of mappings.
+        source: A path, the address of a file, the name of a dataset on the Hub, a dataset, or any iterable of rows.
         split: The split, where the source has several.
 
     Raises:
@@ -51,6 +51,8 @@ def open_source(source: Any, split: str | None = None) -> Source:
     """
     if not isinstance(source, str | os.PathLike):
         return _open_in_memory(source, split)
+    if isinstance(source, str) and source.startswith(("http://", "https://")):
+        return _open_address(source)
     path = Path(source)
     if path.is_file():
         if split not in (None, _stem(path)):
@@ -171,25 +173,39 @@ def _load_dataset(name: str, stem: str, split: str | None, failure: str) -> Sour
     return Source(label, f"{stem}-{split}" if split else stem, _number(loaded.with_format(None), label))
 
 
-def _open_file(path: Path) -> Source:
-    name = path.name.lower()
+def _open_address(address: str) -> Source:
+    """A file on the web, which `datasets` keeps in its cache."""
+    import datasets
+
+    try:
+        path = datasets.DownloadManager().download(address)
+    except Exception as error:  # no network, no such file, no access: all end here
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise DataError(f"cannot be downloaded: {reason[0]}", file=address) from None
+    return _open_file(Path(path), address)
+
+
+def _open_file(path: Path, address: str | None = None) -> Source:
+    """A file of rows. One that was downloaded is read as its address says, which messages call it."""
+    shown = address or str(path)
+    name = shown.lower()
     plain = next((name.removesuffix(packed) for packed in _PACKED if name.endswith(packed)), name)
     if name.endswith(".parquet"):
-        rows = _parquet_rows(path)
+        rows = _parquet_rows(path, shown)
     elif plain.endswith(tuple(_TABLES)):
-        rows = _table_rows(path, _TABLES[plain[-4:]])
+        rows = _table_rows(path, shown, _TABLES[plain[-4:]])
     elif plain.endswith(_LINES):
-        rows = _line_rows(path)
+        rows = _line_rows(path, shown)
     elif (start := _start(path)) and start not in "[{" and not plain.endswith(".json"):
         raise DataError(
             f"is no file of rows: what is read is {', '.join(_TEXTS)}, packed (.gz, .zst) or not, and .parquet",
-            file=str(path),
+            file=shown,
         )
     elif start != "[":
-        rows = _line_rows(path)
+        rows = _line_rows(path, shown)
     else:
-        rows = _list_rows(path)
-    return Source(str(path), _stem(path), rows)
+        rows = _list_rows(path, shown)
+    return Source(shown, _stem(Path(shown)), rows)
 
 
 def _start(path: Path) -> str:
@@ -198,34 +214,34 @@ def _start(path: Path) -> str:
         return file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()[:1].decode("latin-1")
 
 
-def _table_rows(path: Path, delimiter: str) -> NumberedRows:
+def _table_rows(path: Path, shown: str, delimiter: str) -> NumberedRows:
     with open_bytes(path) as file:
-        yield from table_rows(file, path, delimiter)
+        yield from table_rows(file, Path(shown), delimiter)
 
 
-def _line_rows(path: Path) -> NumberedRows:
+def _line_rows(path: Path, shown: str) -> NumberedRows:
     with open_bytes(path) as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
             try:
-                yield number, decode_line(line, file=str(path), row=number)
+                yield number, decode_line(line, file=shown, row=number)
             except DataError as error:
                 yield number, error
 
 
-def _list_rows(path: Path) -> NumberedRows:
+def _list_rows(path: Path, shown: str) -> NumberedRows:
     with open_bytes(path) as file:
         content = file.read()
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise DataError(f"is not UTF-8 text (line {line})", file=str(path)) from None
-    yield from _number(parse_json(text, file=str(path)), str(path))
+        raise DataError(f"is not UTF-8 text (line {line})", file=shown) from None
+    yield from _number(parse_json(text, file=shown), shown)
 
 
-def _parquet_rows(path: Path) -> NumberedRows:
+def _parquet_rows(path: Path, shown: str) -> NumberedRows:
     import pyarrow
     import pyarrow.parquet
 
@@ -237,6 +253,6 @@ def _parquet_rows(path: Path) -> NumberedRows:
                     number += 1
                     yield number, row
     except pyarrow.ArrowException as error:
-        raise DataError(f"is not a readable parquet file: {error}", file=str(path)) from None
+        raise DataError(f"is not a readable parquet file: {error}", file=shown) from None
     except OSError as error:
         raise file_error(error, "cannot be read", path) from None

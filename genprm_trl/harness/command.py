@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from argparse import Namespace
 
 MODEL_NAME = "genprm"
-_OF_VERIFIERS = ("processbench_genprm", "best_of_n")  # what the names of their tasks and groups begin with
+_OF_VERIFIERS = re.compile(r"best_of_n|\w+_genprm(_|$)")  # the names of their tasks and groups
 
 
 def register() -> None:
@@ -86,7 +87,7 @@ def _refuse_other_models(arguments: Namespace) -> None:
         return
     named = [name for words in ([tasks] if isinstance(tasks, str) else tasks or []) for name in str(words).split(",")]
     for name in named:
-        if name.strip().startswith(_OF_VERIFIERS):
+        if _OF_VERIFIERS.match(name.strip()):
             raise ConfigError(
                 f"the task {name.strip()} is for verifiers: run it with --model {MODEL_NAME}, not {model or 'hf'}"
             )

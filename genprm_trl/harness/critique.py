@@ -1,27 +1,31 @@
-"""ProcessBench for critics as a task of the lm-evaluation-harness."""
+"""Tasks for critics: a model's own words about the steps of a solution."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask
 
-from genprm_trl.grading.thinking import THINK_END, THINK_START, is_still_thinking, opens_thinking
+from genprm_trl.grading.thinking import THINK_END, THINK_START, is_still_thinking, opens_thinking, without_thinking
+from genprm_trl.harness.steps import LOCATED, UNPARSABLE, Metrics, StepTask
 from genprm_trl.metrics.sameness import Sameness
+from genprm_trl.protocol.critique import parse_critique, vote
 
 
-class Critique(ConfigurableTask):
-    """One answer on a solution, or several that vote.
+class Critique(StepTask):
+    """One answer on a solution, or several that vote: the index of its first wrong step."""
 
-    Args:
-        config: The task's YAML.
-    """
+    metrics: ClassVar[Metrics] = {**LOCATED, **UNPARSABLE}
 
-    def __init__(self, config: Mapping[str, Any] | None = None):
-        # `class` is how the YAML names this class; the harness's own configuration has no such field.
-        super().__init__(config={name: value for name, value in (config or {}).items() if name != "class"})
+    def process_results(self, doc: Mapping[str, Any], results: Sequence[Any]) -> dict[str, Any]:
+        """Returns one solution's value for every metric. Several answers are one: the most common readable index."""
+        texts = [results[0]] if isinstance(results[0], str) else results[0]
+        indices = [parse_critique(without_thinking(text)) for text in texts]
+        item = {"label": doc["label"], "predictions": [vote(indices)]}
+        unparsable = sum(index is None for index in indices) / len(indices)
+        return {**dict.fromkeys(self.metrics, item), "unparsable": 100 * unparsable}
 
     def apply_filters(self) -> list[Instance] | None:
         """Puts the start of a thinking block before answers that begin in one, and warns of answers that are equal."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genprm_trl.data.formats import to_processbench
-from genprm_trl.data.solutions import load_solutions
+from genprm_trl.data.solutions import OpenReader, Records, solution_reader
 from genprm_trl.errors import ConfigError, DataError
 from genprm_trl.records import Solution, Verdict
 from genprm_trl.rows.jsonl import parse_json
@@ -18,7 +19,38 @@ if TYPE_CHECKING:
 PROCESSBENCH = "Qwen/ProcessBench"
 
 
-def processbench_dataset(split: str, data_dir: str | None = None, **_: Any) -> dict[str, Dataset]:
+@dataclass(frozen=True, slots=True)
+class _Benchmark:
+    """Where the rows of a benchmark are.
+
+    Attributes:
+        title: Its name.
+        source: Where it is published: a dataset on the Hub, or the address of a file.
+        command: What makes a directory of it.
+        files: Which files of a directory hold its rows. The first pattern that fits some is taken. Empty for a
+            directory that is read as a dataset is.
+    """
+
+    title: str
+    source: str
+    command: str
+    files: tuple[str, ...] = ()
+
+
+_BENCHMARKS = {
+    "processbench": _Benchmark(
+        "ProcessBench", PROCESSBENCH, f"hf download {PROCESSBENCH} --repo-type dataset --local-dir DIR"
+    ),
+    "bigbench_mistake": _Benchmark(
+        "BIG-Bench Mistake",
+        "https://raw.githubusercontent.com/WHGTyen/BIG-Bench-Mistake/main/{split}.jsonl",
+        "git clone https://github.com/WHGTyen/BIG-Bench-Mistake DIR",
+        ("{split}.json*", "{split}_*.json*"),
+    ),
+}
+
+
+def processbench_dataset(split: str, data_dir: Any = None, **_: Any) -> dict[str, Dataset]:
     """A split of ProcessBench, as the harness's `custom_dataset`.
 
     Args:
@@ -34,21 +66,61 @@ def processbench_dataset(split: str, data_dir: str | None = None, **_: Any) -> d
         DataError: The data are missing (it says how to get them) or a row is unusable.
         ConfigError: `data_dir` is no path.
     """
-    source: Any = PROCESSBENCH if data_dir is None else named_path(data_dir, "data_dir")
+    return as_test_split(map(to_processbench, read_benchmark("processbench", data_dir, split)))
+
+
+def read_benchmark(name: str, data_dir: Any, split: str = "", open_reader: OpenReader | None = None) -> list[Solution]:
+    """The labelled solutions of a benchmark.
+
+    Args:
+        name: The benchmark, which is also the format of its rows.
+        data_dir: A directory, or the address of one; None for where the benchmark is published. A directory of several
+            benchmarks has a folder for each, named like it.
+        split: Which of its splits or files.
+        open_reader: What makes solutions of its rows. Default: what the format says.
+
+    Raises:
+        DataError: The data are missing (it says how to get them) or a row is unusable.
+        ConfigError: `data_dir` is no path.
+    """
+    benchmark = _BENCHMARKS[name]
+    part = None if benchmark.files else split
+    found: list[Solution] = []
     try:
-        solutions = load_solutions(source, split=split, format="processbench")
+        for source in _sources(name, data_dir, split):
+            records: Records[Solution] = Records(source, open_reader or solution_reader(name), split=part)
+            for number, solution in enumerate(records, start=1):
+                if solution.label is None:
+                    raise DataError("is missing: the scores need it", file=str(source), row=number, field="label")
+                found.append(solution)
     except DataError as error:
         if error.row is not None:
             raise
         raise DataError(
-            f"{error.message}. Get ProcessBench with `hf download {PROCESSBENCH} --repo-type dataset --local-dir DIR` "
+            f"{error.message}. Get {benchmark.title} with `{benchmark.command}` "
             f"""and name the directory: --metadata '{{"data_dir": "DIR"}}'""",
             file=error.file,
         ) from None
-    for number, solution in enumerate(solutions, start=1):
-        if solution.label is None:
-            raise DataError("is missing: ProcessBench scores need it", file=str(source), row=number, field="label")
-    return as_test_split(to_processbench(solution) for solution in solutions)
+    return found
+
+
+def _sources(name: str, data_dir: Any, split: str) -> list[Any]:
+    """What the rows of a benchmark are read from: files, a directory, or what is published."""
+    benchmark = _BENCHMARKS[name]
+    if data_dir is None:
+        return [benchmark.source.format(split=split)]
+    if isinstance(data_dir, str) and data_dir.startswith(("http://", "https://")):
+        return [f"{data_dir.rstrip('/')}/{benchmark.source.format(split=split).rpartition('/')[2]}"]
+    directory = named_path(data_dir, "data_dir")
+    if (directory / name).is_dir():
+        directory /= name
+    if not benchmark.files or not directory.is_dir():
+        return [directory]
+    for pattern in benchmark.files:
+        if files := sorted(directory.glob(pattern.format(split=split))):
+            return files
+    wanted = " or ".join(pattern.format(split=split) for pattern in benchmark.files)
+    raise DataError(f"holds no {wanted}", file=str(directory))
 
 
 def named_path(value: Any, name: str) -> Path:

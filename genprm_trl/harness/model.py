@@ -25,8 +25,8 @@ class GenPRMJudge(LM):
     """A `GenPRM` as the harness sees it: text in, text out.
 
     The text of a request is a solution (`harness.data.encode_solution`), the answer a verdict as `genprm verify`
-    writes it, with all rationales, code and outputs. It is for the tasks that are made so: `processbench_genprm`,
-    `best_of_n`.
+    writes it, with all rationales, code and outputs. It is for the tasks that are made so: `best_of_n` and
+    those with `_genprm` in their name.
 
     Args:
         batch_size: Sequences per batch of the generator. 1 and `auto` stand for the generator's own size, because 1
@@ -146,7 +146,7 @@ def _solution(request: Instance) -> Solution:
     if solution is None:
         raise ConfigError(
             "the model genprm judges solutions, and a request of the task is something else: run it on "
-            "processbench_genprm or best_of_n, without --system_instruction and few-shot examples"
+            "best_of_n or a task with _genprm in its name, without --system_instruction and few-shot examples"
         )
     return solution
 

@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from genprm_trl.cards.model_card import MeasuredScore
 from genprm_trl.errors import ConfigError, DataError
 from genprm_trl.harness.data import PROCESSBENCH
+from genprm_trl.metrics.processbench import SCORES
 from genprm_trl.rows.jsonl import parse_json
 from genprm_trl.stages.fingerprint import model_fingerprint
 
-_FAMILIES = ("processbench", "best_of_n", "policy_best_of_n")
+_POOLS = ("best_of_n", "policy_best_of_n")
+
+
+class _Benchmark(NamedTuple):
+    """A benchmark of steps: its id on the Hub or another short name, its name, and the metrics that are compared."""
+
+    id: str
+    title: str
+    metrics: tuple[str, ...]
+
+
 # Of a benchmark what is compared; a threshold is no score.
-_OF_PROCESSBENCH = ("error_acc", "correct_acc", "f1")
+_BENCHMARKS = {
+    "processbench": _Benchmark(PROCESSBENCH, "ProcessBench", SCORES),
+    "bigbench_mistake": _Benchmark("bigbench_mistake", "BIG-Bench Mistake", ("accuracy", *SCORES)),
+}
+_FAMILIES = (*_BENCHMARKS, *_POOLS)
 
 
 def read_scores(results: str | Path, model: str | Path) -> list[MeasuredScore]:
@@ -26,8 +42,8 @@ def read_scores(results: str | Path, model: str | Path) -> list[MeasuredScore]:
         model: The directory of the card's model.
 
     Returns:
-        For ProcessBench error_acc, correct_acc and F1 of each split and of their average; for Best-of-N every choice
-        at the largest N, and chance. What is undefined (NaN) is left out.
+        Of a benchmark of steps its scores, for ProcessBench error_acc, correct_acc and F1 of each split and of their
+        average; for Best-of-N every choice at the largest N, and chance. What is undefined (NaN) is left out.
 
     Raises:
         DataError: There is no such file, or it holds no result of these tasks.
@@ -82,14 +98,14 @@ def _scores(name: str, loaded: Mapping[str, Any], config: Mapping[str, Any]) -> 
             continue
         if pipeline == "pass@1" and (config.get("genprm") or {}).get("n", 1) == 1:
             continue  # one rationale: these are the numbers of maj@n once more
-        if family == "processbench":
-            wanted = metric in _OF_PROCESSBENCH
+        if family in _BENCHMARKS:
+            wanted = metric in _BENCHMARKS[family].metrics
         else:
             wanted = metric == "random" or metric.endswith(f"@{max(sizes)}")
         if not wanted:
             continue
         stderr = values.get(f"{metric}_stderr,{pipeline}")
-        part = "average" if children else name.rpartition("_")[2]
+        part = "average" if children else re.sub(f"^{family}_?(genprm|vote8)?_?", "", name)
         hub_id, dataset = _dataset(part, family, metadata)
         yield MeasuredScore(
             dataset=dataset,
@@ -104,10 +120,11 @@ def _scores(name: str, loaded: Mapping[str, Any], config: Mapping[str, Any]) -> 
 
 def _dataset(part: str, family: str, metadata: Mapping[str, Any]) -> tuple[str, str]:
     """The dataset's id on the Hub (or `local`) and its name. A user's own rows must not pass for the benchmark."""
-    if family == "processbench":
+    if family in _BENCHMARKS:
+        of_part = f" ({part})" if part else ""
         if metadata.get("data_dir"):
-            return "local", f"rows in {Path(metadata['data_dir']).name} ({part})"
-        return PROCESSBENCH, f"ProcessBench ({part})"
+            return "local", f"rows in {Path(metadata['data_dir']).name}{of_part}"
+        return _BENCHMARKS[family].id, f"{_BENCHMARKS[family].title}{of_part}"
     source = metadata.get("candidates" if family == "best_of_n" else "problems")
     source = source.get(part) if isinstance(source, Mapping) else source
     return "local", f"{family} ({part}{f', {Path(source).name}' if source else ''})"

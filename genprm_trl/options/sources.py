@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from genprm_trl.data.formats import FORMATS
+
 if TYPE_CHECKING:
     from genprm_trl.data.problems import Problem
     from genprm_trl.data.solutions import Records
@@ -26,8 +28,7 @@ class FormatOptions(SplitOptions):
     format: str = field(
         default="auto",
         metadata={
-            "help": "Row format of the input: auto (recognised by its fields), candidates, "
-            "bigbench_mistake, processbench, prm800k, math_shepherd, stepwise, gsm8k_solutions, gsm8k, math or text. "
+            "help": f"Row format of the input: auto (recognised by its fields), {', '.join(FORMATS)}. "
             "With math, a box in the solution is the answer."
         },
     )

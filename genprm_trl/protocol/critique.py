@@ -1,4 +1,7 @@
-"""The one-turn critique that ProcessBench asks of critic models (Zheng et al. 2024, arXiv 2412.06559, section 4)."""
+"""The one-turn critique that ProcessBench asks of critic models (Zheng et al. 2024, arXiv 2412.06559, section 4).
+
+BIG-Bench Mistake is asked in the same form. Its tasks are not mathematical, so the words differ.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,22 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib.resources import files
+from typing import Literal
 
 _BOX = "\\boxed{"
 
 
+# What asks for a critique: a benchmark, after which its template is named.
+CritiqueTask = Literal["processbench", "bigbench_mistake"]
+
+
 @cache
-def critique_template() -> str:
-    """The benchmark's prompt, byte for byte, with the `str.format` fields `problem` and `tagged_response`."""
-    return (files("genprm_trl.protocol") / "processbench_critique.txt").read_text(encoding="utf-8")
+def critique_template(asked: CritiqueTask = "processbench") -> str:
+    """The benchmark's prompt, with the `str.format` fields `problem` and `tagged_response`.
+
+    That of ProcessBench is the benchmark's, byte for byte.
+    """
+    return (files("genprm_trl.protocol") / f"{asked}_critique.txt").read_text(encoding="utf-8")
 
 
 def tag_paragraphs(steps: Sequence[str], first: int = 0) -> str:
@@ -24,9 +35,9 @@ def tag_paragraphs(steps: Sequence[str], first: int = 0) -> str:
     )
 
 
-def critique_prompt(problem: str, steps: Sequence[str]) -> str:
+def critique_prompt(problem: str, steps: Sequence[str], asked: CritiqueTask = "processbench") -> str:
     """The user turn of the benchmark for one solution; paragraphs are numbered from 0."""
-    return critique_template().format(problem=problem, tagged_response=tag_paragraphs(steps))
+    return critique_template(asked).format(problem=problem, tagged_response=tag_paragraphs(steps))
 
 
 def parse_critique(text: str, num_steps: int | None = None) -> int | None:

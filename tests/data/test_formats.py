@@ -22,7 +22,7 @@ from tests.helpers.paths import SAMPLES, shared_data
 DATA = SAMPLES
 FIELDS = [
     *("id", "problem", "steps", "label", "question", "answer", "ground_truth", "m", "solution", "input", "prompt"),
-    *("completions", "labels", "is_correct", "candidates", "target", "mistake_index"),
+    *("completions", "labels", "is_correct", "candidates", "steps", "target", "mistake_index"),
 ]
 
 
@@ -227,6 +227,34 @@ def test_bad_model_solutions(sampled, field):
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Candidates
+
+
+def test_bigbench_mistake_traces():
+    solutions = [convert(row)[0] for row in rows("bigbench_mistake_sample")]
+    assert [solution.label for solution in solutions] == [2, -1, 0, 2, -1, 0]
+    assert [solution.final_answer_correct for solution in solutions] == [False, True, False, False, True, False]
+    assert solutions[0].problem == "((3 + 4) * (2 - 5)) ="
+    assert (solutions[0].answer, solutions[0].extra) == ("-21", {})
+    assert solutions[4].steps[1] == "(blank)"  # or the places of the steps behind it would be others
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"mistake_index": 9}, "mistake_index"),
+        ({"mistake_index": -1}, "mistake_index"),
+        ({"steps": []}, "steps"),
+        ({"steps": ["a", 5]}, r"steps\[1\]"),
+        ({"input": " "}, "input"),
+    ],
+)
+def test_bad_bigbench_mistake_rows(change, field):
+    row = rows("bigbench_mistake_sample")[0]
+    with pytest.raises(DataError, match=f"field '{field}'"):
+        convert({**row, **change})
+    del row["mistake_index"]
+    with pytest.raises(DataError, match="field 'mistake_index': is missing; null stands for no mistake"):
+        convert(row)
 
 
 def test_candidates():
@@ -487,17 +515,6 @@ def test_bad_prm800k_rows(step, field):
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Math-Shepherd
-
-
-def test_bigbench_mistake():
-    wrong, right = (convert(row)[0] for row in rows("bigbench_mistake_sample"))
-    assert (wrong.problem, wrong.answer, wrong.label) == ("((2 + 3) * 4) =", "20", 1)
-    assert wrong.final_answer_correct is False
-    assert wrong.steps[1] == "Let's calculate A = (2 + 3) = 6."
-    # Null says that people found no mistake, also where the answer is another.
-    assert (right.label, right.final_answer_correct, right.extra) == (-1, True, {})
-    with pytest.raises(DataError, match="mistake_index"):
-        convert(rows("bigbench_mistake_sample")[0] | {"mistake_index": 3})
 
 
 def test_math_shepherd():

@@ -1,0 +1,9 @@
+"""BIG-Bench Mistake for verifiers: the class of the tasks, and how verdicts are read."""
+
+from genprm_trl.harness import register
+from genprm_trl.harness.bigbench_mistake import MistakeVerdicts
+from genprm_trl.harness.verdicts import averaged, doc_to_text, each_chain
+
+register()  # soon enough for the harness's own command if it is given the file of the task
+
+__all__ = ["MistakeVerdicts", "averaged", "doc_to_text", "each_chain"]
