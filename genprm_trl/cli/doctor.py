@@ -14,7 +14,10 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
 
+from genprm_trl.errors import ConfigError
 from genprm_trl.version import __version__
 
 
@@ -24,6 +27,13 @@ def option_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="genprm doctor", description=description, allow_abbrev=False)
     parser.add_argument("--json", action="store_true", help="Print one JSON object instead of text.")
     parser.add_argument("--online", action="store_true", help="Ask the Hub, too.")
+    from genprm_trl.sandbox.options import SandboxOptions
+
+    for each in fields(SandboxOptions):
+        kind: dict[str, Any] = {"action": "store_true"} if each.default is False else {}
+        if each.name == "sandbox_require":
+            kind = {"nargs": "+", "metavar": "NAME"}
+        parser.add_argument(f"--{each.name}", default=each.default, help=each.metadata["help"], **kind)
     parser.add_argument("-v", "--verbose", action="store_true", help="Show more of what happens.")
     parser.add_argument("-q", "--quiet", action="store_true", help="Show only what is not as it should be.")
     parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
@@ -32,13 +42,19 @@ def option_parser() -> argparse.ArgumentParser:
 
 def run_words(words: Sequence[str]) -> int:
     """Runs the command: its options are few and read without TRL."""
-    options = option_parser().parse_args(words)
+    parser = option_parser()
+    options = parser.parse_args(words)
     from genprm_trl.doctor.checks import examine
+    from genprm_trl.sandbox.options import SandboxOptions
 
+    try:
+        sandbox = SandboxOptions.of(options)
+    except ConfigError as error:
+        parser.error(str(error))
     if not options.verbose:  # what the sandbox logs at its start is in the report
         logging.getLogger("genprm_trl.sandbox").setLevel(logging.ERROR)
     findings = []
-    for area, lines in itertools.groupby(examine(options.online), key=lambda finding: finding.area):
+    for area, lines in itertools.groupby(examine(options.online, sandbox), key=lambda finding: finding.area):
         if not options.json and not options.quiet:
             print(area)
         for finding in lines:

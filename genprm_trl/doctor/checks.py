@@ -20,9 +20,12 @@ from typing import Any, NamedTuple
 
 from packaging.requirements import Requirement
 
+from genprm_trl.errors import ConfigError
 from genprm_trl.sandbox import LocalSandbox, Protection
 from genprm_trl.sandbox.base import ExecutionResult
-from genprm_trl.sandbox.local import EXPECTED, REMEDIES, REQUIRED
+from genprm_trl.sandbox.local import EXPECTED
+from genprm_trl.sandbox.options import SandboxOptions
+from genprm_trl.sandbox.remedies import SERVER, remedy_for
 
 # TRL and transformers load their parts when they are used, so that importing them alone proves little.
 TRIALS = {
@@ -43,8 +46,13 @@ class Finding(NamedTuple):
     fix: str = ""
 
 
-def examine(online: bool = False) -> Iterator[Finding]:
-    """Looks at this machine. Sends nothing over the network, unless it is to ask the Hub (`online`)."""
+def examine(online: bool = False, sandbox: SandboxOptions | None = None) -> Iterator[Finding]:
+    """Looks at this machine.
+
+    Args:
+        online: Whether to ask the Hub. Nothing else is sent over the network, unless code runs on a server.
+        sandbox: Where code is to run, and what is required of it. Default: as of all commands.
+    """
     yield Finding("python", "Python", "ok", f"{platform.python_version()} ({sys.executable}), {platform.platform()}")
     packages = needed()
     names = [package.name for package, _ in packages if version_of(package.name)]
@@ -52,7 +60,7 @@ def examine(online: bool = False) -> Iterator[Finding]:
     errors = try_out(TRIALS | imports)
     torch = None if errors.get("torch") else importlib.import_module("torch")
     checks = {"libraries": check_libraries(packages, errors), "hardware": check_hardware(torch)}
-    checks |= {"sandbox": check_sandbox(), "hub": check_hub(online)}
+    checks |= {"sandbox": check_sandbox(sandbox), "hub": check_hub(online)}
     for area, findings in checks.items():
         try:
             yield from findings
@@ -154,22 +162,33 @@ def check_hardware(torch: Any) -> Iterator[Finding]:
         yield say("GPU", "degraded", f"there is an NVIDIA driver, but torch ({build}) sees no card", fix)
 
 
-def check_sandbox() -> Iterator[Finding]:
-    """Runs a block of code, and tells which protections hold."""
+def check_sandbox(options: SandboxOptions | None = None) -> Iterator[Finding]:
+    """Runs a block of code, and tells which protections hold if it runs here."""
+    say, options = partial(Finding, "sandbox"), options or SandboxOptions()
     # With nothing required it starts whatever is missing, so that all of it can be told.
-    say, sandbox = partial(Finding, "sandbox"), LocalSandbox(required=(), max_concurrency=1)
+    is_local = options.sandbox == "local"
+    sandbox = LocalSandbox(required=(), max_concurrency=1) if is_local else options.open_sandbox()
 
     async def run() -> tuple[ExecutionResult, dict[str, Protection]]:
-        async with asyncio.timeout(120), sandbox, sandbox.session() as session:
-            return await session.run("print(6 + 1)"), sandbox.protections()
+        try:
+            async with asyncio.timeout(120), sandbox.session() as session:
+                await sandbox.check()
+                result = await session.run("print(6 + 1)")
+                return result, sandbox.protections() if isinstance(sandbox, LocalSandbox) else {}
+        finally:
+            await sandbox.close()
 
-    result, protections = asyncio.run(run())
+    try:
+        result, protections = asyncio.run(run())
+    except ConfigError as error:
+        yield say("running code", "failed", str(error), SERVER)
+        return
     failed = f"status {result.status}: {result.message or result.output}"
     works = (result.status, result.output) == ("ok", "7")
     yield say("running code", "ok", "runs") if works else say("running code", "failed", failed, "see --debug")
     for name, protection in protections.items():
-        bad = "failed" if name in REQUIRED else "degraded" if name in EXPECTED else "absent"
-        reason, fix = protection.reason, REMEDIES.get(name, "")
+        bad = "failed" if name in options.required() else "degraded" if name in EXPECTED else "absent"
+        reason, fix = protection.reason, remedy_for(name)
         yield say(name, "ok", "holds") if protection.holds else say(name, bad, reason, fix)
 
 

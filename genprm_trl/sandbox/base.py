@@ -54,8 +54,8 @@ class Sandbox(Closable):
         """Opens a session. Its process may start now or with the first block."""
 
     async def check(self) -> None:
-        """Asks whether it can be used, before anything is paid for. One on this machine needs no asking.
+        """Asks whether it can run code, before anything is paid for. One that wraps another passes the question on.
 
         Raises:
-            ConfigError: It is a server that does not answer, or that cannot run code.
+            ConfigError: No block can run: the machine refuses, or a server does not answer.
         """

@@ -15,35 +15,20 @@ from typing import Self
 from genprm_trl._loops import FairGate
 from genprm_trl.errors import ConfigError, check_at_least
 from genprm_trl.sandbox.base import ExecutionResult, Sandbox, Session
-from genprm_trl.sandbox.guest import linux
 from genprm_trl.sandbox.guest.wire import TIMEOUT_TEXT
 from genprm_trl.sandbox.limits import Limits
 from genprm_trl.sandbox.process import MEMORY_TEXT, Ended, SandboxError, Worker, Zygote
+from genprm_trl.sandbox.remedies import WALL, missing_text
 from genprm_trl.sandbox.spares import Spares
 
 logger = logging.getLogger(__name__)
 
-REQUIRED = ("separate_process", "limits", *(("no_network",) if linux.SUPPORTED else ()))
-EXPECTED = ("no_network", "hidden_root", "seccomp")  # without one of these the log's line is a warning
+REQUIRED = ("separate_process", "limits", *WALL)
+EXPECTED = (*WALL, "hidden_root", "seccomp")  # without one of these the log's line is a warning
+_RISKS = {"no_network": "use your network", "files": "read and change your files"}
 DESCRIPTOR_SECONDS = 30.0  # for which a session waits for free descriptors
 PAUSES = (0.05, 0.2, None)  # seconds after each time that the sandbox loses a block
 REPLAYS = 20  # times the time-out of a block: what a session's replays may take together
-NAMESPACES = (
-    "allow unprivileged user namespaces (sysctl user.max_user_namespaces above 0, kernel.unprivileged_userns_clone=1, "
-    "kernel.apparmor_restrict_unprivileged_userns=0), run as root, or give the container CAP_SYS_ADMIN"
-)
-REMEDIES = {
-    "seccomp": "use a kernel built with CONFIG_SECCOMP_FILTER, on x86_64 or aarch64",
-    "unprivileged_user": "do not run as the only user of a user namespace",
-    "landlock": "use Linux 5.13 or newer with landlock among its security modules (kernel parameter lsm=)",
-    "no_network": f"use a kernel built with CONFIG_SECCOMP_FILTER, or {NAMESPACES}",
-    "cgroup": "run as root or delegate a cgroup with the memory and pids controllers",
-    **dict.fromkeys(
-        ("network_namespace", "pid_namespace", "mount_namespace", "ipc_namespace", "uts_namespace", "user_namespace"),
-        NAMESPACES,
-    ),
-    **dict.fromkeys(("hidden_root", "private_tmp"), NAMESPACES),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +51,13 @@ class LocalSandbox(Sandbox):
         replay: Whether a new process first runs the session's earlier successful blocks again. This stops once the
             replays of a session have taken twenty times a block's time-out.
         required: Protections (names as in `protections`) without which it refuses to start. Default:
-            `separate_process`, `limits` and, where the system can have it, `no_network`.
+            `separate_process`, `limits`, `no_network` and `files`, on every system.
         imports: Modules imported once for all sessions.
         seed: Seeds `random` and numpy's global generator in each session; from 0 to 2**32 - 1.
 
     Raises:
-        ConfigError: `max_concurrency` is below 1, or the seed is out of range. At the first use: a required protection
-            does not hold, or is unknown.
+        ConfigError: `max_concurrency` is below 1, or the seed is out of range. At the first use, and in `check`: a
+            required protection does not hold or is unknown, or no session can ever start here.
 
     Example:
         >>> import asyncio
@@ -119,6 +104,17 @@ class LocalSandbox(Sandbox):
         reasons = self._start().protections
         return {name: Protection(name, reason == "", reason) for name, reason in reasons.items()}
 
+    async def check(self) -> None:
+        """Starts it, and a session's process.
+
+        Raises:
+            ConfigError: No session can start: a required protection does not hold, or the machine refuses.
+        """
+        try:
+            (await self._worker(LocalSession(self))).close()
+        except SandboxError as error:
+            raise ConfigError(f"The sandbox cannot start: {error}") from error
+
     async def close(self) -> None:
         """Ends every session. Safe to call twice."""
         await asyncio.to_thread(self._shut_down)
@@ -160,14 +156,19 @@ class LocalSandbox(Sandbox):
         if unknown:
             raise ConfigError(f"Unknown protections required: {', '.join(unknown)}. Known: {', '.join(reasons)}.")
         if missing:
-            lines = [f"  {n}: {reasons[n]}" + (f"; {REMEDIES[n]}" if n in REMEDIES else "") for n in missing]
-            raise ConfigError("The sandbox cannot give the protections required of it:\n" + "\n".join(lines))
+            text = missing_text(reasons, missing)
+            raise ConfigError(f"The sandbox cannot give the protections required of it:\n{text}")
         if not self._logged:
             self._logged = True
             holding = ", ".join(n for n, reason in reasons.items() if not reason)
             lacking = "; ".join(f"{n} ({reason})" for n, reason in reasons.items() if reason)
             level = logging.WARNING if any(reasons[name] for name in EXPECTED) else logging.INFO
             logger.log(level, "Sandbox protections in force: %s. Not in force: %s.", holding, lacking or "none")
+            if weak := [name for name in WALL if reasons[name]]:
+                logger.warning(
+                    "The sandbox is weak, and that was accepted: a program that a model writes can %s.",
+                    " and ".join(_RISKS[name] for name in weak),
+                )
 
     async def _worker(self, session: LocalSession) -> Worker:
         """A fresh worker for a session, ready to run. Raises SandboxError after a second failure."""

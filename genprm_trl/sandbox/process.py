@@ -19,10 +19,11 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from genprm_trl.errors import GenPRMError
+from genprm_trl.errors import ConfigError, GenPRMError
 from genprm_trl.sandbox.guest import wire
 from genprm_trl.sandbox.guest.tidy import remove_tree
 from genprm_trl.sandbox.limits import Limits
+from genprm_trl.sandbox.remedies import SERVER
 
 STARTUP_SECONDS = 60.0  # for a zygote to import its libraries, on the slowest of machines
 SPAWN_SECONDS = 30.0
@@ -125,6 +126,9 @@ class Zygote:
         except (OSError, ValueError) as error:
             self.close()
             raise SandboxError(f"The sandbox's interpreter did not start: {error}") from error
+        if "refusal" in answer:
+            self.close()
+            raise ConfigError(f"The sandbox cannot start: {answer['refusal']}; or {SERVER}")
         if "error" in answer:
             self.close()
             raise SandboxError(f"The sandbox's interpreter did not start:\n{answer['error']}")

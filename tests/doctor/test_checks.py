@@ -22,7 +22,8 @@ from genprm_trl.doctor.checks import (
     needed,
     try_out,
 )
-from genprm_trl.sandbox.local import REMEDIES
+from genprm_trl.sandbox.options import SandboxOptions
+from genprm_trl.sandbox.remedies import remedy_for
 from tests.helpers.paths import ROOT
 
 # Tells a file of every connection and look-up.
@@ -159,7 +160,7 @@ def test_a_check_that_breaks_off_is_a_finding(monkeypatch):
     def no_process(*_, **__):
         raise OSError("no more processes")
 
-    def no_sandbox():
+    def no_sandbox(_):
         yield Finding("sandbox", "running code", "ok", "")
         raise RuntimeError("gone")
 
@@ -247,17 +248,23 @@ def test_hub_login_and_cache(tmp_path, monkeypatch):
 def test_a_missing_protection_is_as_grave_as_the_sandbox_takes_it(monkeypatch):
     from genprm_trl.sandbox import LocalSandbox, Protection
 
-    reasons = {"no_network": "refused", "hidden_root": "refused", "cgroup": "none"}
+    reasons = {"no_network": "refused", "files": "refused", "hidden_root": "refused", "cgroup": "none"}
     monkeypatch.setattr(
         LocalSandbox, "protections", lambda self: {name: Protection(name, False, why) for name, why in reasons.items()}
     )
 
     found = {finding.name: finding for finding in check_sandbox()}
     assert {name: found[name].status for name in reasons} == {
-        "no_network": "failed", "hidden_root": "degraded", "cgroup": "absent"
+        "no_network": "failed", "files": "failed", "hidden_root": "degraded", "cgroup": "absent"
     }  # fmt: skip
-    assert all(found[name].fix == REMEDIES[name] for name in reasons)
+    assert all(found[name].fix == remedy_for(name) for name in reasons)
     assert found["running code"].status == "ok"
+    # What the user accepts does not stop anything; what the user requires does.
+    options = SandboxOptions(allow_weak_sandbox=True, sandbox_require=["hidden_root"])
+    found = {finding.name: finding for finding in check_sandbox(options)}
+    assert {name: found[name].status for name in reasons} == {
+        "no_network": "degraded", "files": "degraded", "hidden_root": "failed", "cgroup": "absent"
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("words", [["--jsn"], ["more"]])

@@ -222,9 +222,9 @@ def test_requirements_are_checked():
         LocalSandbox(required=("nonsense",)).protections()
 
 
-def test_no_network_is_required_by_default():
+def test_files_and_network_are_out_of_reach_by_default():
     held = LocalSandbox().protections()
-    assert REQUIRED == ("separate_process", "limits", "no_network")
+    assert REQUIRED == ("separate_process", "limits", "no_network", "files")
     assert all(held[name].holds for name in REQUIRED)
 
 

@@ -1,13 +1,18 @@
-"""On a kernel that refuses every namespace the sandbox still runs, and says what it lacks."""
+"""Where the kernel refuses namespaces, Landlock or both: what still runs, what is refused, and what is said."""
 
 import ctypes
 import json
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.helpers.hosts import ELSEWHERE, another_host
+from tests.helpers.paths import ROOT
 
 pytestmark = pytest.mark.serial
 
@@ -52,16 +57,20 @@ import os
 asyncio.run(main())
 """
 
-# To be another machine (`platform.machine()` gives i686 or armv8l), for which, as on macOS, there is no wall.
-ELSEWHERE = "import ctypes; ctypes.CDLL(None).personality(8)\n"
 WITHOUT_A_WALL = """
 import asyncio, json, logging
 from genprm_trl.errors import ConfigError
 from genprm_trl.sandbox import Limits, LocalSandbox
+from genprm_trl.sandbox.options import SandboxOptions
 logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
 async def main():
     report = {}
-    async with LocalSandbox(Limits(timeout=1, grace=1)) as sandbox, sandbox.session() as session:
+    try:
+        await LocalSandbox().check()
+    except ConfigError as error:
+        report["default"] = str(error)
+    required = SandboxOptions(allow_weak_sandbox=True).required()
+    async with LocalSandbox(Limits(timeout=1, grace=1), required=required) as sandbox, sandbox.session() as session:
         report["held"] = [n for n, p in sandbox.protections().items() if p.holds]
         report["reasons"] = sorted({p.reason for p in sandbox.protections().values() if not p.holds})
         report["directory"] = sandbox._start().directory
@@ -126,6 +135,12 @@ def test_where_there_is_no_wall():
     assert report["held"] == ["separate_process", "limits", "empty_environment"]
     assert report["reasons"] == ["needs Linux on x86_64 or aarch64"]
     assert "WARNING Sandbox protections in force: separate_process, limits, empty_environment. Not" in done.stderr
+    assert (
+        "WARNING The sandbox is weak, and that was accepted: a program that a model writes can use your" in done.stderr
+    )
+    for words in ("no_network: needs Linux", "files: needs Linux", "--sandbox http://", "--allow_weak_sandbox"):
+        assert words in report["default"]
+    assert "sysctl" not in report["default"]  # of another system
     assert report["output"] == report["replayed"] == ["ok", "42"]
     assert report["kept"] == ["ok", "42"]
     assert report["error"] == ["error", "Code execute Error: ZeroDivisionError: division by zero"]
@@ -135,3 +150,63 @@ def test_where_there_is_no_wall():
     assert report["died"][0] == "killed"
     assert "no_network: needs Linux on x86_64 or aarch64" in report["refusal"]
     assert not Path(report["directory"]).exists()
+
+
+# Arguments: the sandbox's options, as Python.
+OPENED = """
+import asyncio, json, logging, sys
+from genprm_trl.errors import ConfigError
+from genprm_trl.sandbox.options import SandboxOptions
+logging.basicConfig(format="%(levelname)s %(message)s")
+async def main():
+    async with SandboxOptions(**eval(sys.argv[1])).open_sandbox() as sandbox, sandbox.session() as session:
+        result = await session.run(sys.argv[2])
+        print(result.status, result.output)
+try:
+    asyncio.run(main())
+except ConfigError as error:
+    print("refused", error)
+"""
+
+
+@pytest.fixture
+def open_directory() -> Iterator[Path]:
+    """A directory that every user can enter, unlike pytest's own."""
+    with tempfile.TemporaryDirectory(prefix="genprm-open-") as directory:
+        Path(directory).chmod(0o777)
+        yield Path(directory)
+
+
+@pytest.mark.parametrize(
+    ("without", "options", "answer"),
+    [
+        ("namespaces,landlock", {}, "refused"),
+        ("namespaces,landlock", {"allow_weak_sandbox": True}, "ok secret"),
+        ("namespaces,landlock", {"allow_weak_sandbox": True, "sandbox_require": ["files"]}, "refused"),
+        ("namespaces", {}, "error Code execute Error: PermissionError"),
+        ("namespaces", {"sandbox_require": ["hidden_root"]}, "refused"),
+        ("landlock", {}, "error Code execute Error: FileNotFoundError"),
+    ],
+)
+def test_files_are_out_of_reach_or_nothing_starts(
+    open_directory: Path, without: str, options: dict[str, object], answer: str
+):
+    user = 0 if "namespaces" in without else 61_234  # root of a container has no namespaces anyway
+    canary = open_directory / "canary"
+    canary.write_text("secret")
+    code, environment = f"print(open({str(canary)!r}).read())", {**os.environ, "TMPDIR": str(open_directory)}
+    done = subprocess.run(
+        [*another_host(without=without, user=user), sys.executable, "-c", OPENED, repr(options), code],
+        capture_output=True, text=True, cwd=ROOT, env=environment, timeout=120,
+    )  # fmt: skip
+    assert done.stdout.startswith(answer), done.stdout + done.stderr
+    if answer == "refused":
+        assert "hidden_root: needs the mount namespace" in done.stdout
+        assert "docker run --cap-add SYS_ADMIN" in done.stdout
+    if "files" in done.stdout:
+        assert "; landlock: " in done.stdout
+        assert "--allow_weak_sandbox" in done.stdout
+    is_weak = answer == "ok secret"
+    assert (
+        "The sandbox is weak, and that was accepted: a program that a model writes can read" in done.stderr
+    ) == is_weak

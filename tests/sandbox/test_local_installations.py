@@ -101,10 +101,13 @@ def test_a_project_that_is_linked_in_cannot_be_read(tmp_path: Path):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, which becomes another user")
 def test_a_library_that_others_may_not_read_is_named(tmp_path: Path):
-    """Better no session than programs whose imports fail."""
+    """Better no session than programs whose imports fail. No second try would help, so it is a wrong setup."""
     closed = tmp_path / "closed"
     python = make_environment(closed, f"{SITE}\n{ROOT}")
     next((closed / "lib").glob("python*/site-packages")).chmod(0o700)
     answer = run(python)
+    assert "ConfigError: The sandbox cannot start: " in answer
     assert "may not read the interpreter's library" in answer
+    assert "chmod o+rx" in answer
+    assert "--sandbox http://HOST:8080" in answer
     assert str(closed) in answer

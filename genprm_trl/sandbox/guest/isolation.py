@@ -43,6 +43,7 @@ NAMES = (
     "landlock",
     "seccomp",
     "no_network",
+    "files",
     "cgroup",
 )
 DEVICES = tuple(f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom"))
@@ -158,6 +159,9 @@ def enter_session(outcomes: Outcomes, limits: dict[str, Any], key: int, director
     # Either is enough: interfaces without a way out, or no call that makes a socket.
     namespace, filtered = outcomes["network_namespace"], outcomes["seccomp"]
     outcomes["no_network"] = f"{namespace}; {filtered}" if namespace and filtered else ""
+    # Either keeps the machine's files from the program: they are not there, or may not be opened.
+    root, ruled = outcomes["hidden_root"], outcomes["landlock"]
+    outcomes["files"] = f"hidden_root: {root}; landlock: {ruled}" if root and ruled else ""
 
 
 @functools.cache

@@ -96,7 +96,7 @@ def main(control_fd: int) -> None:
             linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
         Zygote(control, config, directory, outcomes, groups[0] if groups else None).serve()
     except Refusal as error:
-        _say(control, {"error": str(error)})
+        _say(control, {"refusal": str(error)})
     except BaseException:
         _say(control, {"error": traceback.format_exc()})
     if directory:
