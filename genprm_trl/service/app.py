@@ -110,7 +110,7 @@ def create_app(
 
     @app.get("/health", summary="Whether requests are accepted")
     async def health() -> Response:
-        """200 once the model is loaded and as long as the engine answers, else 503."""
+        """200 once the model is loaded and as long as the engine answers and the sandbox can run code, else 503."""
         if trouble := await service.trouble():
             return JSONResponse({"status": "not_ready", "reason": trouble}, 503, {"Retry-After": "5"})
         assert service.prm is not None

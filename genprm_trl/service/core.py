@@ -11,6 +11,7 @@ from genprm_trl.service.errors import ServiceRefusal
 from genprm_trl.service.limits import ServiceLimits
 from genprm_trl.service.metrics import Metrics
 from genprm_trl.service.observed_generator import ObservedGenerator
+from genprm_trl.service.observed_sandbox import ObservedSandbox
 from genprm_trl.service.scheduler import Batch, Failure, Scheduler
 from genprm_trl.service.schemas import Work
 from genprm_trl.verifier.base import Verifier
@@ -37,6 +38,7 @@ class VerifierService:
         self.requests = 0
         self._prm: Verifier | None = None
         self._generator: ObservedGenerator | None = None
+        self._sandbox: ObservedSandbox | None = None
         self._scheduler: Scheduler | None = None
         self._stopping = False
 
@@ -51,6 +53,8 @@ class VerifierService:
         self._scheduler = Scheduler(prm.concurrency * prm.fewest_chains, self.limits.max_queue, self.metrics)
         if isinstance(prm, GenPRM):
             self._generator = ObservedGenerator(prm.generator, self.metrics)
+            if prm.sandbox is not None and prm.runs_code:
+                self._sandbox = ObservedSandbox(prm.sandbox)
             prm = prm.with_options(generator=self._generator)
         self._prm = prm
 
@@ -70,7 +74,8 @@ class VerifierService:
             return _STOPPING
         if self._prm is None:
             return _LOADING
-        return None if self._generator is None else await self._generator.trouble()
+        trouble = None if self._generator is None else await self._generator.trouble()
+        return trouble if trouble or self._sandbox is None else await self._sandbox.trouble()
 
     async def admit(self) -> None:
         """Refuses a request that could not be worked on now, before its body is read.

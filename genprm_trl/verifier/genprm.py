@@ -7,6 +7,7 @@ so far decide which of them continue (`verifier.tally`).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -89,7 +90,7 @@ class GenPRM(Verifier):
         self.generator = generator
         self.sandbox = sandbox
         self.protocol = protocol if protocol is not None else GenPRMProtocol()
-        if sandbox is None and isinstance(self.protocol, GenPRMProtocol) and Mode.of(self.protocol.mode).execute:
+        if sandbox is None and isinstance(self.protocol, GenPRMProtocol) and self.runs_code:
             raise ConfigError(
                 "this mode runs code and needs a sandbox, for instance genprm_trl.sandbox.LocalSandbox()"
             )
@@ -141,17 +142,22 @@ class GenPRM(Verifier):
 
         Raises:
             ConfigError: if the directory holds no model, no tokenizer or no chat template, an option is unknown, or
-                the sandbox is a server that cannot be used. It is asked before the model is loaded.
+                the sandbox cannot run code. It is asked before the model is loaded.
         """
         # What can be seen to be wrong shows before the weights are loaded.
         ModelSettings(turn_opening or "generation_prompt", first_turn or "evaluation", template_date=template_date)
         GenPRMProtocol("full" if mode is None else mode, max_step_tokens=max_step_tokens)
         check_options(**kwargs)
-        if sandbox is not None and (mode is None or Mode.of(mode).execute):
-            run(sandbox.check())
         if isinstance(model, str | Path):
             source = model if tokenizer is None else tokenizer
             _check_context((generator_kwargs or {}).get("max_context"), source, chat_template)
+        executes = runs_code(model, mode)
+        if sandbox is None and executes:
+            from genprm_trl.sandbox import LocalSandbox
+
+            sandbox = LocalSandbox()
+        if sandbox is not None and (executes or mode is None):
+            run(sandbox.check())
         # The model before its settings: its errors say better what is wrong with a directory.
         generator = open_generator(model, tokenizer, backend=backend, **(generator_kwargs or {}))
         try:
@@ -177,10 +183,6 @@ class GenPRM(Verifier):
                 chat_template,
                 template_date or settings.template_date,
             )
-            if sandbox is None and Mode.of(protocol.mode).execute:
-                from genprm_trl.sandbox import LocalSandbox
-
-                sandbox = LocalSandbox()
             return cls(generator, sandbox, protocol, chat=chat, **kwargs)
         except BaseException:
             run(generator.close())  # an engine's processes must not outlive what failed
@@ -195,6 +197,12 @@ class GenPRM(Verifier):
     def fewest_chains(self) -> int:
         """Chains that a solution takes at least: N, or fewer if N is adaptive."""
         return self.n if self.adaptive == "off" else fewest_more([], self.n, self.threshold)
+
+    @property
+    def runs_code(self) -> bool:
+        """Whether its chains may run code."""
+        protocol = self.protocol
+        return not isinstance(protocol, GenPRMProtocol) or Mode.of(protocol.mode).execute
 
     def with_options(
         self, *, mode: Mode | str | None = None, generator: Generator | None = None, **changes: Any
@@ -302,6 +310,20 @@ class GenPRM(Verifier):
         await self.generator.close()
         if self.sandbox is not None:
             await self.sandbox.close()
+
+
+def runs_code(model: Any, mode: Mode | str | None = None) -> bool:
+    """Whether a verifier of a model runs code, as far as that can be known before the model is loaded.
+
+    Args:
+        model: A directory, a name on the Hub, or a loaded model.
+        mode: The mode that it is asked in. Default: the one in the model's directory, or else the full one.
+    """
+    if mode is None and isinstance(model, str | Path):
+        with contextlib.suppress(OSError, ValueError, ConfigError):  # loading it will say what is wrong with it
+            settings = load_settings(model)
+            mode = settings.default_mode if settings is not None else None
+    return Mode.of("full" if mode is None else mode).execute
 
 
 def check_options(

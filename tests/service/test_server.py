@@ -22,9 +22,13 @@ import pytest
 from genprm_trl.cli.main import main
 from genprm_trl.conversation.settings import ModelSettings
 from genprm_trl.errors import GenPRMError
+from genprm_trl.protocol import GenPRMProtocol
+from genprm_trl.sandbox import FusionSandbox, LocalSandbox
 from genprm_trl.service import ServiceLimits, create_app
 from genprm_trl.service.metrics import Metrics
 from genprm_trl.service.observed_generator import ObservedGenerator
+from genprm_trl.verifier.genprm import GenPRM
+from tests.helpers.fusion_server import FusionServer
 from tests.helpers.running_service import TOKEN, direct, lines, rows, running, wait_for, yes
 from tests.helpers.scripted_generator import Reply, ScriptedGenerator
 from tests.helpers.tiny_models import tiny_model, tiny_tokenizer
@@ -67,6 +71,33 @@ def test_not_ready_while_the_engine_fails_and_ready_again_after():
         assert service.get("/health").status_code == 200
         assert "rewards" in lines(service.post({"solutions": rows(1)}))[0]
         assert service.metrics()["genprm_ready"] == 1
+
+
+def test_not_ready_where_code_cannot_run():
+    refusing = LocalSandbox(required=("nonsense",))
+    with running(GenPRM(ScriptedGenerator(yes), refusing)) as service:
+        health = service.get("/health")
+        assert (health.status_code, health.json()["reason"]) == (503, "code cannot run; the server's log says why")
+        assert service.post({"solutions": rows(1)}).status_code == 503
+        assert service.get("/health/live").status_code == 200
+    # Without code there is nothing to ask.
+    with running(GenPRM(ScriptedGenerator(yes), refusing, GenPRMProtocol("analysis"))) as service:
+        assert service.get("/health").status_code == 200
+
+
+def test_ready_again_once_code_runs_again(caplog):
+    pytest.importorskip("sandbox_fusion")
+    with (
+        FusionServer().running() as server,
+        running(GenPRM(ScriptedGenerator(yes), FusionSandbox(server.endpoint))) as service,
+    ):
+        assert service.get("/health").status_code == 200
+        service.app.state.service._sandbox._fresh = 0.0
+        server.reset("500", forever=True)
+        assert [service.get("/health").status_code for _ in range(3)] == [503] * 3
+        assert caplog.text.count("cannot be used") == 1
+        server.reset()
+        assert service.get("/health").status_code == 200
 
 
 async def test_an_idle_engine_is_asked_and_a_busy_one_is_believed_for_a_while():
