@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from genprm_trl._loops import run as run_coroutine
@@ -20,6 +20,7 @@ from genprm_trl.cli.training import ModelOptions, TrainingOptions, check_trainin
 from genprm_trl.errors import ConfigError
 from genprm_trl.options.sources import RowOptions
 from genprm_trl.rows.outputs import CommandFiles, inputs
+from genprm_trl.sandbox.options import SandboxOptions
 from genprm_trl.stages.fingerprint import model_fingerprint
 from genprm_trl.training.step_grpo.trainer import StepGRPOConfig
 
@@ -37,7 +38,7 @@ SYSTEM_PROMPT = (
 
 
 @dataclass(kw_only=True)
-class GRPOOptions(RowOptions, TrainingOptions):
+class GRPOOptions(SandboxOptions, RowOptions, TrainingOptions):
     """The options of `genprm grpo` that TRL does not have."""
 
     data: str = field(
@@ -184,14 +185,18 @@ def _reward_config(options: GRPOOptions, args: StepGRPOConfig) -> dict[str, Any]
         config["server"] = options.server
     else:
         config["verifier"] = options.verifier
-    return config
+    of_sandbox = options.given_sandbox()
+    if of_sandbox and "server" in config:
+        raise ConfigError(f"the server says where code runs: leave out --{', --'.join(of_sandbox)}")
+    return config | of_sandbox
 
 
 def _decisive(reward: dict[str, Any] | None) -> dict[str, Any]:
-    """What decides the rewards of steps. The address of a server does not: it may move."""
+    """What decides the rewards of steps. The address of a server does not: it may move. Nor does where code runs."""
     if reward is None:
         return {"verifier": None}
-    settings = {f"reward_{name}": value for name, value in reward.items() if name not in ("verifier", "server")}
+    elsewhere = ("verifier", "server", *(each.name for each in fields(SandboxOptions)))
+    settings = {f"reward_{name}": value for name, value in reward.items() if name not in elsewhere}
     verifier = reward.get("verifier")
     if verifier is None:
         return {**settings, "verifier": "a server"}

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from genprm_trl.cli import console
 from genprm_trl.rows.outputs import CommandFiles
+from genprm_trl.sandbox.options import SandboxOptions
 
 
 @dataclass
@@ -33,7 +34,7 @@ class QuickstartOptions:
     overwrite: bool = field(default=False, metadata={"help": "Replace what a run with another seed left there."})
 
 
-def files(options: QuickstartOptions) -> CommandFiles:
+def files(options: QuickstartOptions, sandbox: SandboxOptions) -> CommandFiles:
     """What the command reads and writes."""
     output = _output_dir(options)
     names = ("results.md", "results.json", "f1_by_n.png", "data/train_rationales.jsonl", "data/heldout.jsonl")
@@ -44,7 +45,7 @@ def _output_dir(options: QuickstartOptions) -> Path:
     return Path(options.output_dir or f"outputs/quickstart{'-fast' if options.fast else ''}")
 
 
-def run(options: QuickstartOptions) -> int:
+def run(options: QuickstartOptions, sandbox: SandboxOptions) -> int:
     """Runs every stage of the quickstart that is not finished, and prints its tables."""
     from genprm_trl.miniature.quickstart import (
         FAST_PLAN,
@@ -71,6 +72,7 @@ def run(options: QuickstartOptions) -> int:
             announce=announce,
             progress=not console.is_quiet(),
             overwrite=options.overwrite,
+            sandbox=sandbox,
         )
     print(f"\n{results_table(rows)}\n{kinds_table(rows)}")
     print("\n".join(conclusions(rows)))

@@ -14,11 +14,16 @@ from genprm_trl.cli.stages import StageOptions, end_of_stage, refuse_empty
 from genprm_trl.labeling.rationales import RationaleSettings, open_reasoner, rationalize, with_solution
 from genprm_trl.options.generator import GeneratorOptions
 from genprm_trl.options.sources import SolutionOptions
+from genprm_trl.sandbox.options import SandboxOptions
 from genprm_trl.stages.settings import decisive
 
 
 def run(
-    solutions: SolutionOptions, settings: RationaleSettings, generator: GeneratorOptions, stage: StageOptions
+    solutions: SolutionOptions,
+    settings: RationaleSettings,
+    generator: GeneratorOptions,
+    sandbox: SandboxOptions,
+    stage: StageOptions,
 ) -> int:
     """Samples critiques of solutions, and prints how they ended and what code they ran.
 
@@ -31,7 +36,6 @@ def run(
     from genprm_trl.labeling.critiques import SAMPLE_STATUSES
     from genprm_trl.metrics.sameness import Sameness
     from genprm_trl.rows.digests import content_digest
-    from genprm_trl.sandbox import LocalSandbox
     from genprm_trl.stages.run import Worker
 
     stream = solutions.read(console.print_format)
@@ -42,7 +46,7 @@ def run(
         functools.partial(
             open_reasoner,
             generator.opener(),
-            LocalSandbox,
+            sandbox.open_sandbox,
             settings,
             chat_template=generator.chat_template(),
             template_date=generator.template_date,

@@ -21,6 +21,7 @@ from genprm_trl.cli.files import files_of, run_command
 from genprm_trl.errors import ConfigError, GenPRMError
 from genprm_trl.labeling.data_card import RECIPE_FILES
 from genprm_trl.rows.outputs import CommandFiles
+from genprm_trl.sandbox.options import SandboxOptions
 from genprm_trl.stages.settings import START_ANEW
 
 logger = logging.getLogger(__name__)
@@ -82,10 +83,10 @@ class RecipeOptions:
     )
 
 
-def files(options: RecipeOptions) -> CommandFiles:
+def files(options: RecipeOptions, sandbox: SandboxOptions) -> CommandFiles:
     """What the command reads and writes: whatever its stages do, but what they read of one another."""
     output = Path(options.output_dir)
-    of_stages = [files for stage, arguments in plan(options) if (files := files_of(stage.module, arguments))]
+    of_stages = [files for stage, arguments in plan(options, sandbox) if (files := files_of(stage.module, arguments))]
     written = [Path(os.path.realpath(path)) for each in of_stages for path in [*each.results, *each.others]]
     reads = [each for of_stage in of_stages[1:] for each in of_stage.reads]
     return CommandFiles(
@@ -97,10 +98,10 @@ def files(options: RecipeOptions) -> CommandFiles:
     )
 
 
-def run(options: RecipeOptions) -> int:
+def run(options: RecipeOptions, sandbox: SandboxOptions) -> int:
     """Runs the stages of the recipe in order, then writes the dataset and pushes it if a repository is named.
 
-    Every section is read before the first stage starts.
+    Every section is read before the first stage starts, and the models, servers and the sandbox are looked for.
 
     Returns:
         The exit code of the first stage that does not end with 0, else 0.
@@ -110,7 +111,7 @@ def run(options: RecipeOptions) -> int:
     """
     output = Path(options.output_dir)
     # Every section is read before the first stage costs anything.
-    planned = plan(options)
+    planned = plan(options, sandbox)
     from genprm_trl.options.generator import GeneratorOptions
 
     for stage, arguments in planned:
@@ -119,6 +120,8 @@ def run(options: RecipeOptions) -> int:
                 if isinstance(each, GeneratorOptions):  # a model or server that is missing must not show after days
                     each.check_model()
                     each.ask_servers()
+                if isinstance(each, SandboxOptions) and stage is not SFT:  # that one says whether it runs code
+                    each.check_sandbox()
     if options.push_to_hub is not None:
         from genprm_trl.hub import make_repository
 
@@ -146,13 +149,13 @@ def run(options: RecipeOptions) -> int:
     return 0
 
 
-def plan(options: RecipeOptions) -> list[tuple[Stage, Sequence[Any]]]:
+def plan(options: RecipeOptions, sandbox: SandboxOptions | None = None) -> list[tuple[Stage, Sequence[Any]]]:
     """The stages that are to run, each with the options objects that its command takes.
 
     Raises:
         ConfigError: A section has an unknown or unusable option, or one that the recipe sets.
     """
-    output = Path(options.output_dir)
+    output, sandbox = Path(options.output_dir), sandbox or SandboxOptions()
     if output.exists() and not output.is_dir():
         raise ConfigError(f"--output_dir {output} is not a directory")
     stages = [*STAGES, *([SFT] if options.sft is not None else [])]
@@ -171,18 +174,21 @@ def plan(options: RecipeOptions) -> list[tuple[Stage, Sequence[Any]]]:
             words += ["--labels", str(output / "labels.jsonl")]
         if number >= anew:
             words.append("--overwrite")
-        planned.append((stage, read_section(stage, getattr(options, stage.name), words)))
+        planned.append((stage, read_section(stage, getattr(options, stage.name), words, sandbox)))
         source = str(output / stage.output)
     return planned
 
 
-def read_section(stage: Stage, section: dict[str, Any], words: Sequence[str]) -> tuple[Any, ...]:
+def read_section(
+    stage: Stage, section: dict[str, Any], words: Sequence[str], sandbox: SandboxOptions
+) -> tuple[Any, ...]:
     """The options objects of a stage's command.
 
     Args:
         stage: The stage.
         section: The stage's section of the configuration file.
         words: What the recipe itself sets, as words of a command line.
+        sandbox: Where code runs in all sections that run code and do not say so themselves.
 
     Raises:
         ConfigError: The section has an unknown or unusable option, or one that the recipe sets.
@@ -193,7 +199,10 @@ def read_section(stage: Stage, section: dict[str, Any], words: Sequence[str]) ->
     for key in section:
         if key in stage.set_here:
             raise ConfigError(f"{where}, key '{key}': is set by the recipe")
-    return OptionParser(option_types(stage.module.run), prog=f"genprm {stage.name}").parse(words, section, where)
+    types = option_types(stage.module.run)
+    if any(issubclass(kind, SandboxOptions) for kind in types):
+        section = {**sandbox.given_sandbox(), **section}
+    return OptionParser(types, prog=f"genprm {stage.name}").parse(words, section, where)
 
 
 def _write_dataset(output: Path, options: RecipeOptions) -> None:

@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 from genprm_trl.cli import console
 from genprm_trl.cli.training import ModelOptions, TrainingOptions, check_training, kept_directory, open_training
 from genprm_trl.errors import ConfigError, check_at_least
+from genprm_trl.protocol.genprm import Mode
 from genprm_trl.rows.digests import content_digest
+from genprm_trl.sandbox.options import SandboxOptions
 from genprm_trl.training.sft.trainer import GenPRMConfig
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ _EVALUATION = ("eval_split", "verify_data", "verify_split", "verify_limit", "ver
 
 
 @dataclass(kw_only=True)
-class SFTOptions(TrainingOptions):
+class SFTOptions(SandboxOptions, TrainingOptions):
     """The options of `genprm sft` that TRL does not have."""
 
     eval_data: str | None = field(
@@ -110,6 +112,10 @@ def _train(options: SFTOptions, args: GenPRMConfig, model_options: ModelOptions)
     if training is None:
         return
 
+    if solutions is not None:
+        modes = [args.mode] if args.mode else train_data.unique("mode")
+        if Mode.of(args.model_settings(modes).default_mode).execute:
+            options.check_sandbox()
     trainer = GenPRMTrainer(**training.arguments, args=args, train_dataset=train_data, eval_dataset=eval_data)
     trainer.described_data = _described(options, training.settings)
     if solutions is not None:
@@ -119,6 +125,7 @@ def _train(options: SFTOptions, args: GenPRMConfig, model_options: ModelOptions)
             trainer,
             solutions,
             max_step_tokens=options.verify_max_step_tokens,
+            sandbox=options,
             name=Path(str(options.verify_data)).name,
         )
         trainer.add_callback(callback)

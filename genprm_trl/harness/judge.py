@@ -124,9 +124,10 @@ class Judge:
 
 def _checked(arguments: Mapping[str, Any], where: str) -> dict[str, Any]:
     """The arguments as options of `genprm verify`, with the same checks; the harness reads `n=8` as a number."""
-    given = {"model": "", **arguments}
-    # The harness splits at commas, so several addresses are set apart by blanks.
-    if isinstance(urls := given.get("server_url"), str):
-        given["server_url"] = urls.split()
+    given: dict[str, Any] = {"model": "", **arguments}
+    # The harness splits at commas, so what an option has several of is set apart by blanks.
+    for name in ("server_url", "sandbox_require"):
+        if isinstance(words := given.get(name), str):
+            given[name] = words.split()
     [options] = OptionParser([VerifierOptions], prog="the model genprm").parse([], given, where)
     return {name: getattr(options, name) for name in arguments}

@@ -149,9 +149,15 @@ async def open_reasoner(
     chat_template: str | None = None,
     template_date: str | None = None,
 ) -> AsyncIterator[Reasoner]:
-    """Opens a generator and a sandbox as a `Reasoner`, for a stage's worker."""
-    async with open_generator() as generator, open_sandbox() as sandbox:
-        yield Reasoner(generator, sandbox, settings, chat_template=chat_template, template_date=template_date)
+    """Opens a generator and a sandbox as a `Reasoner`, for a stage's worker.
+
+    Raises:
+        ConfigError: The sandbox cannot run code. It is asked before the model is loaded.
+    """
+    async with open_sandbox() as sandbox:
+        await sandbox.check()
+        async with open_generator() as generator:
+            yield Reasoner(generator, sandbox, settings, chat_template=chat_template, template_date=template_date)
 
 
 async def rationalize(

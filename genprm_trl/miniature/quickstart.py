@@ -25,7 +25,7 @@ from transformers import PreTrainedTokenizerBase
 from genprm_trl.cards.model_card import CardContent, MeasuredScore, write_model_card
 from genprm_trl.cards.plots import Curve, can_plot, plot_score_by_n
 from genprm_trl.cards.tables import markdown_table
-from genprm_trl.errors import ConfigError, DataError
+from genprm_trl.errors import ConfigError, DataError, GenPRMError
 from genprm_trl.metrics.estimates import ScoreEstimate, processbench_by_votes
 from genprm_trl.metrics.processbench import best_threshold
 from genprm_trl.miniature.models import tiny_causal_lm, tiny_token_classifier
@@ -37,6 +37,7 @@ from genprm_trl.miniature.world import make_solutions
 from genprm_trl.records import RationaleRecord, Solution, Verdict
 from genprm_trl.rows.jsonl import write_json, write_jsonl, write_text
 from genprm_trl.rows.outputs import is_foreign
+from genprm_trl.sandbox.options import SandboxOptions
 from genprm_trl.stages.settings import changes, read_settings, refuse_changes
 from genprm_trl.training.prm.scorer import PRMScorer
 from genprm_trl.training.prm.trainer import PRMConfig, PRMTrainer
@@ -130,6 +131,7 @@ def run_quickstart(
     announce: Callable[[str], None] = logger.info,
     progress: bool = True,
     overwrite: bool = False,
+    sandbox: SandboxOptions | None = None,
 ) -> list[Row]:
     """Runs every stage and writes data, models, verdicts, `results.md`, `results.json` and `f1_by_n.png`.
 
@@ -142,10 +144,12 @@ def run_quickstart(
         announce: Told what happens next, a sentence at a time.
         progress: Show progress bars.
         overwrite: Replace what a finished stage of another plan or seed has made.
+        sandbox: Where the code of the trained verifier runs, and what is required of it.
 
     Raises:
-        ConfigError: The directory cannot be made, one that a stage would write to holds something else, or a stage of
-            another plan or seed is finished there.
+        ConfigError: The directory cannot be made, one that a stage would write to holds something else, a stage of
+            another plan or seed is finished there, or the sandbox cannot run code.
+        GenPRMError: Every judgement of a verifier failed.
     """
     output = Path(output_dir)
     try:
@@ -155,6 +159,8 @@ def run_quickstart(
     stages = _Stages(output, {"plan": asdict(plan), "seed": seed}, announce, overwrite=overwrite)
     if (before := stages.results()) is not None:
         return before
+    sandbox = sandbox if sandbox is not None else SandboxOptions()
+    sandbox.check_sandbox()  # not only after the trainings
     tokenizer = build_tokenizer()
 
     training = _Training(plan, seed, tokenizer, progress)
@@ -185,7 +191,7 @@ def run_quickstart(
     heldout += natural_solutions(policy, plan.natural_heldout, "heldout", seed)
     write_jsonl(output / "data" / "heldout.jsonl", heldout, result=True)
     with SideProcess() as side:
-        rows = _judge(output, stages, plan, heldout, seed, progress, side)
+        rows = _judge(output, stages, plan, heldout, seed, progress, side, sandbox)
     _write_results(output, plan, rows, records, stages)
     return rows
 
@@ -438,6 +444,7 @@ def _judge(
     seed: int,
     progress: bool,
     side: SideProcess,
+    sandbox: SandboxOptions,
 ) -> list[Row]:
     rows = []
     labels = [solution.label if solution.label is not None else -1 for solution in heldout]
@@ -465,11 +472,11 @@ def _judge(
     started = time.monotonic()
     # The full mode takes about as long as all the others.
     beside = {
-        key: side.submit(_verdicts, output, key, plan.chains, heldout, seed, False)
+        key: side.submit(_verdicts, output, key, plan.chains, heldout, seed, False, sandbox)
         for key in MODE_NOTES
         if key != "full"
     }
-    full = _verdicts(output, "full", plan.chains, heldout, seed, progress)
+    full = _verdicts(output, "full", plan.chains, heldout, seed, progress, sandbox)
     for key, verdicts in beside.items():
         add(key, _MODE_NAMES.get(key, key), verdicts.result())
     add("full", _MODE_NAMES["full"], full)
@@ -478,7 +485,7 @@ def _judge(
 
 
 def _verdicts(
-    output: Path, key: str, chains: int, heldout: list[Solution], seed: int, progress: bool
+    output: Path, key: str, chains: int, heldout: list[Solution], seed: int, progress: bool, sandbox: SandboxOptions
 ) -> list[Verdict]:
     """The judgements of the baseline, or of the GenPRM in the mode, that `MODE_NOTES` has under the key."""
     verifier: Verifier
@@ -489,10 +496,18 @@ def _verdicts(
         verifier = GenPRM.from_pretrained(output / key, seed=seed)
     else:
         verifier = GenPRM.from_pretrained(
-            output / "genprm", mode=key, n=chains, seed=seed, max_step_tokens=STEP_TOKENS
+            output / "genprm",
+            mode=key,
+            n=chains,
+            seed=seed,
+            max_step_tokens=STEP_TOKENS,
+            sandbox=sandbox.open_sandbox(),
         )
     with verifier as prm:
-        return list(prm.verify_all(heldout, progress=progress, desc=_MODE_NAMES.get(key, key)))
+        verdicts = list(prm.verify_all(heldout, progress=progress, desc=_MODE_NAMES.get(key, key)))
+    if all(judgement.status == "error" for v in verdicts for chain in v.chains for judgement in chain):
+        raise GenPRMError(f"all judgements failed ({key}; see the messages above), so there is no score")
+    return verdicts
 
 
 def _write_results(

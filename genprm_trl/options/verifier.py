@@ -5,20 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
-from genprm_trl._loops import run
 from genprm_trl.conversation.template import TurnOpening
-from genprm_trl.errors import ConfigError
 from genprm_trl.options.generator import GeneratorOptions
 from genprm_trl.protocol.genprm import MODES, FirstTurn, GenPRMProtocol
+from genprm_trl.sandbox.options import SandboxOptions
 from genprm_trl.stages.settings import decisive
 
 if TYPE_CHECKING:
-    from genprm_trl.sandbox.base import Sandbox
     from genprm_trl.verifier.base import Verifier
 
 
 @dataclass
-class VerifierOptions(GeneratorOptions):
+class VerifierOptions(SandboxOptions, GeneratorOptions):
     """A GenPRM and its settings. A command's `run` takes it beside the command's own options."""
 
     model: str = field(metadata={"help": "Model directory or Hub id of the verifier.", "reads": "model"})
@@ -56,13 +54,6 @@ class VerifierOptions(GeneratorOptions):
             "operational": True,
         },
     )
-    sandbox: str = field(
-        default="local",
-        metadata={
-            "help": "Where code runs: local (this machine), or the address of a SandboxFusion server (extra: fusion).",
-            "operational": True,
-        },
-    )
     turn_opening: TurnOpening | None = field(
         default=None,
         metadata={
@@ -78,11 +69,18 @@ class VerifierOptions(GeneratorOptions):
         from genprm_trl.generation.base import SamplingParams
         from genprm_trl.verifier.genprm import check_options
 
-        super().__post_init__()
+        GeneratorOptions.__post_init__(self)
+        SandboxOptions.__post_init__(self)
         GenPRMProtocol("full" if self.mode is None else self.mode, max_step_tokens=self.max_step_tokens)
         SamplingParams(temperature=self.temperature, top_p=self.top_p, top_k=self.top_k)
         max_chains = "auto" if self.max_chains is None else self.max_chains
         check_options(self.n, self.threshold, self.stop, self.adaptive, max_chains)
+
+    def needs_sandbox(self) -> bool:
+        """Whether the verifier runs code, or a server is named for it that is to be asked."""
+        from genprm_trl.verifier.genprm import runs_code
+
+        return self.sandbox != "local" or runs_code(self.model, self.mode)
 
     def what_decides_verdicts(self) -> dict[str, Any]:
         """The settings that all verdicts of a file must share, as JSON values."""
@@ -90,14 +88,13 @@ class VerifierOptions(GeneratorOptions):
 
 
 def ask_servers(options: VerifierOptions) -> None:
-    """Asks the servers that a verifier needs, for a command that would load another model before it.
+    """Asks the sandbox and the servers that a verifier needs, for a command that would load another model before it.
 
     Raises:
         ConfigError: The sandbox, or a server that generates, cannot be used.
     """
-    sandbox = _open_sandbox(options.sandbox)
-    if sandbox is not None:
-        run(sandbox.check())
+    if options.needs_sandbox():
+        options.check_sandbox()
     options.ask_servers()
 
 
@@ -111,11 +108,10 @@ def load_verifier(options: VerifierOptions) -> Verifier:
     from genprm_trl.generation.base import SamplingParams
     from genprm_trl.verifier.genprm import GenPRM
 
-    of_generator = {field.name for field in fields(GeneratorOptions)}
+    others = {field.name for part in (GeneratorOptions, SandboxOptions) for field in fields(part)}
     own = {field.name: getattr(options, field.name) for field in fields(VerifierOptions)}
-    own = {name: value for name, value in own.items() if name not in of_generator}
+    own = {name: value for name, value in own.items() if name not in others}
     own["sampling"] = SamplingParams(**{name: own.pop(name) for name in ("temperature", "top_p", "top_k")})
-    own["sandbox"] = _open_sandbox(options.sandbox)
     if options.max_chains is None:
         own["max_chains"] = "auto"
     return GenPRM.from_pretrained(
@@ -125,16 +121,6 @@ def load_verifier(options: VerifierOptions) -> Verifier:
         chat_template=options.chat_template(),
         template_date=options.template_date,
         generator_kwargs=options.generator_options(),
+        sandbox=options.open_sandbox() if options.needs_sandbox() else None,
         **own,
     )
-
-
-def _open_sandbox(place: str) -> Sandbox | None:
-    """The sandbox of an option; None leaves it to the verifier, which starts a local one if its mode executes code."""
-    if place == "local":
-        return None
-    if not place.startswith(("http://", "https://")):
-        raise ConfigError(f"sandbox must be local or an address that starts with http:// or https://, not {place!r}")
-    from genprm_trl.sandbox import FusionSandbox
-
-    return FusionSandbox(place)

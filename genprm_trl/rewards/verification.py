@@ -9,7 +9,8 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
 
@@ -18,6 +19,8 @@ from genprm_trl.errors import ConfigError, GenPRMError, check_at_least, check_on
 from genprm_trl.grading.thinking import opens_thinking
 from genprm_trl.records import Solution, StepStatus, Verdict
 from genprm_trl.rewards.texts import completion_text, problem_text
+from genprm_trl.sandbox.base import Sandbox
+from genprm_trl.sandbox.options import SandboxOptions
 from genprm_trl.selection.aggregates import Aggregate, aggregate
 from genprm_trl.verifier.base import Verifier
 
@@ -57,7 +60,8 @@ class GenPRMReward:
         blank_reward: Reward of a completion without any steps: no text, or thoughts alone.
         name: What trainers log it as. Two of them in one trainer need two names. Figures are then logged as
             `NAME/tokens` and so on, and step rewards in the column `NAME_step_rewards`.
-        **options: Passed to `GenPRM.from_pretrained`, or to `VerifierClient`.
+        **options: Passed to `GenPRM.from_pretrained`, or to `VerifierClient`. A verifier that is loaded here also
+            takes `sandbox_require` and `allow_weak_sandbox`, and a server's address as `sandbox`, as the commands do.
 
     Raises:
         ConfigError: There is not exactly one verifier, it is none, or an option is unknown.
@@ -235,13 +239,28 @@ def _reward(verdict: Verdict | None, step: int) -> float | None:
 def _check_known(options: Iterable[str], taker: Any, what: str) -> None:
     from genprm_trl.verifier.genprm import GenPRM
 
-    known = [*inspect.signature(taker).parameters, *inspect.signature(GenPRM.__init__).parameters]
-    if taker is not GenPRM.from_pretrained:
-        known = list(inspect.signature(taker).parameters)
+    known = list(inspect.signature(taker).parameters)
+    if taker == GenPRM.from_pretrained:  # which passes others on
+        known += [*inspect.signature(GenPRM.__init__).parameters, *(each.name for each in fields(SandboxOptions))]
     known = [name for name in known if name not in ("self", "cls", "model", "servers", "urls", "kwargs", "generator")]
     for option in options:
         if option not in known:
             raise ConfigError(f"GenPRMReward has no option '{option}', and neither has {what}: {', '.join(known)}")
+
+
+def _with_sandbox(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options with a sandbox in place of what says where code runs; without one if nothing says so.
+
+    Raises:
+        ConfigError: These options are unusable, or stand beside a sandbox that is made.
+    """
+    named = {each.name: options[each.name] for each in fields(SandboxOptions) if each.name in options}
+    others = {name: value for name, value in options.items() if name not in named}
+    if isinstance(named.get("sandbox"), Sandbox):
+        if len(named) > 1:
+            raise ConfigError("a sandbox that is made takes no sandbox_require and no allow_weak_sandbox")
+        return {**others, **named}
+    return {**others, "sandbox": SandboxOptions(**named).open_sandbox()} if named else others
 
 
 def _open(
@@ -265,6 +284,7 @@ def _open(
     from genprm_trl.verifier.genprm import GenPRM
 
     _check_known(options, GenPRM.from_pretrained, "GenPRM.from_pretrained")
+    options = _with_sandbox(options)
     # Each process of a training has its own device; the first one's is not everybody's.
     rank = os.environ.get("LOCAL_RANK")
     generator = dict(options.pop("generator_kwargs", None) or {})

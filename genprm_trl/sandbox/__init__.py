@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from genprm_trl.sandbox.local import LocalSandbox as LocalSandbox
     from genprm_trl.sandbox.local import LocalSession as LocalSession
     from genprm_trl.sandbox.local import Protection as Protection
+    from genprm_trl.sandbox.options import SandboxOptions as SandboxOptions
     from genprm_trl.sandbox.process import SandboxError as SandboxError
 
 __all__, __getattr__, __dir__ = lazy_exports(
@@ -26,6 +27,7 @@ __all__, __getattr__, __dir__ = lazy_exports(
         ".fusion": ["FusionSandbox", "FusionSession"],
         ".limits": ["Limits"],
         ".local": ["LocalSandbox", "LocalSession", "Protection"],
+        ".options": ["SandboxOptions"],
         ".process": ["SandboxError"],
     },
 )

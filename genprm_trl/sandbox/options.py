@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from genprm_trl._loops import run
 from genprm_trl.errors import ConfigError
 from genprm_trl.sandbox.base import Sandbox
 from genprm_trl.sandbox.guest.isolation import NAMES
@@ -46,7 +47,12 @@ class SandboxOptions:
 
     def __post_init__(self) -> None:
         place = self.sandbox
-        if place != "local" and not place.startswith(("http://", "https://")):
+        require = [self.sandbox_require] if isinstance(self.sandbox_require, str) else self.sandbox_require or []
+        # Where lists are not at hand, one text has all names.
+        self.sandbox_require = [name for text in require for name in str(text).replace(",", " ").split()] or None
+        if not isinstance(self.allow_weak_sandbox, bool):
+            raise ConfigError(f"allow_weak_sandbox must be true or false, not {self.allow_weak_sandbox!r}")
+        if place != "local" and not str(place).startswith(("http://", "https://")):
             raise ConfigError(
                 f"sandbox must be local or an address that starts with http:// or https://, not {place!r}"
             )
@@ -55,6 +61,11 @@ class SandboxOptions:
         unknown = [name for name in self.sandbox_require or () if name not in NAMES]
         if unknown:
             raise ConfigError(f"sandbox_require: unknown protection {', '.join(unknown)}; known: {', '.join(NAMES)}")
+
+    def given_sandbox(self) -> dict[str, Any]:
+        """Those of these options that are not at their default, by name."""
+        values = {each.name: getattr(self, each.name) for each in fields(SandboxOptions)}
+        return {each.name: values[each.name] for each in fields(SandboxOptions) if values[each.name] != each.default}
 
     def required(self) -> tuple[str, ...]:
         """The protections without which the local sandbox refuses to start."""
@@ -76,6 +87,23 @@ class SandboxOptions:
         from genprm_trl.sandbox.fusion import FusionSandbox
 
         return FusionSandbox(self.sandbox)
+
+    def check_sandbox(self) -> None:
+        """Starts a sandbox and ends it, for a command that opens it later, perhaps in other processes.
+
+        Raises:
+            ConfigError: It cannot run code.
+            MissingExtraError: The client of a server is not installed.
+        """
+        sandbox = self.open_sandbox()
+
+        async def check() -> None:
+            try:
+                await sandbox.check()
+            finally:
+                await sandbox.close()
+
+        run(check())
 
     @classmethod
     def of(cls, options: Any) -> SandboxOptions:

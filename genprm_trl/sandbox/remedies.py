@@ -73,7 +73,8 @@ def _read(path: Path) -> str:
 
 def missing_text(reasons: dict[str, str], missing: Iterable[str]) -> str:
     """A line for each protection that does not hold: why not, and what to do about it."""
-    lines, said = [], set()
+    lines: list[str] = []
+    said: set[str] = set()
     for name in missing:
         remedy = remedy_for(name)
         lines.append(f"  {name}: {reasons[name]}")

@@ -14,6 +14,7 @@ from genprm_trl.errors import DataError
 from genprm_trl.metrics.processbench import processbench_scores
 from genprm_trl.protocol.genprm import GenPRMProtocol, Mode
 from genprm_trl.records import Solution
+from genprm_trl.sandbox.options import SandboxOptions
 from genprm_trl.training.gathered import check_can_gather, gathered_model
 
 if TYPE_CHECKING:
@@ -41,10 +42,11 @@ class VerificationCallback(TrainerCallback):
         max_step_tokens: Bound on the tokens of one rationale.
         max_batch_size: Chains that generate at once.
         seed: Seed of the sampling, the same at each evaluation.
+        sandbox: Where code runs, and what is required of it.
         name: Name of the solutions in the model card.
 
     Raises:
-        ConfigError: The first version of FSDP shards the model.
+        ConfigError: The first version of FSDP shards the model, or the sandbox cannot run the code of the mode.
         DataError: There are no solutions, or one has no label.
 
     Example:
@@ -73,6 +75,7 @@ class VerificationCallback(TrainerCallback):
         max_step_tokens: int = 2048,
         max_batch_size: int = 64,
         seed: int = 0,
+        sandbox: SandboxOptions | None = None,
         name: str = "held-out solutions",
     ):
         if not solutions:
@@ -86,6 +89,10 @@ class VerificationCallback(TrainerCallback):
         settings = trainer.model_settings
         self.mode = mode or settings.default_mode
         self.protocol = GenPRMProtocol(self.mode, settings.first_turn, max_step_tokens)
+        self.sandbox = sandbox if sandbox is not None else SandboxOptions()
+        self._executes = Mode.of(self.mode).execute
+        if self._executes:
+            self.sandbox.check_sandbox()
         self.n = n
         self.max_batch_size = max_batch_size
         self.seed = seed
@@ -131,7 +138,6 @@ class VerificationCallback(TrainerCallback):
             The scores, without their prefix; the same in every process.
         """
         from genprm_trl.generation import TransformersGenerator
-        from genprm_trl.sandbox import LocalSandbox
         from genprm_trl.verifier.genprm import GenPRM
 
         trainer = self.trainer
@@ -141,7 +147,7 @@ class VerificationCallback(TrainerCallback):
         with gathered_model(trainer) as model:
             prm = GenPRM(
                 TransformersGenerator(model, chat.tokenizer, max_batch_size=self.max_batch_size),
-                LocalSandbox() if Mode.of(self.protocol.mode).execute else None,
+                self.sandbox.open_sandbox() if self._executes else None,
                 self.protocol,
                 chat=chat,
                 n=self.n,

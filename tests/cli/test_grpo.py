@@ -77,6 +77,10 @@ def test_a_policy_is_trained_and_training_goes_on(work, capsys):
         (("--credit", "outcome", "--reward_weights", "1.0"), "--reward_weights is set by"),
         (("--reward_config", "nowhere.yaml"), "nowhere.yaml"),
         (("--verifier", "x", "--min_form_temperature", "0"), "min_form_temperature"),
+        (
+            ("--server", "http://127.0.0.1:1", "--allow_weak_sandbox"),
+            "the server says where code runs: leave out --allow",
+        ),
     ],
 )
 def test_wrong_options_end_with_code_2(work, capsys, more, what):

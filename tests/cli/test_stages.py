@@ -19,6 +19,7 @@ from genprm_trl.stages.run import ItemFailed
 from genprm_trl.verifier import GenPRM
 from tests.helpers.completion_server import CompletionServer
 from tests.helpers.fusion_server import FusionServer
+from tests.helpers.judging_generator import BACKEND
 from tests.helpers.judging_model import judging_model
 from tests.helpers.tiny_models import tiny_model, tiny_tokenizer
 from tests.helpers.verdict_examples import summary_of
@@ -181,6 +182,22 @@ def test_rewards_and_the_harness_ask_their_sandbox_first(model):
     judge = Judge.of({"pretrained": str(model), "backend": UNLOADABLE, "sandbox": NOBODY})
     with pytest.raises(ConfigError, match="cannot be used"):
         judge.wait_until_ready(1)
+
+
+def test_rewards_and_the_harness_take_the_options_of_the_sandbox(model):
+    here = {"sandbox_require": "seccomp cgroup", "allow_weak_sandbox": True}
+    required = ("separate_process", "limits", "seccomp", "cgroup")
+    judge = Judge.of({"pretrained": str(model), "backend": BACKEND, **here})
+    assert judge.options.required() == required
+    reward = GenPRMReward(model, backend=BACKEND, mode="analysis", n=2, threshold=0.3, **here)
+    assert reward.verifier.sandbox._required == required
+    assert (reward.verifier.n, reward.verifier.threshold) == (2, 0.3)
+    with pytest.raises(ConfigError, match="unknown protection nonsense"):
+        GenPRMReward(model, backend=UNLOADABLE, sandbox_require=["nonsense"])
+    with pytest.raises(ConfigError, match="a sandbox that is made takes no sandbox_require"):
+        GenPRMReward(model, backend=UNLOADABLE, sandbox=FusionSandbox(NOBODY), **here)
+    with pytest.raises(ConfigError, match=r"the sandbox at http://127\.0\.0\.1:9 cannot be used"):
+        GenPRMReward(model, backend=UNLOADABLE, sandbox=NOBODY)
 
 
 async def test_a_sandbox_that_runs_nothing_is_refused():

@@ -271,3 +271,17 @@ def test_a_missing_protection_is_as_grave_as_the_sandbox_takes_it(monkeypatch):
 def test_wrong_words(words, capsys):
     assert main(["doctor", *words]) == 2
     assert "genprm doctor: error: unrecognized arguments" in capsys.readouterr().err
+
+
+def test_the_sandbox_is_told_of_as_the_commands_would_have_it(monkeypatch, capsys):
+    asked = []
+
+    def examine(online, sandbox):
+        asked.append(sandbox)
+        yield Finding("sandbox", "files", "ok", "")
+
+    monkeypatch.setattr(checks, "examine", examine)
+    assert main(["doctor", "--allow_weak_sandbox", "--sandbox_require", "hidden_root", "seccomp"]) == 0
+    assert asked == [SandboxOptions(allow_weak_sandbox=True, sandbox_require=["hidden_root", "seccomp"])]
+    assert main(["doctor", "--sandbox_require", "nonsense"]) == 2
+    assert "unknown protection nonsense; known: separate_process" in capsys.readouterr().err

@@ -14,6 +14,7 @@ from genprm_trl.options.parser import OptionParser
 from genprm_trl.options.verifier import VerifierOptions, load_verifier
 from genprm_trl.protocol.genprm import MODES
 from genprm_trl.sandbox import FusionSandbox
+from genprm_trl.sandbox.options import SandboxOptions
 from tests.helpers.fusion_server import FusionServer
 from tests.helpers.tiny_models import tiny_model, tiny_tokenizer
 
@@ -50,7 +51,9 @@ def test_options_reach_the_verifier(model_dir: Path, tmp_path: Path) -> None:
 def test_every_option_is_either_part_of_the_settings_or_known_to_change_no_verdict(model_dir: Path) -> None:
     names = {field.name for field in dataclasses.fields(VerifierOptions)}
     decisive = set(VerifierOptions(model=str(model_dir)).what_decides_verdicts())
-    assert names - decisive == {"max_chains", "batch_size", "device", "server_url", "sandbox"}
+    assert names - decisive == {"max_chains", "batch_size", "device", "server_url"} | {
+        field.name for field in dataclasses.fields(SandboxOptions)
+    }
 
 
 def test_servers_and_their_backend_go_together(model_dir: Path) -> None:

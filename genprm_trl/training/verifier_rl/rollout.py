@@ -109,9 +109,9 @@ class VerifierRollout:
         max_batch_size: Chains that generate at once.
 
     Raises:
-        ConfigError: The mode needs a sandbox; while training, if the trainer's options do not fit: generation by vLLM,
-            `min_p` or a repetition penalty, or a model that must stay sharded while it generates (the first version of
-            FSDP, or ZeRO-3 with `ds3_gather_for_generation=False`).
+        ConfigError: The mode needs a sandbox, or the sandbox cannot run code; while training, if the trainer's options
+            do not fit: generation by vLLM, `min_p` or a repetition penalty, or a model that must stay sharded while it
+            generates (the first version of FSDP, or ZeRO-3 with `ds3_gather_for_generation=False`).
 
     Example:
         ```python
@@ -143,10 +143,12 @@ class VerifierRollout:
         max_batch_size: int = 64,
     ):
         self.protocol = protocol or GenPRMProtocol()
-        if sandbox is None and Mode.of(self.protocol.mode).execute:
-            raise ConfigError(
-                "this mode runs code and needs a sandbox, for instance genprm_trl.sandbox.LocalSandbox()"
-            )
+        if Mode.of(self.protocol.mode).execute:
+            if sandbox is None:
+                raise ConfigError(
+                    "this mode runs code and needs a sandbox, for instance genprm_trl.sandbox.LocalSandbox()"
+                )
+            run(sandbox.check())
         self.sandbox = sandbox
         self.chat_template, self.template_date = chat_template, template_date
         self.max_batch_size = max_batch_size
