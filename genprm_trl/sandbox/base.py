@@ -50,8 +50,14 @@ class Sandbox(Closable):
     """
 
     @abstractmethod
-    def session(self) -> Session:
-        """Opens a session. Its process may start now or with the first block."""
+    def session(self, *, as_published: bool = False) -> Session:
+        """Opens a session. Its process may start now or with the first block.
+
+        Args:
+            as_published: Whether code sees what the executor of the released checkpoints showed it: `__name__` is
+                `builtins`, standard output has no encoding (so sympy prints ASCII), and a program's own
+                `TimeoutError` reads as a time-out.
+        """
 
     async def check(self) -> None:
         """Asks whether it can run code, before anything is paid for. One that wraps another passes the question on.

@@ -88,9 +88,9 @@ class FusionSandbox(Sandbox):
         self._attempts, self._backoff = attempts, backoff
         self._gate = FairGate(max_concurrency)
 
-    def session(self) -> FusionSession:
+    def session(self, *, as_published: bool = False) -> FusionSession:
         """A new session. Nothing is sent before its first block."""
-        return FusionSession(self)
+        return FusionSession(self, as_published)
 
     async def close(self) -> None:
         """Nothing to free: connections do not outlive their request."""
@@ -110,7 +110,7 @@ class FusionSandbox(Sandbox):
             said = result.message or result.output
             raise ConfigError(f"the sandbox at {place} cannot run code: {result.status}: {said[:200]}")
 
-    async def _run(self, blocks: list[str]) -> ExecutionResult:
+    async def _run(self, blocks: list[str], as_published: bool) -> ExecutionResult:
         """Runs blocks in a fresh interpreter and reports the last one."""
         import tenacity
 
@@ -123,13 +123,13 @@ class FusionSandbox(Sandbox):
         )
         try:
             async with self._gate:
-                result: ExecutionResult = await retrying(self._request, blocks)
+                result: ExecutionResult = await retrying(self._request, blocks, as_published)
                 return result
         except _ServerError as error:
             logger.warning("SandboxFusion server: %s", error)
             return ExecutionResult("", "sandbox_error", time.perf_counter() - start, f"SandboxFusion server: {error}")
 
-    async def _request(self, blocks: list[str]) -> ExecutionResult:
+    async def _request(self, blocks: list[str], as_published: bool = False) -> ExecutionResult:
         limits, marker = self.limits, f"<{secrets.token_hex(16)}>"
         request = {
             "blocks": blocks,
@@ -137,6 +137,7 @@ class FusionSandbox(Sandbox):
             "memory": limits.memory,
             "output": limits.output,
             "seed": self._seed,
+            "as_published": as_published,
             "marker": marker,
         }
         budget = limits.timeout * len(blocks) + limits.grace
@@ -207,8 +208,8 @@ class FusionSandbox(Sandbox):
 class FusionSession(Session):
     """One namespace, rebuilt on the server with every block. Made by `FusionSandbox.session`."""
 
-    def __init__(self, sandbox: FusionSandbox):
-        self._sandbox = sandbox
+    def __init__(self, sandbox: FusionSandbox, as_published: bool = False):
+        self._sandbox, self._as_published = sandbox, as_published
         self._turn = FairGate(1)
         self._history: list[str] = []
         self._closed = False
@@ -218,7 +219,7 @@ class FusionSession(Session):
         async with self._turn:
             if self._closed:
                 return ExecutionResult("", "sandbox_error", 0.0, "The session is closed.")
-            result = await self._sandbox._run([*self._history, code])
+            result = await self._sandbox._run([*self._history, code], self._as_published)
             if result.status in ("ok", "error"):  # what a block that raised had defined by then stays
                 self._history.append(code)
             return result

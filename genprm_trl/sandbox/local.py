@@ -93,9 +93,9 @@ class LocalSandbox(Sandbox):
         self._closed = False
         self._logged = False
 
-    def session(self) -> LocalSession:
+    def session(self, *, as_published: bool = False) -> LocalSession:
         """Opens a session. Starts its process in the background so that the first block does not wait."""
-        session = LocalSession(self)
+        session = LocalSession(self, as_published)
         self._spares.expect(session)
         return session
 
@@ -196,8 +196,8 @@ class LocalSandbox(Sandbox):
 class LocalSession(Session):
     """One namespace in its own process. Made by `LocalSandbox.session`."""
 
-    def __init__(self, sandbox: LocalSandbox):
-        self._sandbox = sandbox
+    def __init__(self, sandbox: LocalSandbox, as_published: bool = False):
+        self._sandbox, self._as_published = sandbox, as_published
         self._turn = FairGate(1)
         self._worker: Worker | None = None
         self._history: list[str] = []  # blocks that a new process has to run again
@@ -279,7 +279,7 @@ class LocalSession(Session):
         assert self._worker is not None
         start = time.perf_counter()
         try:
-            answer = await self._worker.run(code, limits)
+            answer = await self._worker.run(code, limits, self._as_published)
         except TimeoutError:
             self._lose()
             return ExecutionResult(TIMEOUT_TEXT, "timeout", time.perf_counter() - start, "hard time-out")

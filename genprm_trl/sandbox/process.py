@@ -288,8 +288,13 @@ class Worker:
             pass
         return False
 
-    async def run(self, code: str, limits: Limits) -> tuple[str, str, float] | Ended:
+    async def run(self, code: str, limits: Limits, as_published: bool = False) -> tuple[str, str, float] | Ended:
         """Runs a block.
+
+        Args:
+            code: The block.
+            limits: Its bounds.
+            as_published: What it sees; see `Sandbox.session`. The same for all blocks of a process.
 
         Returns:
             Status, output and seconds; or how the process ended.
@@ -313,7 +318,7 @@ class Worker:
         data = code.encode("utf-8", "surrogatepass")
         if len(data) > min(limits.memory, LONGEST_CODE):
             return "memory", MEMORY_TEXT, 0.0
-        request = wire.REQUEST.pack(nonce, limits.timeout, len(data)) + data
+        request = wire.REQUEST.pack(nonce, limits.timeout, as_published, len(data)) + data
         async with asyncio.timeout(limits.timeout + limits.grace):
             try:
                 await asyncio.get_running_loop().sock_sendall(self._channel, request)

@@ -69,6 +69,44 @@ async def test_wire_format(session: Session, name: str):
     assert result.seconds >= 0
 
 
+# What code prints in a session like those of the published executor, and in others.
+WORLDS = {
+    "main guard": ("def main():\n    print('in main')\n\nif __name__ == '__main__':\n    main()", "", "in main"),
+    "name": ("print(__name__)", "builtins", "__main__"),
+    "class": ("class A: pass\nprint(A)", "<class 'A'>", "<class '__main__.A'>"),
+    "documentation": ("print(__doc__ is None)", "False", "True"),
+    "pretty printing": (
+        "from sympy import pprint, symbols\nx = symbols('x'); pprint(x**2/2)",
+        "2\nx \n--\n2", "2\nx \n──\n2",
+    ),
+    "pretty text": (
+        "from sympy import *\nprint(pretty(sqrt(symbols('x'))))", "___\n\\/ x", "√x",
+    ),
+    "encoding": ("import sys; print(sys.stdout.encoding)", "None", "utf-8"),
+    "characters": ("print('π')", "π", "π"),
+    "own time-out": ("raise TimeoutError('mine')", "Code execute time out: mine", E + "TimeoutError: mine"),
+    "time-out without message": ("raise TimeoutError", "Code execute time out: ", E + "TimeoutError: "),
+    "kind of time-out": (
+        "class Late(TimeoutError): pass\nraise Late('a: b')", "Code execute time out: a: b", E + "Late: a: b",
+    ),
+    "another library's time-out": (
+        "import concurrent.futures as f\nraise f.TimeoutError(3)", "Code execute time out: 3", E + "TimeoutError: 3",
+    ),
+    "error": ("1/0", E + "ZeroDivisionError: division by zero", E + "ZeroDivisionError: division by zero"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WORLDS)
+@pytest.mark.parametrize("as_published", [True, False])
+async def test_the_world_that_code_sees(sandbox: Sandbox, name: str, as_published: bool):
+    code, published, ours = WORLDS[name]
+    async with sandbox.session(as_published=as_published) as session:
+        first = await session.run(code)
+        assert first.output == (published if as_published else ours)
+        assert (await session.run(code)).output == first.output
+        assert first.status == ("error" if first.output.startswith("Code execute ") else "ok")
+
+
 async def test_names_persist_over_blocks(session: Session):
     await session.run("import math\nx = 20\ndef twice(n): return 2 * n")
     assert (await session.run("print(twice(x) + math.floor(2.5))")).output == "42"

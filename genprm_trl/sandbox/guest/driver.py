@@ -33,6 +33,10 @@ def cut_middle(text: str, limit: int) -> str:
     return f"{text[:half]}\n... [{len(text) - 2 * half} characters of output cut] ...\n{text[-half:]}"
 
 
+class Output(io.TextIOWrapper):
+    """Standard output of a block."""
+
+
 def describe(error: BaseException) -> str:
     """The error line of a block, even if the error's own text cannot be made."""
     try:
@@ -41,6 +45,13 @@ def describe(error: BaseException) -> str:
         raise
     except BaseException:
         return f"Code execute Error: {type(error).__name__}: "
+
+
+def become_published(namespace: "dict[str, object]") -> None:
+    """Shows code what the published executor showed it: a namespace without a name, and text without an encoding."""
+    for name in ("__name__", "__doc__", "__package__", "__loader__", "__spec__"):
+        namespace.pop(name, None)
+    Output.encoding = None  # type: ignore[assignment]
 
 
 def execute(code: str, namespace: "dict[str, object]") -> "tuple[str, str]":
@@ -54,7 +65,10 @@ def execute(code: str, namespace: "dict[str, object]") -> "tuple[str, str]":
         return ("ok", "") if error.code in (None, 0) else ("error", describe(error))
     except BaseException as error:
         short = isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM
-        return "memory" if short else "error", describe(error)
+        text = describe(error)
+        if Output.encoding is None and isinstance(error, TimeoutError):  # the published executor took it for its own
+            text = "Code execute time out: " + text.partition(": ")[2].partition(": ")[2]
+        return "memory" if short else "error", text
 
 
 def run_block(code: str, namespace: "dict[str, object]", seconds: float, limit: int) -> "tuple[str, str, float]":
@@ -67,7 +81,7 @@ def run_block(code: str, namespace: "dict[str, object]", seconds: float, limit: 
             raise BlockTimeout
 
     raw = io.BytesIO()
-    out = io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", write_through=True)
+    out = Output(raw, encoding="utf-8", errors="backslashreplace", write_through=True)
     streams = sys.stdin, sys.stdout, sys.stderr
     status, text, start, process = "ok", "", time.perf_counter(), os.getpid()
     previous = signal.signal(signal.SIGALRM, alarm)
@@ -109,6 +123,8 @@ def run_blocks(request: "dict[str, Any]", out: TextIO) -> None:
             import numpy
 
             numpy.random.seed(request["seed"])
+    if request["as_published"]:
+        become_published(module.__dict__)
     limit_memory(request["memory"])
     for block in request["blocks"]:
         status, text, seconds = run_block(block, module.__dict__, request["timeout"], request["output"])

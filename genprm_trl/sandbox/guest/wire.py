@@ -15,7 +15,7 @@ COMMAND = struct.Struct(
     "<cQ"
 )  # what (SPAWN, KILL, REST or WAKE), session key; SPAWN carries two descriptors: channel, status
 EXIT = struct.Struct("<idB")  # wait status, CPU seconds used, one of the causes below
-REQUEST = struct.Struct("<16sdI")  # nonce, soft time-out in seconds, length of the UTF-8 code that follows
+REQUEST = struct.Struct("<16sd?I")  # nonce, soft time-out in seconds, as published?, length of the UTF-8 code to come
 RESULT = struct.Struct("<16sBdI")  # nonce, index into STATUSES, seconds, length of the UTF-8 text that follows
 
 SPAWN, KILL, REST, WAKE = b"S", b"K", b"R", b"W"

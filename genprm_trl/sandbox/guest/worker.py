@@ -114,7 +114,7 @@ class Worker:
         self._channel, self._capture_fd, self._limits, self._init = channel, capture, limits, init
         self._seed = seed
         self._pid = os.getpid()
-        self._armed = self._fired = False
+        self._armed = self._fired = self._as_published = False
         self._nonce = bytes(16)
         self._stale: set[int] = set()
         self._streams: tuple[_Capture, _Writer, io.TextIOWrapper, io.TextIOWrapper] | None
@@ -150,8 +150,10 @@ class Worker:
         os.register_at_fork(after_in_child=self._forked)
         self._send(READY)
         while True:
-            nonce, seconds, size = REQUEST.unpack(self._receive(REQUEST.size))
+            nonce, seconds, as_published, size = REQUEST.unpack(self._receive(REQUEST.size))
             self._nonce = nonce
+            if as_published and not self._as_published:
+                self._become_published()
             code = self._receive(size).decode("utf-8", "surrogatepass")
             start = time.perf_counter()
             status, text = self._run(code, seconds)
@@ -160,6 +162,18 @@ class Worker:
             self._settle()
             data = text.encode("utf-8", "backslashreplace")
             self._send(RESULT.pack(nonce, STATUSES.index(status), elapsed, len(data)) + data)
+
+    def _become_published(self) -> None:
+        """Shows code what the published executor showed it: a namespace without a name, and text without an encoding.
+
+        That executor also took a program's own `TimeoutError` for its own.
+        """
+        self._as_published = True
+        for name in ("__name__", "__doc__", "__package__", "__loader__", "__spec__"):
+            self._module.__dict__.pop(name, None)  # names are looked up in `builtins` then, which has its own
+        _Writer.encoding = None  # type: ignore[assignment]  # sympy prints ASCII to such an output
+        if symbols := sys.modules.get("sympy.printing.pretty.pretty_symbology"):
+            symbols.pretty_use_unicode(False)  # it had asked when it was imported
 
     def report_failure(self, reason: str) -> None:
         """Says why `serve` came to an end that it should not have come to."""
@@ -224,7 +238,10 @@ class Worker:
             self._allow_reserve(True)  # the names of the program still fill the rest
             return "memory", _describe(error)
         except OSError as error:
-            return ("memory" if error.errno == errno.ENOMEM else "error"), _describe(error)
+            text = _describe(error)
+            if self._as_published and isinstance(error, TimeoutError):
+                text = "Code execute time out: " + text.partition(": ")[2].partition(": ")[2]
+            return ("memory" if error.errno == errno.ENOMEM else "error"), text
         except BaseException as error:
             return "error", _describe(error)
 
