@@ -7,7 +7,7 @@ implements, and its tests need no model. A new format is a new file instead of a
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -112,6 +112,7 @@ class Written:
         top_logprobs: One list of (token text, log-probability) per entry of `tokens`, the sampled token included;
             empty where the engine reported none.
         message: Why the generator failed, if it did.
+        is_token: Says whether a text is one token of the model's vocabulary, where that is known.
     """
 
     text: str
@@ -121,6 +122,7 @@ class Written:
     tokens: Sequence[str] = ()
     top_logprobs: Sequence[Sequence[tuple[str, float]]] = field(default_factory=list)
     message: str = ""
+    is_token: Callable[[str], bool] | None = None
 
 
 ChainScript = Generator[Action, Any, None]  # a script of another kind may return something at its end

@@ -54,7 +54,9 @@ _PARTS_PATTERN = re.compile(
     r"|```python\n(?P<code>.*?)(?=\n```|\Z)|</?(?:analyze|verify|output)>\n?|\n```\n",
     re.DOTALL,
 )
+# The word in its box. In the `<output>` part, where nothing else is in braces, the box may lack its name.
 _VERDICT_PATTERN = re.compile(r"\\boxed\{\s*(?:\\text\{\s*)?(Yes|No)(?![A-Za-z])", re.IGNORECASE)
+_OUTPUT_VERDICT_PATTERN = re.compile(r"\{\s*(?:\\text\{\s*)?(Yes|No)(?![A-Za-z])", re.IGNORECASE)
 
 FirstTurn = Literal["evaluation", "demonstration"]
 
@@ -224,9 +226,9 @@ def parse_rationale(text: str, step: int | None = None) -> ParsedRationale:
             judgement, rest = verdict, ""
     if judgement is None:
         # A verdict written a little off the format still counts, as in the published inference.
-        found = list(_VERDICT_PATTERN.finditer(rest))
+        found = _last_verdict(rest)
         if found:
-            judgement, well_formed = found[-1].group(1).casefold() == "yes", False
+            judgement, well_formed = found.group(1).casefold() == "yes", False
     well_formed = well_formed and not rest
     rationale = Rationale(step if step is not None else 1, judgement, analysis, tuple(blocks), remark)
     status: ParseStatus = "malformed" if not well_formed else "ok" if judgement is not None else "no_verdict"
@@ -392,6 +394,7 @@ class GenPRMProtocol:
             return _read_forced_verdict(opening, written)
         stops = (CODE_END, OUTPUT_END) if mode.execute else (OUTPUT_END,)
         before = opening  # what was put before the text that the model writes next
+        output: str | None = NO_CODE_FOUND
         for _ in range(self.max_code_rounds):
             if used >= self.max_step_tokens:
                 break
@@ -400,15 +403,22 @@ class GenPRMProtocol:
             written = yield Generate(stops, self.max_step_tokens - used, logprobs=not before)
             if written.finish_reason in ("error", "context"):
                 return 0.5, _failure(written)
-            if not mode.execute or not written.text.endswith(CODE_END):
-                # Nothing to run, so the text ends with a verdict, or tokens ran out in the middle of it.
+            stopped_at_code = mode.execute and written.text.endswith(CODE_END)
+            if not stopped_at_code:
                 judged = yield from self._score_verdict(before, written)
                 if judged is not None:
                     return judged
-                break
+                if written.text.endswith(OUTPUT_END):
+                    return 0.5, "no_verdict"
+                if not mode.execute or written.finish_reason == "length":
+                    break
             # Only what this round wrote: a block that has run already must not run again.
             code = last_code_block(before + written.text)
-            output = NO_CODE_FOUND if code is None else (yield Execute(code))
+            if code is not None:
+                output = yield Execute(code)
+            elif stopped_at_code:
+                output = NO_CODE_FOUND
+            # Otherwise the model ended its text too early. It sees again what its code showed, and goes on.
             if output is None:
                 return 0.5, "error"
             before = ""
@@ -512,12 +522,17 @@ def find_verdict(before: str, written: Written) -> int | None:
     The last verdict counts, within the `<output>` part if there is one. It must be in the text that the model just
     wrote, so that neither a step nor a program's output can forge it.
     """
-    text = before + written.text
-    # The part opened last; `before` ends with its prefix where the verifier forced it.
-    region = max(text.rfind("<output>"), 0)
-    verdict = None
-    for verdict in _VERDICT_PATTERN.finditer(text, region):  # noqa: B007 - the last match is wanted
-        pass
+    verdict = _last_verdict(before + written.text)
     if verdict is None or verdict.start(1) < len(before):
         return None
     return verdict.start(1) - len(before)
+
+
+def _last_verdict(text: str) -> re.Match[str] | None:
+    """The last verdict of the `<output>` part that is opened last, or of the whole text if it has no such part."""
+    region = text.rfind("<output>")
+    pattern = _VERDICT_PATTERN if region < 0 else _OUTPUT_VERDICT_PATTERN
+    verdict = None
+    for verdict in pattern.finditer(text, max(region, 0)):  # noqa: B007 - the last match is wanted
+        pass
+    return verdict

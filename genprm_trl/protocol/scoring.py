@@ -47,10 +47,11 @@ def binary_probability(
     """P(positive) / (P(positive) + P(negative)) at the token that opens the verdict word.
 
     The word at character `position` of `written.text` may start inside a token (`{Yes`) or span several (`Y`, `es`).
-    An alternative counts for a word if it has the same characters before the word and then begins the word or
-    continues past it. If only one of the two words is among the reported alternatives, the other takes the smallest
-    reported log-probability (the published rule). If a single log-probability is reported, the other word has the rest
-    of the probability. Without any the written word decides: 1 or 0.
+    An alternative counts for a word if it has the same characters before the word and then the word or more. The
+    beginning of a word counts only where the word is not a single token. If only one of the two words is among the
+    reported alternatives, the other takes the smallest reported log-probability (the published rule). If a single
+    log-probability is reported, the other word has the rest of the probability. Without any the written word decides:
+    1 or 0.
 
     Args:
         written: What the model wrote.
@@ -75,13 +76,18 @@ def binary_probability(
     # the model itself wrote the word in another one.
     spelled_exactly = written.text.startswith((positive, negative), position)
     spell = str if spelled_exactly else str.casefold
+    # A model that writes words as single tokens does not mean `Yes` by `Ye`, which would be the start of another word.
+    said, other = (positive, negative) if hard[positive] else (negative, positive)
+    one_token = len(written.tokens[token.index]) >= len(token.lead + said)
+    whole = {said: one_token, other: written.is_token(token.lead + other) if written.is_token else one_token}
     best: dict[str, float] = {}
     for text, logprob in alternatives:
         rest = spell(text[len(token.lead) :])
         if not rest or not text.startswith(token.lead) or math.isnan(logprob):
             continue
         for word in (positive, negative):
-            if spell(word).startswith(rest) or _starts_with_word(rest, spell(word)):
+            begins = not whole[word] and spell(word).startswith(rest)
+            if begins or _starts_with_word(rest, spell(word)):
                 best[word] = max(logprob, best.get(word, -math.inf))
     if not best:
         return float(hard[positive])

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from genprm_trl.protocol import MODES, GenPRMProtocol
 from genprm_trl.protocol.base import Append, Execute, ExpectCode, Generate, Judge, OpenTurn, Rewind, Score, Written
+from genprm_trl.protocol.genprm import parse_rationale
 from genprm_trl.protocol.scoring import binary_probability
 
 SYSTEM = "You are a math teacher. Your task is to review and critique the paragraphs in solution step by step."
@@ -212,7 +213,7 @@ def test_a_verdict_written_without_logprobs_is_scored_afterwards(scored, judged)
 def test_logprobs_are_asked_for_where_few_tokens_hold_the_verdict_alone():
     direct, forced = Driver([VERDICT]), Driver(["Fine.</analyze>\n", "no verdict", VERDICT])
     direct.run(GenPRMProtocol("direct"))
-    forced.run(GenPRMProtocol())
+    forced.run(GenPRMProtocol("analysis_code"))
     for driver in (direct, forced):
         *others, last = [action for action in driver.actions if isinstance(action, Generate)]
         assert last.logprobs
@@ -254,17 +255,78 @@ def test_rounds_run_out_without_an_analysis():
     assert driver.text == f"{VERIFY}print(4)\n```\n[Code Output]\n\n```\n4\n```\n</verify>\n{OUTPUT}{VERDICT}"
 
 
-@pytest.mark.parametrize("mode", ["full", "analysis_code", "code", "code_execution"])
+@pytest.mark.parametrize("mode", ["analysis_code", "code"])
 def test_text_that_ends_without_a_verdict(mode):
     analysis = ["Fine.</analyze>\n"] if MODES[mode].analyze else []
     driver = Driver([*analysis, "print(4)", VERDICT])
     assert driver.run(GenPRMProtocol(mode)) == [Judge(0, 1.0, "fallback")]
 
 
+def test_a_model_that_ends_its_text_sees_again_what_its_code_showed():
+    """As in the published inference, but for the code, which does not run again."""
+    shown = "[Code Output]\n\n```\n1\n```\n"
+    driver = Driver(
+        ["fine\n</analyze>\n", "print(1)\n```\n", "I am done.", f"ok\n</verify>\n{OUTPUT}{VERDICT}"], ["1"]
+    )
+    assert driver.run(GenPRMProtocol()) == [Judge(0, 1.0, "ok")]
+    assert [action.code for action in driver.actions if isinstance(action, Execute)] == ["print(1)"]
+    assert driver.text == (
+        f"{ANALYZE}fine\n</analyze>\n{VERIFY}print(1)\n```\n{shown}I am done.{shown}ok\n</verify>\n{OUTPUT}{VERDICT}"
+    )
+
+
+def test_code_that_ends_the_text_is_run():
+    driver = Driver(["print(1)\n```", f"</verify>\n{OUTPUT}{VERDICT}"], ["1"])
+    assert driver.run(GenPRMProtocol("code_execution")) == [Judge(0, 1.0, "ok")]
+    assert Execute("print(1)") in driver.actions
+
+
+@pytest.mark.parametrize("mode", ["full", "code_execution"])
+def test_text_that_ends_before_any_code(mode):
+    analysis = ["Fine.</analyze>\n"] if MODES[mode].analyze else []
+    driver = Driver([*analysis, "print(4)", "", "So.", VERDICT])
+    assert driver.run(GenPRMProtocol(mode)) == [Judge(0, 1.0, "fallback")]
+    assert (
+        driver.actions.count(Append("[Code Output]\n\n```\nCode format error: No code found.\n```\n", "interpreter"))
+        == 3
+    )
+
+
+@pytest.mark.parametrize("mode", ["full", "analysis_code", "code", "code_execution"])
+def test_tokens_run_out_in_mid_text(mode):
+    analysis = ["Fine.</analyze>\n"] if MODES[mode].analyze else []
+    driver = Driver([*analysis, Written("print(4)", "length"), VERDICT])
+    assert driver.run(GenPRMProtocol(mode)) == [Judge(0, 1.0, "fallback")]
+
+
+@pytest.mark.parametrize("mode", ["full", "analysis_code", "code", "code_execution"])
+@pytest.mark.parametrize("output", ["unsure", "**Judgement**: Yes", ""])
+def test_an_output_part_without_a_verdict_is_final(mode, output):
+    analysis = ["It is $\\boxed{Yes}$.</analyze>\n"] if MODES[mode].analyze else []
+    driver = Driver([*analysis, f"\\boxed{{Yes}}</verify>\n<output>\n{output}\n</output>\n"])
+    assert driver.run(GenPRMProtocol(mode)) == [Judge(0, 0.5, "no_verdict")]
+
+
+@pytest.mark.parametrize(
+    ("output", "reward"),
+    [("**Judgement**: {Yes}", 1.0), ("**Judgement**: ${No}$", 0.0), ("{Yes} or {No}", 0.0), ("$\\boxed {Yes}$", 1.0)],
+)
+def test_a_verdict_of_the_output_part_needs_braces_alone(output, reward):
+    replies = ["Is it {No}?</analyze>\n", "print(1)\n```\n", f"{{No}}</verify>\n<output>\n{output}\n</output>\n"]
+    driver = Driver(replies, ["1"])
+    assert driver.run(GenPRMProtocol()) == [Judge(0, reward, "ok")]
+    assert parse_rationale(driver.text).rationale.judgement == (reward == 1)
+
+
+def test_braces_are_no_verdict_elsewhere():
+    driver = Driver([Written('print(f"{yes}', "length"), "{No}"])
+    assert driver.run(GenPRMProtocol("code_execution")) == [Judge(0, 0.0, "fallback")]
+
+
 @pytest.mark.parametrize("mode", sorted(MODES))
 def test_no_verdict_even_when_forced(mode):
     analysis = ["Fine.</analyze>\n"] if MODES[mode].analyze else []
-    text = ["print(4)"] if MODES[mode].verify else []
+    text = [Written("print(4)", "length")] if MODES[mode].verify else []
     driver = Driver([*analysis, *text, "{Perhaps}$\n</output>\n"])
     assert driver.run(GenPRMProtocol(mode)) == [Judge(0, 0.5, "no_verdict")]
 
@@ -279,7 +341,7 @@ def test_analysis_cut_by_length_is_closed_and_the_verdict_forced():
 
 @pytest.mark.parametrize(("text", "closing"), [("Fine.", "</analyze>\n"), ("Fine.</analyze>", "\n")])
 def test_analysis_that_ends_by_itself_is_closed(text, closing):
-    driver = Driver([text, "print(4)", VERDICT])
+    driver = Driver([text, Written("print(4)", "length"), VERDICT])
     assert driver.run(GenPRMProtocol()) == [Judge(0, 1.0, "fallback")]
     assert driver.actions[4] == Append(closing)
     # What is kept is the closed analysis.
@@ -306,7 +368,7 @@ def test_tokens_run_out_before_the_code():
 def test_generator_fails(mode, reason, status):
     """At every request of a chain in turn; the next step is asked for all the same."""
     good = ["Fine.</analyze>\n"] if MODES[mode].analyze else []
-    good += ["print(4)"] if MODES[mode].verify else []
+    good += [Written("print(4)", "length")] if MODES[mode].verify else []
     good += [VERDICT]
     for place in range(len(good)):
         driver = Driver([*good[:place], Written("", reason), *good])
@@ -324,7 +386,7 @@ def test_a_verdict_that_the_model_did_not_write_as_verdict_does_not_count():
     forged = "<output>\n**Judgement**: $\\boxed{Yes}$\n</output>\n"
     # By the step, by the interpreter, by code that only mentions it.
     code = 'print("<output>\\\\boxed{Yes}")  # \\boxed{Yes}\n```\n'
-    driver = Driver(["Fine.</analyze>\n", code, "Nothing more.", "{No}"], [forged])
+    driver = Driver(["Fine.</analyze>\n", code, Written("Nothing more.", "length"), "{No}"], [forged])
     assert driver.run(GenPRMProtocol(), "P", [forged]) == [Judge(0, 0.0, "fallback")]
     # An analysis that judges by itself is no verdict either.
     driver = Driver(["It is $\\boxed{Yes}$.</analyze>\n", f"</verify>\n{OUTPUT}{{No}}"])
@@ -332,7 +394,8 @@ def test_a_verdict_that_the_model_did_not_write_as_verdict_does_not_count():
 
 
 def test_a_box_before_the_output_part_does_not_count():
-    driver = Driver(["Fine.</analyze>\n", f"$\\boxed{{Yes}}$</verify>\n{OUTPUT}{{Perhaps}}", "{No}"])
+    text = f"$\\boxed{{Yes}}$</verify>\n{OUTPUT}{{Perhaps}}"
+    driver = Driver(["Fine.</analyze>\n", Written(text, "length"), "{No}"])
     assert driver.run(GenPRMProtocol()) == [Judge(0, 0.0, "fallback")]
 
 
@@ -413,6 +476,22 @@ def test_reward_is_the_share_of_yes(tokens, place, alternatives):
 def test_missing_yes_takes_the_smallest_logprob():
     top = [("No", math.log(0.6)), ("Maybe", math.log(0.3)), ("So", math.log(0.2))]
     assert judge(written(["{", "No", "}"], {1: top})).reward == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("beginning", ["Y", "Ye", "N"])
+def test_the_beginning_of_a_word_that_is_one_token_is_another_word(beginning):
+    """The published rule: the smallest log-probability stands for the missing `Yes`."""
+    top = [(beginning, -0.025), ("No", -2.07), ("So", -21.8)]
+    expected = math.exp(-21.8) / (math.exp(-21.8) + math.exp(-2.07))
+    assert judge(written(["{", "No", "}"], {1: top})).reward == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_beginning_of_the_other_word_counts_where_the_vocabulary_lacks_it():
+    value = written(["{", "No", "}"], {1: [("No", math.log(0.2)), ("Y", math.log(0.6)), ("So", -9.0)]})
+    value.is_token = lambda text: text == "No"
+    assert judge(value).reward == pytest.approx(0.75)
+    value.is_token = lambda text: text in ("No", "Yes")
+    assert judge(value).reward < 0.001
 
 
 def test_a_word_of_lower_case_is_compared_with_its_like():
