@@ -46,6 +46,7 @@ class Conversation:
         self._messages: list[dict[str, str]] = []
         self._turns: list[_Turn] = []
         self._closed: list[int] = []  # ids of the finished turns as the open one sees them
+        self._closed_text = ""  # or their text, where it is encoded anew
         self._prompt: list[int] | None = []  # these and the open turn's; None if they must be put together again
 
     def open_turn(self, messages: Iterable[dict[str, str]]) -> None:
@@ -56,6 +57,9 @@ class Conversation:
         if self._chat.turn_opening == "generation_prompt":
             # Turns stay as they were opened, whatever the template does to history.
             self._closed = self.token_ids if self._turns else []
+        elif self._chat.encodes_anew:
+            turns = zip(pieces, self._turns, strict=True)
+            self._closed_text = "".join(piece + self._safe_text(turn) for piece, turn in turns)
         else:
             # Finished turns carry the template's marker, which they did not when they were written.
             self._closed = [
@@ -75,7 +79,7 @@ class Conversation:
         """Adds text to the open turn in the token ids that it was generated in."""
         segments = self._turns[-1].segments
         segments.append(_TurnSegment(kind, text, list(ids)))
-        if len(segments) == 1:
+        if len(segments) == 1 or self._chat.encodes_anew:
             self._prompt = None  # a forced prefix is encoded with the template's text before it
         elif self._prompt is not None:
             self._prompt += ids
@@ -98,6 +102,8 @@ class Conversation:
     @property
     def turn_tokens(self) -> int:
         """Tokens in the open turn."""
+        if self._chat.encodes_anew:  # as the published inference counts them
+            return self._chat.count(self._safe_text(self._turns[-1]))
         return sum(len(segment.ids) for segment in self._turns[-1].segments)
 
     @property
@@ -110,8 +116,23 @@ class Conversation:
         """The whole conversation up to here, as the model continues it."""
         if self._prompt is None:
             index, turn = len(self._turns) - 1, self._turns[-1]
-            self._prompt = self._closed + self._turn_ids(index, turn, turn.opening)
+            if self._chat.encodes_anew:
+                self._prompt = self._chat.encode_start(self._closed_text + turn.opening + self._safe_text(turn))
+            else:
+                self._prompt = self._closed + self._turn_ids(index, turn, turn.opening)
         return list(self._prompt)
+
+    def _safe_texts(self, turn: _Turn) -> list[str]:
+        """The texts of a turn's segments, in which nobody can have brought in a control token."""
+        return [
+            self._chat.written_text(each.text, each.ids)
+            if each.kind == "written"
+            else self._chat.neutralize(each.text)
+            for each in turn.segments
+        ]
+
+    def _safe_text(self, turn: _Turn) -> str:
+        return "".join(self._safe_texts(turn))
 
     def _leading_ids(self, index: int, turn: _Turn, opening: str) -> list[int]:
         """Ids of the template's text that leads up to a turn, and of the forced prefix that the turn begins with."""
@@ -148,6 +169,8 @@ class Conversation:
     def finished(self) -> tuple[list[int], list[TokenKind]]:
         """The finished conversation for training: token ids and, for each, who put it there."""
         pieces = self._chat.render(self._messages, open_turn=False)
+        if self._chat.encodes_anew:
+            return self._finished_anew(pieces)
         ids: list[int] = []
         kinds: list[TokenKind] = []
         for index, (turn, rendered) in enumerate(zip(self._turns, pieces[:-1], strict=True)):
@@ -160,3 +183,27 @@ class Conversation:
         kinds += ["end_of_turn"] * ends
         kinds += ["template"] * (len(closing) - ends)
         return ids + closing, kinds
+
+    def _finished_anew(self, pieces: Sequence[str]) -> tuple[list[int], list[TokenKind]]:
+        """The same where the whole text is encoded anew. A token has the kind of its last character."""
+        parts: list[tuple[str, TokenKind]] = []
+        for piece, turn in zip(pieces, self._turns, strict=False):
+            parts.append((piece, "template"))
+            kinds_of = [segment.kind for segment in turn.segments]
+            parts += zip(self._safe_texts(turn), kinds_of, strict=True)
+        parts.append((pieces[-1], "template"))
+        ids, ends = self._chat.spans("".join(text for text, _ in parts))
+        kinds: list[TokenKind] = []
+        place = 0  # of the next token
+        until = 0  # the character at which the part ends
+        for number, (text, kind) in enumerate(parts):
+            until += len(text)
+            start = place
+            while place < len(ids) and (ends[place] <= until or number == len(parts) - 1):
+                place += 1
+            kinds += [kind] * (place - start)
+            if number and kind == "template":
+                # It begins with what ends the turn before it: the model must learn to write it.
+                closing = self._chat.closing_length(ids[start:place])
+                kinds[start : start + closing] = ["end_of_turn"] * closing
+        return ids, kinds

@@ -4,7 +4,8 @@ Training and inference build their token ids with the same class, `Conversation`
 the tokens it was trained on. Text is put together segment by segment: what the template, the protocol or the
 interpreter adds is encoded where it is added, what the model wrote keeps the token ids it was written in. A prompt
 extends the one before it, which is what prefix caches need: through the whole conversation with the turn opening
-`generation_prompt`, within a turn with `as_published`, which renders a turn again once it is history.
+`generation_prompt`, within a turn with `as_published_ids_kept`, which renders a turn again once it is history. With
+`as_published` the whole text is encoded anew for each request, as the published inference does.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from genprm_trl.errors import ConfigError, check_one_of
 
 logger = logging.getLogger(__name__)
 
-TurnOpening = Literal["generation_prompt", "as_published"]
+TurnOpening = Literal["generation_prompt", "as_published", "as_published_ids_kept"]
 
 # Stands for an assistant's turn while the template is rendered. Private-use characters: no template touches them.
 _PLACEHOLDER = "\ue0f0turn\ue0f1"
@@ -93,8 +94,9 @@ class ChatFormat:
         turn_opening: How an assistant's turn opens. `generation_prompt`: with the template's generation prompt, kept
             in the history as it was; for models trained here. `as_published`: without it and with a trailing
             end-of-text token stripped, so that the forced prefix follows the user's text at once, while earlier turns
-            carry the template's own marker; the released GenPRM checkpoints were measured so (the code published with
-            arXiv 2504.00891).
+            carry the template's own marker; each request holds the ids of the whole text, encoded anew. The released
+            GenPRM checkpoints were measured so (the code published with arXiv 2504.00891). `as_published_ids_kept`:
+            the same text, in which parts keep the ids they were added in.
         chat_template: A Jinja template to use in place of the tokenizer's own.
         template_date: The day that the template shows as today's, such as `2026-12-01`. Default: the day on which this
             object is made. It does not change while the object lives.
@@ -154,6 +156,16 @@ class ChatFormat:
         own = self.tokenizer.chat_template
         return own if isinstance(own, str) else str(self.tokenizer.get_chat_template())
 
+    @property
+    def as_published(self) -> bool:
+        """Whether a model is asked as the released checkpoints were."""
+        return self.turn_opening != "generation_prompt"
+
+    @property
+    def encodes_anew(self) -> bool:
+        """Whether each request holds the ids of its whole text, whatever ids its parts were generated in."""
+        return self.turn_opening == "as_published"
+
     def _control_tokens(self) -> list[str]:
         """Strings of the tokens that text of others must not bring in: special ones, and those the template writes.
 
@@ -186,12 +198,33 @@ class ChatFormat:
 
         It comes first then. White space that the template puts before it is left out.
         """
-        if not self._adds_bos:
-            return self._plain_encode(text)
-        stripped = text.lstrip()
-        ids = self._plain_encode(stripped if stripped.startswith(self.tokenizer.bos_token) else text)
+        ids = self._plain_encode(self._from_begin(text))
         bos = self.tokenizer.bos_token_id
-        return ids if ids[:1] == [bos] else [bos, *ids]
+        return [bos, *ids] if self._adds_bos and ids[:1] != [bos] else ids
+
+    def _from_begin(self, text: str) -> str:
+        stripped = text.lstrip()
+        return stripped if self._adds_bos and stripped.startswith(self.tokenizer.bos_token) else text
+
+    def count(self, text: str) -> int:
+        """How many tokens a text has by itself."""
+        return len(self._plain_encode(text))
+
+    def spans(self, text: str) -> tuple[list[int], list[int]]:
+        """`encode_start` with the place in `text` at which each token ends.
+
+        Raises:
+            ConfigError: The tokenizer cannot say where its tokens stand.
+        """
+        if not self.tokenizer.is_fast:
+            raise ConfigError(
+                f"{type(self.tokenizer).__name__} does not say where its tokens stand in a text, which training with "
+                "turn_opening as_published needs; load a fast tokenizer or set turn_opening to as_published_ids_kept"
+            )
+        ids, start = self.encode_start(text), self._from_begin(text)
+        offsets = self.tokenizer(start, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        before = len(text) - len(start)
+        return ids, [0] * (len(ids) - len(offsets)) + [before + end for _, end in offsets]
 
     def neutralize(self, text: str) -> str:
         """Makes text of others safe to encode.
@@ -200,6 +233,13 @@ class ChatFormat:
         characters (lone surrogates), which no tokenizer takes, become U+FFFD.
         """
         return self._control_start.sub(rf"\1{_BREAK}", _SURROGATE.sub("\ufffd", text))
+
+    def written_text(self, text: str, ids: Sequence[int]) -> str:
+        """What a model wrote, safe to encode anew: it brings in no control token that `ids`, its own, do not hold."""
+        safe = self.neutralize(text)
+        if safe != text and self._control_ids.intersection(self._plain_encode(text)) <= set(ids):
+            return _SURROGATE.sub("\ufffd", text)
+        return safe
 
     def closing_length(self, ids: Sequence[int]) -> int:
         """How many of the ids that follow an assistant's text end its turn: up to the first control token.
@@ -323,7 +363,7 @@ class ChatFormat:
             text = self._apply(prepared, generation_prompt)
         except Exception as error:
             raise ConfigError(f"the chat template cannot render the conversation: {error}") from error
-        if open_turn and self.turn_opening == "as_published":
+        if open_turn and self.as_published:
             end = self.tokenizer.eos_token
             if end:
                 text = text.removesuffix("\n") if text.endswith(end + "\n") else text

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 from genprm_trl.conversation.template import TurnOpening
+from genprm_trl.generation.logprobs import RewardsFrom
 from genprm_trl.options.generator import GeneratorOptions
 from genprm_trl.protocol.genprm import MODES, FirstTurn, GenPRMProtocol
 from genprm_trl.sandbox.options import SandboxOptions
@@ -57,12 +58,20 @@ class VerifierOptions(SandboxOptions, GeneratorOptions):
     turn_opening: TurnOpening | None = field(
         default=None,
         metadata={
-            "help": "How an assistant's turn opens. as_published: as for the checkpoints of the paper's authors. "
-            "Default: as the model's directory says."
+            "help": "How the model is asked. as_published: as in the published inference, for the checkpoints of the "
+            "paper's authors. as_published_ids_kept: the same, but text keeps the token ids in which it was "
+            "generated. Default: as the model's directory says."
         },
     )
     first_turn: FirstTurn | None = field(
         default=None, metadata={"help": "Form of the first turn. Default: as the model's directory says."}
+    )
+    rewards_from: RewardsFrom | None = field(
+        default=None,
+        metadata={
+            "help": "Log-probabilities that make the rewards. model: the model's own. sampler: those after "
+            "temperature, top_k and top_p. Default: sampler if the model is asked as published, else model."
+        },
     )
 
     def __post_init__(self) -> None:
@@ -74,7 +83,7 @@ class VerifierOptions(SandboxOptions, GeneratorOptions):
         GenPRMProtocol("full" if self.mode is None else self.mode, max_step_tokens=self.max_step_tokens)
         SamplingParams(temperature=self.temperature, top_p=self.top_p, top_k=self.top_k)
         max_chains = "auto" if self.max_chains is None else self.max_chains
-        check_options(self.n, self.threshold, self.stop, self.adaptive, max_chains)
+        check_options(self.n, self.threshold, self.stop, self.adaptive, max_chains, self.rewards_from)
 
     def needs_sandbox(self) -> bool:
         """Whether the verifier runs code, or a server is named for it that is to be asked."""

@@ -309,11 +309,11 @@ class Worker:
             return await self._ended()
         self._zygote.wake(self._key)
         try:
-            return await self._exchange(code, limits)
+            return await self._exchange(code, limits, as_published)
         finally:
             self._zygote.rest(self._key)
 
-    async def _exchange(self, code: str, limits: Limits) -> tuple[str, str, float] | Ended:
+    async def _exchange(self, code: str, limits: Limits, as_published: bool) -> tuple[str, str, float] | Ended:
         nonce = secrets.token_bytes(16)
         data = code.encode("utf-8", "surrogatepass")
         if len(data) > min(limits.memory, LONGEST_CODE):

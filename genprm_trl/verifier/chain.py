@@ -17,6 +17,7 @@ from genprm_trl.conversation.conversation import Conversation, TokenKind
 from genprm_trl.conversation.template import ChatFormat
 from genprm_trl.errors import GenPRMError
 from genprm_trl.generation.base import GenerationResult, Generator, SamplingParams
+from genprm_trl.generation.logprobs import RewardsFrom, sampled_logprobs
 from genprm_trl.generation.seeding import derive_seed
 from genprm_trl.generation.tokens import Detokenizer
 from genprm_trl.protocol.base import (
@@ -78,13 +79,20 @@ class ChainDriver:
         chat: The tokenizer's chat template, ready for use.
         sampling: Temperature and filters. Its stop strings, bounds and seed are ignored.
         seed: The same seed, model, script and name give the same chain, in whatever order things happen.
+        rewards_from: Which log-probabilities a script is told; see `generation.logprobs`.
     """
 
     def __init__(
-        self, generator: Generator, sandbox: Sandbox | None, chat: ChatFormat, sampling: SamplingParams, seed: int
+        self,
+        generator: Generator,
+        sandbox: Sandbox | None,
+        chat: ChatFormat,
+        sampling: SamplingParams,
+        seed: int,
+        rewards_from: RewardsFrom = "model",
     ):
         self.generator, self.sandbox, self.chat = generator, sandbox, chat
-        self.sampling, self.seed = sampling, seed
+        self.sampling, self.seed, self.rewards_from = sampling, seed, rewards_from
         self.detokenizer = Detokenizer(generator.tokenizer)
 
     def open(
@@ -133,7 +141,7 @@ class Chain(Generic[EndT]):
         self._conversation = Conversation(driver.chat)
         self._session: Session | None = None
         self._requests = 0  # sampled requests, each with its own seed
-        self._last: GenerationResult | None = None
+        self._last: tuple[list[int], GenerationResult] | None = None  # the last sampled request and its answer
         self._is_full = False
 
     async def advance(self) -> tuple[Judge, Passage] | ChainEnd[EndT]:
@@ -220,7 +228,7 @@ class Chain(Generic[EndT]):
             result = await self._request(prompt, params)
         self._requests += 1
         self._conversation.append_ids(result.token_ids, result.text)
-        self._last = result
+        self._last = (prompt, result)
         return result
 
     async def _score(self, token: int) -> Written:
@@ -228,19 +236,19 @@ class Chain(Generic[EndT]):
 
         One token is generated in its place. The log-probabilities depend only on the text before it.
         """
-        driver, last = self._driver, self._last
-        assert last is not None, "a script scores what it has generated"
+        driver = self._driver
+        assert self._last is not None, "a script scores what it has generated"
         if not driver.sampling.logprobs:
             return Written("")
-        prompt = self._conversation.token_ids
-        prompt = prompt[: len(prompt) - len(last.token_ids) + token]
+        prompt, last = self._last
         params = replace(driver.sampling, temperature=0.0, stop=(), max_new_tokens=1, seed=None)
-        result = await self._request(prompt, params)
+        result = await self._request(prompt + last.token_ids[:token], params)
         return Written(
             result.text,
             result.finish_reason,
             tokens=_View(result.token_ids, driver.detokenizer.token_text),
             top_logprobs=_View(result.top_logprobs, self._by_text),
+            is_token=self._is_token,
         )
 
     async def _request(self, prompt: list[int], params: SamplingParams) -> GenerationResult:
@@ -264,11 +272,18 @@ class Chain(Generic[EndT]):
             tokens=_View(result.token_ids, self._driver.detokenizer.token_text),
             top_logprobs=_View(result.top_logprobs, self._by_text),
             message=result.message,
+            is_token=self._is_token,
         )
 
     def _by_text(self, logprobs: dict[int, float]) -> Sequence[tuple[str, float]]:
-        text_of = self._driver.detokenizer.token_text
+        driver = self._driver
+        if driver.rewards_from == "sampler":
+            logprobs = sampled_logprobs(logprobs, driver.sampling)
+        text_of = driver.detokenizer.token_text
         return [(text_of(token), logprob) for token, logprob in logprobs.items()]
+
+    def _is_token(self, text: str) -> bool:
+        return len(self._driver.chat.encode(text)) == 1
 
     async def _execute(self, code: str) -> CodeRound:
         outcome = await self._open_session().run(code)
@@ -278,7 +293,8 @@ class Chain(Generic[EndT]):
         if self._session is None:
             sandbox = self._driver.sandbox
             assert sandbox is not None, "a script that executes code is given a sandbox"
-            self._session = sandbox.session()
+            # A sandbox that knows no other world need not take the argument.
+            self._session = sandbox.session(as_published=True) if self._driver.chat.as_published else sandbox.session()
         return self._session
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
@@ -20,6 +21,7 @@ from genprm_trl.conversation.template import ChatFormat, TurnOpening
 from genprm_trl.errors import ConfigError, check_at_least, check_one_of, check_share
 from genprm_trl.generation.backends import Backend, open_generator
 from genprm_trl.generation.base import Generator, SamplingParams
+from genprm_trl.generation.logprobs import RewardsFrom
 from genprm_trl.protocol.base import ResumableProtocol, VerificationProtocol
 from genprm_trl.protocol.genprm import FirstTurn, GenPRMProtocol, Mode
 from genprm_trl.records import Solution, StepJudgement, Verdict, prediction_from_rewards
@@ -36,8 +38,9 @@ AdaptiveN = Literal["off", "exact"]
 
 # The paper's largest is 8; every chain takes memory while its solution is judged.
 MAX_N = 4096
-# Checkpoints of the paper's authors carry no settings of ours, and were measured with their own way to open a turn.
-_PUBLISHED_PREFIX = "GenPRM/GenPRM-"
+# Checkpoints of the paper's authors carry no settings of ours, and were measured with their own inference. Their names
+# on the Hub, in its cache, and of directories that they are copied to.
+_PUBLISHED_NAME = re.compile(r"GenPRM/GenPRM-[^/]+|(.*[/\\])?(models--GenPRM--)?GenPRM-[0-9.]+B([/\\].*)?", re.DOTALL)
 
 
 class GenPRM(Verifier):
@@ -59,6 +62,9 @@ class GenPRM(Verifier):
         seed: The same seed, model and solutions give the same verdicts, in whatever order things happen.
         max_chains: Chains in flight at once, over all concurrent calls. `auto` is somewhat more than the generator
             works on at once, because some chains run code.
+        rewards_from: Which log-probabilities make the rewards. `model`: the model's own. `sampler`: those after
+            temperature, top_k and top_p, as in the published figures (see `generation.logprobs`). Default: `sampler`
+            if `chat` asks as published, else `model`.
 
     Example:
         >>> from genprm_trl import GenPRM  # doctest: +SKIP
@@ -83,10 +89,11 @@ class GenPRM(Verifier):
         adaptive: AdaptiveN = "off",
         seed: int = 0,
         max_chains: int | Literal["auto"] = "auto",
+        rewards_from: RewardsFrom | None = None,
     ):
         if max_chains == "auto":
             max_chains = _chains_for(generator)
-        check_options(n, threshold, stop, adaptive, max_chains)
+        check_options(n, threshold, stop, adaptive, max_chains, rewards_from)
         self.generator = generator
         self.sandbox = sandbox
         self.protocol = protocol if protocol is not None else GenPRMProtocol()
@@ -102,8 +109,11 @@ class GenPRM(Verifier):
         self.adaptive: AdaptiveN = adaptive
         self.seed = seed
         self.max_chains = max_chains
+        if rewards_from is None:
+            rewards_from = "sampler" if self.chat.as_published else "model"
+        self.rewards_from: RewardsFrom = rewards_from
         self._slots = FairGate(max_chains)
-        self._driver = ChainDriver(generator, sandbox, self.chat, self.sampling, seed)
+        self._driver = ChainDriver(generator, sandbox, self.chat, self.sampling, seed, rewards_from)
 
     @classmethod
     def from_pretrained(
@@ -129,8 +139,10 @@ class GenPRM(Verifier):
             tokenizer: Default: the one saved with the model.
             backend: Name of the generator; see `generation.backends.open_generator`.
             mode: Parts of the rationale. Default: the mode in the model's directory, or else the full one.
-            turn_opening: How a turn opens. Default: the one in the model's directory. Without it: `as_published` for
-                checkpoints of the paper's authors, and `generation_prompt` for others.
+            turn_opening: How the model is asked. `as_published`: as in the published inference in all that it does:
+                turns, token ids, what code sees (`Sandbox.session`) and what rewards are made of. Default: the one in
+                the model's directory. Without it: `as_published` for checkpoints of the paper's authors, known by
+                their name, and `generation_prompt` for others.
             first_turn: The form of the first turn. Default: the one in the model's directory, or else `evaluation`.
             chat_template: A Jinja template that replaces the tokenizer's.
             template_date: The day that the template shows as today's, such as `2026-12-01`. Default: the one in the
@@ -163,7 +175,7 @@ class GenPRM(Verifier):
         try:
             settings = load_settings(model) if isinstance(model, str | Path) else None
             if settings is None:
-                published = str(model).startswith(_PUBLISHED_PREFIX)
+                published = isinstance(model, str | Path) and _PUBLISHED_NAME.fullmatch(str(model)) is not None
                 if not published and turn_opening is None:
                     logger.warning(
                         "%s says nothing of the conversations it was trained on (no genprm.json). It is asked with "
@@ -171,6 +183,8 @@ class GenPRM(Verifier):
                         "give turn_opening='as_published'.",
                         model if isinstance(model, str | Path) else "The model",
                     )
+                elif published and turn_opening is None:
+                    logger.info("%s is asked as in the published inference (turn_opening='as_published').", model)
                 settings = ModelSettings(turn_opening="as_published" if published else "generation_prompt")
             protocol = GenPRMProtocol(
                 mode=mode if mode is not None else settings.modes[0],
@@ -222,7 +236,7 @@ class GenPRM(Verifier):
             if not isinstance(protocol, GenPRMProtocol):
                 raise ConfigError(f"{type(protocol).__name__} has no modes")
             protocol = replace(protocol, mode=mode)
-        names = ("chat", "n", "sampling", "threshold", "stop", "adaptive", "seed", "max_chains")
+        names = ("chat", "n", "sampling", "threshold", "stop", "adaptive", "seed", "max_chains", "rewards_from")
         super().with_options(**{name: value for name, value in changes.items() if name not in names})
         settings = {name: getattr(self, name) for name in names}
         changed = GenPRM(generator or self.generator, self.sandbox, protocol, **(settings | changes))
@@ -332,6 +346,7 @@ def check_options(
     stop: str = "never",
     adaptive: str = "off",
     max_chains: int | str = "auto",
+    rewards_from: str | None = None,
     **others: Any,
 ) -> None:
     """Checks options of `GenPRM`; passes over `others`.
@@ -343,6 +358,8 @@ def check_options(
     check_share(threshold=threshold)
     check_one_of(get_args(StopRule), stop=stop)
     check_one_of(get_args(AdaptiveN), adaptive=adaptive)
+    if rewards_from is not None:
+        check_one_of(get_args(RewardsFrom), rewards_from=rewards_from)
     if n > MAX_N:
         raise ConfigError(f"n is {n}; more than {MAX_N} rationales a solution are surely a mistake")
 

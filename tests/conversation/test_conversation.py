@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from itertools import groupby
+from typing import get_args
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genprm_trl.conversation.conversation import Conversation
-from genprm_trl.conversation.template import ChatFormat
+from genprm_trl.conversation.template import ChatFormat, TurnOpening
 from genprm_trl.errors import ConfigError
 from genprm_trl.protocol import GenPRMProtocol
 from tests.helpers import chat_templates
@@ -116,12 +117,14 @@ def check_openings(chat: ChatFormat, texts: list[str]) -> None:
         rendered = chat.render(messages, open_turn=True)
         opened.append(rendered[-1])
         first, *others = opened if chat.turn_opening == "generation_prompt" else rendered
+        if chat.encodes_anew:
+            first, others = "".join(rendered), []
         assert conversation.token_ids == sum(map(chat.encode, others), chat.encode_start(first))
         messages.append({"role": "assistant", "content": "So it is."})
 
 
 @pytest.mark.parametrize("style", sorted(STYLES))
-@pytest.mark.parametrize("turn_opening", ["generation_prompt", "as_published"])
+@pytest.mark.parametrize("turn_opening", get_args(TurnOpening))
 @pytest.mark.parametrize("template", [None, COUNTING, chat_templates.DROPS_SYSTEM, ESCAPING, TRIMMING, SHOUTING])
 def test_turns_open_as_the_whole_conversation_says(style, turn_opening, template):
     """Templates may count turns, move the system's message or change texts."""
@@ -163,7 +166,7 @@ def test_training_ids_are_those_of_the_whole_text():
 
 
 @pytest.mark.parametrize("style", sorted(STYLES))
-@pytest.mark.parametrize("turn_opening", ["generation_prompt", "as_published"])
+@pytest.mark.parametrize("turn_opening", get_args(TurnOpening))
 def test_begin_of_text_stands_once_and_first(style, turn_opening):
     chat = chat_of(style, turn_opening)
     conversation, seen = grow(chat)
@@ -218,6 +221,84 @@ def test_published_opening_of_deepseek():
     assert kinds.count("end_of_turn") == 2
     # Asking for the training ids leaves the conversation as it is.
     assert chat.tokenizer.decode(conversation.token_ids) == second + RATIONALES[1].removeprefix(ANALYZE_2)
+
+
+def published_turns(chat: ChatFormat) -> list[list[tuple[str, str]]]:
+    """Turns whose analysis begins with a word that merges with the space before it."""
+    return [
+        [(text.replace("Look", "Anna").replace("The same", "Anna"), kind) for text, kind in turn]
+        for turn in (TURN_1, TURN_2)
+    ]
+
+
+@pytest.mark.parametrize("style", ["chatml", "deepseek", "llama3", "qwen3", "merging"])
+def test_published_requests_hold_the_ids_of_their_whole_text(style):
+    """The published inference gives its engine a text, which is encoded anew for each request."""
+    chat, kept = chat_of(style, "as_published"), chat_of(style, "as_published_ids_kept")
+    conversation, seen = grow(chat, published_turns(chat))
+    _, as_generated = grow(kept, published_turns(kept))
+    for ids, grown in zip(seen, as_generated, strict=True):
+        text = chat.tokenizer.decode(ids)
+        assert text == kept.tokenizer.decode(grown)
+        assert ids == whole(chat.tokenizer, text)
+    anna = chat.encode(" Anna")
+    if style != "merging":
+        assert len(anna) == 1  # so the forced prefix and the analysis share a token
+        assert anna[0] in seen[-1]
+        assert anna[0] not in as_generated[-1]
+    assert seen[0] == as_generated[0]
+    assert seen[-1] != as_generated[-1]
+    ids, kinds = conversation.finished()
+    assert ids == whole(chat.tokenizer, chat.tokenizer.decode(ids))
+    runs = [
+        (kind, chat.tokenizer.decode([token for _, token in run]))
+        for kind, run in groupby(zip(kinds, ids, strict=True), key=lambda pair: pair[0])
+    ]
+    assert sum(kind == "end_of_turn" for kind, _ in runs) == 2
+    assert [text for kind, text in runs if kind == "interpreter"] == [SHOWN]
+    if style != "merging":  # there tokens reach across every seam
+        # A token across a seam is of the part in which it ends.
+        assert [text for kind, text in runs if kind == "forced"] == [
+            ANALYZE.rstrip(), VERIFY, ANALYZE_2.rstrip(), VERIFY
+        ]  # fmt: skip
+        written = [
+            " " + text if text.startswith("Anna") else text
+            for turn in published_turns(chat)
+            for text, kind in turn
+            if kind == "written"
+        ]
+        assert [text for kind, text in runs if kind == "written"] == written
+
+
+def test_published_turns_are_counted_as_text():
+    chat = chat_of("chatml", "as_published")
+    conversation = Conversation(chat)
+    conversation.open_turn(openings()[0])
+    conversation.append(ANALYZE, "forced")
+    conversation.append_ids([token for letter in "Anna total" for token in chat.encode(letter)], "Anna total")
+    assert conversation.turn_tokens == len(chat.encode(ANALYZE + "Anna total"))
+
+
+def test_published_history_holds_the_control_tokens_that_the_model_wrote_and_no_others():
+    chat = chat_of("deepseek", "as_published")
+    thought = chat.tokenizer.convert_tokens_to_ids("</think>")
+    spelled = [token for letter in "</think>" for token in chat.encode(letter)]
+    for ids, count in (([thought], 1), (spelled, 0)):
+        conversation = Conversation(chat)
+        conversation.open_turn(openings()[0])
+        conversation.append_ids(ids, "</think>")
+        assert conversation.token_ids.count(thought) == count
+        conversation.open_turn(openings()[1])
+        assert conversation.token_ids.count(thought) == count
+
+
+def test_training_on_published_ids_needs_to_know_where_tokens_stand():
+    chat = chat_of("chatml", "as_published")
+    conversation, _ = grow(chat)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(chat.tokenizer), "is_fast", False)
+        with pytest.raises(ConfigError, match="load a fast tokenizer or set turn_opening to as_published_ids_kept"):
+            conversation.finished()
 
 
 def test_published_opening_strips_the_end_of_the_users_turn():
@@ -309,7 +390,7 @@ def control_tokens(style: str) -> list[str]:
     return [name for name in names if name not in ("<think>", "</think>")]
 
 
-@pytest.mark.parametrize("turn_opening", ["generation_prompt", "as_published"])
+@pytest.mark.parametrize("turn_opening", get_args(TurnOpening))
 @pytest.mark.parametrize("style", sorted(STYLES))
 def test_untrusted_text_cannot_bring_in_control_tokens(style, turn_opening):
     """A problem, a step or a program's output that spells a turn's end or a role's marker stays text."""
@@ -371,7 +452,7 @@ STRANGE = [
 ]
 
 
-@pytest.mark.parametrize("turn_opening", ["generation_prompt", "as_published"])
+@pytest.mark.parametrize("turn_opening", get_args(TurnOpening))
 @pytest.mark.parametrize("style", sorted(STYLES))
 def test_strange_text_is_encoded(style, turn_opening):
     chat = chat_of(style, turn_opening)
@@ -417,7 +498,7 @@ def test_no_template():
         ChatFormat(chat_templates.chatml(template=None))
 
 
-@pytest.mark.parametrize("turn_opening", ["generation_prompt", "as_published"])
+@pytest.mark.parametrize("turn_opening", get_args(TurnOpening))
 @pytest.mark.parametrize("template", [chat_templates.LAST_TURN_ONLY, chat_templates.LAST_USER_ONLY])
 def test_a_template_that_drops_turns_is_refused_at_once(template, turn_opening):
     with pytest.raises(ConfigError, match=r"does not keep every turn.*chat_template"):

@@ -203,6 +203,26 @@ def test_the_direct_baseline_needs_only_labels(tmp_path, row):
         trainer(tmp_path, [row])
 
 
+@pytest.mark.parametrize("mode", ["full", "direct"])
+@pytest.mark.parametrize("make_tokenizer", [chat_templates.chatml, chat_templates.deepseek])
+def test_published_conversations_are_trained_in_the_ids_of_their_text(make_tokenizer, mode):
+    [record] = records(1, steps=3)
+    tokenizer = make_tokenizer()
+    encoded = ConversationEncoder(tokenizer, "as_published", mode=mode).encode(read_row(record, mode))
+    kept = ConversationEncoder(tokenizer, "as_published_ids_kept", mode=mode).encode(read_row(record, mode))
+    text = tokenizer.decode(encoded.input_ids)
+    assert text == tokenizer.decode(kept.input_ids)
+    assert encoded.input_ids == tokenizer.encode(text, add_special_tokens=False)
+    assert len(encoded.verdicts) == len(kept.verdicts) == 3
+    assert [judged[1] for judged in encoded.verdicts] == [judged[1] for judged in kept.verdicts]
+    for (at, judgement, yes, no), label in zip(encoded.verdicts, record.labels, strict=True):
+        assert judgement == int(label)
+        assert encoded.input_ids[at] == encoded.labels[at] == (yes if label else no)
+        before = tokenizer.decode(encoded.input_ids[:at])
+        assert (before + tokenizer.decode([yes]))[-20:].endswith(("{Yes", "{Y"))
+        assert tokenizer.decode([no]).startswith(("N", "{N"))
+
+
 def test_the_first_turn_and_the_opening_of_turns_can_be_set(tmp_path):
     rows = records(1)
     text = tiny_tokenizer().decode(trainer(tmp_path, rows, first_turn="demonstration").train_dataset[0]["input_ids"])

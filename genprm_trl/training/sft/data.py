@@ -359,6 +359,30 @@ class ConversationEncoder:
         total = len(conversation.rationales)
         if not turns:
             return EncodedConversation([], [], [], total)
+        tokens, verdicts = self._grow(conversation, turns)
+        input_ids, kinds = tokens.finished()
+        if self.chat.encodes_anew:
+            verdicts = [self._verdict_anew(conversation, turns, turn, input_ids) for turn in range(turns)]
+        else:
+            places = [place for place, kind in enumerate(kinds) if kind == "written"]
+            verdicts = [[places[at], *rest] for at, *rest in verdicts]
+        return EncodedConversation(
+            input_ids,
+            [token if kind in self.trained else IGNORED for token, kind in zip(input_ids, kinds, strict=True)],
+            verdicts,
+            total - turns,
+        )
+
+    def _grow(
+        self, conversation: JudgedConversation, turns: int, otherwise: int | None = None
+    ) -> tuple[Conversation, list[list[int]]]:
+        """The first turns as a verifier would have grown them, and their verdicts (see `_verdict`).
+
+        Args:
+            conversation: The row.
+            turns: How many turns.
+            otherwise: The turn that says the opposite, if one does.
+        """
         protocol = GenPRMProtocol(conversation.mode, self.first_turn)
         tokens = Conversation(self.chat)
         written = 0  # tokens of kind `written` up to here, which keep their ids whatever the template does around them
@@ -367,30 +391,40 @@ class ConversationEncoder:
             tokens.open_turn(conversation.openings[turn])
             segments = protocol.segments(conversation.rationales[turn])
             for segment in segments:
-                ids = self.chat.encode(self.chat.neutralize(segment.text))
-                tokens.append_ids(ids, segment.text, segment.kind)
+                text, is_last = segment.text, segment is segments[-1]
+                if is_last and turn == otherwise:
+                    text = _opposite(text, conversation.judgements[turn])
+                ids = self.chat.encode(self.chat.neutralize(text))
+                tokens.append_ids(ids, text, segment.kind)
                 if segment.kind == "written":
-                    if segment is segments[-1]:
-                        verdicts.append(self._verdict(segment.text, ids, conversation.judgements[turn], written))
+                    if is_last and not self.chat.encodes_anew:
+                        verdicts.append(self._verdict(text, ids, conversation.judgements[turn], written))
                     written += len(ids)
-        input_ids, kinds = tokens.finished()
-        places = [place for place, kind in enumerate(kinds) if kind == "written"]
-        assert len(places) == written
-        return EncodedConversation(
-            input_ids,
-            [token if kind in self.trained else IGNORED for token, kind in zip(input_ids, kinds, strict=True)],
-            [[places[at], *rest] for at, *rest in verdicts],
-            total - turns,
-        )
+        return tokens, verdicts
 
     def _verdict(self, text: str, ids: list[int], judgement: bool, written: int) -> list[int]:
         """The first token that would differ if the verdict at the end of `text` were the other one."""
-        word, other = ("Yes", "No") if judgement else ("No", "Yes")
-        head, _, tail = text.rpartition(word)
-        other_ids = self.chat.encode(self.chat.neutralize(head + other + tail))
-        at = next(i for i, (a, b) in enumerate(zip(ids, other_ids, strict=False)) if a != b)
-        yes_and_no = (ids[at], other_ids[at]) if judgement else (other_ids[at], ids[at])
-        return [written + at, int(judgement), *yes_and_no]
+        at, *rest = _difference(ids, self.chat.encode(self.chat.neutralize(_opposite(text, judgement))), judgement)
+        return [written + at, *rest]
+
+    def _verdict_anew(self, conversation: JudgedConversation, turns: int, turn: int, ids: list[int]) -> list[int]:
+        """The same for a turn of a conversation that is encoded as one text, `ids`."""
+        others = self._grow(conversation, turns, otherwise=turn)[0].finished()[0]
+        return _difference(ids, others, conversation.judgements[turn])
+
+
+def _opposite(text: str, judgement: bool) -> str:
+    """A text that ends with a judgement, with the other one in its place."""
+    word, other = ("Yes", "No") if judgement else ("No", "Yes")
+    head, _, tail = text.rpartition(word)
+    return head + other + tail
+
+
+def _difference(ids: list[int], others: list[int], judgement: bool) -> list[int]:
+    """Where ids first differ from those of the opposite judgement, the judgement, and the tokens of Yes and No."""
+    at = next(i for i, (a, b) in enumerate(zip(ids, others, strict=False)) if a != b)
+    yes_and_no = (ids[at], others[at]) if judgement else (others[at], ids[at])
+    return [at, int(judgement), *yes_and_no]
 
 
 def as_dataset(rows: Any, encoder: ConversationEncoder) -> Dataset | IterableDataset:

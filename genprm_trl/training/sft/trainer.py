@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 import torch
 from accelerate.logging import get_logger
@@ -19,7 +19,7 @@ from trl import SFTConfig, SFTTrainer
 from genprm_trl.cards.model_card import GENERATIVE
 from genprm_trl.conversation.conversation import TokenKind
 from genprm_trl.conversation.settings import ModelSettings, date_for_training
-from genprm_trl.conversation.template import ChatFormat
+from genprm_trl.conversation.template import ChatFormat, TurnOpening
 from genprm_trl.errors import ConfigError
 from genprm_trl.generation.loading import load_config, load_tokenizer
 from genprm_trl.protocol.genprm import MODES
@@ -49,10 +49,10 @@ class GenPRMConfig(TrainerOptions, SFTConfig):
         mode: Train every row in this mode (a name of `protocol.MODES`); parts that its rationales have beyond it are
             left out, and `direct` needs no rationales but step labels. None trains each row in its own mode (its field
             `mode` or `source.mode`), the full one where it has none.
-        turn_opening: How an assistant's turn opens; see `conversation.template.ChatFormat`. With `as_published` all
-            turns are trained with the template's own marker before them, which the verifier leaves out before the one
-            turn that it opens, as the published inference does; only `generation_prompt` asks in exactly the trained
-            tokens.
+        turn_opening: How an assistant's turn opens; see `conversation.template.ChatFormat`. With `as_published` and
+            `as_published_ids_kept` all turns are trained with the template's own marker before them, which the
+            verifier leaves out before the one turn that it opens, as the published inference does; only
+            `generation_prompt` asks in exactly the trained tokens.
         first_turn: Form of the first user turn; see `protocol.GenPRMProtocol`.
         train_on_interpreter_output: Train on what the interpreter prints, too, which the model need not write.
         train_on_forced_prefix: Train on the prefixes that the verifier forces, too.
@@ -85,7 +85,7 @@ class GenPRMConfig(TrainerOptions, SFTConfig):
         metadata={
             "help": "How an assistant's turn opens: with the chat template's generation prompt, or as the published "
             "GenPRM checkpoints have it.",
-            "choices": ["generation_prompt", "as_published"],
+            "choices": list(get_args(TurnOpening)),
         },
     )
     first_turn: str = field(
