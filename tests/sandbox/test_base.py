@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from genprm_trl.sandbox import Sandbox, Session
+from genprm_trl.sandbox import FusionSandbox, Limits, Sandbox, Session
 
 pytestmark = pytest.mark.serial
 
@@ -79,9 +79,6 @@ WORLDS = {
         "from sympy import pprint, symbols\nx = symbols('x'); pprint(x**2/2)",
         "2\nx \n--\n2", "2\nx \n──\n2",
     ),
-    "pretty text": (
-        "from sympy import *\nprint(pretty(sqrt(symbols('x'))))", "___\n\\/ x", "√x",
-    ),
     "encoding": ("import sys; print(sys.stdout.encoding)", "None", "utf-8"),
     "characters": ("print('π')", "π", "π"),
     "own time-out": ("raise TimeoutError('mine')", "Code execute time out: mine", E + "TimeoutError: mine"),
@@ -100,6 +97,8 @@ WORLDS = {
 @pytest.mark.parametrize("as_published", [True, False])
 async def test_the_world_that_code_sees(sandbox: Sandbox, name: str, as_published: bool):
     code, published, ours = WORLDS[name]
+    if isinstance(sandbox, FusionSandbox):  # it imports sympy within the block, whatever else this machine does
+        sandbox = FusionSandbox(sandbox._endpoint, Limits(timeout=30.0))
     async with sandbox.session(as_published=as_published) as session:
         first = await session.run(code)
         assert first.output == (published if as_published else ours)
