@@ -4,6 +4,7 @@
 | --- | --- | --- |
 | `candidates` | problem (or question), answer, candidates (texts, or objects with `steps` or `text`) | one each |
 | `bigbench_mistake` | input, steps, target, answer, mistake_index (from 0; null for none) | one solution |
+| `prmbench` | idx, classification, modified_question, modified_process, error_steps, ... | one solution, or two |
 | `processbench` | id, generator, problem, steps, final_answer_correct, label | one solution |
 | `prm800k` | question {problem, ground_truth_answer}, label {steps, finish_reason} | one for each leaf |
 | `math_shepherd` | input (steps end with the tag `ки`), label (`+` / `-` for each tag), task | one solution |
@@ -173,6 +174,37 @@ def _from_bigbench_mistake(row: Row, default_id: str) -> list[Solution]:
             extra=_rest(row, "id", "input", "steps", "target", "answer", "mistake_index"),
         )
     ]
+
+
+def _from_prmbench(row: Row, default_id: str) -> list[Solution]:
+    """A modified solution of PRMBench (arXiv 2501.03124), with a label for each step.
+
+    A row of the class `redundency` also gives its original solution, of the class `correct`. Ids are those of the
+    benchmark's repository, `{classification}_{idx}`. On the Hub the class stands in `idx` already.
+    """
+    kind = as_filled_text(require(row, "classification"), "classification")
+    name = as_identifier(row, default_id, "idx").removeprefix(f"{kind}_")
+    errors = [
+        as_integer(step, f"error_steps[{index}]")
+        for index, step in enumerate(as_list(require(row, "error_steps"), "error_steps"))
+    ]
+    solutions = [_of_prmbench(row, "modified", kind, name, errors)]
+    if kind == "redundency":
+        solutions.insert(0, _of_prmbench(row, "original", "correct", name, []))
+    return solutions
+
+
+def _of_prmbench(row: Row, version: str, kind: str, name: str, errors: list[int]) -> Solution:
+    question, process = f"{version}_question", f"{version}_process"
+    steps = _counted_steps(row, process)
+    solution = Solution(
+        id=f"{kind}_{name}",
+        problem=as_filled_text(require(row, question), question),
+        steps=steps,
+        extra={"classification": kind, "error_steps": errors},
+    )
+    # Some rows name steps that are not there.
+    return _with_labels(solution, [number not in errors for number in range(1, len(steps) + 1)])
 
 
 def _counted_steps(row: Row, field: str) -> list[str]:
@@ -499,6 +531,9 @@ FORMATS: dict[str, RowFormat] = {
     "candidates": RowFormat(_has("candidates"), _from_candidates, "several solutions of each problem"),
     "bigbench_mistake": RowFormat(
         _has("input", "steps", "target"), _from_bigbench_mistake, "traces with the first mistake that people found"
+    ),
+    "prmbench": RowFormat(
+        _has("modified_process", "error_steps"), _from_prmbench, "modified solutions with a label for each step"
     ),
     "processbench": RowFormat(_has("steps"), _from_processbench, f"solutions in steps, {_GIVEN}"),
     "prm800k": RowFormat(_is_prm800k, _from_prm800k, "the rated steps of PRM800K"),

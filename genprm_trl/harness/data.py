@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 PROCESSBENCH = "Qwen/ProcessBench"
+PRMBENCH = "hitsmy/PRMBench_Preview"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,12 @@ _BENCHMARKS = {
         "https://raw.githubusercontent.com/WHGTyen/BIG-Bench-Mistake/main/{split}.jsonl",
         "git clone https://github.com/WHGTyen/BIG-Bench-Mistake DIR",
         ("{split}.json*", "{split}_*.json*"),
+    ),
+    "prmbench": _Benchmark(
+        "PRMBench",
+        PRMBENCH,
+        f"hf download {PRMBENCH} --repo-type dataset --local-dir DIR",
+        ("*.json*", "data/*.parquet", "*.parquet"),
     ),
 }
 

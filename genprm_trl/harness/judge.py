@@ -16,6 +16,7 @@ from genprm_trl.verifier.client import REQUEST_OPTIONS, VerifierClient
 if TYPE_CHECKING:
     from genprm_trl.verifier.base import Verifier
 
+NEEDS_ALL_STEPS = "this task scores every step, so the verifier must judge all of them: leave out stop=first_error"
 _SAMPLING = ("temperature", "top_p", "top_k")
 
 
@@ -71,6 +72,15 @@ class Judge:
             self.options.freeze_date()
             return dict(self.options.what_decides_verdicts())
         return {"server": list(self.servers), **self.requested}
+
+    def check_all_steps(self) -> None:
+        """Checks that every step is judged, for a task that scores them all.
+
+        Raises:
+            ConfigError: The settings leave out steps.
+        """
+        if self.settings().get("stop") == "first_error":
+            raise ConfigError(NEEDS_ALL_STEPS)
 
     def with_sampling(self, changes: Mapping[str, Any]) -> Judge:
         """The judge with another temperature, top_p or top_k.

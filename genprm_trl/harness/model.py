@@ -16,7 +16,7 @@ from genprm_trl.metrics.sameness import Sameness
 from genprm_trl.records import Solution
 from genprm_trl.stages.settings import changes, refuse_changes
 
-_NOT_SAMPLING = ("until", "do_sample")
+_NOT_SAMPLING = ("until", "do_sample", "all_steps")
 _SETTINGS_KEY = "genprm settings"
 _PATIENCE = 10.0  # seconds that a server may take to say that it is ready
 
@@ -71,6 +71,8 @@ class GenPRMJudge(LM):
         by_sampling: dict[str, list[int]] = {}
         for index, request in enumerate(requests):
             by_sampling.setdefault(json.dumps(_sampling(request.args[1]), sort_keys=True), []).append(index)
+        if any(request.args[1].get("all_steps") for request in requests):
+            self._judge.check_all_steps()
         solutions = [_solution(request) for request in requests]
         answers = [""] * len(requests)
         unread = judged = 0

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from genprm_trl.cards.model_card import MeasuredScore
 from genprm_trl.errors import ConfigError, DataError
-from genprm_trl.harness.data import PROCESSBENCH
+from genprm_trl.harness.data import PRMBENCH, PROCESSBENCH
 from genprm_trl.metrics.processbench import SCORES
 from genprm_trl.rows.jsonl import parse_json
 from genprm_trl.stages.fingerprint import model_fingerprint
@@ -30,6 +30,7 @@ class _Benchmark(NamedTuple):
 _BENCHMARKS = {
     "processbench": _Benchmark(PROCESSBENCH, "ProcessBench", SCORES),
     "bigbench_mistake": _Benchmark("bigbench_mistake", "BIG-Bench Mistake", ("accuracy", *SCORES)),
+    "prmbench": _Benchmark(PRMBENCH, "PRMBench", ("prmscore", "f1", "negative_f1")),
 }
 _FAMILIES = (*_BENCHMARKS, *_POOLS)
 

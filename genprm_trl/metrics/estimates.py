@@ -136,6 +136,24 @@ def mean_estimate(values: Sequence[float], *, resamples: int = 1000, seed: int =
     return _estimate(math.fsum(data) / len(data), means)
 
 
+def bootstrap_estimate(
+    size: int, statistic: Callable[[np.ndarray], float], *, resamples: int = 1000, seed: int = 0
+) -> ScoreEstimate:
+    """Any score of some rows, with its 95 % bootstrap interval and standard error.
+
+    Args:
+        size: Number of rows.
+        statistic: Makes the score of chosen rows, of which it is given the indices; NaN where they leave it undefined.
+        resamples: Bootstrap resamples of the rows.
+        seed: Fixes the resamples.
+
+    Examples:
+        >>> bootstrap_estimate(4, lambda rows: float(rows.max())).value
+        3.0
+    """
+    return _estimate(statistic(np.arange(size)), _bootstrap(size, statistic, resamples, seed))
+
+
 def _bootstrap(size: int, statistic: Callable[[np.ndarray], Any], resamples: int, seed: int) -> np.ndarray:
     """A statistic of resampled rows (Efron 1979). Shape (resamples, ...)."""
     rng = np.random.default_rng(seed)

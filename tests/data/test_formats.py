@@ -23,6 +23,7 @@ DATA = SAMPLES
 FIELDS = [
     *("id", "problem", "steps", "label", "question", "answer", "ground_truth", "m", "solution", "input", "prompt"),
     *("completions", "labels", "is_correct", "candidates", "steps", "target", "mistake_index"),
+    *("modified_process", "error_steps", "modified_question", "classification", "idx"),
 ]
 
 
@@ -38,6 +39,7 @@ def convert(row, format=None):
     ("file", "format"),
     [
         ("bigbench_mistake_sample", "bigbench_mistake"),
+        ("prmbench_sample", "prmbench"),
         ("processbench_sample", "processbench"),
         ("prm800k_sample", "prm800k"),
         ("math_shepherd_sample", "math_shepherd"),
@@ -255,6 +257,39 @@ def test_bad_bigbench_mistake_rows(change, field):
     del row["mistake_index"]
     with pytest.raises(DataError, match="field 'mistake_index': is missing; null stands for no mistake"):
         convert(row)
+
+
+def test_prmbench_rows():
+    read = [convert(row) for row in rows("prmbench_sample")]
+    # The original solution of a redundant one is judged, too.
+    assert [[solution.id for solution in solutions] for solutions in read[:3]] == [
+        ["correct_own_0", "redundency_own_0"], ["correct_own_1", "redundency_own_1"], ["circular_own_0"]
+    ]  # fmt: skip
+    original, modified = read[0]
+    assert (original.label, original.extra) == (-1, {"classification": "correct", "error_steps": []})
+    assert (modified.label, modified.extra["labels"]) == (1, [True, False, True, True])
+    assert original.steps == ["3 * 4 = 12.", "12 - 2 = 10.", "So 10 are left."]
+    missing, deception = read[7][0], read[8][0]
+    assert missing.problem.startswith("Ann has 3 bags of pears")
+    assert missing.steps[1] == "(blank)"
+    assert (deception.label, deception.extra["error_steps"]) == (1, [0, 2, 3])  # there is no step 0
+    assert read[6][0].extra["error_steps"] == [1, 9]
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"error_steps": [1, "2"]}, r"error_steps\[1\]"),
+        ({"error_steps": 2}, "error_steps"),
+        ({"modified_process": []}, "modified_process"),
+        ({"original_process": None}, "original_process"),
+        ({"classification": None}, "classification"),
+        ({"modified_question": " "}, "modified_question"),
+    ],
+)
+def test_bad_prmbench_rows(change, field):
+    with pytest.raises(DataError, match=f"field '{field}'"):
+        convert({**rows("prmbench_sample")[0], **change})
 
 
 def test_candidates():
