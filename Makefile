@@ -19,12 +19,14 @@ VLLM_VERSION := $(lastword $(subst =, ,$(VLLM)))
 VLLM_TORCH := $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' constraints-vllm.txt)
 # DeepSpeed has a separate folder, because importing it changes other tests. The environment of vLLM holds another one.
 DEEPSPEED ?= .deepspeed
+# Source archives of other projects, whose own test files are run with our classes in the place of theirs.
+PEERS ?= .peers
 BENCHMARKS ?= $(sort $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py)))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install install-dev install-trl install-oldest quickstart test test-alone test-distributed test-vllm coverage
-.PHONY: lint format docs bench requirements constraints-vllm dist clean distclean
+.PHONY: help install install-dev install-trl install-oldest quickstart test test-alone test-peers test-distributed
+.PHONY: test-vllm coverage lint format docs bench requirements constraints-vllm dist clean distclean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,12 +40,16 @@ quickstart: $(VENV)/.installed ## Train a small GenPRM on this machine, measure 
 	$(BIN)/genprm quickstart $(ARGS)
 
 test: $(VENV)/.installed-dev ## Run the tests (ARGS="-k protocol" for some of them)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --dist loadfile -m "not serial and not alone" \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --dist loadfile -m "not serial and not alone and not peers" \
 		--durations=15 $(ARGS) || [ $$? -eq 5 ] # 5: ARGS has left none over
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "serial and not alone" --durations=15 $(ARGS) || [ $$? -eq 5 ]
 
 test-alone: $(VENV)/.installed-dev ## Run the tests that want the machine for themselves: the sandbox on other hosts, 10,000 sessions
 	$(BIN)/python -m pytest -m alone --durations=15 $(ARGS)
+
+test-peers: $(VENV)/.installed-dev $(PEERS)/.fetched ## Run what the test files of TRL and lm-eval check, with our classes in their place
+	GENPRM_PEERS="$(abspath $(PEERS))" OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/peers --numprocesses logical \
+		--durations=15 $(ARGS)
 
 test-distributed: $(VENV)/.installed-dev $(DEEPSPEED)/.installed ## Train in two processes with DeepSpeed and FSDP, on the CPU
 	PYTHONPATH="$(abspath $(DEEPSPEED))" OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/distributed --timeout 1200 \
@@ -111,8 +117,8 @@ clean: ## Remove caches and built files; keep .venv and outputs
 	find . -name __pycache__ -not -path './$(VENV)/*' -not -path './$(VLLM_VENV)/*' \
 		-not -path './$(DEEPSPEED)/*' -prune -exec rm -rf {} +
 
-distclean: clean ## Remove .venv, .venv-vllm and .deepspeed as well
-	rm -rf $(VENV) $(VLLM_VENV) $(DEEPSPEED) *.egg-info
+distclean: clean ## Remove .venv, .venv-vllm, .deepspeed and .peers as well
+	rm -rf $(VENV) $(VLLM_VENV) $(DEEPSPEED) $(PEERS) *.egg-info
 
 # Distributions that package Python in pieces may lack ensurepip; the interpreter's own pip can fill the gap.
 $(VENV)/bin/python $(VLLM_VENV)/bin/python:
@@ -139,6 +145,16 @@ $(VENV)/.installed-dev: $(VENV)/.installed requirements/dev.txt
 
 $(DEEPSPEED)/.installed: requirements/distributed.txt | $(VENV)/.installed-dev
 	@$(call deepspeed,$(PIP))
+
+# TRL's archive has no tests. pip checks the hash of lm-eval's.
+$(PEERS)/.fetched: requirements/dev.txt | $(VENV)/.installed-dev
+	@echo "Fetching the test files of lm-eval"
+	@rm -rf $(PEERS) && mkdir -p $(PEERS)
+	@awk '/^[^ ]/ { chosen = /^lm-eval==/ } chosen' requirements/dev.txt > $(PEERS)/lm-eval.txt
+	@$(PIP) download --no-deps --no-binary lm-eval --no-build-isolation --require-hashes \
+		--requirement $(PEERS)/lm-eval.txt --dest $(PEERS)
+	@tar -xzf $(PEERS)/lm_eval-*.tar.gz -C $(PEERS)
+	@touch $@
 
 $(VLLM_VENV)/deepspeed/.installed: requirements/distributed.txt | $(VLLM_VENV)/.installed
 	@$(call deepspeed,$(VLLM_PIP))
