@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from genprm_trl.errors import ConfigError, GenPRMError
-from genprm_trl.sandbox.guest import wire
+from genprm_trl.sandbox.guest import cgroup, wire
 from genprm_trl.sandbox.guest.tidy import remove_tree
 from genprm_trl.sandbox.limits import Limits
 from genprm_trl.sandbox.remedies import SERVER
@@ -28,6 +28,7 @@ from genprm_trl.sandbox.remedies import SERVER
 STARTUP_SECONDS = 60.0  # for a zygote to import its libraries, on the slowest of machines
 SPAWN_SECONDS = 30.0
 REST_SECONDS = 0.05  # between a block and its session's rest
+LAST_TRIES = 100  # to remove a control group, whose processes may still be ending
 LAST_SECONDS = 0.1  # for a process to end once its channel is closed
 LONGEST_CODE = 1 << 30  # bytes; the length has 32 bits on the wire
 MEMORY_TEXT = "Code execute Error: MemoryError: "
@@ -45,6 +46,7 @@ class Ended:
         wait_status: The status that `os.waitpid` gave; None if it is unknown.
         cpu_seconds: Processor time it used.
         out_of_memory: Whether it was killed for its memory.
+        over_disk: Whether it was killed for the files that it made.
         from_outside: Whether somebody else killed it: neither its program nor the sandbox.
     """
 
@@ -52,6 +54,7 @@ class Ended:
     cpu_seconds: float = 0.0
     out_of_memory: bool = False
     from_outside: bool = False
+    over_disk: bool = False
 
     def describe(self) -> str:
         """Returns a clause for error messages that says what ended the process."""
@@ -59,6 +62,8 @@ class Ended:
             return "the process that starts sessions is gone"
         if self.wait_status == wire.SPAWN_FAILED:
             return "the system refused a new process"
+        if self.over_disk:
+            return "the program's files took more than its directory may hold"
         if self.from_outside:
             return "the process was killed from outside the sandbox; the machine may be out of memory"
         if os.WIFSIGNALED(self.wait_status):
@@ -84,6 +89,7 @@ class Zygote:
         self._is_waiting, self._is_closed = threading.Event(), False
         self._pid = os.getpid()
         self.directory = ""  # of the sessions, where they cannot have one that only they see
+        self._group = ""  # the directory of the control group
         self._control, theirs = socket.socketpair()
         guest = Path(__file__).parent
         program = (
@@ -135,7 +141,7 @@ class Zygote:
         self._control.settimeout(SPAWN_SECONDS)
         threading.Thread(target=self._stop_waiting, name="genprm-sandbox-rest", daemon=True).start()
         self.protections: dict[str, str] = answer["protections"]
-        self.directory = answer["directory"]
+        self.directory, self._group = answer["directory"], answer["group"]
 
     def _read(self, size: int) -> bytes:
         data = b""
@@ -246,8 +252,13 @@ class Zygote:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        if self.directory:
+        if self.directory:  # what follows is for a launcher that was killed before it could tidy up
             remove_tree(self.directory)
+        for _ in range(LAST_TRIES):
+            if not self._group or not Path(self._group).exists():
+                break
+            cgroup.remove_all(Path(self._group))
+            time.sleep(0.01)
 
 
 class Worker:
@@ -376,7 +387,8 @@ class Worker:
         if len(data) < wire.EXIT.size:
             return Ended(None)
         status, cpu, cause = wire.EXIT.unpack(data)
-        return Ended(status, cpu, cause == wire.OUT_OF_MEMORY, cause == wire.FROM_OUTSIDE)
+        reasons = (cause == each for each in (wire.OUT_OF_MEMORY, wire.FROM_OUTSIDE, wire.OVER_DISK))
+        return Ended(status, cpu, *reasons)
 
     def kill(self) -> None:
         """Ends the process without waiting for its end. A caller that waits for its answer gets an error."""

@@ -5,6 +5,7 @@ The wall that is tested on them is the real one. The kernel refuses what the hos
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import shutil
@@ -77,6 +78,27 @@ os.execvp(command[0], command)
 """
 # To be another machine (`platform.machine()` gives i686 or armv8l), for which, as on macOS, there is no wall.
 ELSEWHERE = "import ctypes; ctypes.CDLL(None).personality(8)\n"
+
+# A separate user namespace in which no further namespace of any kind may be made.
+REFUSING = """
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+uid, gid = os.geteuid(), os.getegid()
+if libc.unshare(0x10000000):
+    sys.exit(77)
+for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
+    open(f"/proc/self/{name}", "w").write(text)
+for kind in ("user", "mnt", "net", "ipc", "uts", "pid"):
+    open(f"/proc/sys/user/max_{kind}_namespaces", "w").write("0")
+"""
+
+
+def can_unshare() -> bool:
+    """Whether a user namespace can be made here, to refuse others in."""
+    pid = os.fork()
+    if pid == 0:
+        os._exit(ctypes.CDLL(None).unshare(0x10000000) and 1)
+    return os.waitpid(pid, 0)[1] == 0
 
 
 def another_host(*, without: str = "", user: int = 0, reach: bool = True) -> list[str]:

@@ -1,6 +1,5 @@
 """Where the kernel refuses namespaces, Landlock or both: what still runs, what is refused, and what is said."""
 
-import ctypes
 import json
 import os
 import subprocess
@@ -11,23 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.hosts import ELSEWHERE, another_host
+from tests.helpers.hosts import ELSEWHERE, REFUSING, another_host, can_unshare
 from tests.helpers.paths import ROOT
 
 pytestmark = pytest.mark.serial
 
-# A separate user namespace in which no further namespace of any kind may be made.
-REFUSING = """
-import ctypes, os, sys
-libc = ctypes.CDLL(None, use_errno=True)
-uid, gid = os.geteuid(), os.getegid()
-if libc.unshare(0x10000000):
-    sys.exit(77)
-for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
-    open(f"/proc/self/{name}", "w").write(text)
-for kind in ("user", "mnt", "net", "ipc", "uts", "pid"):
-    open(f"/proc/sys/user/max_{kind}_namespaces", "w").write("0")
-"""
 PROGRAM = """
 import asyncio, json, logging
 from genprm_trl.errors import ConfigError
@@ -91,13 +78,6 @@ async def main():
     print(json.dumps(report))
 asyncio.run(main())
 """
-
-
-def can_unshare() -> bool:
-    pid = os.fork()
-    if pid == 0:
-        os._exit(ctypes.CDLL(None).unshare(0x10000000) and 1)
-    return os.waitpid(pid, 0)[1] == 0
 
 
 @pytest.mark.skipif(sys.platform != "linux" or not can_unshare(), reason="needs a user namespace to refuse others in")

@@ -22,6 +22,7 @@ from . import landlock, linux, seccomp
 
 NOBODY = 65534
 FIRST_USER, USERS = 1_900_000_000, 1 << 24  # ids that systemd's list of ranges calls unused
+MOST_FILES = 4096  # in a session's directory
 ROOT = "/tmp"  # where the new root is put together, inside our own mount namespace
 Outcomes = dict[str, str]  # name of a protection -> "" where it holds, otherwise why not
 
@@ -341,7 +342,7 @@ def _build_root() -> None:
 def _private_tmp(disk: int) -> None:
     linux.unshare(linux.CLONE_NEWNS)
     flags = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
-    linux.mount("tmpfs", _scratch(), "tmpfs", flags, f"size={disk},nr_inodes=4096,mode=1777")
+    linux.mount("tmpfs", _scratch(), "tmpfs", flags, f"size={disk},nr_inodes={MOST_FILES},mode=1777")
 
 
 def _address_space(proc: int | None) -> int:

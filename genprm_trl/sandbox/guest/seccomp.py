@@ -218,6 +218,9 @@ _NUMBERS = {
 }
 _LEAVING_THE_GROUP = ("setsid", "setpgid")
 _ATTRIBUTES = ("chmod", "fchmod", "fchmodat", "utime", "utimes", "utimensat", "futimesat", "truncate")
+# What gives a file on disk no name any more, while it still takes place there: nobody could say how much.
+_UNNAMING = ("rename", "renameat", "renameat2")
+_REMOVE_DIRECTORY, _UNNAMED = 0x200, 0x400000  # flags of unlinkat and openat
 _SIGNALLING = ("kill", "tgkill", "tkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo")
 _NEWEST_KNOWN = 450  # numbers above this came after both tables and are the same on all architectures
 
@@ -321,8 +324,8 @@ def assemble(machine: str, own_processes_only: int | None = None, attributes: bo
     Args:
         machine: `x86_64` or `aarch64`.
         own_processes_only: The process id that signals may go to, where no PID namespace hides the others.
-        attributes: Whether files may change theirs by name: not where the user's other files are in sight, which
-            Landlock keeps from being opened only.
+        attributes: Whether files may change theirs by name, or lose it: not where the user's other files are in sight,
+            which Landlock keeps from being opened only, and where a session's files are counted on the host's disk.
     """
     column = ("x86_64", "aarch64").index(machine)
     numbers = {name: pair[column] for name, pair in _NUMBERS.items()}
@@ -354,7 +357,10 @@ def assemble(machine: str, own_processes_only: int | None = None, attributes: bo
         program.add(_JUMP_SET, _X32_BIT, 0, 1)
         program.add(_RETURN, _SIGNAL)
     if not attributes:
-        special |= dict.fromkeys(_ATTRIBUTES, _returning(_DENY))
+        special |= dict.fromkeys((*_ATTRIBUTES, *_UNNAMING), _returning(_DENY))
+        special["unlink"] = _returning(_PRETEND)
+        special["unlinkat"] = _argument_in(2, (_REMOVE_DIRECTORY,), _PRETEND)
+        special["open"], special["openat"] = _without_flags(1, _UNNAMED), _without_flags(2, _UNNAMED)
     actions = {n: special.get(name, _returning(_ALLOW)) for name, n in numbers.items() if n is not None}
     segments: list[tuple[int, _Program]] = []
     for number in range(_NEWEST_KNOWN + 1):

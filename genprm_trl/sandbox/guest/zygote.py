@@ -25,8 +25,22 @@ import traceback
 from typing import Any
 
 from . import cgroup, isolation, linux
+from .procfs import Processes, exceeds, free_memory
 from .tidy import remove_tree
-from .wire import COMMAND, EXIT, FAILED, FRAME, FROM_OUTSIDE, KILL, OUT_OF_MEMORY, REST, SPAWN, SPAWN_FAILED, WAKE
+from .wire import (
+    COMMAND,
+    EXIT,
+    FAILED,
+    FRAME,
+    FROM_OUTSIDE,
+    KILL,
+    OUT_OF_MEMORY,
+    OVER_DISK,
+    REST,
+    SPAWN,
+    SPAWN_FAILED,
+    WAKE,
+)
 from .worker import Worker
 
 
@@ -66,6 +80,7 @@ UNREADABLE = (
     "the sessions' user (id {user}) may not read the interpreter's library: {paths}. Let others read it and "
     "enter the directories above it (chmod o+rx), install Python and packages elsewhere, or allow namespaces"
 )
+WATCH_MS = 200  # between two looks at what sessions take
 MACOS_OPEN_FILES = 10_240  # OPEN_MAX: its bound says infinity, and setrlimit refuses more (getrlimit(2) there)
 WARM_UP = {"numpy": _warm_up_numpy, "sympy": _warm_up_sympy}
 
@@ -86,8 +101,11 @@ def main(control_fd: int) -> None:
         os.chmod(directory, 0o711)  # noqa: PTH101
         outcomes: isolation.Outcomes = dict.fromkeys(isolation.NAMES, isolation.NO_LINUX)
         linux.yield_to_others()
+        config["total"] = config["limits"]["total_memory"] or (free_memory() or 0) // 2  # 0: nobody knows
         if linux.SUPPORTED:  # before the namespaces, in which the machine's groups may no longer be ours to change
-            isolation.attempt(outcomes, "cgroup", lambda: groups.append(cgroup.make(os.getpid())))
+            isolation.attempt(
+                outcomes, "cgroup", lambda: groups.append(cgroup.make(os.getpid(), total=config["total"]))
+            )
         isolation.enter_outer(outcomes, directory)
         if outcomes["pid_namespace"] == "":
             pid = os.fork()
@@ -142,7 +160,10 @@ class Zygote:
         self._outcomes, self._groups = outcomes, groups
         self._workers: dict[int, tuple[int, int, str]] = {}  # process id -> session key, status descriptor, directory
         self._keys: dict[int, int] = {}  # session key -> process id
-        self._killed: set[int] = set()  # workers that are to end
+        self._killed: dict[int, int] = {}  # workers that are to end -> why
+        self._numbers: dict[int, int] = {}  # their numbers in /proc
+        self._held: dict[int, int] = {}  # bytes of memory that their sessions were last seen to hold
+        self._resting: set[int] = set()  # workers that are stopped
         self._namespaced = outcomes["pid_namespace"] == ""
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         soft = MACOS_OPEN_FILES if hard == resource.RLIM_INFINITY else hard
@@ -159,6 +180,7 @@ class Zygote:
         isolation.library_paths(), isolation.mapped_users()  # worked out once, while everything can be read
         self._null = os.open("/dev/null", os.O_RDWR)
         self._proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY) if linux.SUPPORTED else None
+        self._processes = Processes(self._proc) if self._proc is not None else None
         self._own_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY) if self._namespaced else -1
         isolation.hide_root(outcomes)
         limits = config["limits"]
@@ -182,15 +204,21 @@ class Zygote:
             linux.gather_memory(self._proc)
         gc.freeze()  # what is shared with the workers stays shared: the collector will not write to it
         self._outcomes = self._probe()
-        _say(self._control, {"protections": self._outcomes, "directory": self._directory})
+        group = str(self._groups.path) if self._groups else ""
+        _say(self._control, {"protections": self._outcomes, "directory": self._directory, "group": group})
         poll = select.poll()
         poll.register(self._control, select.POLLIN)
         poll.register(wake_read, select.POLLIN)
+        watched = 0.0
         while True:
-            ready = dict(poll.poll(None if self._namespaced else 1000))
+            is_watching = self._workers and (self._outcomes["hidden_root"] or self._outcomes["cgroup"])
+            ready = dict(poll.poll(WATCH_MS if is_watching else None if self._namespaced else 1000))
             if wake_read in ready:
                 os.read(wake_read, 4096)
             self._reap()
+            if is_watching and time.monotonic() > watched + WATCH_MS / 1000:
+                self._watch()
+                watched = time.monotonic()
             if self._control.fileno() in ready and not self._command():
                 break
             if not self._namespaced and os.getppid() != self._config["host"]:
@@ -341,9 +369,9 @@ class Zygote:
         if self._groups:
             self._groups.add(key, self._config["limits"]["memory"], self._config["limits"]["processes"])
 
-    def _kill(self, pid: int) -> None:
+    def _kill(self, pid: int, cause: int = 0) -> None:
         """Ends a worker and, where there is no PID namespace to do so, at least its process group."""
-        self._killed.add(pid)
+        self._killed.setdefault(pid, cause)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGKILL)
         if not self._namespaced:
@@ -353,51 +381,47 @@ class Zygote:
     def _rest(self, pid: int) -> None:
         """Stops a worker until its next block, and ends the processes that the last one left."""
         os.kill(pid, signal.SIGSTOP)
-        if self._proc is None:
+        self._resting.add(pid)
+        if self._processes is None:
             return
-        with contextlib.suppress(OSError, ValueError):
-            if self._namespaced and self._children(self._seen_as(pid)):
+        if self._namespaced:
+            if self._processes.below(self._number(pid)):
                 self._kill(pid)  # they would have ended with their block, had the program not meddled with that
-            while not self._namespaced and (children := self._children(pid)):
-                for child in children:
+            return
+        while children := self._processes.below(pid):
+            for child in children:
+                with contextlib.suppress(ProcessLookupError):
                     os.kill(child, signal.SIGKILL)
-                    time.sleep(0.001)
+            time.sleep(0.001)
 
     def _wake(self, pid: int) -> None:
+        self._resting.discard(pid)
         os.kill(pid, signal.SIGCONT)
 
-    def _seen_as(self, pid: int) -> int:
-        """The number under which /proc, which is the host's, knows a worker."""
-        descriptor = os.pidfd_open(pid)
-        try:
-            lines = self._read_proc(f"self/fdinfo/{descriptor}").splitlines()
-            return next(int(line.split()[1]) for line in lines if line.startswith("Pid:"))
-        finally:
-            os.close(descriptor)
+    def _number(self, pid: int) -> int:
+        assert self._processes is not None
+        if pid not in self._numbers:
+            self._numbers[pid] = self._processes.number(pid)
+        return self._numbers[pid]
 
-    def _children(self, number: int) -> list[int]:
-        """The processes right below one, without those that have ended."""
-        found: list[int] = []
-        descriptor = os.open(f"{number}/task", os.O_RDONLY | os.O_DIRECTORY, dir_fd=self._proc)
-        try:
-            threads = os.listdir(descriptor)  # noqa: PTH208
-        finally:
-            os.close(descriptor)
-        for thread in threads:
-            with contextlib.suppress(OSError):
-                found += map(int, self._read_proc(f"{number}/task/{thread}/children").split())
-        return [child for child in found if self._is_alive(child)]
-
-    def _is_alive(self, number: int) -> bool:
-        try:
-            return self._read_proc(f"{number}/stat").rpartition(")")[2].split()[0] not in "ZX"
-        except OSError:
-            return False
-
-    def _read_proc(self, path: str) -> str:
-        descriptor = os.open(path, os.O_RDONLY, dir_fd=self._proc)
-        with os.fdopen(descriptor, encoding="utf-8", errors="replace") as file:
-            return file.read()
+    def _watch(self) -> None:
+        """Ends sessions that take more than they may, where nothing else bounds a session as a whole."""
+        limits = self._config["limits"]
+        for pid, (_, _, directory) in self._workers.items():
+            if pid in self._killed or (pid in self._resting and pid in self._held):
+                continue
+            if directory and exceeds(directory, limits["disk"], isolation.MOST_FILES):
+                self._kill(pid, OVER_DISK)
+            if self._outcomes["cgroup"] and self._processes is not None:
+                number = self._number(pid)
+                self._held[pid] = sum(map(self._processes.memory, (number, *self._processes.below(number))))
+                if self._held[pid] > limits["memory"] + cgroup.OVERHEAD:
+                    self._kill(pid, OUT_OF_MEMORY)
+        held = {pid: size for pid, size in self._held.items() if pid not in self._killed}
+        while self._config["total"] and sum(held.values()) > self._config["total"]:
+            largest = max(held, key=held.__getitem__)
+            self._kill(largest, OUT_OF_MEMORY)
+            del held[largest]
 
     def _reap(self) -> None:
         while True:
@@ -417,15 +441,17 @@ class Zygote:
             if directory and os.fork() == 0:  # it may hold any number of files, and others wait for us
                 remove_tree(directory)
                 os._exit(0)
-            seconds, cause = usage.ru_utime + usage.ru_stime, 0
+            seconds, cause = usage.ru_utime + usage.ru_stime, self._killed.pop(pid, None)
+            self._numbers.pop(pid, None)
+            self._held.pop(pid, None)
+            self._resting.discard(pid)
             if self._groups and self._groups.remove(key):
                 cause = OUT_OF_MEMORY
-            elif self._namespaced and status == signal.SIGKILL and pid not in self._killed:
+            elif self._namespaced and status == signal.SIGKILL and cause is None:
                 # Process 1 of a PID namespace cannot be killed from within, but by its limit on processor time.
                 cause = 0 if seconds >= self._config["limits"]["cpu"] else FROM_OUTSIDE
-            self._killed.discard(pid)
             with contextlib.suppress(OSError):
-                os.write(descriptor, EXIT.pack(status, seconds, cause))
+                os.write(descriptor, EXIT.pack(status, seconds, cause or 0))
             os.close(descriptor)
 
 

@@ -38,9 +38,10 @@ def test_the_nearest_group_that_hands_on_its_controllers(
     assert not any(p.name.startswith("genprm") for p in top.rglob("*"))
     made = []
     monkeypatch.setattr(cgroup, "_write", lambda directory, name, text: made.append((name, text)))
-    groups = cgroup.make(7, tmp_path)
+    groups = cgroup.make(7, tmp_path, 9 << 30)
     groups.add(3, 1 << 30, 32)
     assert groups.path == top / where / "genprm-sandbox-7"
+    assert ("./memory.max", str(9 << 30)) in made  # of all sessions
     assert ("3/memory.max", str((1 << 30) + cgroup.OVERHEAD)) in made
     assert ("3/pids.max", "32") in made
     (groups.path / "3/memory.events").write_text("low 0\noom 1\noom_kill 2\n")
@@ -48,6 +49,33 @@ def test_the_nearest_group_that_hands_on_its_controllers(
     (groups.path / "3/memory.events").unlink()
     cgroup.remove_all(groups.path)
     assert not groups.path.exists()
+
+
+def test_version_one_bounds_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/mountinfo").write_text(
+        "33 32 0:29 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n"
+        "36 32 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory\n"
+    )
+    (tmp_path / "proc/self/cgroup").write_text("4:memory:/a/b\n1:cpu,cpuacct:/\n0::/\n")
+    place = tmp_path / "sys/fs/cgroup/memory/a/b"
+    place.mkdir(parents=True)
+    made = []
+    monkeypatch.setattr(cgroup, "_write", lambda directory, name, text: made.append((name, text)))
+    groups = cgroup.make(7, tmp_path, 9 << 30)
+    groups.add(3, 1 << 30, 32)
+    groups.join(3)
+    assert groups.path == place / "genprm-sandbox-7"
+    bound = str((1 << 30) + cgroup.OVERHEAD)
+    assert made == [
+        ("./memory.limit_in_bytes", str(9 << 30)),
+        ("./memory.memsw.limit_in_bytes", str(9 << 30)),
+        ("3/memory.limit_in_bytes", bound),
+        ("3/memory.memsw.limit_in_bytes", bound),
+        ("3/tasks", "0"),
+    ]
+    (groups.path / "3/memory.oom_control").write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 1\n")
+    assert groups.remove(3) is True
 
 
 def test_no_group_to_be_had(tmp_path: Path):
