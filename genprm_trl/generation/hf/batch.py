@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
@@ -54,6 +55,11 @@ class Request:
         """Prompt and output so far."""
         return self.prompt + self.generated.ids
 
+    @property
+    def length(self) -> int:
+        """Tokens of prompt and output so far."""
+        return len(self.prompt) + len(self.generated.ids)
+
     def gone(self) -> bool:
         """Whether it was cancelled or has failed."""
         return self.failed or self.future.cancelled()
@@ -102,6 +108,7 @@ class BatchDecoder(StoppingCriteria):
         device: The device of the model's inputs.
         interrupt: Asked after each step with the number of unfinished rows; true ends the batch with those unfinished.
         prefixes: Keys and values of earlier batches, or None to compute everything again.
+        last_column: The most columns that the rows may share; the batch ends before the next one.
     """
 
     def __init__(
@@ -111,12 +118,14 @@ class BatchDecoder(StoppingCriteria):
         device: torch.device,
         interrupt: Callable[[int], bool],
         prefixes: PrefixCache | None = None,
+        last_column: float = math.inf,
     ):
         self._requests = list(requests)
         self._eos = eos_token_ids
         self._device = device
         self._interrupt = interrupt
         self._prefixes = prefixes
+        self._last_column = last_column
         self._active = dict(enumerate(self._requests))
         self._done = torch.zeros(len(self._requests), dtype=torch.bool)
         self._steps = 0
@@ -173,7 +182,7 @@ class BatchDecoder(StoppingCriteria):
             for row in finished:
                 del self._active[row]
             self._done[finished] = True
-            if self._active and self._interrupt(len(self._active)):
+            if self._active and (input_ids.shape[1] > self._last_column or self._interrupt(len(self._active))):
                 self._done[:] = True
         return self._done.to(self._device)
 

@@ -27,6 +27,7 @@ from genprm_trl.generation.assembly import Assembler, refuse
 from genprm_trl.generation.base import GenerationResult, Generator, SamplingParams
 from genprm_trl.generation.hf.batch import BatchDecoder, Request
 from genprm_trl.generation.hf.prefix_cache import PrefixCache
+from genprm_trl.generation.hf.regimes import Regimes
 from genprm_trl.generation.hf.sampling import draw_uniforms
 from genprm_trl.generation.loading import check_whole, context_length, load_model, load_tokenizer
 from genprm_trl.generation.tokens import Detokenizer
@@ -52,7 +53,8 @@ class TransformersGenerator(Generator):
     prompt, then compute only their new tokens.
 
     In float32 a request's result does not depend on the rest of its batch. In 16 bits, kernels round differently for
-    different batch shapes, and so a close decision between two tokens may differ.
+    different batch shapes, and so a close decision between two tokens may differ. A few models give a row other text
+    beside a longer one: their rows are kept apart, or run one by one, and a log line says so (see `Regimes`).
 
     The model's own generation defaults, such as a repetition penalty, are not used; `SamplingParams` decide.
 
@@ -119,6 +121,12 @@ class TransformersGenerator(Generator):
         # Nothing is remembered of a model that is handed over: it may be trained between batches.
         if isinstance(model_or_path, str | Path) and PrefixCache.supports(model):
             self._prefixes = PrefixCache(self._runner, _memory_for_prefixes(model.device))
+
+        self._regimes = Regimes(self._runner, left_padded=True)
+        if self._regimes:
+            logger.warning("%s", self._regimes.message())
+
+        self._regime: int | None = 0  # of the running batch
 
         self._row_limit = max_batch_size
         self._pending: deque[Request] = deque()
@@ -199,13 +207,25 @@ class TransformersGenerator(Generator):
                     self._changed.wait(_SETTLE_SECONDS)
                 if self._closed:
                     return []
-                batch: list[Request] = []
-                while self._pending and len(batch) < self._row_limit:
-                    request = self._pending.popleft()
-                    if not request.future.cancelled():
-                        batch.append(request)
-                if batch:
+                if batch := self._take():
                     return batch
+
+    def _take(self) -> list[Request]:
+        """Takes the oldest requests that are waiting, all of the regime of the first one."""
+        batch: list[Request] = []
+        others: list[Request] = []
+        while self._pending and len(batch) < self._row_limit and not (batch and self._regime is None):
+            request = self._pending.popleft()
+            if request.future.cancelled():
+                continue
+            if not batch:
+                self._regime = self._regimes.of(request.length)
+            if self._regimes.of(request.length) == self._regime:
+                batch.append(request)
+            else:
+                others.append(request)
+        self._pending.extendleft(reversed(others))
+        return batch
 
     def _interrupt(self, unfinished: int) -> bool:
         """Whether to end the running batch and form a new one with what is unfinished and what is waiting.
@@ -214,15 +234,34 @@ class TransformersGenerator(Generator):
         each unfinished one, this at most doubles the work on prompts, however requests arrive. Kept rows only have to
         be copied, so a smaller share of new rows is enough.
         """
+        if self._regimes and self._others_wait():
+            return self._closed  # their turn comes when this batch is done, and would not come if it took in others
         share = 1.0 if self._prefixes is None else _NEW_ROWS_SHARE
         return self._closed or min(len(self._pending), self._row_limit - unfinished) >= share * unfinished
+
+    def _others_wait(self) -> bool:
+        """Whether a request is waiting that cannot join the running batch."""
+        if self._regime is None:
+            return True
+        with self._changed:
+            return any(self._regimes.of(request.length) != self._regime for request in self._pending)
 
     def _run(self, requests: list[Request]) -> list[Request]:
         """Runs a batch; returns the requests that have to be in another one."""
         in_training = [module for module in self.model.modules() if module.training]
         try:
             self.model.eval()
-            decoder = BatchDecoder(requests, self._eos_token_ids, self.model.device, self._interrupt, self._prefixes)
+            self._regimes.forget()
+            longest = max(request.length for request in requests)
+            decoder = BatchDecoder(
+                requests,
+                self._eos_token_ids,
+                self.model.device,
+                self._interrupt,
+                # What is kept was computed in the first regime.
+                self._prefixes if self._regime == 0 else None,
+                self._regimes.end(longest),
+            )
             if not self._decode(decoder, requests):
                 self._make_room(len(requests))
             return decoder.unfinished()

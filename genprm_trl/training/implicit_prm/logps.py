@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from genprm_trl.generation.hf.regimes import Regimes
+
 
 def completion_logps(
     model: Any, prompt_ids: Sequence[Sequence[int]], completion_ids: Sequence[Sequence[int]]
@@ -25,6 +27,20 @@ def completion_logps(
     Returns:
         For each completion a tensor of shape (tokens,), on the model's device, with a gradient where it is enabled.
     """
+    regimes = Regimes(model, left_padded=False)
+    if not regimes:
+        return _logps(model, prompt_ids, completion_ids)
+    logps: dict[int, torch.Tensor] = {}
+    for places in regimes.groups([len(p) + len(c) for p, c in zip(prompt_ids, completion_ids, strict=True)]):
+        regimes.forget()
+        part = _logps(model, [prompt_ids[place] for place in places], [completion_ids[place] for place in places])
+        logps.update(zip(places, part, strict=True))
+    return [logps[place] for place in range(len(prompt_ids))]
+
+
+def _logps(
+    model: Any, prompt_ids: Sequence[Sequence[int]], completion_ids: Sequence[Sequence[int]]
+) -> list[torch.Tensor]:
     device = next(model.parameters()).device
     longest = max(len(p) + len(c) for p, c in zip(prompt_ids, completion_ids, strict=True))
     input_ids = torch.zeros(len(prompt_ids), longest, dtype=torch.long)

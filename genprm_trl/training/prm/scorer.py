@@ -13,6 +13,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from genprm_trl.errors import ConfigError, DataError, check_at_least
+from genprm_trl.generation.hf.regimes import Regimes
 from genprm_trl.generation.loading import check_whole
 from genprm_trl.records import Solution, StepJudgement, Verdict, prediction_from_rewards
 from genprm_trl.training.prm.data import StepCollator
@@ -73,6 +74,7 @@ class PRMScorer(Verifier):
         context = getattr(config.get_text_config(), "max_position_embeddings", None)
         self.max_length = min((bound for bound in (max_length, context) if bound is not None), default=None)
         self.threshold = threshold
+        self._regimes = Regimes(self.model, left_padded=False)
         # Fast tokenizers do not bear two threads, and a pass puts the model into another mode and back.
         self._in_use = threading.Lock()
 
@@ -145,7 +147,9 @@ class PRMScorer(Verifier):
             with tqdm(total=len(order), desc="Scoring", unit="solution", disable=no_bar) as bar:
                 for start in range(0, len(order), self.batch_size):
                     batch = order[start : start + self.batch_size]
-                    rewards.update(zip(batch, self._rewards([tokens[i] for i in batch]), strict=True))
+                    for places in self._regimes.groups([len(tokens[i].input_ids) for i in batch]):
+                        part = [batch[place] for place in places]
+                        rewards.update(zip(part, self._rewards([tokens[i] for i in part]), strict=True))
                     bar.update(len(batch))
         finally:
             self.model.train(was_training)
@@ -154,6 +158,7 @@ class PRMScorer(Verifier):
     @torch.inference_mode()
     def _rewards(self, batch: list[StepTokens]) -> list[list[float]]:
         """P(correct) at each step's end of each sequence."""
+        self._regimes.forget()
         collate = StepCollator.for_tokenizer(self.tokenizer)
         inputs = collate([{"input_ids": tokens.input_ids} for tokens in batch])
         logits = self.model(**{name: tensor.to(self.model.device) for name, tensor in inputs.items()}).logits
