@@ -42,6 +42,18 @@ _LOST_TEXT = (
 )
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
+# What marks roles and turns in templates whose markers are plain text: tags, and headings such as `### Response:`.
+_MARKER = re.compile(r"<[^<>\s]+>|\[/?[A-Z_]+\]|##+ ?\w[\w ]*:")
+
+
+def _starts_of(strings: Sequence[str]) -> re.Pattern[str]:
+    """Finds every character at which one of the strings starts, overlapping ones, too.
+
+    Most characters are passed over by the first look-ahead, since a vocabulary may have hundreds of control tokens.
+    """
+    firsts = "".join(sorted({re.escape(string[0]) for string in strings}))
+    return re.compile(f"(?=[{firsts}])(?={'|'.join(map(re.escape, strings))})(.)", re.DOTALL)
+
 
 def today() -> str:
     """Today's date as chat templates see it, such as `2026-12-01`."""
@@ -129,11 +141,6 @@ class ChatFormat:
         control = self._control_tokens()
         control_ids = {*tokenizer.all_special_ids, *tokenizer.convert_tokens_to_ids(control)}
         self._control_ids = frozenset(control_ids - {tokenizer.unk_token_id})
-        # Finds every character at which one of them starts, overlapping ones, too. Most characters are passed over by
-        # the first look-ahead, since a vocabulary may have hundreds of control tokens.
-        strings = [_PLACEHOLDER, *control]
-        firsts = "".join(sorted({re.escape(string[0]) for string in strings}))
-        self._control_start = re.compile(f"(?=[{firsts}])(?={'|'.join(map(re.escape, strings))})(.)", re.DOTALL)
         bos = tokenizer.bos_token_id
         self._adds_bos = bos is not None and tokenizer.encode("x", add_special_tokens=True)[:1] == [bos]
         # Encoders of the SentencePiece family put a space before each text they are given, so that text in the middle
@@ -147,6 +154,7 @@ class ChatFormat:
         # The chains of a solution open their turns with the same texts.
         self._known_pieces = functools.lru_cache(maxsize=512)(self._render)
         self._check_history()
+        self._control_start = _starts_of([_PLACEHOLDER, *control, *self._plain_markers()])
         self.rest_of_header = self._rest_of_header() if turn_opening == "generation_prompt" else ""
 
     def _source(self) -> str:
@@ -229,8 +237,9 @@ class ChatFormat:
     def neutralize(self, text: str) -> str:
         """Makes text of others safe to encode.
 
-        Every control token's string is broken, so that a step or a program's output cannot end its turn; half
-        characters (lone surrogates), which no tokenizer takes, become U+FFFD.
+        Every control token's string is broken, and so is every marker that the template writes as plain text. A step
+        or a program's output can then neither end its turn nor open one. Half characters (lone surrogates), which no
+        tokenizer takes, become U+FFFD.
         """
         return self._control_start.sub(rf"\1{_BREAK}", _SURROGATE.sub("\ufffd", text))
 
@@ -313,6 +322,15 @@ class ChatFormat:
         before, after = self._history()
         if _PROBE not in before or _OTHER_PROBE not in after:
             raise ConfigError(_INCOMPLETE_HISTORY)
+
+    def _plain_markers(self) -> set[str]:
+        """Markers that the template puts around contents and that are no tokens: OLMo 2's `<|user|>`, `[INST]`."""
+        said = {"role": "user", "content": "x"}
+        told = {"role": "system", "content": "x"}
+        conversation = [told, said, {"role": "assistant"}, said]
+        pieces = self.render(conversation, open_turn=True)
+        pieces += self.render([*conversation, {"role": "assistant"}], open_turn=False)
+        return {marker for piece in pieces for marker in _MARKER.findall(piece)}
 
     def _rest_of_header(self) -> str:
         """What history has between the generation prompt and a turn's text, where that belongs to the turn's header.
