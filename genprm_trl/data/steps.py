@@ -17,10 +17,19 @@ from genprm_trl.grading.thinking import THINK_START, blank_thinking, is_still_th
 StepStyle = Literal["auto", "step", "blank_line", "line"]
 Thinking = Literal["skip", "opened", "judge"]
 
-# A heading at the start of a line: `Step 3:`, also as models dress it up (`## Step 3:`, `**Step 3: Add up.**`).
-# Possessive quantifiers keep the match linear on lines of nothing but spaces.
+# A heading at the start of a line: `Step 3:`, also as models dress it up (`## Step 3:`, `**Step 3: Add up.**`,
+# `\textbf{Step 3}`, `Step #3)`, `Step 3 - Add up`, `Step three:`, `Step 3` on a line of its own). `Step 3, we add` and
+# `Step by step` are none. Possessive quantifiers keep the match linear on lines of nothing but spaces.
+_NUMBER_WORDS = (
+    "one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|seventeen|"
+    "eighteen|nineteen|twenty"
+)
 _HEADING = re.compile(
-    r"[ \t]*+(?:#{1,6}[ \t]*+)?(?:\*\*|__)?step[ \t]++\d{1,4}[ \t]*+(?:\*\*|__)?[ \t]*+[:.]", re.IGNORECASE
+    r"[ \t]*+(?:#{1,6}[ \t]*+)?(?:[*_]{1,3}+|\\textbf\{)?"
+    rf"step(?:[ \t]*+\#?\d{{1,4}}|[ \t]++(?:{_NUMBER_WORDS})\b)"
+    r"[ \t]*+(?:[*_]{1,3}+|\})?[ \t]*+"
+    r"(?:[:.)]|(?:-{1,3}|[\u2013\u2014])(?=\s|\Z)|(?=\r?(?:\n|\Z)))",
+    re.IGNORECASE,
 )
 # A line that opens or closes a block of code, as in Markdown.
 _FENCE = re.compile(r"[ \t]*+(?P<fence>`{3,}+|~{3,}+)(?P<rest>.*)", re.DOTALL)
@@ -65,8 +74,9 @@ def split_steps(text: str, style: StepStyle = "auto") -> StepSplit:
 
     Args:
         text: Any text.
-        style: Where a step begins. `step`: at each line that opens with a `Step k:` heading, which stays part of the
-            step; text before the first heading is a separate step. `blank_line`: after each blank line.
+        style: Where a step begins. `step`: at each line that opens with a heading such as `Step k:`, `Step k - ` or
+            `Step one:`, which stays part of the step; text before the first heading is a separate step.
+            `blank_line`: after each blank line.
             `line`: at each line. `auto`: `step` if the text begins with a heading or has two of them, else
             `blank_line` if that gives more than one step, else `line`. A fenced block of code stays whole.
 
@@ -147,7 +157,7 @@ def join_steps(steps: Sequence[str], separators: Sequence[str] | str = "\n\n") -
 def _step_starts(lines: Sequence[str], style: StepStyle) -> list[int]:
     """Offsets at which a step may begin: always 0, and the start of each line that the style says."""
     starts, offset, after_blank = [0], 0, False
-    fenced = _fenced(lines)
+    fenced = fenced_lines(lines)
     for number, line in enumerate(lines):
         begins = number not in fenced and (
             style == "line"
@@ -161,7 +171,7 @@ def _step_starts(lines: Sequence[str], style: StepStyle) -> list[int]:
     return starts
 
 
-def _fenced(lines: Sequence[str]) -> set[int]:
+def fenced_lines(lines: Sequence[str]) -> set[int]:
     """The lines of fenced blocks of code, without those that open them. A block that is never closed is none."""
     fenced: set[int] = set()
     opened, fence = 0, ""

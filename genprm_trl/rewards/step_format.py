@@ -39,6 +39,6 @@ def _share_in_order(steps: Sequence[str]) -> float:
     in_order = 0
     for step in steps:
         heading = _NUMBER.match(step)
-        if heading and int(heading[1]) == in_order + 1 and step[heading.end() :].strip(" \t\n:.*_"):
+        if heading and int(heading[1]) == in_order + 1 and step[heading.end() :].strip(" \t\n:.*_)-\u2013\u2014"):
             in_order += 1
     return in_order / len(steps) if steps else 0.0

@@ -65,6 +65,50 @@ def test_styles(text, style, steps):
 
 
 @pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("Step 1 - add", "Step 2 - stop"),
+        ("Step 1 \u2013 add", "Step 2 \u2014 stop"),
+        ("Step 1 -- add", "Step 2 -"),
+        ("Step one: add", "Step two: stop"),
+        ("STEP ELEVEN. add", "**Step Twelve - stop**"),
+        ("Step 1) add", "step 2) stop"),
+        ("Step #1: add", "Step1: add"),
+        ("Step 1\nadd", "Step 2\r\nstop"),
+        ("## Step 1\nadd", "**Step 2**\nstop"),
+        ("***Step 1:*** add", "*Step 2:* stop"),
+        (r"\textbf{Step 1:} add", r"\textbf{Step 2}: stop"),
+    ],
+)
+@pytest.mark.parametrize("joint", ["\n", "\n\n"])
+def test_headings(first, second, joint):
+    split = split_steps(first + joint + second)
+    assert split.style == "step"
+    assert split.steps == [first, second]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Step 1, we add.",
+        "Step 1 we add.",
+        "Step by step, it grows.",
+        "Step one we add.",
+        "Step onerous: no",
+        "Step 1 -2 = x",
+        "Step 1's result",
+        "Step: add",
+        "Step 12345: add",
+        "Steps 1: add",
+        "A Step 1: add",
+        "Step - one",
+    ],
+)
+def test_lines_that_are_no_headings(line):
+    assert split_steps(f"a\n{line}", "step").steps == [f"a\n{line}"]
+
+
+@pytest.mark.parametrize(
     ("text", "style"),
     [
         ("Step 1: one step only\n\nwith a paragraph", "step"),
