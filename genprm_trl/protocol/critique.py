@@ -48,14 +48,14 @@ def parse_critique(text: str, num_steps: int | None = None) -> int | None:
         num_steps: If given, an index outside of [-1, num_steps) is unreadable as well. The benchmark itself does not
             check this (such an index is then simply wrong).
     """
-    answer = _last_box(text).strip()
+    answer = last_box(text).strip()
     if not re.fullmatch(r"[+-]?[0-9]{1,9}", answer):
         return None
     index = int(answer)
     return index if num_steps is None or -1 <= index < num_steps else None
 
 
-def _last_box(text: str) -> str:
+def last_box(text: str) -> str:
     r"""What the last match of the benchmark's `\boxed\{([^}]*)\}` holds; empty for none.
 
     Plain searches, since that expression takes quadratic time on boxes that never close.

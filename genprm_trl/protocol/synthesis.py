@@ -12,10 +12,11 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from genprm_trl.data.steps import fenced_lines
 from genprm_trl.errors import ConfigError
 from genprm_trl.grading.thinking import THINK_END, THINK_START
 from genprm_trl.protocol.base import Action, Append, Execute, ExpectCode, Generate, OpenTurn, Written
-from genprm_trl.protocol.critique import parse_critique, tag_paragraphs
+from genprm_trl.protocol.critique import last_box, tag_paragraphs
 from genprm_trl.protocol.genprm import (
     ANALYZE_END,
     ANALYZE_PREFIX,
@@ -60,7 +61,19 @@ shown to you after the block; names stay defined from one block to the next.
 When you reach the first wrong paragraph, or the end, put the number of the first wrong paragraph in \\boxed{{}}, or \
 -1 if every paragraph is right."""
 
-_HEADING = re.compile(r"^### Paragraph (\d{1,6})[^\S\n]*\n", re.MULTILINE)
+_HEADING = re.compile(r"### Paragraph (?P<number>\d{1,6})(?=[^\S\n]*\n)")
+# As models dress it up: `#### **Paragraph {1}: Setting up**`, `## paragraph_1`, with a part's tag on the same line.
+_DRESSED_HEADING = re.compile(
+    r"[ \t]*+[*_]{0,3}+[ \t]*+(?P<signs>\#{1,6}+)?[ \t]*+[*_]{0,3}+[ \t]*+"
+    r"<?paragraph[ \t_]*+[\[({<\#]?[ \t]*+(?P<number>\d{1,6})(?!\d)",
+    re.IGNORECASE,
+)
+# Without number signs it is a heading only right before an analysis, and else a sentence about a paragraph.
+_TO_ANALYSIS = re.compile(r"[^\n<]*+\s*+<analyze>")
+# What models put around the number in the box.
+_AROUND_NUMBER = re.compile(r"\\(?:text|textbf|mathrm|mathbf)\b|\bparagraph|[{}$_~#]", re.IGNORECASE)
+_INDEX = re.compile(r"([+-]?[0-9]{1,9})\.?")
+_SPACED_CODE_START = re.compile(r"```python[^\S\n]++\n")
 
 
 def synthesis_prompt(problem: str, steps: Sequence[str]) -> str:
@@ -120,12 +133,14 @@ class Synthesis:
         tags of the conversation in the wrong place, or in an answer without a verdict.
         """
         part = next((part for part in self.paragraphs if part.number == index + 1), None)
-        if part is None or self.first_error is None or CODE_START not in part.verification:
+        if part is None or self.first_error is None:
             return None
         if 0 <= self.first_error < index:
             return None  # the critique says nothing about what follows the first error
         # The conversation's forced prefix opens the first block itself, so what led up to it moves to the analysis.
-        lead, _, verification = part.verification.partition(CODE_START)
+        lead, fence, verification = _SPACED_CODE_START.sub(CODE_START, part.verification).partition(CODE_START)
+        if not fence:
+            return None
         analysis = part.analysis.strip() + (f"\n{lead.strip()}" if lead.strip() else "")
         verdict = "{No}" if self.first_error == index else "{Yes}"
         rationale = (
@@ -139,23 +154,41 @@ class Synthesis:
 def parse_synthesis(text: str) -> Synthesis:
     """Takes a reasoner's answer apart. Accepts any string; a thinking block that ends in `</think>` is left out."""
     text = text.rpartition("</think>")[2]
-    headings = list(_HEADING.finditer(text))
+    headings = _headings(text)
     ends = [heading.start() for heading in headings[1:]] + [len(text)]
     paragraphs = []
-    tail = text
     for heading, end in zip(headings, ends, strict=False):
         analysis, rest = _take_element(text[heading.end() : end], "analyze")
-        verification, tail = _take_element(rest, "verify")
-        paragraphs.append(ParagraphCritique(int(heading.group(1)), analysis, verification))
-    # The verdict stands after the last paragraph's parts; they may well box intermediate results, and an answer that
-    # was cut in the middle of a part has no verdict.
+        verification, _ = _take_element(rest, "verify")
+        paragraphs.append(ParagraphCritique(int(heading["number"]), analysis, verification))
+    # The verdict stands after all parts, read or not; they may well box intermediate results, and an answer that was
+    # cut in the middle of a part has no verdict.
+    tail = text[max(text.rfind("</analyze>"), text.rfind("</verify>"), 0) :]
     complete = "<analyze>" not in tail and "<verify>" not in tail
-    number = parse_critique(tail) if complete else None
+    index = _INDEX.fullmatch(_AROUND_NUMBER.sub(" ", last_box(tail)).strip()) if complete else None
+    number = int(index[1]) if index else None
     if number is None or (number < 1 and number != -1):
         first_error = None
     else:
         first_error = number - 1 if number > 0 else -1
     return Synthesis(tuple(paragraphs), first_error)
+
+
+def _headings(text: str) -> list[re.Match[str]]:
+    """The headings of paragraphs: as asked for anywhere, and others outside of code, where they are comments."""
+    lines = text.split("\n")
+    fenced = fenced_lines(lines)
+    found, start = [], 0
+    for number, line in enumerate(lines):
+        heading = _HEADING.match(text, start)
+        if heading is None and number not in fenced:
+            heading = _DRESSED_HEADING.match(text, start)
+            if heading and not heading["signs"] and not _TO_ANALYSIS.match(text, heading.end()):
+                heading = None
+        if heading:
+            found.append(heading)
+        start += len(line) + 1
+    return found
 
 
 def _take_element(text: str, tag: str) -> tuple[str, str]:

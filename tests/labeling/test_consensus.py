@@ -148,6 +148,13 @@ def test_a_critique_that_agrees_becomes_the_conversation_of_sft_byte_for_byte():
         (GOOD.replace("\\boxed{2}", "That is all."), None, NONE),
         ("", [], NONE),
         ("\\boxed{2}", [], "unparsable"),  # a verdict on nothing
+        # The verdict is readable; it is the headings that are not.
+        (GOOD.replace("### Paragraph ", "### Step "), None, "unparsable"),
+        (GOOD.replace("### Paragraph 2", "### Paragraph two"), None, "unparsable"),
+        (GOOD.replace("### Paragraph ", "### Step ").replace("\\boxed{2}", "\\boxed{1}"), None, BEFORE),
+        (GOOD.replace("### Paragraph 1", "#### Paragraph 1: Product").replace("{2}", "{\\text{2}}"), None, None),
+        (GOOD.replace("```python\n", "```python \n"), None, None),
+        (GOOD.removesuffix("</verify>\n\n\\boxed{2}"), None, NONE),
         (part(2, RAN[1].code, "False") + part(1, RAN[0].code) + "\\boxed{2}", None, "unparsable"),
         (part(1, RAN[0].code) + GOOD, None, "unparsable"),  # a paragraph critiqued twice
         (GOOD.replace("\\boxed", part(1, RAN[0].code) + "\\boxed"), None, "unparsable"),

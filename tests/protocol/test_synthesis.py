@@ -140,6 +140,84 @@ def test_no_verdict(text):
     assert parse_synthesis(text).first_error is None
 
 
+PARTS = "<analyze>\nfine\n</analyze>\n<verify>\n```python\nprint(1)\n```\n[Code Output]\n\n```\n1\n```\n</verify>\n\n"
+
+
+@pytest.mark.parametrize(
+    "heading",
+    [
+        "### Paragraph 1\n",
+        "### Paragraph 1\n\n",
+        "### Paragraph 1:\n",
+        "### Paragraph 1: Setting up\n",
+        "**### Paragraph 1**\n",
+        "### **Paragraph 1**\n",
+        "### **Paragraph 1: Setting up**\n",
+        "#### Paragraph 1\n",
+        "## Paragraph 1\n",
+        "# Paragraph 1.\n",
+        "  ### Paragraph 1\n",
+        "### Paragraph {1}\n",
+        "### Paragraph_1\n",
+        "### <paragraph_1>\n",
+        "### paragraph 1\n",
+        "### PARAGRAPH [1] - check\n",
+        "### Paragraph 1 ",
+        "### Paragraph 1:",
+        "**Paragraph 1**\n",
+        "Paragraph 1:\n\n",
+    ],
+)
+def test_headings_are_read_as_models_dress_them_up(heading):
+    critique = parse_synthesis(f"Here it is.\n\n{heading}{PARTS}{heading.replace('1', '2')}{PARTS}\\boxed{{2}}")
+    assert [(part.number, part.analysis) for part in critique.paragraphs] == [(1, "fine"), (2, "fine")]
+    assert critique.first_error == 1
+    assert parse_synthesis(f"{heading}{PARTS}\\boxed{{-1}}").first_error == -1
+    assert parse_rationale(critique.rationale(0)).status == parse_rationale(critique.rationale(1)).status == "ok"
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["Paragraph 2 says so.", "**Paragraph 2** is right.", "### Paragraphs 1 and 2", "### Paragraph two", "2"],
+)
+def test_sentences_about_paragraphs_are_no_headings(line):
+    critique = parse_synthesis(f"### Paragraph 1\n{PARTS.replace('fine', line)}\\boxed{{-1}}")
+    assert [(part.number, part.analysis) for part in critique.paragraphs] == [(1, line)]
+
+
+def test_comments_in_code_and_its_output_are_no_headings():
+    parts = PARTS.replace("print(1)", "# Paragraph 1: add\n## Paragraph 2\nprint(1)").replace(
+        "\n1\n", "\n#### Paragraph 3\n"
+    )
+    critique = parse_synthesis(f"### Paragraph 1\n{parts}\\boxed{{-1}}")
+    assert [part.number for part in critique.paragraphs] == [1]
+    assert critique.rationale(0) is not None
+
+
+def test_a_space_behind_the_fences_language_does_no_harm():
+    spaced = PARTS.replace("```python\n", "```python \t\n")
+    critiques = [parse_synthesis(f"### Paragraph 1\n{parts}\\boxed{{-1}}") for parts in (PARTS, spaced)]
+    assert critiques[0].rationale(0) == critiques[1].rationale(0) is not None
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        "$\\boxed{2}$", "\\boxed{ 2 }", "\\boxed{\\text{2}}", "\\boxed{paragraph 2}", "\\boxed{2.}",
+        "\\boxed{Paragraph_2}",
+        "\\boxed{\\text{Paragraph 2}}", "\\boxed{\\mathbf{2}}", "\\boxed{{2}}", "\\boxed{+2}", "**\\boxed{$2$}**.",
+    ],
+)  # fmt: skip
+def test_verdicts_are_read_as_models_dress_them_up(box):
+    assert parse_synthesis(f"### Paragraph 1\n{PARTS}{box}").first_error == 1
+    assert parse_synthesis(f"### Paragraph 1\n{PARTS}{box.replace('+', '').replace('2', '-1')}").first_error == -1
+
+
+@pytest.mark.parametrize("box", ["2.5", "2 3", "2_3", "2, 3", "2 or 3", "none", "", "\\text{two}", "2..", "--1"])
+def test_other_boxes_are_no_verdicts(box):
+    assert parse_synthesis(f"### Paragraph 1\n{PARTS}\\boxed{{{box}}}").first_error is None
+
+
 @given(critiques(plain))
 def test_parse_is_the_inverse_of_render(synthesis):
     assert parse_synthesis(synthesis.render()) == synthesis
