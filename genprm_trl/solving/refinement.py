@@ -29,7 +29,7 @@ from genprm_trl.stages.partial import Partial
 from genprm_trl.stages.run import ItemFailed
 from genprm_trl.verifier.base import Verifier
 
-# As in the released critic experiments.
+# As in the released critic experiments, but for the space before the critique, which their code does not put there.
 REFINEMENT_PROMPT = (
     "There might be some problem in this paragraph of your reasoning, please rethink and refine your answer:\n"
     ">{step}\n\n {critique}"

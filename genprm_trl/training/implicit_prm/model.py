@@ -104,7 +104,9 @@ class ImplicitPRM(TrainerCallback):
             policy,
             reward_funcs=answer_reward,
             step_reward_func=ImplicitPRM(policy, answer_reward),
-            args=StepGRPOConfig("prime", credit="process"),
+            args=StepGRPOConfig(
+                "prime", credit="discounted", step_baseline="token", scale_step_rewards="batch"
+            ),
             train_dataset=Dataset.from_list([{"prompt": "What is 2 + 3 * 4?", "answer": "14"}]),
         )
         trainer.train()
