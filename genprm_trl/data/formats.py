@@ -5,6 +5,7 @@
 | `candidates` | problem (or question), answer, candidates (texts, or objects with `steps` or `text`) | one each |
 | `bigbench_mistake` | input, steps, target, answer, mistake_index (from 0; null for none) | one solution |
 | `prmbench` | idx, classification, modified_question, modified_process, error_steps, ... | one solution, or two |
+| `mr_gsm8k` | uuid, question, model_output_steps, model_output_solution_correctness, ... | one solution |
 | `processbench` | id, generator, problem, steps, final_answer_correct, label | one solution |
 | `prm800k` | question {problem, ground_truth_answer}, label {steps, finish_reason} | one for each leaf |
 | `math_shepherd` | input (steps end with the tag `ки`), label (`+` / `-` for each tag), task | one solution |
@@ -42,6 +43,7 @@ from genprm_trl.records import Solution, agreed_label
 from genprm_trl.rows.fields import (
     as_answer,
     as_bool,
+    as_choice,
     as_filled_text,
     as_identifier,
     as_integer,
@@ -61,6 +63,7 @@ Row = Mapping[str, Any]
 
 _CALCULATOR = re.compile(r"<<[^<>\n]*>>")
 _SHEPHERD_TAG = "ки"
+_CORRECTNESS = ("correct", "wrong")
 _BLANK_STEP = "(blank)"
 _FIRST_STEP = re.compile(r"step 1:", re.IGNORECASE)
 # What holds the problem and the solution of a person's or a model's own text.
@@ -205,6 +208,33 @@ def _of_prmbench(row: Row, version: str, kind: str, name: str, errors: list[int]
     )
     # Some rows name steps that are not there.
     return _with_labels(solution, [number not in errors for number in range(1, len(steps) + 1)])
+
+
+def _from_mr_gsm8k(row: Row, default_id: str) -> list[Solution]:
+    """A solution of MR-GSM8K (arXiv 2312.17080), and why its first wrong step is wrong."""
+    correctness, place = (f"model_output_solution_{name}" for name in ("correctness", "first_error_step"))
+    final, reason = "model_output_answer_correctness", "model_output_solution_first_error_reason"
+    steps = _counted_steps(row, "model_output_steps")
+    label = -1
+    if as_choice(require(row, correctness), correctness, _CORRECTNESS) == "wrong":
+        step = require(row, place)
+        step = int(step) if isinstance(step, str) and step.strip().isdecimal() else step
+        label = as_label(step, place, low=1, high=len(steps)) - 1
+    is_final_right = None if row.get(final) is None else as_choice(row[final], final, _CORRECTNESS) == "correct"
+    return [
+        Solution(
+            id=as_identifier(row, default_id, "uuid"),
+            problem=as_filled_text(require(row, "question"), "question"),
+            steps=steps,
+            answer=as_answer(row.get("ground_truth_answer"), "ground_truth_answer"),
+            final_answer_correct=is_final_right,
+            label=label,
+            extra={
+                "first_error_reason": as_optional_text(row.get(reason), reason) or "",
+                "question_type": as_optional_text(row.get("question_type"), "question_type") or "",
+            },
+        )
+    ]
 
 
 def _counted_steps(row: Row, field: str) -> list[str]:
@@ -534,6 +564,9 @@ FORMATS: dict[str, RowFormat] = {
     ),
     "prmbench": RowFormat(
         _has("modified_process", "error_steps"), _from_prmbench, "modified solutions with a label for each step"
+    ),
+    "mr_gsm8k": RowFormat(
+        _has("model_output_steps"), _from_mr_gsm8k, "solutions with the place and the reason of their first error"
     ),
     "processbench": RowFormat(_has("steps"), _from_processbench, f"solutions in steps, {_GIVEN}"),
     "prm800k": RowFormat(_is_prm800k, _from_prm800k, "the rated steps of PRM800K"),

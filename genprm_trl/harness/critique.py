@@ -45,12 +45,22 @@ def openings(task: ConfigurableTask) -> list[str]:
     it opens a block if one of the answers closes a block that it has not opened.
     """
     instances = task.instances
-    prompts = [getattr(each, "args", ("",))[0] for each in instances]
     if (task.config.metadata or {}).get("think_end_token"):
         return [""] * len(instances)  # the harness's model has dropped the thoughts
+    prompts = [getattr(each, "args", ("",))[0] for each in instances]
+    return openings_of(prompts, [each.resps for each in instances])
+
+
+def openings_of(prompts: Sequence[Any], answers: Sequence[Sequence[str]]) -> list[str]:
+    """What prompts have written of the answers to them: the start of a thinking block, or nothing.
+
+    Args:
+        prompts: The prompts; what is no text becomes one at a server.
+        answers: All answers to each.
+    """
     hidden = any(
-        not isinstance(prompt, str) and any(map(_closes, each.resps))
-        for prompt, each in zip(prompts, instances, strict=True)
+        not isinstance(prompt, str) and any(map(_closes, texts))
+        for prompt, texts in zip(prompts, answers, strict=True)
     )
     opened = [opens_thinking(prompt) if isinstance(prompt, str) else hidden for prompt in prompts]
     return [THINK_START if opens else "" for opens in opened]

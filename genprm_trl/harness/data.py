@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genprm_trl.data.formats import to_processbench
-from genprm_trl.data.solutions import OpenReader, Records, solution_reader
+from genprm_trl.data.solutions import OpenReader, Records, RowReader, solution_reader
 from genprm_trl.errors import ConfigError, DataError
 from genprm_trl.records import Solution, Verdict
 from genprm_trl.rows.jsonl import parse_json
@@ -26,33 +27,53 @@ class _Benchmark:
 
     Attributes:
         title: Its name.
-        source: Where it is published: a dataset on the Hub, or the address of a file.
+        sources: Where it is published: a dataset on the Hub, or addresses of files.
         command: What makes a directory of it.
         files: Which files of a directory hold its rows. The first pattern that fits some is taken. Empty for a
             directory that is read as a dataset is.
+        folder: Its folder in a directory of several benchmarks, if that has another name.
     """
 
     title: str
-    source: str
+    sources: tuple[str, ...]
     command: str
     files: tuple[str, ...] = ()
+    folder: str = ""
 
+
+_MR_GSM8K = "https://raw.githubusercontent.com/dvlab-research/MR-GSM8K/main"
+_CLONE_MR_GSM8K = "git clone https://github.com/dvlab-research/MR-GSM8K DIR"
+# Those whose explanations people and GPT-4 have judged.
+_CRITICS = ("Claude", "GPT3_5", "llama2_70b", "mammoth_70B", "metamath_70B", "wizardmath_70B")
 
 _BENCHMARKS = {
     "processbench": _Benchmark(
-        "ProcessBench", PROCESSBENCH, f"hf download {PROCESSBENCH} --repo-type dataset --local-dir DIR"
+        "ProcessBench", (PROCESSBENCH,), f"hf download {PROCESSBENCH} --repo-type dataset --local-dir DIR"
     ),
     "bigbench_mistake": _Benchmark(
         "BIG-Bench Mistake",
-        "https://raw.githubusercontent.com/WHGTyen/BIG-Bench-Mistake/main/{split}.jsonl",
+        ("https://raw.githubusercontent.com/WHGTyen/BIG-Bench-Mistake/main/{split}.jsonl",),
         "git clone https://github.com/WHGTyen/BIG-Bench-Mistake DIR",
         ("{split}.json*", "{split}_*.json*"),
     ),
     "prmbench": _Benchmark(
         "PRMBench",
-        PRMBENCH,
+        (PRMBENCH,),
         f"hf download {PRMBENCH} --repo-type dataset --local-dir DIR",
         ("*.json*", "data/*.parquet", "*.parquet"),
+    ),
+    "mr_gsm8k": _Benchmark(
+        "MR-GSM8K",
+        (f"{_MR_GSM8K}/dataset/MR-GSM8K.json",),
+        _CLONE_MR_GSM8K,
+        ("MR-GSM8K.json*", "dataset/MR-GSM8K.json*", "wrong*.json*"),
+    ),
+    "explanations": _Benchmark(
+        "MR-GSM8K",
+        tuple(f"{_MR_GSM8K}/eval_results/gpt4-grading/{critic}_eval_results.json" for critic in _CRITICS),
+        _CLONE_MR_GSM8K,
+        ("explanations*.json*", "eval_results/gpt4-grading/*.json*", "gpt4-grading/*.json*"),
+        folder="mr_gsm8k",
     ),
 }
 
@@ -76,15 +97,15 @@ def processbench_dataset(split: str, data_dir: Any = None, **_: Any) -> dict[str
     return as_test_split(map(to_processbench, read_benchmark("processbench", data_dir, split)))
 
 
-def read_benchmark(name: str, data_dir: Any, split: str = "", open_reader: OpenReader | None = None) -> list[Solution]:
-    """The labelled solutions of a benchmark.
+def read_benchmark(name: str, data_dir: Any, split: str = "", open_reader: OpenReader | None = None) -> list[Any]:
+    """The labelled solutions of a benchmark, or other records of its rows.
 
     Args:
         name: The benchmark, which is also the format of its rows.
         data_dir: A directory, or the address of one; None for where the benchmark is published. A directory of several
             benchmarks has a folder for each, named like it.
         split: Which of its splits or files.
-        open_reader: What makes solutions of its rows. Default: what the format says.
+        open_reader: What makes records of its rows. Default: solutions, as the format says.
 
     Raises:
         DataError: The data are missing (it says how to get them) or a row is unusable.
@@ -92,14 +113,11 @@ def read_benchmark(name: str, data_dir: Any, split: str = "", open_reader: OpenR
     """
     benchmark = _BENCHMARKS[name]
     part = None if benchmark.files else split
-    found: list[Solution] = []
+    found: list[Any] = []
     try:
         for source in _sources(name, data_dir, split):
-            records: Records[Solution] = Records(source, open_reader or solution_reader(name), split=part)
-            for number, solution in enumerate(records, start=1):
-                if solution.label is None:
-                    raise DataError("is missing: the scores need it", file=str(source), row=number, field="label")
-                found.append(solution)
+            records: Records[Any] = Records(source, open_reader or _labelled_reader(name), split=part)
+            found += records
     except DataError as error:
         if error.row is not None:
             raise
@@ -111,23 +129,41 @@ def read_benchmark(name: str, data_dir: Any, split: str = "", open_reader: OpenR
     return found
 
 
+def _labelled_reader(format: str) -> OpenReader:
+    """Reads solutions that have a label."""
+
+    def open_reader(stem: str) -> RowReader:
+        read_row = solution_reader(format)(stem)
+
+        def read(row: Mapping[str, Any], number: int) -> list[Solution]:
+            solutions = list(read_row(row, number))
+            if any(solution.label is None for solution in solutions):
+                raise DataError("is missing: the scores need it", field="label")
+            return solutions
+
+        return read
+
+    return open_reader
+
+
 def _sources(name: str, data_dir: Any, split: str) -> list[Any]:
     """What the rows of a benchmark are read from: files, a directory, or what is published."""
     benchmark = _BENCHMARKS[name]
+    published = [source.format(split=split) for source in benchmark.sources]
     if data_dir is None:
-        return [benchmark.source.format(split=split)]
+        return published
     if isinstance(data_dir, str) and data_dir.startswith(("http://", "https://")):
-        return [f"{data_dir.rstrip('/')}/{benchmark.source.format(split=split).rpartition('/')[2]}"]
+        return [f"{data_dir.rstrip('/')}/{source.rpartition('/')[2]}" for source in published]
     directory = named_path(data_dir, "data_dir")
-    if (directory / name).is_dir():
-        directory /= name
+    folder = directory / (benchmark.folder or name)
+    directory = folder if folder.is_dir() else directory
     if not benchmark.files or not directory.is_dir():
         return [directory]
-    for pattern in benchmark.files:
-        if files := sorted(directory.glob(pattern.format(split=split))):
+    patterns = [pattern.format(split=split) for pattern in benchmark.files]
+    for pattern in patterns:
+        if files := sorted(directory.glob(pattern)):
             return files
-    wanted = " or ".join(pattern.format(split=split) for pattern in benchmark.files)
-    raise DataError(f"holds no {wanted}", file=str(directory))
+    raise DataError(f"holds no {' or '.join(patterns)}", file=str(directory))
 
 
 def named_path(value: Any, name: str) -> Path:

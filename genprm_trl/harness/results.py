@@ -30,6 +30,10 @@ class _Benchmark(NamedTuple):
 _BENCHMARKS = {
     "processbench": _Benchmark(PROCESSBENCH, "ProcessBench", SCORES),
     "bigbench_mistake": _Benchmark("bigbench_mistake", "BIG-Bench Mistake", ("accuracy", *SCORES)),
+    "mr_gsm8k": _Benchmark(
+        "mr_gsm8k", "MR-GSM8K", ("mcc", "step_accuracy", "reason_accuracy", "mr_score", "mr_score_without_reason")
+    ),
+    "explanations": _Benchmark("mr_gsm8k", "explanations of MR-GSM8K", ("accuracy", "kappa")),
     "prmbench": _Benchmark(PRMBENCH, "PRMBench", ("prmscore", "f1", "negative_f1")),
 }
 _FAMILIES = (*_BENCHMARKS, *_POOLS)

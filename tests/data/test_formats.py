@@ -24,6 +24,7 @@ FIELDS = [
     *("id", "problem", "steps", "label", "question", "answer", "ground_truth", "m", "solution", "input", "prompt"),
     *("completions", "labels", "is_correct", "candidates", "steps", "target", "mistake_index"),
     *("modified_process", "error_steps", "modified_question", "classification", "idx"),
+    *("uuid", "model_output_steps", "model_output_solution_correctness", "model_output_solution_first_error_step"),
 ]
 
 
@@ -40,6 +41,7 @@ def convert(row, format=None):
     [
         ("bigbench_mistake_sample", "bigbench_mistake"),
         ("prmbench_sample", "prmbench"),
+        ("mr_gsm8k_sample", "mr_gsm8k"),
         ("processbench_sample", "processbench"),
         ("prm800k_sample", "prm800k"),
         ("math_shepherd_sample", "math_shepherd"),
@@ -290,6 +292,33 @@ def test_prmbench_rows():
 def test_bad_prmbench_rows(change, field):
     with pytest.raises(DataError, match=f"field '{field}'"):
         convert({**rows("prmbench_sample")[0], **change})
+
+
+def test_mr_gsm8k_rows():
+    solutions = [convert(row)[0] for row in rows("mr_gsm8k_sample")]
+    assert [solution.label for solution in solutions] == [-1, 1, 0, -1, 2, 0]
+    assert [solution.final_answer_correct for solution in solutions] == [True, False, False, True, False, True]
+    assert (solutions[1].id, solutions[1].answer) == ("own-1", "10")
+    assert solutions[1].extra == {
+        "first_error_reason": "The pears that she eats are added.", "question_type": "original"
+    }  # fmt: skip
+    assert solutions[4].steps[1] == "Step 2: "
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"model_output_solution_first_error_step": 4}, "model_output_solution_first_error_step"),
+        ({"model_output_solution_first_error_step": "N/A"}, "model_output_solution_first_error_step"),
+        ({"model_output_solution_correctness": "maybe"}, "model_output_solution_correctness"),
+        ({"model_output_answer_correctness": "maybe"}, "model_output_answer_correctness"),
+        ({"model_output_steps": "Step 1"}, "model_output_steps"),
+        ({"question": ""}, "question"),
+    ],
+)
+def test_bad_mr_gsm8k_rows(change, field):
+    with pytest.raises(DataError, match=f"field '{field}'"):
+        convert({**rows("mr_gsm8k_sample")[1], **change})
 
 
 def test_candidates():
