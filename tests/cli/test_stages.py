@@ -293,3 +293,19 @@ def test_a_verifier_that_gives_no_verdict_ends_the_command_and_keeps_the_others(
     assert main(["verify", source, *words, "--output", output, "--max_items", "1"]) == 2
     assert "error: there is no verdict on 'b': not this time" in capsys.readouterr().err
     assert [verdict.id for verdict in iter_verdicts(output)] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("command", "more"),
+    [("select", []), *((name, more) for name in ("search", "refine") for more in ([], ["--drop_failed"]))],
+)
+def test_a_run_in_which_every_judgement_failed_is_a_failure(model, tmp_path, capsys, command, more):
+    words = ["--model", str(model), "--backend", FAILING, "--mode", "direct", "--output", str(tmp_path / "out.jsonl")]
+    rows = [{"problem": "boom easy", "answer": "2", "candidates": ["#### 2", "#### 3"]}]
+    if command != "select":
+        backend = "tests.helpers.critic_world:" + ("Walker" if command == "search" else "Policy")
+        words += ["--policy", str(model), "--policy_backend", backend]
+        rows = [{"problem": "boom Sum easy", "answer": "2"}]
+    assert main([command, write(tmp_path / "in.jsonl", *rows), *words, *more]) == 2
+    *_, error = capsys.readouterr().err.strip().splitlines()
+    assert error.startswith(f"genprm {command}: error: ")

@@ -14,9 +14,10 @@ from genprm_trl import GenPRM
 from genprm_trl.cli.main import main
 from genprm_trl.conversation.settings import load_settings
 from genprm_trl.data.solutions import iter_rationales, iter_verdicts, load_solutions
-from genprm_trl.errors import ConfigError
+from genprm_trl.errors import ConfigError, GenPRMError
 from genprm_trl.metrics.estimates import ScoreEstimate
 from genprm_trl.metrics.processbench import processbench_scores
+from genprm_trl.miniature import quickstart
 from genprm_trl.miniature.quickstart import (
     QuickstartPlan,
     Row,
@@ -25,7 +26,11 @@ from genprm_trl.miniature.quickstart import (
     results_table,
     run_quickstart,
 )
+from genprm_trl.miniature.world import make_solutions
+from genprm_trl.protocol import GenPRMProtocol
+from genprm_trl.sandbox import SandboxOptions
 from genprm_trl.training.prm.scorer import PRMScorer
+from tests.helpers.scripted_generator import Reply, ScriptedGenerator
 
 PLAN = QuickstartPlan(train_solutions=60, heldout_solutions=8, natural_heldout=3, policy_steps=5, epochs=1.0, chains=2)
 
@@ -162,3 +167,19 @@ def test_table_has_a_line_for_one_and_for_most_rationales():
     assert table.count("| direct |") == 1
     assert "| 20.0 |" in table
     assert "| full | 2 of 2 |" in kinds_table(rows(full=90, direct=3, discriminative=40, first=85))
+
+
+def test_a_verifier_that_never_judges_has_no_score(tmp_path, monkeypatch):
+    def failing(*_, **__):
+        return GenPRM(ScriptedGenerator(lambda _: Reply("", error="gone")), None, GenPRMProtocol("analysis"))
+
+    monkeypatch.setattr(GenPRM, "from_pretrained", failing)
+    with pytest.raises(GenPRMError, match="all judgements failed"):
+        quickstart._verdicts(tmp_path, "analysis", 1, make_solutions(2), 0, False, SandboxOptions())
+
+
+def test_a_sandbox_that_cannot_run_code_is_found_before_the_trainings(tmp_path):
+    said: list[str] = []
+    with pytest.raises(ConfigError, match="cannot be used"):
+        run_quickstart(tmp_path, PLAN, announce=said.append, sandbox=SandboxOptions(sandbox="http://127.0.0.1:9"))
+    assert said == []

@@ -198,6 +198,10 @@ async def test_concurrent_blocks_of_a_session_run_in_order(session: Session):
     assert (await session.run("print(x)")).output == str(list(range(8)))
 
 
+async def test_it_says_that_code_can_run(sandbox: Sandbox):
+    await sandbox.check()
+
+
 async def test_a_closed_session_says_so(sandbox: Sandbox):
     opened = sandbox.session()
     await opened.close()
