@@ -104,7 +104,7 @@ def test_every_command_says_what_it_reads_and_writes():
 NO_INPUTS = {
     "output", "output_dir", "overwrite", "split", "eval_split", "verify_split", "format", "limit", "config",
     "skip_bad_rows", "policy_backend", "backend", "help", "retry_errors", "drop_failed", "until", "push_to_hub",
-    "against_split",
+    "against_split", "template_date", "policy_template_date",
 }  # fmt: skip
 
 
