@@ -90,7 +90,19 @@ class Zygote:
         self._pid = os.getpid()
         self.directory = ""  # of the sessions, where they cannot have one that only they see
         self._group = ""  # the directory of the control group
-        self._control, theirs = socket.socketpair()
+        try:
+            temporary = tempfile.gettempdir()
+        except FileNotFoundError as error:
+            needed = (
+                "The sandbox needs a directory for temporary files. Set TMPDIR to one, and allow files (ulimit -f)"
+            )
+            raise ConfigError(f"{needed}: {error}") from error
+        if not Path(os.devnull).exists():
+            raise ConfigError(f"The sandbox needs {os.devnull}, which is missing here. Mount /dev in the container.")
+        try:
+            self._control, theirs = socket.socketpair()
+        except OSError as error:
+            raise SandboxError(f"The sandbox could not be started: {error}.") from error
         guest = Path(__file__).parent
         program = (
             f"import sys; sys.path.insert(0, {str(guest)!r}); from guest import zygote; zygote.main({theirs.fileno()})"
@@ -114,6 +126,9 @@ class Zygote:
                 # groups (sched_autogroup_enabled), and beside an engine that polls, this one waited for its turn.
                 process_group=0,
             )
+        except OSError as error:
+            self._control.close()
+            raise SandboxError(f"The sandbox's interpreter could not be started: {error}.") from error
         finally:
             theirs.close()
         config = {
@@ -122,7 +137,7 @@ class Zygote:
             "imports": imports,
             "seed": seed,
             "search": [path for path in sys.path if Path(path).is_absolute()],
-            "temporary": tempfile.gettempdir(),
+            "temporary": temporary,
         }
         try:
             self._control.settimeout(STARTUP_SECONDS)

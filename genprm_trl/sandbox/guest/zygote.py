@@ -80,6 +80,9 @@ UNREADABLE = (
     "the sessions' user (id {user}) may not read the interpreter's library: {paths}. Let others read it and "
     "enter the directories above it (chmod o+rx), install Python and packages elsewhere, or allow namespaces"
 )
+DIRECTORIES = "genprm-sandbox-"  # how their names begin
+STALE_SECONDS = 60.0  # after which one that nobody locks is no longer being made
+FURTHER_FILES = 16  # that a process has open before it becomes a session's
 WATCH_MS = 200  # between two looks at what sessions take
 MACOS_OPEN_FILES = 10_240  # OPEN_MAX: its bound says infinity, and setrlimit refuses more (getrlimit(2) there)
 WARM_UP = {"numpy": _warm_up_numpy, "sympy": _warm_up_sympy}
@@ -96,9 +99,14 @@ def main(control_fd: int) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         config = json.loads(_read(control, FRAME.unpack(_read(control, FRAME.size))[0]))
         os.environ.clear()
+        _check_host(config["limits"]["open_files"])
+        _clear_away(config["temporary"])
         # Made here and not by the host, which may be killed before it could have told us what to tidy up.
-        directory = tempfile.mkdtemp(prefix="genprm-sandbox-", dir=config["temporary"])
+        directory = tempfile.mkdtemp(prefix=DIRECTORIES, dir=config["temporary"])
         os.chmod(directory, 0o711)  # noqa: PTH101
+        fcntl.flock(
+            os.open(directory, os.O_RDONLY), fcntl.LOCK_EX
+        )  # held for as long as this process or the zygote is
         outcomes: isolation.Outcomes = dict.fromkeys(isolation.NAMES, isolation.NO_LINUX)
         linux.yield_to_others()
         config["total"] = config["limits"]["total_memory"] or (free_memory() or 0) // 2  # 0: nobody knows
@@ -122,6 +130,37 @@ def main(control_fd: int) -> None:
     for group in groups:
         cgroup.remove_all(group.path)
     os._exit(1)
+
+
+def _check_host(open_files: int) -> None:
+    """Refuses what would make every session fail, with what to change.
+
+    Args:
+        open_files: Descriptors that a session may have.
+    """
+    if linux.SUPPORTED and not os.path.exists("/proc/self/status"):  # noqa: PTH110
+        raise Refusal("/proc is missing; mount it (mount -t proc proc /proc)")
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < open_files + FURTHER_FILES:
+        raise Refusal(
+            f"a process may open only {hard} files, and the sandbox needs {open_files + FURTHER_FILES}; raise the "
+            f"limit (ulimit -n), or lower Limits.open_files"
+        )
+
+
+def _clear_away(temporary: str) -> None:
+    """Removes the directories of sandboxes that were killed with all that would have tidied up: nobody locks them."""
+    for path in glob.glob(f"{glob.escape(temporary)}/{DIRECTORIES}*"):  # noqa: PTH207
+        with contextlib.suppress(OSError):
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                status = os.fstat(descriptor)
+                is_ours = status.st_uid in (os.geteuid(), isolation.NOBODY)
+                if is_ours and time.time() - status.st_mtime > STALE_SECONDS:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    remove_tree(path)
+            finally:
+                os.close(descriptor)
 
 
 def _watch(control: socket.socket, host: int, zygote: int, directory: str, groups: list[cgroup.Groups]) -> None:
