@@ -37,13 +37,13 @@ __all__ = [
 ]
 
 
-def make_repository(repo_id: str, kind: Literal["model", "dataset"], *, private: bool | None = None) -> None:
+def make_repository(repo_id: str, kind: Literal["model", "dataset"], *, private: bool = True) -> None:
     """Makes a repository on the Hub unless it exists. Call it before the work, so that a refusal costs nothing.
 
     Args:
         repo_id: `USER/NAME`.
         kind: What is going to be in it.
-        private: Whether a new one is private; the account's default if None.
+        private: Whether a new one is private. One that exists stays what it is.
 
     Raises:
         ConfigError: There is no login, the Hub refuses it, or cannot be reached.
@@ -79,13 +79,13 @@ def push_data_set(directory: str | Path, repo_id: str) -> str:
     return commit.commit_url
 
 
-def push_model(directory: str | Path, repo_id: str, *, private: bool | None = None) -> str:
+def push_model(directory: str | Path, repo_id: str, *, private: bool = True) -> str:
     """Uploads a finished model's directory, without its checkpoints, to a repository of the Hub.
 
     Args:
         directory: The model's directory.
         repo_id: `USER/NAME`, or `NAME` for the account that is logged in.
-        private: Whether a new repository is private; the account's default if None.
+        private: Whether a new repository is private.
 
     Returns:
         The address of the commit.

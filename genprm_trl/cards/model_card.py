@@ -15,6 +15,7 @@ from genprm_trl.cards.card import CITATION, write_card
 from genprm_trl.cards.tables import facts_table, markdown_table
 from genprm_trl.errors import ConfigError
 from genprm_trl.rows.outputs import replacing
+from genprm_trl.rows.secrets import mask
 from genprm_trl.version import __version__
 
 if TYPE_CHECKING:
@@ -175,7 +176,7 @@ def arguments_block(arguments: Mapping[str, Any]) -> str:
     """A trainer's options as a folded block of JSON; empty if there are none."""
     if not arguments:
         return ""
-    text = json.dumps(dict(arguments), indent=2, sort_keys=True, default=str)
+    text = json.dumps(mask(dict(arguments)), indent=2, sort_keys=True, default=lambda value: mask(str(value)))
     summary = "<summary>Options that are not the trainer's defaults</summary>"
     return f"\n<details>\n{summary}\n\n```json\n{text}\n```\n\n</details>"
 

@@ -13,6 +13,8 @@ import threading
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TextIO
 
+from genprm_trl.rows.secrets import mask_text
+
 if TYPE_CHECKING:
     from tqdm import tqdm
 
@@ -74,7 +76,7 @@ class _StderrHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            text = self.format(record)
+            text = mask_text(self.format(record))
             if record.levelno >= logging.WARNING:
                 text = f"{record.levelname.lower()}: {text}"
             if isinstance(sys.stderr, LineStream):

@@ -30,6 +30,7 @@ from importlib import import_module, metadata
 from genprm_trl.cli import console
 from genprm_trl.cli.files import run_command
 from genprm_trl.errors import GenPRMError, StorageError, is_of_the_machine
+from genprm_trl.rows.secrets import mask_text
 from genprm_trl.version import __version__
 
 
@@ -201,8 +202,9 @@ def _dispatch(argv: Sequence[str] | None) -> int:
         if refused is None and not isinstance(error, GenPRMError):
             raise  # it may be a bug, and a bug has a traceback
         if debug:
-            traceback.print_exc()
-        print(f"{prog}: error: {error if refused is None else refused + _and_kept()}", file=sys.stderr)
+            print(mask_text(traceback.format_exc()), end="", file=sys.stderr)
+        message = mask_text(str(error)) if refused is None else refused + _and_kept()
+        print(f"{prog}: error: {message}", file=sys.stderr)
         return 2 if refused is None else 1
 
 

@@ -76,7 +76,10 @@ class RecipeOptions:
     push_to_hub: str | None = field(
         default=None, metadata={"help": "Also upload the dataset to this repository of the Hub (USER/NAME)."}
     )
-    private: bool = field(default=False, metadata={"help": "Make that repository a private one."})
+    private: bool = field(
+        default=True,
+        metadata={"help": "Make that repository a private one, if it is new. --no_private: a public one."},
+    )
     until: StageName | None = field(default=None, metadata={"help": "Stop after this stage."})
     overwrite_from: StageName | None = field(
         default=None, metadata={"help": "Run this stage and all later ones again, for example with other settings."}
@@ -125,7 +128,7 @@ def run(options: RecipeOptions, sandbox: SandboxOptions) -> int:
     if options.push_to_hub is not None:
         from genprm_trl.hub import make_repository
 
-        make_repository(options.push_to_hub, "dataset", private=options.private or None)
+        make_repository(options.push_to_hub, "dataset", private=options.private)
     for stage, arguments in planned:
         print(f"== {stage.name}", flush=True)
         try:

@@ -137,7 +137,8 @@ def check_training(args: Any, options: ModelOptions) -> None:
         from genprm_trl.hub import make_repository
 
         repository = args.hub_model_id or Path(args.output_dir).resolve().name
-        make_repository(repository, "model", private=args.hub_private_repo)
+        # TRL leaves it to the account, where public is the default; what is public once cannot be taken back.
+        make_repository(repository, "model", private=args.hub_private_repo is not False)
 
 
 def kept_directory(args: Any) -> AbstractContextManager[None]:
@@ -380,7 +381,8 @@ class TrainingRun:
                 from genprm_trl.hub import push_model
 
                 repository = self.args.hub_model_id or self.output.resolve().name
-                print(f"{'on the Hub':<22}{push_model(self.output, repository, private=self.args.hub_private_repo)}")
+                private = self.args.hub_private_repo is not False
+                print(f"{'on the Hub':<22}{push_model(self.output, repository, private=private)}")
             print(f"{'model':<22}{self.output}")
 
     def train(self, trainer: Any, summary: Callable[[Any], list[str]]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import email.utils
+import ipaddress
 import math
 import time
 import urllib.parse
@@ -13,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from genprm_trl.errors import ConfigError, GenPRMError
+from genprm_trl.rows.secrets import mask_text
 
 # Solutions whose replica is remembered. Far more than are ever in progress at once.
 _HOMES = 65_536
@@ -25,14 +27,16 @@ class Replica:
     """One engine of several with the same model.
 
     Attributes:
-        name: The replica's base URL or rank.
+        url: The replica's base URL, or its rank.
+        name: The same without a password, for messages.
         up: Whether it can be given requests.
         in_flight: Requests that it has.
         not_before: Time (`time.monotonic()`) before which it has asked not to be given requests.
         gone: Set when it goes down, and then replaced; requests wait for it beside their answer.
     """
 
-    name: str
+    url: str
+    name: str = ""
     up: bool = True
     in_flight: int = 0
     not_before: float = 0.0
@@ -49,7 +53,7 @@ class ReplicaPool:
     Belongs to one event loop.
 
     Args:
-        names: One name per replica, shown in errors.
+        urls: A base URL or rank per replica.
         capacity: Requests that each is given at once.
         patience: Seconds to wait for a replica while all are down.
         clock: Gives the time; tests replace it.
@@ -61,12 +65,12 @@ class ReplicaPool:
 
     def __init__(
         self,
-        names: Sequence[str],
+        urls: Sequence[str],
         capacity: float = math.inf,
         patience: float = 60.0,
         clock: Callable[[], float] = time.monotonic,
     ):
-        self.replicas = [Replica(name) for name in names]
+        self.replicas = [Replica(url, mask_text(url)) for url in urls]
         self.capacity = capacity
         self.patience = patience
         self._clock = clock
@@ -199,14 +203,30 @@ def server_addresses(urls: Sequence[str]) -> list[str]:
         except (ValueError, TypeError, AttributeError):
             usable = False
         if not usable:
-            raise ConfigError(f"{url!r} is not the URL of a server; expected one such as http://127.0.0.1:8000")
+            shown = mask_text(repr(url))
+            raise ConfigError(f"{shown} is not the URL of a server; expected one such as http://127.0.0.1:8000")
         address = url.rstrip("/")
         if address in addresses:
-            raise ConfigError(f"the server URL {url} is given twice")
+            raise ConfigError(f"the server URL {mask_text(url)} is given twice")
         addresses.append(address)
     if not addresses:
         raise ConfigError("give the URL of at least one server")
     return addresses
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address or host name is this machine as seen from itself."""
+    try:
+        return ipaddress.ip_address(host.split("%")[0]).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def authorization(url: str, key: str | None) -> dict[str, str]:
+    """The header that gives a server a key as bearer token; none beside the user and password of a URL."""
+    if not key or "@" in urllib.parse.urlsplit(url).netloc:
+        return {}
+    return {"Authorization": f"Bearer {key}"}
 
 
 def retry_after(header: str | None) -> float:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import re
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,7 @@ import yaml
 
 from genprm_trl.errors import ConfigError, MissingExtraError
 from genprm_trl.harness.tasks import tasks_path
+from genprm_trl.rows.secrets import MaskingFilter, mask
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -51,6 +54,8 @@ def run_harness(words: Sequence[str]) -> None:
     from lm_eval.utils import setup_logging
 
     setup_logging()
+    for handler in logging.getLogger("lm_eval").handlers:
+        handler.addFilter(MaskingFilter())  # the harness logs the model's arguments
     cli = HarnessCLI()
     before = sys.argv
     sys.argv = ["lm-eval", *words]  # where the harness's parser reads from
@@ -66,7 +71,8 @@ def run_harness(words: Sequence[str]) -> None:
     if command == "run":
         _refuse_other_models(arguments)
     try:
-        cli.execute(arguments)
+        with _masked_results():
+            cli.execute(arguments)
     except (ValueError, TypeError, FileNotFoundError) as error:
         # What the harness says of its own options: no such task, no such model. Anything else may be a bug.
         place = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
@@ -74,6 +80,26 @@ def run_harness(words: Sequence[str]) -> None:
         if "lm_eval" in place.parts and of_options:
             raise ConfigError(str(error)) from None
         raise
+
+
+@contextlib.contextmanager
+def _masked_results() -> Iterator[None]:
+    """Lets the harness see its results without the secrets of the model's arguments, which it puts in many places."""
+    import lm_eval
+
+    evaluate = lm_eval.simple_evaluate
+
+    def evaluate_and_mask(*, model_args: Any = None, **others: Any) -> Any:
+        results = evaluate(model_args=model_args, **others)
+        if isinstance(model_args, dict):  # the harness prints it in the end
+            model_args.update(mask(model_args))
+        return mask(results)
+
+    lm_eval.simple_evaluate = evaluate_and_mask
+    try:
+        yield
+    finally:
+        lm_eval.simple_evaluate = evaluate
 
 
 def _refuse_other_models(arguments: Namespace) -> None:

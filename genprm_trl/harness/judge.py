@@ -11,6 +11,7 @@ from genprm_trl._loops import run
 from genprm_trl.errors import ConfigError
 from genprm_trl.options.parser import OptionParser
 from genprm_trl.options.verifier import VerifierOptions, ask_servers, load_verifier
+from genprm_trl.rows.secrets import mask
 from genprm_trl.verifier.client import REQUEST_OPTIONS, VerifierClient
 
 if TYPE_CHECKING:
@@ -67,11 +68,14 @@ class Judge:
         return cls(VerifierOptions(**_checked(given, where)))
 
     def settings(self) -> dict[str, Any]:
-        """What decides the verdicts, as JSON values."""
+        """What decides the verdicts, as JSON values without secrets."""
         if self.options is not None:
             self.options.freeze_date()
-            return dict(self.options.what_decides_verdicts())
-        return {"server": list(self.servers), **self.requested}
+            decisive = self.options.what_decides_verdicts()
+        else:
+            decisive = {"server": list(self.servers), **self.requested}
+        masked: dict[str, Any] = mask(decisive)
+        return masked
 
     def check_all_steps(self) -> None:
         """Checks that every step is judged, for a task that scores them all.

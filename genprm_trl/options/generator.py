@@ -48,6 +48,14 @@ class GeneratorOptions:
             "operational": True,
         },
     )
+    api_key_variable: str | None = field(
+        default=None,
+        metadata={
+            "help": "Environment variable with the key that the servers are sent. Default: OPENAI_API_KEY, for "
+            "api.openai.com and the server of OPENAI_BASE_URL alone.",
+            "operational": True,
+        },
+    )
     tokenizer: str | None = field(
         default=None,
         metadata={"help": "Directory or Hub id of the tokenizer. Default: the model's.", "reads": "model"},
@@ -140,8 +148,9 @@ class GeneratorOptions:
         Raises:
             ConfigError: Servers are named for another backend, or none for this one.
         """
-        if self.server_url is not None and self.backend in ("transformers", "vllm"):
-            raise ConfigError(f"server_url is for --backend server, not for {self.backend}")
+        for name in ("server_url", "api_key_variable"):
+            if getattr(self, name) is not None and self.backend in ("transformers", "vllm"):
+                raise ConfigError(f"{name} is for --backend server, not for {self.backend}")
         if not self.server_url and self.backend == "server" and "urls" not in self.backend_options:
             raise ConfigError("--backend server needs server_url, the base URLs of the servers")
         options: dict[str, Any] = {
@@ -150,6 +159,7 @@ class GeneratorOptions:
             "max_batch_size": self.batch_size,
             "max_context": self.max_context,
             "urls": self.server_url,
+            "api_key_variable": self.api_key_variable,
         }
         return {name: value for name, value in options.items() if value is not None} | self.backend_options
 

@@ -37,6 +37,7 @@ from transformers import HfArgumentParser
 
 from genprm_trl.errors import ConfigError, DataError, GenPRMError
 from genprm_trl.rows.jsonl import parse_json
+from genprm_trl.rows.secrets import mask_text
 from genprm_trl.rows.strict_yaml import load_yaml
 
 # What `--switch WORD` takes as the switch's value. The parser also knows y, n, t and f, which `--switch=y` may still
@@ -192,7 +193,7 @@ class OptionParser(HfArgumentParser):
         if self._where is not None:
             raise ConfigError(f"{self._where}: {message} (see {self.prog} --help)")
         self.print_usage(sys.stderr)
-        print(f"{self.prog}: error: {message} (see {self.prog} --help)", file=sys.stderr)
+        print(f"{self.prog}: error: {mask_text(message)} (see {self.prog} --help)", file=sys.stderr)
         raise SystemExit(2)
 
     def parse(

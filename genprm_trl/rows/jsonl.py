@@ -25,6 +25,7 @@ from typing import IO, Any, Protocol, Self
 from genprm_trl.errors import DataError, file_error
 from genprm_trl.rows.fields import kind
 from genprm_trl.rows.outputs import refuse_input, replacing
+from genprm_trl.rows.secrets import mask
 
 try:
     import fcntl
@@ -409,8 +410,8 @@ def write_text(path: str | os.PathLike[str], text: str, *, result: bool = False)
 
 
 def write_json(path: str | os.PathLike[str], value: Any, *, result: bool = False) -> None:
-    """Writes a JSON value as `write_text` does, for people to read, too."""
-    write_text(path, json.dumps(value, indent=2) + "\n", result=result)
+    """Writes a JSON value as `write_text` does, for people to read, too. Secrets are masked."""
+    write_text(path, json.dumps(mask(value), indent=2) + "\n", result=result)
 
 
 def write_jsonl(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hmac
-import ipaddress
 import logging
 import os
 import re
@@ -14,6 +13,7 @@ from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from genprm_trl.errors import ConfigError
+from genprm_trl.generation.replicas import is_loopback
 from genprm_trl.service.errors import ServiceRefusal
 
 logger = logging.getLogger(__name__)
@@ -59,14 +59,6 @@ def read_token(path: str | None = None) -> str | None:
             "python -c 'import secrets; print(secrets.token_urlsafe())' makes one"
         )
     return token
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address or host name is this machine as seen from itself."""
-    try:
-        return ipaddress.ip_address(host.split("%")[0]).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 def check_access(scope: Scope, token: str | None) -> None:

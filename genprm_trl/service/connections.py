@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import resource
 import socket
 import time
@@ -36,32 +37,55 @@ def raise_descriptor_limit() -> int:
 class Listener(socket.socket):
     """A listening socket that leaves half of the process's descriptors to the sandbox, the engine and files.
 
-    A connection beyond that is closed at once, whoever it comes from; a client tries again.
+    Where connections have taken their half, the one that has been idle for longest makes room for the next.
+
+    Attributes:
+        idle: The connections on which no request is in progress, those that are idle for longest first.
     """
+
+    idle: dict[Connection, None] | None = None
 
     def accept(self) -> tuple[socket.socket, Any]:
         """Takes the next connection.
 
         Raises:
-            ConnectionAbortedError: There is no room for it, and it was closed.
+            ConnectionAbortedError: It is to be taken in the event loop's next turn, when there is room; or there will
+                be none, and it was closed.
         """
-        connection, address = super().accept()
-        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        # The system gives the lowest number that is free, so all numbers below are taken.
-        if connection.fileno() < min(soft // 2, _MOST_DESCRIPTORS):
-            return connection, address
-        connection.close()
-        logger.warning("a connection was closed at once: descriptors are kept for the sandbox (ulimit -n is %d)", soft)
+        if not self._is_full():
+            return super().accept()
+        logger.warning("idle connections are closed, and descriptors kept for the sandbox (see ulimit -n)")
+        if self.idle:
+            next(iter(self.idle)).give_up()
+        else:
+            super().accept()[0].close()
         raise ConnectionAbortedError
+
+    def _is_full(self) -> bool:
+        try:
+            # The system gives the lowest number that is free, so all numbers below are taken.
+            number = os.dup(self.fileno())
+        except OSError:
+            return True
+        os.close(number)
+        return number >= min(resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2, _MOST_DESCRIPTORS)
 
 
 class Connection(H11Protocol):
     """A client's connection, closed if the head of a request does not arrive in time.
 
     uvicorn itself closes only connections that stay silent after an answer.
+
+    Args:
+        idle: Where it stands while no request is in progress on it; see `Listener`.
+        head_seconds: Seconds for the head of a request, from when it could have begun.
+        arguments: Those of uvicorn.
     """
 
-    _waiting: asyncio.TimerHandle | None = None
+    def __init__(self, *, idle: dict[Connection, None], head_seconds: float, **arguments: Any):
+        super().__init__(**arguments)
+        self._idle, self._head_seconds = idle, head_seconds
+        self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Takes a new connection."""
@@ -73,11 +97,15 @@ class Connection(H11Protocol):
         super().data_received(data)
         self._watch()
 
+    def on_response_complete(self) -> None:
+        """Goes on to the next request."""
+        super().on_response_complete()
+        self._watch()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Forgets a connection that has ended."""
         super().connection_lost(exc)
-        if self._waiting is not None:
-            self._waiting.cancel()
+        self._forget()
 
     def shutdown(self) -> None:
         """Ends the connection if nothing is in progress on it, and otherwise after that."""
@@ -85,24 +113,28 @@ class Connection(H11Protocol):
         if self._is_idle and not self.transport.get_write_buffer_size():
             self.transport.abort()  # with TLS, a mere close waits for the client's farewell
 
+    def give_up(self) -> None:
+        """Ends an idle connection."""
+        self._forget()
+        self.transport.abort()
+
     @property
     def _is_idle(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
 
     def _watch(self) -> None:
         """Sets the time for a head once, so that one that comes drop by drop does not gain any."""
-        if not self._is_idle:
-            if self._waiting is not None:
-                self._waiting.cancel()
-                self._waiting = None
-        elif self._waiting is None:
-            seconds = self.config.app.state.service.limits.head_seconds  # type: ignore[union-attr]
-            self._waiting = self.loop.call_later(seconds, self._give_up)
+        if not self._is_idle or self.transport.is_closing():
+            self._forget()
+        elif self._timer is None:
+            self._timer = self.loop.call_later(self._head_seconds, self.give_up)
+            self._idle[self] = None
 
-    def _give_up(self) -> None:
-        self._waiting = None
-        if self._is_idle:
-            self.transport.abort()
+    def _forget(self) -> None:
+        self._idle.pop(self, None)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
 
 def handle_loop_errors(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ import contextlib
 import logging
 
 from genprm_trl.errors import ConfigError
+from genprm_trl.rows.secrets import mask_text
 from genprm_trl.service.errors import ServiceRefusal
 from genprm_trl.service.limits import ServiceLimits
 from genprm_trl.service.metrics import Metrics
@@ -66,6 +67,8 @@ class VerifierService:
     async def trouble(self) -> str | None:
         """Why the service is not ready, or None if it is."""
         reason = await self._trouble()
+        if reason is not None:
+            reason = mask_text(reason)  # an engine's message may quote addresses and keys; anybody may ask for health
         self.metrics.ready.set(reason is None)
         return reason
 

@@ -21,6 +21,7 @@ from typing import Literal
 from genprm_trl.errors import GenPRMError
 from genprm_trl.metrics.sameness import Sameness
 from genprm_trl.records import Solution, Verdict
+from genprm_trl.rows.secrets import mask_text
 from genprm_trl.service.metrics import Metrics
 from genprm_trl.verifier.base import Verifier
 
@@ -206,7 +207,7 @@ class Scheduler:
         try:
             outcome = await batch.verifier.verify(batch.solutions[index])
         except GenPRMError as error:
-            outcome = Failure("engine", str(error))
+            outcome = Failure("engine", mask_text(str(error)))
             logger.warning("no verdict: %s", error)
         except Exception as error:
             outcome = Failure("internal", f"internal error ({type(error).__name__}); the server's log says where")

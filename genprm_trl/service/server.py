@@ -10,13 +10,14 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
 
 from genprm_trl.errors import ConfigError
-from genprm_trl.service.auth import is_loopback
+from genprm_trl.generation.replicas import is_loopback
 from genprm_trl.service.connections import (
     Connection,
     Listener,
@@ -116,9 +117,12 @@ class ServiceServer(uvicorn.Server):
     ):
         self._service: VerifierService = app.state.service
         self._shutdown_seconds = shutdown_seconds
+        self._idle: dict[Connection, None] = {}
+        limits = self._service.limits
         config = uvicorn.Config(
             app,
-            http=Connection,
+            # uvicorn calls it as it would call the class.
+            http=partial(Connection, idle=self._idle, head_seconds=limits.head_seconds),  # type: ignore[arg-type]
             log_config=None,
             access_log=False,
             server_header=False,
@@ -126,7 +130,7 @@ class ServiceServer(uvicorn.Server):
             lifespan="on",
             ws="none",
             backlog=_BACKLOG,
-            limit_concurrency=self._service.limits.max_connections + 1,  # uvicorn refuses at its limit
+            limit_concurrency=limits.max_connections + 1,  # uvicorn refuses at its limit
             timeout_graceful_shutdown=_FLUSH_SECONDS,
             ssl_certfile=ssl_certfile,
             ssl_keyfile=ssl_keyfile,
@@ -135,7 +139,14 @@ class ServiceServer(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Says where it listens, once it does and signals are heard."""
-        asyncio.get_running_loop().set_exception_handler(handle_loop_errors)
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(handle_loop_errors)
+        if self.config.is_ssl:  # uvicorn has no option for the time of a handshake, and asyncio's default is a minute
+            seconds = self._service.limits.head_seconds
+            loop.create_server = partial(loop.create_server, ssl_handshake_timeout=seconds)  # type: ignore[method-assign]
+        for listener in sockets or []:
+            if isinstance(listener, Listener):
+                listener.idle = self._idle
         await super().startup(sockets)
         for listener in sockets or []:
             logger.info("listening at %s", url_of(listener, tls=self.config.is_ssl))

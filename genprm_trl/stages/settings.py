@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from genprm_trl.errors import ConfigError, DataError
+from genprm_trl.rows.secrets import mask
 
 # How an error of a command ends that will not go on with a file.
 START_ANEW = "choose another --output, or --overwrite"
@@ -59,15 +60,16 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]
         now: The new settings.
 
     Returns:
-        For each setting that differs, in the new settings' order, a text that says how.
+        For each setting that differs, in the new settings' order, a text that says how. Secrets make no difference.
 
     Examples:
         >>> changes({"n": 1, "seed": 0}, {"n": 8, "seed": 0})
         {'n': 'n was 1 and is now 8'}
     """
+    before = mask(before)
     return {
         name: f"{name} was {before.get(name)!r} and is now {value!r}"
-        for name, value in json.loads(json.dumps(dict(now))).items()
+        for name, value in mask(json.loads(json.dumps(dict(now)))).items()
         if before.get(name) != value
     }
 

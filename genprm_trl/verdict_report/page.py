@@ -25,6 +25,7 @@ from genprm_trl.data.solutions import iter_judged
 from genprm_trl.errors import ConfigError, DataError
 from genprm_trl.records import Solution, Verdict
 from genprm_trl.rows.outputs import replacing
+from genprm_trl.rows.secrets import mask
 from genprm_trl.verdict_report.charts import Chart, draw
 from genprm_trl.verdict_report.content import Entry, make_entry
 from genprm_trl.verdict_report.figures import Judged, measure
@@ -115,7 +116,7 @@ def _settings(verdicts: Path) -> dict[str, Any]:
         settings = json.loads(verdicts.with_name(verdicts.name + ".settings.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
-    return settings if isinstance(settings, dict) else {}
+    return mask(settings) if isinstance(settings, dict) else {}
 
 
 def render(

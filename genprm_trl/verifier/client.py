@@ -25,7 +25,7 @@ import aiohttp
 import tenacity
 
 from genprm_trl.errors import ConfigError, DataError, GenPRMError, check_at_least, check_positive
-from genprm_trl.generation.replicas import ReplicaPool, retry_after, server_addresses
+from genprm_trl.generation.replicas import Replica, ReplicaPool, authorization, retry_after, server_addresses
 from genprm_trl.records import Solution, Verdict
 from genprm_trl.rows.jsonl import as_row, parse_json
 from genprm_trl.verifier.base import Verifier, check_steps
@@ -181,7 +181,8 @@ class VerifierClient(Verifier):
         """
         # A session for each call: connections belong to the event loop that made them, and callers have several.
         async with self._session() as http:
-            run = _Run(http, self._pool, self._options, self._patience, _batched(solutions, self._batch_size))
+            batches = _batched(solutions, self._batch_size)
+            run = _Run(http, self._pool, self._token, self._options, self._patience, batches)
             workers = [asyncio.create_task(run.work()) for _ in range(self._concurrency)]
             try:
                 working = len(workers)
@@ -216,22 +217,21 @@ class VerifierClient(Verifier):
         deadline = time.monotonic() + seconds
         async with self._session() as http:
             for replica in self._pool.replicas:
-                while reason := await self._trouble(http, replica.name):
+                while reason := await self._trouble(http, replica.url):
                     if time.monotonic() >= deadline:
                         raise ServiceError(f"{replica.name} is not ready after {seconds:g} s: {reason}")
                     await asyncio.sleep(min(1.0, max(deadline - time.monotonic(), 0.01)))
 
     async def _trouble(self, http: aiohttp.ClientSession, url: str) -> str | None:
         try:
-            async with http.get(f"{url}/health", allow_redirects=False) as answer:
+            headers = authorization(url, self._token)
+            async with http.get(f"{url}/health", headers=headers, allow_redirects=False) as answer:
                 return None if answer.status == 200 else _message(answer.status, await answer.read())
         except (aiohttp.ClientError, OSError) as error:
             return _describe(error)
 
     def _session(self) -> aiohttp.ClientSession:
         headers = {"Accept": "application/x-ndjson", "Content-Type": "application/json"}
-        if self._token:
-            headers["Authorization"] = f"Bearer {self._token}"
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ssl=self._tls or True),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._timeout, sock_read=self._timeout),
@@ -253,11 +253,12 @@ class _Run:
         self,
         http: aiohttp.ClientSession,
         pool: ReplicaPool,
+        token: str | None,
         options: dict[str, Any],
         patience: float,
         batches: Iterator[list[Solution]],
     ):
-        self._http, self._pool, self._options, self._patience = http, pool, options, patience
+        self._http, self._pool, self._token, self._options, self._patience = http, pool, token, options, patience
         self._batches = batches
         self._defects: Counter[str] = Counter()
         self.results: asyncio.Queue[Verdict | None] = asyncio.Queue()
@@ -306,7 +307,7 @@ class _Run:
         replica = await self._pool.acquire()
         before = len(missing)
         try:
-            await self._exchange(replica.name, missing)
+            await self._exchange(replica, missing)
         except _Unavailable as failure:
             failure.elsewhere = self._pool.set_aside(replica, _COOL_DOWN)
             if len(missing) == before:
@@ -315,13 +316,17 @@ class _Run:
         finally:
             self._pool.release(replica)
 
-    async def _exchange(self, url: str, missing: dict[str, Solution]) -> None:
+    async def _exchange(self, replica: Replica, missing: dict[str, Solution]) -> None:
+        url = replica.name
         rows = [{"id": s.id, "problem": s.problem, "steps": s.steps, "label": s.label} for s in missing.values()]
         # In ASCII, so that even what is not valid Unicode gets there, to be refused by name.
         body = json.dumps({"solutions": rows, **self._options}).encode()
         failure = "the answer was incomplete"
         try:
-            async with self._http.post(f"{url}/verify", data=body, allow_redirects=False) as answer:
+            headers = authorization(replica.url, self._token)
+            async with self._http.post(
+                f"{replica.url}/verify", data=body, headers=headers, allow_redirects=False
+            ) as answer:
                 if answer.status != 200:
                     self._refuse(answer.status, answer.headers, await answer.read(), missing, url)
                     return

@@ -11,6 +11,7 @@ import pytest
 
 from genprm_trl.cli.main import main
 from tests.harness.conftest import only
+from tests.helpers.judging_generator import Judging
 
 pytestmark = pytest.mark.usefixtures("own_tasks_alone")
 
@@ -152,6 +153,26 @@ def test_rows_of_results_are_named_by_their_tasks(processbench_dir):
     shown = [task.config.task_alias or name for name, task in tasks["tasks"].items()]
     assert len(set(shown)) == len(shown)
     assert all(name.startswith("processbench") for name in shown)
+
+
+class Keyed(Judging):
+    """A backend with an option that holds a secret."""
+
+    def __init__(self, model, tokenizer=None, *, hf_token):
+        assert hf_token == "s3cr3t"
+        super().__init__(model, tokenizer)
+
+
+def test_results_and_log_hold_no_secret(genprm_dir, processbench_dir, tmp_path, capfd):
+    model = {"pretrained": str(genprm_dir), "backend": f"{__name__}:Keyed", "mode": "direct"}
+    model["backend_options"] = {"hf_token": "s3cr3t"}
+    words = ["lm-eval", "--model", "genprm", "--model_args", json.dumps(model), "--limit", "1"]
+    words += ["--tasks", "processbench_genprm_gsm8k", "--metadata", json.dumps({"data_dir": str(processbench_dir)})]
+    assert main([*words, "--output_path", str(tmp_path)]) == 0
+    results = only("results_*.json", tmp_path).read_text()
+    assert json.loads(results)["config"]["model_args"]["pretrained"] == str(genprm_dir)
+    assert "s3cr3t" not in results
+    assert "s3cr3t" not in "".join(capfd.readouterr())
 
 
 def test_the_model_is_there_for_the_harness_in_python(genprm_dir, processbench_dir):

@@ -62,7 +62,7 @@ def everything(directory: Path) -> dict[str, object]:
     found: dict[str, object] = {"doctor": [finding.detail for finding in check_hub(online=True)]}
     recipe = write_config(directory, sft=None)
     found["refused"] = run("recipe", "--config", recipe, "--push_to_hub", "others/words")
-    found["recipe"] = run("recipe", "--config", recipe, "--name", "Words", "--push_to_hub", "lab/words", "--private")
+    found["recipe"] = run("recipe", "--config", recipe, "--name", "Words", "--push_to_hub", "lab/words")
     model = directory / "model"
     sft = [
         *("sft", str(directory / "out" / "rationales.jsonl"), "--model", str(base(directory)), "--mode", "direct"),
@@ -72,7 +72,7 @@ def everything(directory: Path) -> dict[str, object]:
         *("--verify_data", str(directory / "out" / "labels.jsonl"), "--verify_limit", "4"),
     ]
     found["sft"] = run(*sft, "--hub_model_id", "lab/tiny")
-    found["sft_again"] = run(*sft, "--hub_model_id", "lab/again")
+    found["sft_again"] = run(*sft, "--hub_model_id", "lab/again", "--hub_private_repo", "false")
     found["card"] = run(
         *("card", str(model), "--results", str(results_file(directory, model)), "--push_to_hub", "lab/tiny")
     )

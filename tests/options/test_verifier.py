@@ -51,7 +51,7 @@ def test_options_reach_the_verifier(model_dir: Path, tmp_path: Path) -> None:
 def test_every_option_is_either_part_of_the_settings_or_known_to_change_no_verdict(model_dir: Path) -> None:
     names = {field.name for field in dataclasses.fields(VerifierOptions)}
     decisive = set(VerifierOptions(model=str(model_dir)).what_decides_verdicts())
-    assert names - decisive == {"max_chains", "batch_size", "device", "server_url"} | {
+    assert names - decisive == {"max_chains", "batch_size", "device", "server_url", "api_key_variable"} | {
         field.name for field in dataclasses.fields(SandboxOptions)
     }
 

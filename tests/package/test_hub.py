@@ -167,3 +167,8 @@ def test_no_login_is_said_before_the_work(tmp_path, monkeypatch, capsys):
         make_repository("lab/tiny", "model")
     assert main(["card", str(tmp_path), "--results", "r.json", "--push_to_hub", "lab/tiny"]) == 2
     assert "needs a login" in capsys.readouterr().err
+
+
+def test_new_repositories_are_private_unless_asked(done):
+    private = {name: repository.private for (_, name), repository in done.hub.repositories.items()}
+    assert private == {"lab/words": True, "lab/tiny": True, "lab/again": False, "lab/prm": False}  # the last is TRL's

@@ -10,6 +10,7 @@ import logging
 import os
 import random
 import re
+import urllib.parse
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,7 +24,14 @@ from genprm_trl.generation.assembly import Assembler
 from genprm_trl.generation.base import GenerationResult, SamplingParams
 from genprm_trl.generation.loading import load_tokenizer
 from genprm_trl.generation.loop_generator import CLOSED, LoopGenerator
-from genprm_trl.generation.replicas import Replica, ReplicaPool, retry_after, server_addresses
+from genprm_trl.generation.replicas import (
+    Replica,
+    ReplicaPool,
+    authorization,
+    is_loopback,
+    retry_after,
+    server_addresses,
+)
 from genprm_trl.generation.server.probe import HOPELESS, Failed, Probe, Refused
 from genprm_trl.generation.server.wire import (
     Abilities,
@@ -54,6 +62,8 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 20.0
 # Seconds to open a connection.
 _CONNECT_TIMEOUT = 10.0
 _OVERLOADED = (429, 503)
+_OPENAI = "https://api.openai.com"
+_NO_KEY = "no key was sent; name the environment variable that holds it with api_key_variable"
 # Of the first three it is the server that is at fault: it wanted no key and had the model at the start.
 _WORTH_ANOTHER_TRY = (401, 403, 404, 408, 409, 425, 500, 502, 504)
 # Fields of a request that asks for no more than the count of its prompt's tokens leaves out.
@@ -87,15 +97,16 @@ class ServerGenerator(LoopGenerator):
         max_context: Bound on prompt and output together; by default what the servers say, else what the tokenizer
             does.
         max_batch_size: Requests in flight at each server.
-        api_key_variable: Environment variable with the key. If it is set, the key is sent as bearer token.
+        api_key_variable: Environment variable with the key that all of `urls` are sent as bearer token. Default:
+            OPENAI_API_KEY for `https://api.openai.com` and the server that OPENAI_BASE_URL names, none for others.
         timeout: Seconds for one answer. A request is offered to busy servers for the same time.
         attempts: Tries of a request that fails.
         patience: Seconds to wait for a server when none answers.
         abilities: What the servers can do. Default: short requests to each find it out.
 
     Raises:
-        ConfigError: No server can be reached or has the model, or the key is refused. Or the tokenizer is missing or
-            wrong, or the context length is unknown. Or the servers put a chat template around prompts.
+        ConfigError: No server can be reached or has the model, or the key is missing or refused. Or the tokenizer is
+            missing or wrong, or the context length is unknown. Or the servers put a chat template around prompts.
 
     Example:
         ```python
@@ -115,7 +126,7 @@ class ServerGenerator(LoopGenerator):
         served_model_name: str | None = None,
         max_context: int | None = None,
         max_batch_size: int = 256,
-        api_key_variable: str = "OPENAI_API_KEY",
+        api_key_variable: str | None = None,
         timeout: float = 600.0,
         attempts: int = 5,
         patience: float = 60.0,
@@ -132,8 +143,7 @@ class ServerGenerator(LoopGenerator):
         own = copy.deepcopy(self.tokenizer)
         self._tokens = Tokens(own, Detokenizer(own))
         self._assembler = Assembler(self._tokens.detokenizer)
-        self._key = os.environ.get(api_key_variable) or None
-        self._key_variable = api_key_variable
+        self._keys = {root: _key_for(root, api_key_variable) for root in roots}
         self._timeout, self._attempts, self._patience = timeout, attempts, patience
         self._model = served_model_name or str(model)
         self._given = abilities
@@ -319,9 +329,10 @@ class ServerGenerator(LoopGenerator):
             await asyncio.gather(asking, gone, return_exceptions=True)
 
     async def _post(self, replica: Replica, body: Mapping[str, Any], params: SamplingParams) -> Any:
-        url = f"{_base(replica.name)}/completions"
+        url = f"{_base(replica.url)}/completions"
+        headers = authorization(replica.url, self._keys[replica.url])
         try:
-            async with self._session.post(url, json=body) as response:
+            async with self._session.post(url, json=body, headers=headers) as response:
                 if response.status != 200:
                     text = error_message(await response.text(errors="replace"))
                     raise self._refusal(replica, response.status, text, response.headers.get("Retry-After"))
@@ -360,17 +371,16 @@ class ServerGenerator(LoopGenerator):
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, limit_per_host=0),
             timeout=aiohttp.ClientTimeout(total=self._timeout, sock_connect=_CONNECT_TIMEOUT),
-            headers={"Authorization": f"Bearer {self._key}"} if self._key else None,
         )
         self._pool = ReplicaPool(roots, capacity, self._patience)
         self._served_context: int | None = None
         self._lists: set[Replica] = set()  # those that list their models
-        found = await asyncio.gather(*(self._models(root) for root in roots), return_exceptions=True)
+        found = await asyncio.gather(*map(self._models, self._pool.replicas), return_exceptions=True)
         reached = 0
         for replica, outcome in zip(self._pool.replicas, found, strict=True):
             if isinstance(outcome, Refused) and outcome.status in (401, 403):
-                key = "the key in" if self._key else "no key, for none is in"
-                raise ConfigError(f"{outcome} ({key} the environment variable {self._key_variable} was sent)")
+                sent = "the key that was sent is refused" if self._keys[replica.url] else _NO_KEY
+                raise ConfigError(f"{outcome} ({sent})")
             if isinstance(outcome, Refused) and outcome.status in _NO_LIST:
                 logger.info("%s; its model is taken to be '%s'", outcome, self._model)
                 reached += 1
@@ -385,7 +395,7 @@ class ServerGenerator(LoopGenerator):
             problems = "; ".join(str(outcome) for outcome in found)
             raise ConfigError(f"no server can be reached: {problems}. Is it running, and ready?")
 
-    async def _models(self, root: str) -> list[dict[str, Any]]:
+    async def _models(self, replica: Replica) -> list[dict[str, Any]]:
         """What a server says of its models.
 
         Raises:
@@ -394,19 +404,21 @@ class ServerGenerator(LoopGenerator):
         """
         try:
             async with self._session.get(
-                f"{_base(root)}/models", timeout=aiohttp.ClientTimeout(total=_LOOK_TIMEOUT)
+                f"{_base(replica.url)}/models",
+                headers=authorization(replica.url, self._keys[replica.url]),
+                timeout=aiohttp.ClientTimeout(total=_LOOK_TIMEOUT),
             ) as response:
                 text = await response.text(errors="replace")
                 if response.status != 200:
-                    raise Refused(f"{root} answers {response.status}: {error_message(text)}", response.status)
+                    raise Refused(f"{replica.name} answers {response.status}: {error_message(text)}", response.status)
                 listed = json.loads(text)["data"]
                 return [{"id": str(one["id"]), **one} for one in listed]
         except TimeoutError as error:
-            raise Failed(f"{root} does not answer") from error
+            raise Failed(f"{replica.name} does not answer") from error
         except (aiohttp.ClientError, OSError) as error:
-            raise Failed(f"{root}: {error}") from error
+            raise Failed(f"{replica.name}: {error}") from error
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise Refused(f"{_base(root)}/models is no list of models", 404) from error
+            raise Refused(f"{_base(replica.name)}/models is no list of models", 404) from error
 
     def _check_model(self, replica: Replica, listed: list[dict[str, Any]], named: bool) -> None:
         ids = [one["id"] for one in listed]
@@ -466,7 +478,7 @@ class ServerGenerator(LoopGenerator):
 
     async def _look_at(self, replica: Replica, vain: dict[Replica, int]) -> None:
         try:
-            listed = await self._models(replica.name)
+            listed = await self._models(replica)
             if self._model not in [one["id"] for one in listed]:
                 raise Failed(f"it has no model '{self._model}' any more")
         except (Failed, Refused) as error:
@@ -523,6 +535,29 @@ def _pause(state: tenacity.RetryCallState) -> float:
     growing += random.uniform(0.0, _FIRST_PAUSE)
     error = state.outcome.exception() if state.outcome else None
     return max(growing, error.wait) if isinstance(error, Failed) else growing
+
+
+def _key_for(url: str, variable: str | None) -> str | None:
+    """The key that a server is sent, or None.
+
+    Raises:
+        ConfigError: The variable that the user has named is not set.
+    """
+    if variable is not None:
+        if not os.environ.get(variable):
+            raise ConfigError(f"the environment variable {variable}, which api_key_variable names, is not set")
+        return os.environ[variable]
+    # A key that nobody has named for this server goes where it belongs, and not in the clear.
+    of_the_key = (_OPENAI, os.environ.get("OPENAI_BASE_URL", ""))
+    if _origin(url) not in map(_origin, of_the_key):
+        return None
+    scheme, host, _ = _origin(url)
+    return os.environ.get("OPENAI_API_KEY") if scheme == "https" or is_loopback(host) else None
+
+
+def _origin(url: str) -> tuple[str, str, int | None]:
+    parsed = urllib.parse.urlsplit(url)
+    return parsed.scheme, parsed.hostname or "", parsed.port or {"http": 80, "https": 443}.get(parsed.scheme)
 
 
 def _base(root: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import email.utils
+import logging
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
@@ -13,10 +14,13 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from aiohttp import web
+from yarl import URL
 
 from genprm_trl.errors import ConfigError, GenPRMError
 from genprm_trl.generation import ServerGenerator, TransformersGenerator
 from genprm_trl.generation.server import generator as module
+from genprm_trl.generation.server.generator import _key_for
 from genprm_trl.generation.server.wire import Abilities
 from tests.helpers.completion_server import CompletionServer, answers, breaks_off, hangs_up, says, until, waits
 from tests.helpers.conformance import GREEDY, PROMPTS, SAMPLED, GeneratorConformance, decode
@@ -314,20 +318,82 @@ async def test_a_stream_ends_with_its_stop_string(engine: TransformersGenerator)
 # What can be known before work starts
 
 
-async def test_sends_the_key_that_the_environment_holds(
+async def test_sends_the_key_that_the_user_names(
     engine: TransformersGenerator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.setenv("OPENAI_API_KEY", "right")
     with CompletionServer(engine, key="right") as server:
-        with pytest.raises(ConfigError, match=r"answers 401: Unauthorized \(no key, for none is in .*OPENAI_API_KEY"):
+        with pytest.raises(ConfigError, match=r"answers 401: Unauthorized \(no key was sent; name .*api_key_variable"):
             connect(server)
-        monkeypatch.setenv("OPENAI_API_KEY", "wrong")
-        with pytest.raises(ConfigError, match=r"answers 401.*the key in the environment variable") as caught:
-            connect(server)
+        monkeypatch.setenv("OTHER_KEY", "wrong")
+        with pytest.raises(ConfigError, match=r"answers 401.*the key that was sent is refused") as caught:
+            connect(server, api_key_variable="OTHER_KEY")
         assert "wrong" not in str(caught.value)
-        monkeypatch.setenv("OTHER_KEY", "right")
-        async with connect(server, api_key_variable="OTHER_KEY") as generator:
+        monkeypatch.delenv("OTHER_KEY")
+        with pytest.raises(ConfigError, match="OTHER_KEY, which api_key_variable names, is not set"):
+            connect(server, api_key_variable="OTHER_KEY")
+        async with connect(server, api_key_variable="OPENAI_API_KEY") as generator:
             assert (await generator.generate(PROMPTS[1], SAMPLED)).finish_reason == "length"
+        monkeypatch.setenv("OPENAI_BASE_URL", f"{server.url}/v1")
+        async with connect(server) as generator:
+            assert (await generator.generate(PROMPTS[1], SAMPLED)).finish_reason == "length"
+
+
+@pytest.mark.parametrize(
+    ("url", "base", "sent"),
+    [
+        ("https://api.openai.com", None, True),
+        ("https://api.openai.com:443", None, True),
+        ("http://api.openai.com", None, False),
+        ("https://api.openai.com.evil.example", None, False),
+        ("https://api.openai.com@evil.example", None, False),
+        ("https://evil.example", None, False),
+        ("http://localhost:8000", None, False),
+        ("http://localhost:8000", "http://localhost:8000/v1", True),
+        ("http://localhost:8001", "http://localhost:8000/v1", False),
+        ("https://llm.example/gate", "https://llm.example/v1", True),
+        ("http://llm.example", "http://llm.example/v1", False),  # not in the clear, unless it is named
+    ],
+)
+def test_a_key_that_is_not_named_goes_where_it_belongs(
+    monkeypatch: pytest.MonkeyPatch, url: str, base: str | None, sent: bool
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "key")
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    if base is not None:
+        monkeypatch.setenv("OPENAI_BASE_URL", base)
+    assert _key_for(url, None) == ("key" if sent else None)
+    assert _key_for(url, "OPENAI_API_KEY") == "key"
+
+
+async def test_a_redirect_takes_no_key_elsewhere(
+    engine: TransformersGenerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_KEY", "right")
+    with CompletionServer(engine, key="right") as other:
+
+        async def redirect(request: web.Request) -> web.StreamResponse:
+            return web.Response(status=307, headers={"Location": str(request.url.with_port(URL(other.url).port))})
+
+        with CompletionServer(engine, key="right") as server:
+            server.every = redirect
+            with pytest.raises(ConfigError, match="401"):
+                connect(server, api_key_variable="MY_KEY")
+
+
+async def test_passwords_in_addresses_are_used_and_not_shown(
+    engine: TransformersGenerator, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "genprm_trl")
+    with CompletionServer(engine) as server:
+        url = server.url.replace("http://", "http://me:s3cr3t@")
+        async with ServerGenerator("tiny-genprm", tiny_tokenizer(), urls=url, patience=0.1) as generator:
+            assert (await generator.generate(PROMPTS[1], SAMPLED)).finish_reason == "length"
+            server.stop()
+            with pytest.raises(GenPRMError, match="no server has answered") as failed:
+                await generator.generate(PROMPTS[1], SAMPLED)
+    assert "http://***@127.0.0.1" in str(failed.value)
+    assert "s3cr3t" not in str(failed.value) + caplog.text
 
 
 class TestUnusableServers:
