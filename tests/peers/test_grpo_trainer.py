@@ -5,6 +5,7 @@ Every test runs with the stock class, with ours on outcome rewards alone, and wi
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
+import trl
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForSequenceClassification, TrainerCallback
@@ -291,6 +293,122 @@ def test_sequence_level_sampling_with_a_sum_over_tokens_is_warned_of(
     with caplog.at_level("WARNING", logger="trl.trainer.grpo_trainer"):
         make(importance_sampling_level="sequence", loss_type=loss_type)
     assert ("weights each sequence by its completion length" in caplog.text) == (loss_type != "grpo")
+
+
+# --- Tools -----------------------------------------------------------------------------------------------------------
+
+
+def multiply(a: int, b: int) -> int:
+    """
+    Multiplies two integers.
+
+    Args:
+        a: The first integer.
+        b: The second integer.
+
+    Returns:
+        The product.
+    """
+    return a * b
+
+
+async def multiply_later(a: int, b: int) -> int:
+    """
+    Multiplies two integers.
+
+    Args:
+        a: The first integer.
+        b: The second integer.
+
+    Returns:
+        The product.
+    """
+    return a * b
+
+
+class Counter:
+    """An environment with one tool."""
+
+    def reset(self, **kwargs: Any) -> None:
+        self.count = 0
+
+    def increment(self, step: int) -> int:
+        """
+        Increments the counter.
+
+        Args:
+            step: What to add.
+
+        Returns:
+            The new value.
+        """
+        self.count += step
+        return self.count
+
+
+def call(name: str, **arguments: int) -> str:
+    return f"<tool_call>\n{json.dumps({'name': name, 'arguments': arguments})}\n</tool_call>"
+
+
+def train_with_calls(run: Any, texts: list[str]) -> set[str]:
+    """Trains with the model writing these texts, and `Done!` to the results of tools."""
+    tokenizer = run.processing_class
+
+    def ids(text: str, length: int = 0) -> list[int]:
+        written = [*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id]
+        return written + [tokenizer.pad_token_id] * (length - len(written))
+
+    calls = 0
+
+    def generate(input_ids: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        longest = max(len(ids(text)) for text in texts)
+        rows = [ids(text, longest) for text in texts] if calls % 2 else [ids("Done!")] * len(input_ids)
+        return torch.cat([input_ids, torch.tensor(rows)], dim=1)
+
+    with patch.object(run.model, "generate", side_effect=generate):
+        moved = train(run)
+    assert calls == 4  # two in each of two steps
+    return moved
+
+
+@pytest.fixture(scope="session")
+def tool_tokenizer() -> Any:
+    """A tokenizer whose template knows tools: Qwen3's."""
+    tokenizer = copy.deepcopy(tiny_tokenizer())
+    tokenizer.chat_template = (Path(trl.__file__).parent / "chat_templates/qwen3.jinja").read_text(encoding="utf-8")
+    return tokenizer
+
+
+@pytest.mark.parametrize("tool", [multiply, multiply_later])
+def test_tools_are_called(make: Make, tool_tokenizer: Any, tool: Any) -> None:
+    run = make(
+        Dataset.from_list(CONVERSATIONS),
+        tools=[tool],
+        reward_funcs=letters,
+        processing_class=copy.deepcopy(tool_tokenizer),
+        max_completion_length=400,
+    )
+    name = tool.__name__
+    moved = train_with_calls(run, [call(name, a=3, b=4), call(name, a=3, c=4), "I know no tool.", "Nor do I."])
+    assert moved == trained(run)
+    logged = {name: value for entry in run.state.log_history for name, value in entry.items()}
+    assert logged["tools/call_frequency"] == pytest.approx(1 / 2)
+    assert logged["tools/failure_frequency"] == pytest.approx(1 / 2)
+
+
+def test_environments_give_tools(make: Make, tool_tokenizer: Any) -> None:
+    run = make(
+        Dataset.from_list(CONVERSATIONS),
+        environment_factory=Counter,
+        reward_funcs=letters,
+        processing_class=copy.deepcopy(tool_tokenizer),
+        max_completion_length=400,
+    )
+    texts = [call("increment", step=2), call("decrement", step=1), "I count nothing.", "Nor do I."]
+    assert train_with_calls(run, texts) == trained(run)
+    assert [environment.count for environment in run.environments] == [2, 0, 0, 0]
 
 
 # --- Evaluation ------------------------------------------------------------------------------------------------------
