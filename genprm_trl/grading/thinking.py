@@ -51,6 +51,23 @@ def opens_thinking(text: str) -> bool:
     return bool(tags) and tags[-1][1] and tags[-1][0].end() == len(end)
 
 
+def end_of_thinking(text: str) -> str:
+    """The tag that closes the block which the text opens at its end (see `opens_thinking`); empty if it opens none.
+
+    Examples:
+        >>> end_of_thinking("<|assistant|>[THINK]"), end_of_thinking("<|START_THINKING|>"), end_of_thinking("so")
+        ('[/THINK]', '<|END_THINKING|>', '')
+    """
+    if not opens_thinking(text):
+        return ""
+    *_, (tag, _, _) = _tags(text[-64:].rstrip())
+    if "<|channel|>" in tag[0]:
+        return "<|end|><|start|>assistant<|channel|>final<|message|>"
+    if "|" in tag[0]:
+        return tag[0].replace("begin", "end").replace("START", "END")
+    return f"{tag[0][0]}/{tag[0][1:]}"
+
+
 def blank_thinking(text: str) -> str:
     """The text with spaces in place of thinking blocks, so that every other character keeps its place.
 

@@ -138,7 +138,10 @@ class RolloutTree:
                     request.cancel()
                 await asyncio.gather(*requests, return_exceptions=True)
             # An answer in the prefix must not answer for the rollout.
-            texts = [self._solver.graded_text("", result.text, result.finish_reason) for result in results]
+            texts = [
+                self._solver.graded_text(state.text, result.text, result.finish_reason, alone=True)
+                for result in results
+            ]
             pairs = [(text, self._answer) for text in texts]
             outcomes = [grade.correct for grade in await asyncio.to_thread(grade_many, pairs)]
             tokens = sum(result.num_generated for result in results)

@@ -98,8 +98,7 @@ async def refine(
     counts = {"policy_tokens": 0, "verifier_tokens": 0}
     while True:
         number = len(turns)
-        if config.begun:
-            conversation.append(config.begun, "forced")
+        policy.begin_answer(conversation, config.begun)
         written = paid.get((number, "answer"))
         if written is None:
             seed = derive_seed(config.seed, "refine", problem.id, problem.digest, number)

@@ -15,7 +15,7 @@ from genprm_trl.errors import ConfigError, GenPRMError, check_at_least
 from genprm_trl.generation.base import GenerationResult, Generator, SamplingParams
 from genprm_trl.grading import thinking
 from genprm_trl.grading.extract import before_cut
-from genprm_trl.grading.thinking import THINK_END, THINK_START
+from genprm_trl.grading.thinking import THINK_START
 from genprm_trl.stages.run import ItemFailed
 from genprm_trl.verifier.base import Verifier
 
@@ -85,7 +85,8 @@ class Solver:
         self.settings = settings if settings is not None else SolverSettings()
         self._generator, self._sampling = generator, self.settings.sampling()
         self._chat = ChatFormat(generator.tokenizer, chat_template=chat_template, template_date=template_date)
-        self._opens_thinking = opens_thinking(self._chat)
+        # What closes the thinking block that the chat template opens, if it opens one.
+        self._end_of_thinking = thinking.end_of_thinking(_opening(self._chat))
         self._free = asyncio.Semaphore(self.settings.max_requests)
 
     def begin(self, problem: str) -> Conversation:
@@ -101,27 +102,45 @@ class Solver:
     def prompt(self, problem: str, begun: str = "") -> list[int]:
         """Token ids of a problem and a prefix of its solution."""
         conversation = self.begin(problem)
-        if begun:
-            conversation.append(begun, "forced")
+        self.begin_answer(conversation, begun)
         return conversation.token_ids
+
+    def begin_answer(self, conversation: Conversation, begun: str) -> None:
+        """Puts the beginning of an answer into the open turn.
+
+        A thinking block that the chat template has opened is closed before: what the model goes on with would be
+        thoughts otherwise, and no steps.
+        """
+        if begun:
+            if self._end_of_thinking:
+                text = f"\n{self._end_of_thinking}\n\n"
+                conversation.append_ids(self._chat.encode(text), text)
+            conversation.append(begun, "forced")
 
     def text(self, begun: str, written: str, finish_reason: str) -> str:
         """A solution as it is read: what began it, and what the model wrote.
 
         If a bound cut off thoughts in a block that the chat template has opened, the text says that it is open. They
-        look like an answer otherwise.
+        look like an answer otherwise. No block is open behind a prefix.
 
         Args:
             begun: The prefix that the model continued.
             written: What it wrote.
             finish_reason: Why it ended.
         """
-        cut_off = self._opens_thinking and finish_reason != "stop" and THINK_END not in written
-        return f"{THINK_START if cut_off else ''}{begun}{written}"
+        thoughts = self._end_of_thinking and not begun and self._end_of_thinking not in written
+        return f"{THINK_START if thoughts and finish_reason != 'stop' else ''}{begun}{written}"
 
-    def graded_text(self, begun: str, written: str, finish_reason: str) -> str:
-        """The part of `text` that an answer is looked for in: without the end if a bound cut it off."""
-        text = self.text(begun, written, finish_reason)
+    def graded_text(self, begun: str, written: str, finish_reason: str, *, alone: bool = False) -> str:
+        """The part of `text` that an answer is looked for in: without the end if a bound cut it off.
+
+        Args:
+            begun: The prefix that the model continued.
+            written: What it wrote.
+            finish_reason: Why it ended.
+            alone: Whether to leave out the prefix, whose answers must not count.
+        """
+        text = written if begun and alone else self.text(begun, written, finish_reason)
         return text if finish_reason == "stop" else before_cut(text)
 
     async def complete(
@@ -155,8 +174,12 @@ class Solver:
 
 def opens_thinking(chat: ChatFormat) -> bool:
     """Whether the chat template's generation prompt leaves a thinking block open (as those of QwQ and DeepSeek-R1)."""
+    return thinking.opens_thinking(_opening(chat))
+
+
+def _opening(chat: ChatFormat) -> str:
     [text] = chat.render([{"role": "user", "content": "x"}], open_turn=True)
-    return thinking.opens_thinking(text)
+    return text
 
 
 @contextlib.asynccontextmanager

@@ -48,14 +48,46 @@ def test_rollouts_of_a_prefix(text: str, reason: FinishReason, template: str | N
     assert tree.state("").outcomes == [right, right]
 
 
-def test_solutions_that_were_cut_off_in_their_thoughts_are_not_right() -> None:
+def test_rollouts_of_a_prefix_that_are_cut_off_are_no_thoughts() -> None:
+    """The prefix stands behind the block, and so does what goes on from it."""
+    tree = RolloutTree(Solver(Policy(CUT, "length"), chat_template=THINKING), "What is it?", "42", seed=0)
+    asyncio.run(tree.sample(tree.state("Step 1: It is \\boxed{1}."), 2))
+    assert tree.state("Step 1: It is \\boxed{1}.").outcomes == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("opened", "closed"),
+    [
+        ("<think>\n", "\n</think>\n\n"),
+        ("[THINK]", "\n[/THINK]\n\n"),
+        ("<|START_THINKING|>", "\n<|END_THINKING|>\n\n"),
+        ("", ""),
+    ],
+)
+def test_a_forced_step_stands_behind_the_thinking_block(opened: str, closed: str) -> None:
+    template = CHATML_TEMPLATE.replace("assistant\n' }}{% endif %}", f"assistant\n{opened}' }}}}{{% endif %}}")
+    policy = Policy(CUT, "stop")
+    solver = Solver(policy, chat_template=template)
+
+    def prompt(begun: str) -> str:
+        decoded: str = policy.tokenizer.decode(solver.prompt("What is it?", begun))
+        return decoded
+
+    assert prompt("Step 1:").endswith(f"<|im_start|>assistant\n{opened}{closed}Step 1:")
+    # A model that writes a whole solution thinks as it was trained to.
+    assert prompt("").endswith(f"<|im_start|>assistant\n{opened}")
+
+
+def test_solutions_that_were_cut_off_are_unfinished() -> None:
     solver = Solver(Policy(CUT, "length"), chat_template=THINKING)
     config = RolloutConfig(first_round=2, max_samples=2, keep=2)
     outcome = asyncio.run(roll_out(solver, Problem("p", "What is it?", "42"), Partial(), config=config, source={}))
-    assert (outcome.rows, outcome.counts["samples_right"]) == ([], 0)
+    assert outcome.rows == []
+    assert outcome.dropped["solutions_unfinished"] == 2
 
 
 def test_what_began_a_text_stays_in_it() -> None:
     solver = Solver(Policy(CUT, "length"), chat_template=THINKING)
     assert solver.text("Step 1:", CUT, "stop") == "Step 1:" + CUT
-    assert solver.text("Step 1:", CUT, "length") == "<think>Step 1:" + CUT
+    assert solver.text("Step 1:", CUT, "length") == "Step 1:" + CUT
+    assert solver.text("", CUT, "length") == "<think>" + CUT
