@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import copy
 import logging
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+import trl
 from tokenizers import AddedToken
 from transformers import PreTrainedTokenizerFast
 
@@ -242,6 +245,39 @@ def test_turns_whose_end_no_token_marks():
     assert ChatFormat(tokenizer_of("chatml", between)).untrained_end() == "the last turn"
     for style in STYLES.values():
         assert ChatFormat(style()).untrained_end() is None
+
+
+# Published templates -------------------------------------------------------------------------------------------------
+
+# TRL's package holds the templates of the families that it trains, as they were published.
+PUBLISHED = {
+    path.stem: path.read_text(encoding="utf-8")
+    for path in sorted(Path(trl.__file__).parent.glob("chat_templates/*.jinja"))
+    # Not the variants, which differ in what is not rendered here: tools, images.
+    if not re.search(r"_(training|v\d|vl|super|ultra|lightning|instruct_2507)|qwen3_[68]|diffusion", path.stem)
+}
+
+
+@pytest.mark.parametrize("turn_opening", ["generation_prompt", "as_published"])
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_templates_are_asked_as_trained(name, turn_opening, day):
+    tokenizer = tokenizer_of("chatml", PUBLISHED[name])
+    markers = sorted(set(re.findall(r"<\|?[^<>\s'\"]+\|?>|\[/?[A-Z_]+\]", PUBLISHED[name])))
+    tokenizer.add_tokens([AddedToken(marker, normalized=False, special="|" in marker) for marker in markers])
+    tokenizer.bos_token = "<|endoftext|>"
+    day("2026-12-01")
+    chat = ChatFormat(tokenizer, turn_opening)
+    conversation, seen = grow(chat)
+    ids, kinds = conversation.finished()
+    text = tokenizer.decode(ids)
+    assert text.count(SYSTEM) == 1
+    assert kinds.count("end_of_turn") == (1 if chat.untrained_end() else 2)
+    assert [text.count(content) for content in (PROBLEM, *STEPS, END)] == [1, 1, 1, 2]
+    if turn_opening == "generation_prompt":
+        assert all(ids[: len(prompt)] == prompt for prompt in seen)
+    day("2027-02-03")
+    asked, prompts = grow(ChatFormat(tokenizer, turn_opening, template_date="2026-12-01"))
+    assert (prompts, asked.finished()) == (seen, (ids, kinds))
 
 
 # Markers of plain text -----------------------------------------------------------------------------------------------
