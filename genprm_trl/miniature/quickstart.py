@@ -25,20 +25,21 @@ from transformers import PreTrainedTokenizerBase
 from genprm_trl.cards.model_card import CardContent, MeasuredScore, write_model_card
 from genprm_trl.cards.plots import Curve, can_plot, plot_score_by_n
 from genprm_trl.cards.tables import markdown_table
-from genprm_trl.errors import ConfigError, DataError, GenPRMError
+from genprm_trl.errors import ConfigError, GenPRMError
 from genprm_trl.metrics.estimates import ScoreEstimate, processbench_by_votes
 from genprm_trl.metrics.processbench import best_threshold
 from genprm_trl.miniature.models import tiny_causal_lm, tiny_token_classifier
 from genprm_trl.miniature.policy import natural_solutions, train_policy
 from genprm_trl.miniature.reasoner import rationale_records
 from genprm_trl.miniature.side_process import SideProcess
+from genprm_trl.miniature.stage_directories import StageDirectories, timed
 from genprm_trl.miniature.tokenizer import build_tokenizer
 from genprm_trl.miniature.world import make_solutions
 from genprm_trl.records import RationaleRecord, Solution, Verdict
 from genprm_trl.rows.jsonl import write_json, write_jsonl, write_text
 from genprm_trl.rows.outputs import is_foreign
 from genprm_trl.sandbox.options import SandboxOptions
-from genprm_trl.stages.settings import changes, read_settings, refuse_changes
+from genprm_trl.stages.settings import changes, read_settings
 from genprm_trl.training.prm.scorer import PRMScorer
 from genprm_trl.training.prm.trainer import PRMConfig, PRMTrainer
 from genprm_trl.training.sft.trainer import GenPRMConfig, GenPRMTrainer
@@ -156,7 +157,7 @@ def run_quickstart(
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"cannot make the directory {output}: {error.strerror}") from error
-    stages = _Stages(output, {"plan": asdict(plan), "seed": seed}, announce, overwrite=overwrite)
+    stages = _Stages(output, STAGES, {"plan": asdict(plan), "seed": seed}, announce, overwrite=overwrite)
     if (before := stages.results()) is not None:
         return before
     sandbox = sandbox if sandbox is not None else SandboxOptions()
@@ -247,36 +248,13 @@ def kinds_table(rows: Sequence[Row]) -> str:
     )
 
 
-class _Stages:
-    """Runs a stage into a separate directory, once: it carries a mark that says what it was made with.
-
-    A directory that carries no such mark is somebody else's and is not touched.
-    """
-
-    MARK = "quickstart.json"
-
-    def __init__(
-        self, output: Path, settings: dict[str, Any], announce: Callable[[str], None], *, overwrite: bool = False
-    ):
-        self.output, self.announce = output, announce
-        self.settings = settings
-        self.seconds: dict[str, float] = {}
-        for name in STAGES:  # all of them before the first one costs any time
-            directory = output / name
-            if directory.exists() and self._mark(directory) is None and any(directory.iterdir()):
-                raise ConfigError(f"{directory} exists and was not made by a quickstart; choose another --output_dir")
-            made = self._mark(directory)
-            if made is not None and made["seconds"] is not None and not overwrite:
-                refuse_changes(
-                    changes(made["settings"], settings),
-                    what=f"{directory} was made with other settings",
-                    instead="choose another --output_dir, or --overwrite",
-                )
+class _Stages(StageDirectories):
+    """The stages of this quickstart, which may be finished as a whole, or run beside one another."""
 
     def results(self) -> list[Row] | None:
         """The results of a run of the same plan and seed that is finished; None if there are none."""
         path = self.output / "results.json"
-        marks = [self._mark(self.output / name) for name in STAGES]
+        marks = [self.mark(self.output / name) for name in self.names]
         if is_foreign(path, "quickstart", unknown=False) or any(
             mark is None or mark["seconds"] is None for mark in marks
         ):
@@ -288,17 +266,11 @@ class _Stages:
             ):
                 return None
             rows = [_read_row(row) for row in results["rows"]]
-            for name in STAGES:
+            for name in self.names:
                 self.announce(f"{name}: done before, in {self.output / name}.")
             self.announce(f"This quickstart is finished; its results are in {self.output}.")
             return rows
         return None
-
-    def run(self, name: str, what: str, work: Callable[[Path], None]) -> Path:
-        directory = self.output / name
-        if self._is_to_do(name, what):
-            self._finish(name, _timed(work, directory))
-        return directory
 
     def begin(
         self,
@@ -309,36 +281,10 @@ class _Stages:
         rows: list[Solution],
     ) -> Callable[[], None]:
         """Starts a stage beside this process. The function that is returned waits for its end."""
-        if not self._is_to_do(name, what):
+        if not self.is_to_do(name, what):
             return lambda: None
-        seconds = side.submit(_timed, work, self.output / name, rows)
-        return lambda: self._finish(name, seconds.result())
-
-    def _is_to_do(self, name: str, what: str) -> bool:
-        directory = self.output / name
-        made = self._mark(directory)
-        if made is not None and not changes(made["settings"], self.settings) and made["seconds"] is not None:
-            self.announce(f"{what}: done before, in {directory}.")
-            self.seconds[name] = made["seconds"]
-            return False
-        self.announce(f"{what}." if made is None else f"{what}, in place of an unfinished or different one.")
-        shutil.rmtree(directory, ignore_errors=True)
-        directory.mkdir(parents=True)
-        self._write_mark(directory, None)
-        return True
-
-    def _finish(self, name: str, seconds: float) -> None:
-        self.seconds[name] = seconds
-        self._write_mark(self.output / name, seconds)
-
-    def _write_mark(self, directory: Path, seconds: float | None) -> None:
-        write_json(directory / self.MARK, {"settings": self.settings, "seconds": seconds})
-
-    def _mark(self, directory: Path) -> dict[str, Any] | None:
-        with contextlib.suppress(DataError):
-            mark = read_settings(directory / self.MARK)
-            return mark if mark is not None and mark.keys() >= {"settings", "seconds"} else None
-        return None
+        seconds = side.submit(timed, work, self.output / name, rows)
+        return lambda: self.finish(name, seconds.result())
 
 
 def _read_row(row: Mapping[str, Any]) -> Row:
@@ -348,13 +294,6 @@ def _read_row(row: Mapping[str, Any]) -> Row:
     }
     found = {kind: (right, total) for kind, (right, total) in row["found"].items()}
     return Row(row["name"], row["key"], by_n, row["best_f1"], found)
-
-
-def _timed(work: Callable[..., None], *args: Any) -> float:
-    """The seconds that it took."""
-    started = time.monotonic()
-    work(*args)
-    return time.monotonic() - started
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,13 @@ import runpy
 import textwrap
 
 import pytest
+import yaml
 
+from genprm_trl.cli.main import command_parser
 from genprm_trl.conversation.settings import ModelSettings, load_settings
+from genprm_trl.loading import iter_rationales
 from genprm_trl.rows.jsonl import write_jsonl
-from tests.helpers.paths import ROOT
+from tests.helpers.paths import ROOT, SAMPLES
 from tests.helpers.sft import records
 from tests.helpers.tiny_models import tiny_model, tiny_tokenizer
 
@@ -74,3 +77,36 @@ def test_the_example_of_reinforcement_runs_on_a_few_rows(tmp_path, monkeypatch) 
     assert trainer.state.global_step == 1
     assert trainer.args.generation_batch_size == 8 * trainer.num_generations
     assert load_settings(tmp_path / "model") == ModelSettings()
+
+
+SMOLLM2 = ROOT / "examples" / "smollm2"
+
+
+def test_the_data_of_the_smollm2_example_are_what_it_trains_on(tmp_path, monkeypatch) -> None:
+    (tmp_path / "data.yaml").write_text("gsm8k: {n: 3}\nexpressions: {n: 2, seed: 1}\n")
+    words = [SAMPLES / "gsm8k_sample.jsonl", tmp_path / "made.jsonl", "--config", tmp_path / "data.yaml"]
+    monkeypatch.setattr("sys.argv", ["make_data.py", *map(str, words)])
+    runpy.run_path(str(SMOLLM2 / "make_data.py"), run_name="__main__")
+    rows = list(iter_rationales(tmp_path / "made.jsonl"))
+    assert [row.solution.generator for row in rows] == [*["gsm8k"] * (len(rows) - 2), "expressions", "expressions"]
+    assert yaml.safe_load((SMOLLM2 / "data.yaml").read_text(encoding="utf-8")).keys() == {"gsm8k", "expressions"}
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["sft d.jsonl genprm.yaml", "sft d.jsonl direct.yaml", "verify d.jsonl verify.yaml", "select d.jsonl verify.yaml"],
+)
+def test_the_configurations_of_the_smollm2_example_are_of_the_commands(line: str) -> None:
+    command, data, config = line.split()
+    command_parser(command).parse([data, "--config", str(SMOLLM2 / config)])
+
+
+def test_the_smollm2_example_trains_a_discriminative_model(tmp_path, monkeypatch) -> None:
+    copy.deepcopy(tiny_model()).save_pretrained(tmp_path / "base")
+    tiny_tokenizer().save_pretrained(tmp_path / "base")
+    write_jsonl(tmp_path / "rationales.jsonl", records(4))
+    words = [tmp_path / "rationales.jsonl", "--config", SMOLLM2 / "discriminative.yaml"]
+    words += ["--model_name_or_path", tmp_path / "base", "--output_dir", tmp_path / "model"]
+    monkeypatch.setattr("sys.argv", ["train_prm.py", *map(str, words)])
+    runpy.run_path(str(SMOLLM2 / "train_prm.py"))
+    assert (tmp_path / "model" / "model.safetensors").is_file()
