@@ -197,3 +197,12 @@ async def test_a_changed_harness_lies_about_its_own_session_alone(sandbox: Local
         assert (await sibling.run("print(x)")).output == "7"
     async with sandbox.session() as fresh:
         assert (await fresh.run("print(8)")).output == "8"
+
+
+async def test_a_new_process_shows_the_same_world(sandbox: LocalSandbox):
+    async with sandbox.session(as_published=True) as session:
+        await session.run("class A: pass")
+        assert (await session.run("import os; os._exit(1)")).status == "killed"
+        assert (await session.run("print(__name__, A)")).output == "builtins <class 'A'>"
+    async with sandbox.session() as session:
+        assert (await session.run("print(__name__)")).output == "__main__"
