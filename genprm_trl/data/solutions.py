@@ -177,6 +177,7 @@ def load_solutions(
               and named after it (`gsm8k.json`), or a copy of a dataset's repository.
             - a `datasets.Dataset`, `DatasetDict` or streaming dataset, or any iterable of mappings.
             - the name of a dataset on the Hub (`Qwen/ProcessBench`), as `owner/name`.
+            - the address of a file on the web (`https://...`), which `datasets` keeps in its cache.
         split: The split, where the source has several. A single file has none but the one it is named after.
         format: The rows' format, a name in `formats.FORMATS`. `auto` takes it from the fields of the first row that
             has those of a known one.

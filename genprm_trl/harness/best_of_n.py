@@ -8,14 +8,14 @@ from typing import Any
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.metrics import mean
-from lm_eval.api.task import ConfigurableTask
 
 from genprm_trl.harness.data import encode_solution, read_verdict
+from genprm_trl.harness.steps import StepTask
 from genprm_trl.selection.accuracies import pool_accuracies, subset_sizes
 from genprm_trl.selection.judged_pool import rewards_to_choose_by
 
 
-class BestOfN(ConfigurableTask):
+class BestOfN(StepTask):
     """Candidates of a file, each judged by one request to the model `genprm`.
 
     Metrics, in per cent and averaged over the problems: those of `selection.pool_accuracies` for N = 1, 2, 4, ... up
@@ -26,8 +26,7 @@ class BestOfN(ConfigurableTask):
     """
 
     def __init__(self, config: Mapping[str, Any] | None = None):
-        # `class` is how the YAML names this class; the harness's own configuration has no such field.
-        super().__init__(config={name: value for name, value in (config or {}).items() if name != "class"})
+        super().__init__(config)
         self.sizes = subset_sizes(self.smallest_pool())
 
     def smallest_pool(self) -> int:
@@ -79,10 +78,6 @@ class BestOfN(ConfigurableTask):
     def aggregation(self) -> dict[str, Callable[..., float]]:
         """Tells the harness to average every metric over the problems."""
         return dict.fromkeys(self._names(), mean)
-
-    def higher_is_better(self) -> dict[str, bool]:
-        """Tells the harness that a higher value of every metric is better."""
-        return dict.fromkeys(self._names(), True)
 
     def _names(self) -> list[str]:
         size = self.sizes[-1]

@@ -121,7 +121,13 @@ def _score(name: str, items: Sequence[Item]) -> float:
 def _part(name: str, counts: np.ndarray) -> float:
     if name == "prmscore":
         return prm_score(*counts)
-    return (counts[0] + counts[2]) / counts.sum() if name == "total_step_acc" else step_scores(*counts)[name]
+    if name == "total_step_acc":
+        return float((counts[0] + counts[2]) / counts.sum())
+    scores = step_scores(*counts)
+    kind = name.removesuffix("f1")
+    if kind != name and scores[f"{kind}precision"] == scores[f"{kind}recall"] == 0:
+        return 0.0  # no hit at all, which is undefined in the repository
+    return scores[name]
 
 
 def _prm_score(items: Sequence[Item]) -> ScoreEstimate:

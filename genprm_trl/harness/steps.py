@@ -55,7 +55,7 @@ class StepTask(ConfigurableTask):
 
     def higher_is_better(self) -> dict[str, bool]:
         """Tells the harness of which metrics a higher value is better."""
-        return {name: not name.endswith("_stderr") and name not in _LOWER_IS_BETTER for name in self.metrics}
+        return {name: not name.endswith("_stderr") and name not in _LOWER_IS_BETTER for name in self.aggregation()}
 
 
 def with_errors(**estimates: Callable[[Any], Any]) -> dict[str, Callable[[Any], float]]:

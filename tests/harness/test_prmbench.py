@@ -124,6 +124,7 @@ def test_what_cannot_be_read_is_misjudged_and_its_share_told(tasks):
     rows = [(doc, "I cannot say.") for doc in task.eval_docs]
     got = scored(task, rows)
     assert (got["unparsable"], got["total_step_acc"], got["prmscore"]) == (100, 0, 0)
+    assert (got["f1"], got["negative_f1"], got["f1_multi_solutions"]) == (0, 0, 0)
     doc = task.eval_docs[1]
     thoughts = '<think>{"validity": [-1, -1, -1, -1]}</think>{"validity": [1, -1, 1, 1]}'
     values = task.process_results(doc, [thoughts])

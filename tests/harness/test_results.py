@@ -94,6 +94,37 @@ def test_a_model_without_a_card_gets_one(tmp_path):
         read_scores(path, tmp_path)
 
 
+def test_every_benchmark_of_steps_has_its_own_scores(tmp_path):
+    model = tmp_path / "critic"
+    model.mkdir()
+    word_sorting = "bigbench_mistake_word_sorting"
+    results = {
+        "results": {
+            "bigbench_mistake": {"accuracy,none": 41.0, "unparsable,none": 3.0},
+            word_sorting: {"accuracy,none": 40.0, "accuracy_stderr,none": 2.0, "f1,none": 30.0},
+            "prmbench": {"prmscore,none": 46.9, "prmscore_circular,none": 49.5, "negative_f1,none": 18.8},
+            "mr_gsm8k": {"mcc,none": 25.0, "mr_score,none": 32.5, "unparsable,none": 1.0},
+            "explanations": {"accuracy,none": 79.2, "kappa,none": 58.7, "gpt4_kappa,none": 1.0},
+        },
+        "group_subtasks": {"bigbench_mistake": [word_sorting]},
+        "configs": {name: {"metadata": {}} for name in (word_sorting, "prmbench", "mr_gsm8k", "explanations")},
+        "config": {"model_args": {"pretrained": str(model)}},
+    }
+    path = tmp_path / "results_1.json"
+    path.write_text(json.dumps(results))
+    assert {(score.dataset, score.metric, score.value, score.stderr) for score in read_scores(path, model)} == {
+        ("BIG-Bench Mistake (average)", "accuracy", 41.0, None),
+        ("BIG-Bench Mistake (word_sorting)", "accuracy", 40.0, 2.0),
+        ("BIG-Bench Mistake (word_sorting)", "F1", 30.0, None),
+        ("PRMBench", "prmscore", 46.9, None),
+        ("PRMBench", "negative_f1", 18.8, None),
+        ("MR-GSM8K", "mcc", 25.0, None),
+        ("MR-GSM8K", "mr_score", 32.5, None),
+        ("explanations of MR-GSM8K", "accuracy", 79.2, None),
+        ("explanations of MR-GSM8K", "kappa", 58.7, None),
+    }
+
+
 @pytest.mark.parametrize("content", ["", "[]", '{"results": {"hellaswag": {}}}'])
 def test_other_files_are_refused(tmp_path, content):
     path = tmp_path / "results_1.json"
