@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from tests.helpers.hosts import ELSEWHERE
 from tests.helpers.judging_generator import BACKEND
 from tests.helpers.paths import ROOT
 from tests.helpers.recipes import write_config
+from tests.helpers.sft import records
 from tests.helpers.tiny_models import tiny_model, tiny_tokenizer
 
 pytestmark = [
@@ -50,11 +52,14 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_jsonl(path / "solutions.jsonl", SOLUTIONS)
     write_jsonl(path / "problems.jsonl", [{"problem": "1+1?", "answer": "2"}])
     write_jsonl(path / "pool.jsonl", [{"problem": "1+1?", "answer": "2", "candidates": ["#### 2", "#### 3"]}])
+    write_jsonl(path / "rows.jsonl", records(2))
+    shutil.copytree(path / "model", path / "hollow")
+    (path / "hollow" / "model.safetensors").unlink()  # it would be missed
     (path / "reward.yaml").write_text(f"verifier: {path / 'model'}\nbackend: {UNLOADABLE}\n")
     return path
 
 
-REFUSED = ("verify", "select", "search", "refine", "serve", "rationalize", "recipe", "grpo", "quickstart")
+REFUSED = ("verify", "select", "search", "refine", "serve", "rationalize", "recipe", "grpo", "sft", "quickstart")
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +76,8 @@ def ran(work: Path) -> dict[str, tuple[int, str, str]]:
         "--report_to",
         "none",
     ]
+    verified = ["--eval_strategy", "epoch", "--eval_data", str(work / "rows.jsonl")]
+    verified += ["--verify_data", str(work / "solutions.jsonl")]
     recipe = write_config(work, rationalize={"model": "x", "backend": UNLOADABLE})
     verify = ["verify", str(work / "solutions.jsonl"), "--model", str(work / "model"), "--backend", BACKEND]
     commands = {
@@ -82,6 +89,7 @@ def ran(work: Path) -> dict[str, tuple[int, str, str]]:
         "rationalize": ["rationalize", str(work / "solutions.jsonl"), *model, *out],
         "recipe": ["recipe", "--config", recipe],
         "grpo": ["grpo", str(work / "problems.jsonl"), "--reward_config", str(work / "reward.yaml"), *training],
+        "sft": ["sft", str(work / "rows.jsonl"), *training, *verified, "--model", str(work / "hollow")],
         "quickstart": ["quickstart", "--fast", "--output_dir", str(work / "quickstart")],
         "taken": [*verify, "--output", str(work / "taken.jsonl"), "--allow_weak_sandbox"],
         "partly": [
