@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 REQUIRED = ("separate_process", "limits", *WALL)
 EXPECTED = (*WALL, "hidden_root", "seccomp")  # without one of these the log's line is a warning
 _RISKS = {"no_network": "use your network", "files": "read and change your files"}
-DESCRIPTOR_SECONDS = 30.0  # for which a session waits for free descriptors
+DESCRIPTOR_SECONDS = 120.0  # for which a session waits for free descriptors
 PAUSES = (0.05, 0.2, None)  # seconds after each time that the sandbox loses a block
 REPLAYS = 20  # times the time-out of a block: what a session's replays may take together
 
@@ -176,7 +176,7 @@ class LocalSandbox(Sandbox):
             zygote = self._zygote
             if zygote is None or not zygote.alive:
                 zygote = await asyncio.to_thread(self._start)
-            worker = self._spares.take(session) or await _spawn(zygote)
+            worker = self._spares.take(session) or zygote.spawn()
             try:
                 await worker.ready()
                 if not worker.idle:
@@ -207,12 +207,29 @@ class LocalSession(Session):
 
     async def run(self, code: str) -> ExecutionResult:
         """Runs a block after those that wait before it. Never raises for anything the code does."""
-        async with self._turn, self._sandbox._gate:
+        deadline = time.monotonic() + DESCRIPTOR_SECONDS
+        async with self._turn:
+            while True:
+                if (result := await self._attempt(code, time.monotonic() < deadline)) is not None:
+                    return result
+                await asyncio.sleep(0.05)
+
+    async def _attempt(self, code: str, may_wait: bool) -> ExecutionResult | None:
+        """Runs a block in its turn.
+
+        Returns:
+            Its result. None if this process has no descriptors for the session's process, and `may_wait`: others end,
+            and meanwhile those that have a process take their turns.
+        """
+        async with self._sandbox._gate:
             start = time.perf_counter()
             try:
                 result = await self._answer(code)
             except SandboxError as error:
                 self._lose()
+                cause = error.__cause__
+                if may_wait and isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE):
+                    return None
                 logger.warning("Sandbox failure: %s", error)
                 self._remember(code)  # what it would have defined is there for the next block
                 return ExecutionResult("", "sandbox_error", time.perf_counter() - start, str(error))
@@ -346,25 +363,6 @@ class LocalSession(Session):
             self._worker.kill()
         async with self._turn:
             self._lose()
-
-
-async def _spawn(zygote: Zygote) -> Worker:
-    """A worker, once this process has descriptors for one: those of others that end become free.
-
-    Raises:
-        SandboxError: It still has none after some time.
-    """
-    deadline = time.monotonic() + DESCRIPTOR_SECONDS
-    while True:
-        try:
-            return zygote.spawn()
-        except SandboxError as error:
-            cause = error.__cause__
-            if not (isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE)):
-                raise
-            if time.monotonic() > deadline:
-                raise
-        await asyncio.sleep(0.05)
 
 
 def _died(message: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import threading
 import weakref
 from collections import deque
@@ -85,6 +86,9 @@ class Spares:
 
     def _run(self) -> None:
         try:
+            # A loop that gets no descriptors writes to stderr when it is thrown away, and would do so again and again.
+            for end in [*socket.socketpair(), *socket.socketpair()]:
+                end.close()
             asyncio.run(self._make())
         except Exception as error:  # a session that needs a process will meet it, too, and say so
             logger.debug("no process made ready: %s", error)

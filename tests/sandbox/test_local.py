@@ -51,7 +51,8 @@ async def test_soft_timeout_keeps_what_the_block_had_defined():
 async def test_a_session_waits_for_descriptors():
     """Others of this process may have taken all of them for a while."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    async with LocalSandbox() as sandbox:
+    async with LocalSandbox(max_concurrency=1) as sandbox, sandbox.session() as other:
+        assert (await other.run("print(2)")).output == "2"
         sandbox._spares.clear(closed=True)
         async with sandbox.session() as session:
             with socket.socket() as lowest:
@@ -60,6 +61,7 @@ async def test_a_session_waits_for_descriptors():
                 block = asyncio.create_task(session.run("print(1)"))
                 await asyncio.sleep(0.3)
                 assert not block.done()
+                assert (await other.run("print(3)")).output == "3"  # the place of a block is not taken meanwhile
             finally:
                 resource.setrlimit(resource.RLIMIT_NOFILE, before)
             assert (await block).output == "1"
