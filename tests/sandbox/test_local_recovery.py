@@ -13,7 +13,7 @@ from genprm_trl.sandbox import Limits, LocalSandbox, Session
 
 pytestmark = pytest.mark.serial
 
-LIMITS = Limits(timeout=1.0, grace=1.0)
+LIMITS = Limits(timeout=2.0, grace=1.0)
 ANSWER = """
 import os, struct, sys
 frame = sys._getframe()
@@ -121,11 +121,11 @@ async def test_a_thread_goes_on_with_the_next_block(session: Session):
 
 
 async def test_replays_take_no_longer_than_a_block(session: Session):
-    for _ in range(4):
-        assert (await session.run("import time; time.sleep(0.7)")).status == "ok"
+    for _ in range(3):
+        assert (await session.run("import time; time.sleep(1.3)")).status == "ok"
     await session.run("import os; os._exit(1)")
     assert (await session.run("print(1)")).output == "1"
-    assert session._replayed < 1.5 * LIMITS.timeout  # of four that take 2.8 s
+    assert session._replayed < 1.5 * LIMITS.timeout  # of three that take 3.9 s
 
 
 def workers() -> list[psutil.Process]:
@@ -149,18 +149,21 @@ async def test_a_block_that_the_machine_ended_is_run_again(session: Session, who
     assert (await session.run("print(x, y)")).output == "1 2"
 
 
-async def test_a_lost_block_is_there_for_the_next(session: Session, monkeypatch: pytest.MonkeyPatch):
+async def test_a_lost_block_is_there_for_the_next():
     """Where it could not be run a second time either, its status says so, and its names are not lost."""
-    await session.run("x = 1")
-    block = asyncio.create_task(session.run("import time; time.sleep(0.3); y = x + 1; print(y)"))
-    while not block.done():
-        await asyncio.sleep(0.05)
-        for process in workers():
-            with contextlib.suppress(psutil.Error):
-                process.send_signal(signal.SIGKILL)
-    assert block.result().status == "sandbox_error"
-    assert block.result().message
-    assert (await session.run("print(x, y)")).output == "1 2"
+    async with LocalSandbox(Limits(timeout=10)) as sandbox, sandbox.session() as session:
+        if not sandbox.protections()["pid_namespace"].holds:
+            pytest.skip("a process can kill itself, so that is the program's doing")
+        await session.run("x = 1")
+        block = asyncio.create_task(session.run("import time; time.sleep(2); y = x + 1; print(y)"))
+        while not block.done():
+            await asyncio.sleep(0.05)
+            for process in workers():
+                with contextlib.suppress(psutil.Error):
+                    process.send_signal(signal.SIGKILL)
+        assert block.result().status == "sandbox_error"
+        assert block.result().message
+        assert (await session.run("print(x, y)")).output == "1 2"
 
 
 async def test_dead_spares_are_passed_over():

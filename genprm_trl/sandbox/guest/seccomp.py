@@ -219,7 +219,7 @@ _NUMBERS = {
 _LEAVING_THE_GROUP = ("setsid", "setpgid")
 _ATTRIBUTES = ("chmod", "fchmod", "fchmodat", "utime", "utimes", "utimensat", "futimesat", "truncate")
 # What gives a file on disk no name any more, while it still takes place there: nobody could say how much.
-_UNNAMING = ("rename", "renameat", "renameat2")
+_UNNAMING = ("unlink", "rename", "renameat", "renameat2")
 _REMOVE_DIRECTORY, _UNNAMED = 0x200, 0x400000  # flags of unlinkat and openat
 _SIGNALLING = ("kill", "tgkill", "tkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo")
 _NEWEST_KNOWN = 450  # numbers above this came after both tables and are the same on all architectures
@@ -358,8 +358,7 @@ def assemble(machine: str, own_processes_only: int | None = None, attributes: bo
         program.add(_RETURN, _SIGNAL)
     if not attributes:
         special |= dict.fromkeys((*_ATTRIBUTES, *_UNNAMING), _returning(_DENY))
-        special["unlink"] = _returning(_PRETEND)
-        special["unlinkat"] = _argument_in(2, (_REMOVE_DIRECTORY,), _PRETEND)
+        special["unlinkat"] = _argument_in(2, (_REMOVE_DIRECTORY,))
         special["open"], special["openat"] = _without_flags(1, _UNNAMED), _without_flags(2, _UNNAMED)
     actions = {n: special.get(name, _returning(_ALLOW)) for name, n in numbers.items() if n is not None}
     segments: list[tuple[int, _Program]] = []
