@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,11 +12,13 @@ import pytest
 from genprm_trl.conversation.settings import ModelSettings
 from genprm_trl.errors import ConfigError
 from genprm_trl.generation.backends import open_generator
+from genprm_trl.options.generator import GeneratorOptions
 from genprm_trl.options.parser import OptionParser
 from genprm_trl.options.verifier import VerifierOptions, load_verifier
 from genprm_trl.protocol.genprm import MODES
 from genprm_trl.sandbox import FusionSandbox
 from genprm_trl.sandbox.options import SandboxOptions
+from tests.helpers.chat_templates import CHATML, DATED
 from tests.helpers.fusion_server import FusionServer
 from tests.helpers.tiny_models import tiny_model, tiny_tokenizer
 
@@ -97,3 +101,39 @@ def test_code_runs_where_the_option_says(model_dir: Path) -> None:
         load_verifier(VerifierOptions(model=str(model_dir), sandbox="http://127.0.0.1:1"))
     with pytest.raises(ConfigError, match="sandbox must be local or an address"):
         load_verifier(VerifierOptions(model=str(model_dir), sandbox="127.0.0.1:1"))
+
+
+def test_a_dated_chat_template_gets_a_day(tmp_path: Path, day: Callable[[str], None]) -> None:
+    """The day that is given comes first, then the model's, that of the run which is resumed, and today."""
+    day("2026-12-01")
+    model, settings = tmp_path / "model", tmp_path / "settings.json"
+    model.mkdir()
+
+    def frozen(name: str = "template_date", **options: str) -> str | None:
+        made = GeneratorOptions(str(model), **options)  # type: ignore[arg-type]
+        made.freeze_date(settings, name)
+        assert made.what_decides_text()["template_date"] == made.template_date
+        return made.template_date
+
+    assert frozen() is None
+    (model / "chat_template.jinja").write_text(DATED, encoding="utf-8")
+    assert frozen() == "2026-12-01"
+    settings.write_text(json.dumps({"template_date": "2026-11-28", "policy_template_date": "2026-11-27"}))
+    assert (frozen(), frozen("policy_template_date")) == ("2026-11-28", "2026-11-27")
+    ModelSettings(template_date="2026-11-29").save(model)
+    assert frozen() == "2026-11-29"
+    assert frozen(template_date="2026-11-30") == "2026-11-30"
+    undated = tmp_path / "undated.jinja"
+    undated.write_text(CHATML, encoding="utf-8")
+    assert frozen(chat_template_path=str(undated)) is None
+    (model / "chat_template.jinja").rename(model / "elsewhere")
+    (model / "tokenizer_config.json").write_text(json.dumps({"chat_template": DATED}))
+    assert frozen() == "2026-11-29"
+    with pytest.raises(ConfigError, match="template_date must be a day such as 2026-12-01"):
+        frozen(template_date="yesterday")
+
+
+def test_a_name_that_a_backend_of_ones_own_knows_is_not_looked_up() -> None:
+    options = GeneratorOptions("my-model", backend="some.module:Generator")
+    options.freeze_date()
+    assert options.template_date is None
