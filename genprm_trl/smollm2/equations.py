@@ -106,8 +106,8 @@ _LATEX = (
     (re.compile(r"[{}]"), " "),
     (re.compile(r"(?<=[\d)])\s+(?=[\d(])"), " ; "),  # a number ends one expression, and the next begins another
 )
-_SIDE = r"[-+*/().\d\s]*\d[-+*/().\d\s]*"
-_CHAIN = re.compile(rf"{_SIDE}(?:=\s*{_SIDE})+")
+# Expressions and equals signs, in one run.
+_RUN = re.compile(r"[-+*/().\d\s=]+")
 
 
 def stated_equations(step: str) -> list[list[str]]:
@@ -121,13 +121,17 @@ def stated_equations(step: str) -> list[list[str]]:
     """
     for pattern, put in _LATEX:
         step = pattern.sub(put, step)
-    found = []
-    for chain in _CHAIN.finditer(step):
-        sides = [_tidy(side) for side in chain.group().split("=")]
-        # The first and the last side may have a bracket or an end of a sentence of the text around them.
-        sides = [side for side in sides if evaluate(side) is not None]
-        if len(sides) > 1 and any(re.search(r"[\d)]\s*[-+*/]", side) for side in sides):
-            found.append(sides)
+    found: list[list[str]] = []
+    for run in _RUN.findall(step):
+        sides: list[str] = []
+        for text in [*run.split("="), ""]:
+            side = _tidy(text) if len(text) <= 2 * _MAX_LENGTH else ""
+            if evaluate(side) is not None:
+                sides.append(side)
+                continue
+            if len(sides) > 1 and any(re.search(r"[\d)]\s*[-+*/]", each) for each in sides):
+                found.append(sides)
+            sides = []
     return found
 
 

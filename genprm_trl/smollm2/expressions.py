@@ -36,14 +36,18 @@ class Sum:
     numbers: tuple[int, ...]
     operators: tuple[str, ...] = ()
 
-    def text(self, *, brackets: bool = True, bracketed: int | None = None) -> str:
+    def text(self, *, brackets: bool = True, bracketed: int | None = None, product: int | None = None) -> str:
         """The expression as it is written.
 
         Args:
             brackets: Whether brackets stand around it.
             bracketed: Index of a number that has its own brackets, as a result that was just put in.
+            product: Index of the first factor of a product that has its own brackets, as what is computed next.
         """
         shown = [f"({number})" if place == bracketed else str(number) for place, number in enumerate(self.numbers)]
+        if product is not None:
+            shown[product] = f"({shown[product]}"
+            shown[product + 1] += ")"
         text = shown[0] + "".join(f" {sign} {number}" for sign, number in zip(self.operators, shown[1:], strict=True))
         return f"({text})" if brackets else text
 
@@ -129,6 +133,8 @@ def _worked(start: Sum, rng: random.Random, kind: str | None) -> list[str] | Non
         forms.append(start.text(brackets=brackets))  # written twice, as people and models do
     while at.operators:
         before = at.value
+        if "*" in at.operators and len(at.operators) > 1 and rng.random() < 0.3:
+            forms.append(at.text(brackets=brackets, product=at.operators.index("*")))
         turned = None
         if kind is not None and not is_wrong:
             turned = _wrong_turn(at, rng, kind)

@@ -22,10 +22,21 @@ _ANNOTATION = re.compile(r"<<([^<>=]+)=([^<>=]+)>>\s*(\$?)([\d,]*\.?\d+)?")
 _NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?|\.\d+")
 # What may stand before an annotation: the expression as people write it, and an equals sign.
 _WRITTEN = re.compile(r"((?:[$\d.,()+*/xX×÷%-]|\s)*[-+*/xX×÷](?:[$\d.,()+*/xX×÷%-]|\s)*)=\s*\$?\s*$")
-_OPENINGS = ("Let's break this down step by step.", "To solve this problem, we will work through it step by step.",
-             "We need to find what the question asks for.", "First, let's see what is known.")  # fmt: skip
-_CLOSINGS = (r"Therefore, the answer is \(\boxed{{{}}}\).", "So the answer is {}.", r"The answer is \boxed{{{}}}.",
-             "Therefore, the final answer is {}.")  # fmt: skip
+_OPENINGS = (
+    "Let's break this down step by step.",
+    "To solve this problem, we will work through it step by step.",
+    "We need to find what the question asks for.",
+    "First, let's see what is known.",
+    r"Let \(x\) be the number that we look for.",
+)
+_CLOSINGS = (
+    r"Therefore, the answer is \(\boxed{{{}}}\).",
+    "So the answer is {}.",
+    r"The answer is \boxed{{{}}}.",
+    "Therefore, the final answer is {}.",
+    r"Thus, \(x = {}\).",
+    r"Therefore, \[ x = {} \]",
+)
 _ORDINALS = ("Next, ", "Then, ", "Now, ")
 _BARE = re.compile(r"(?:He|She|They|It|The|In|On|There|Each|This) ")
 

@@ -25,6 +25,7 @@ from genprm_trl.data.contamination import NGRAM, Decontamination
 from genprm_trl.data.contamination import read_benchmarks as read_problems
 from genprm_trl.data.sources import open_source
 from genprm_trl.errors import DataError
+from genprm_trl.generation.base import SamplingParams
 from genprm_trl.labeling.data_card import Statistics, decontamination_path, write_data_card
 from genprm_trl.loading import iter_rationales
 from genprm_trl.miniature.stage_directories import StageDirectories
@@ -293,6 +294,7 @@ class _Judging:
         """The verdicts in the solutions' order, and the seconds that they took in this and earlier runs."""
         path = self.output / "verdicts" / f"{benchmark.name}-{self.name}{f'-{self.n}' if self.n > 1 else ''}.jsonl"
         settings = {**self.settings, "n": self.n, "max_step_tokens": self.plan.max_step_tokens}
+        settings["temperature"] = self._sampling().temperature
         before = read_settings(Path(f"{path}.settings.json"))
         # The models' own directories refuse other settings, or have been made anew.
         anew = before is not None and bool(changes(before, settings))
@@ -314,6 +316,10 @@ class _Judging:
                 write_json(clock, {"seconds": seconds})
             return list(file.verdicts()), seconds
 
+    def _sampling(self) -> SamplingParams:
+        """One rationale is the likeliest one; several are to differ."""
+        return SamplingParams(temperature=0.0) if self.n == 1 else SamplingParams()
+
     def _open(self) -> Verifier:
         directory = self.output / self.name
         if self.name == "discriminative":
@@ -323,6 +329,7 @@ class _Judging:
             directory,
             n=self.n,
             seed=self.seed,
+            sampling=self._sampling(),
             max_step_tokens=self.plan.max_step_tokens,
             # What follows the first wrong step is in no score.
             stop="first_error",

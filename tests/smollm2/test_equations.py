@@ -50,6 +50,8 @@ def test_only_whole_outputs_are_accepted():
         ("That is $1,200 x 2 = $2,400 (48/2=24).", [["1200 * 2", "2400"], ["48/2", "24"]]),
         ("Let R = 4B and B = 7. The answer is 7.", []),
         ("So x = 5 = 5", []),
+        ("2 + 3 = 5 = ? and 4 * 5 = x = 20", [["2 + 3", "5"]]),
+        ("1 " * 5000 + "= 7 + " * 5000, []),
     ],
 )
 def test_stated_equations_are_found(step, equations):

@@ -19,6 +19,7 @@ from genprm_trl.smollm2.quickstart import RealPlan, run_real_quickstart
 from tests.helpers.paths import SAMPLES
 from tests.helpers.tiny_models import tiny_model, tiny_tokenizer
 
+pytestmark = pytest.mark.slow  # three trainings
 PLAN = RealPlan(expressions=6, gsm8k=6, max_step_tokens=24, pools=2, limit=4)
 LABELLED = ("bigbench", "processbench")
 ARITHMETIC = [
