@@ -9,7 +9,9 @@ import json
 import os
 import subprocess
 import sys
+from itertools import cycle, islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,28 +42,50 @@ def new_tasks():
 """
 
 
-def write(path: Path, rows: list[dict[str, object]]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
+def sample(name: str) -> list[dict[str, Any]]:
+    """Rows of a benchmark, as many as are asked for, each with a name of its own."""
+    lines = (SAMPLES / f"{name}_sample.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = islice(cycle(map(json.loads, lines)), LIMIT + len(lines))
+    names = ("id", "idx", "uuid")
+    return [row | {name: f"{number}" for name in names if name in row} for number, row in enumerate(rows)]
 
 
 @pytest.fixture
-def metadata(tmp_path: Path) -> dict[str, object]:
-    """Data for all tasks."""
-    [row, *_] = map(json.loads, (SAMPLES / "processbench_sample.jsonl").read_text(encoding="utf-8").splitlines())
-    for split in SPLITS:
-        rows = [{**row, "id": f"{split}-{number}"} for number in range(LIMIT)]
-        (tmp_path / f"{split}.json").write_text(json.dumps(rows), encoding="utf-8")
+def metadata(tmp_path: Path) -> dict[str, Any]:
+    """Data for all tasks: a folder for each benchmark, and files for Best-of-N."""
+    mr_gsm8k = sample("mr_gsm8k")
+    judged = {
+        "tiny_eval_output": {"error_reason": "It adds what is eaten."},
+        "error_reason_correctness": "correct",
+        "gpt4_error_reason_correctness_analysis": {"Final Decision": "Correct"},
+    }
+    wrong = next(row for row in mr_gsm8k if row["model_output_solution_correctness"] == "wrong")
     problems = [{"problem": f"What is {a} + 1?", "answer": str(a + 1)} for a in range(LIMIT)]
-    pools = [{**row, "candidates": [f"It is {a + 1}.", f"It is {a}."]} for a, row in enumerate(problems)]
+    files = {
+        **{f"data/processbench/{split}.json": sample("processbench") for split in SPLITS},
+        **{
+            f"data/bigbench_mistake/{path.stem.removeprefix('bigbench_mistake_')}.json": sample("bigbench_mistake")
+            for path in (tasks_path() / "bigbench_mistake").glob("bigbench_mistake_*.yaml")
+        },
+        "data/prmbench/prmbench.json": sample("prmbench"),
+        "data/mr_gsm8k/MR-GSM8K.json": mr_gsm8k,
+        "data/mr_gsm8k/eval_results/gpt4-grading/tiny_eval_results.json": [
+            {**wrong, **judged, "uuid": str(number)} for number in range(LIMIT)
+        ],
+        "problems.json": problems,
+        "pools.json": [{**row, "candidates": [f"It is {a + 1}.", f"It is {a}."]} for a, row in enumerate(problems)],
+    }
+    for name, rows in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(json.dumps(rows), encoding="utf-8")
     return {
-        "data_dir": str(tmp_path),
-        "problems": str(write(tmp_path / "problems.jsonl", problems)),
-        "candidates": str(write(tmp_path / "pools.jsonl", pools)),
+        "data_dir": str(tmp_path / "data"),
+        "problems": str(tmp_path / "problems.json"),
+        "candidates": str(tmp_path / "pools.json"),
     }
 
 
-def test_our_tasks_pass_the_tests_of_the_harness(metadata: dict[str, object], tmp_path: Path) -> None:
+def test_our_tasks_pass_the_tests_of_the_harness(metadata: dict[str, Any], tmp_path: Path) -> None:
     source = next(ARCHIVES.glob("lm_eval-*/tests/test_tasks.py"), None)
     if source is None:
         pytest.skip("make test-peers fetches the file")
