@@ -81,13 +81,24 @@ async def test_pages_of_the_library_stay_in_the_hosts_cache(pair: tuple[LocalSan
     assert (await one.run(code)).output == "done"
 
 
-async def test_no_descriptor_is_put_in_flight(pair: tuple[LocalSandbox, Session, Session]):
-    """The kernel counts them by user."""
+FILL_SOCKETS = """
+import socket
+ends = []
+try:
+    while True:
+        ends.append(socket.socketpair())
+        ends[-1][0].setblocking(False)
+        try:
+            while True: socket.send_fds(ends[-1][0], [b"x"], [0] * 250)
+        except OSError: pass
+except OSError: pass
+"""
+
+
+@pytest.mark.parametrize("send", ["a.send(b'x', 1)", "a.sendmsg([b'x'], [], 1)", "b.recv(1, 1)", "b.recvmsg(1, 0, 1)"])
+async def test_no_data_is_sent_out_of_band(pair: tuple[LocalSandbox, Session, Session], send: str):
     _, one, _ = pair
-    code = "import socket\na, b = socket.socketpair()\n"
-    result = await one.run(code + "socket.send_fds(a, [b'x'], [0])")
-    assert result.output == "Code execute Error: PermissionError: [Errno 1] Operation not permitted"
-    result = await one.run("a.send(b'x', socket.MSG_OOB)")
+    result = await one.run("import socket\na, b = socket.socketpair()\n" + send)
     assert result.output == "Code execute Error: PermissionError: [Errno 1] Operation not permitted"
     assert (await one.run("a.send(b'xy'); print(b.recv(9))")).output == "b'xy'"
 
@@ -100,6 +111,9 @@ async def test_each_session_of_root_has_a_separate_user(pair: tuple[LocalSandbox
     assert first != second
     assert "0" not in (*first.split(), *second.split())
     assert (await one.run(FILL_PIPES + CHILDREN)).status == "ok"
+    assert (await one.run(FILL_SOCKETS)).status == "ok"
+    send = "import socket\na, b = socket.socketpair()\nprint(socket.send_fds(a, [b'x'], [0]))"
+    assert (await other.run(send)).output == "1"
     size = "import fcntl, os\nr, w = os.pipe()\nprint(fcntl.fcntl(w, 1032))"
     assert (await other.run(size)).output == "65536"
 
