@@ -74,14 +74,14 @@ class RealPlan:
         pools: Problems of GSM8K whose four real solutions are judged.
     """
 
-    expressions: int = 200
-    gsm8k: int = 140
+    expressions: int = 120
+    gsm8k: int = 90
     epochs: float = 1.0
     learning_rate: float = 3e-4
     batch_size: int = 4
     max_step_tokens: int = 400
     limit: int | None = None
-    pools: int = 60
+    pools: int = 50
 
 
 PLAN = RealPlan()
