@@ -184,7 +184,7 @@ async def test_dead_spares_are_passed_over():
 
 
 async def test_a_changed_harness_lies_about_its_own_session_alone(sandbox: LocalSandbox, session: Session):
-    """As a program can redefine print: what later blocks of the session report is the program's."""
+    """As a program can redefine print: what later blocks of a session report may be an earlier one's."""
     code = (
         "import sys\nf = sys._getframe()\n"
         "while f:\n"
@@ -195,8 +195,9 @@ async def test_a_changed_harness_lies_about_its_own_session_alone(sandbox: Local
     )
     async with sandbox.session() as sibling:
         await sibling.run("x = 7")
-        assert (await session.run(code)).output in ("patched", "FORGED")
-        assert (await session.run("while True: pass")).status in ("ok", "timeout")
+        assert (await session.run(code)).output == "patched"
+        assert (await session.run("print('mine')")).output == "mine"  # it looked its methods up before
+        assert (await session.run("while True: pass")).status == "timeout"
         assert (await sibling.run("print(x)")).output == "7"
     async with sandbox.session() as fresh:
         assert (await fresh.run("print(8)")).output == "8"
