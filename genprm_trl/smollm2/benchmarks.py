@@ -65,7 +65,7 @@ def read_benchmarks(directory: Path, *, limit: int | None, pools: int) -> list[B
 
     Args:
         directory: The directory.
-        limit: Solutions read of each labelled file; None is all.
+        limit: Solutions of each labelled benchmark, half of them with an error; None is all.
         pools: Problems whose solutions are read of GSM8K.
 
     Raises:
@@ -82,7 +82,10 @@ def read_benchmarks(directory: Path, *, limit: int | None, pools: int) -> list[B
             solutions = [solution for pool in candidates for solution in pool.solutions()]
             found.append(Benchmark(name, files, solutions, candidates))
         else:
-            rows = [solution for file in files for solution in load_solutions(file, limit=limit)]
+            rows = [solution for file in files for solution in load_solutions(file)]
+            if limit is not None:  # as many with an error as without: the scores need both
+                wrong, right = ([s for s in rows if (s.label == -1) == is_right] for is_right in (False, True))
+                rows = [*wrong[: limit // 2], *right[: limit - limit // 2]]
             found.append(Benchmark(name, files, rows))
     if not found:
         raise ConfigError(f"{directory} holds nothing to judge. It may have {_FROM}")
