@@ -45,9 +45,8 @@ def done(tmp_path_factory) -> SimpleNamespace:
 def test_a_refusal_comes_before_the_work(done):
     refused = done.report["refused"]
     assert (refused["code"], refused["out"]) == (2, "")
-    assert refused["err"].startswith(
-        "genprm recipe: error: others/words cannot be uploaded to: 403 Forbidden: You don't"
-    )
+    # Before it, the sandbox says what it protects from.
+    assert "\ngenprm recipe: error: others/words cannot be uploaded to: 403 Forbidden: You don't" in refused["err"]
     assert ("dataset", "others/words") not in done.hub.repositories
 
 
