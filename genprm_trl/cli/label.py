@@ -82,7 +82,7 @@ def run(
     from genprm_trl.rows.digests import content_digest
     from genprm_trl.stages.run import Worker
 
-    generator.freeze_date(stage.settings_path)
+    generator.freeze_date(stage.settings_path, stage.output)
     rollout_settings = {**generator.what_decides_text(), **decisive(solver), "seed": config.seed}
     settings = {**rollout_settings, **decisive(config), "estimates": options.estimates}
     source = {

@@ -39,7 +39,7 @@ def run(
     from genprm_trl.stages.run import Worker
 
     stream = solutions.read(console.print_format)
-    generator.freeze_date(stage.settings_path)
+    generator.freeze_date(stage.settings_path, stage.output)
     made_with = {**generator.what_decides_text(), **decisive(settings)}
     source = {"reasoner": generator.model, "seed": settings.seed, "settings": content_digest(made_with)}
     worker = Worker(

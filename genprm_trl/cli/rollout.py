@@ -37,7 +37,7 @@ def run(
     from genprm_trl.rows.digests import content_digest
     from genprm_trl.stages.run import Worker
 
-    generator.freeze_date(stage.settings_path)
+    generator.freeze_date(stage.settings_path, stage.output)
     settings = {**generator.what_decides_text(), **decisive(solver), **decisive(config)}
     source = {"policy": generator.model, "seed": config.seed, "settings": content_digest(settings)}
     stream = problems.read()

@@ -155,7 +155,7 @@ class JudgingOptions(WorkOptions):
         """
         from genprm_trl.stages.verdict_file import VerdictFile
 
-        verifier.freeze_date(None if self.overwrite else Path(f"{path}.settings.json"))
+        verifier.freeze_date(None if self.overwrite else Path(f"{path}.settings.json"), path)
         return VerdictFile(
             path,
             verifier.what_decides_verdicts(),
@@ -211,8 +211,8 @@ def policy_and_verifier(
     from genprm_trl.solving.solver import open_solver, open_solver_and_verifier
     from genprm_trl.stages.settings import decisive
 
-    verifier.freeze_date(stage.settings_path)
-    policy.freeze_date(stage.settings_path, "policy_template_date")
+    verifier.freeze_date(stage.settings_path, stage.output)
+    policy.freeze_date(stage.settings_path, stage.output, "policy_template_date")
     of_policy = {**policy.what_decides_text(), **decisive(solver)}
     settings = {
         **verifier.what_decides_verdicts(),

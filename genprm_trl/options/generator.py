@@ -93,22 +93,33 @@ class GeneratorOptions:
         check_one_of(_DTYPES, dtype=self.dtype)
         check_date(self.template_date)
 
-    def freeze_date(self, settings: Path | None = None, name: str = "template_date") -> None:
+    def freeze_date(
+        self, settings: Path | None = None, output: str | Path | None = None, name: str = "template_date"
+    ) -> None:
         """Sets the day that a dated chat template shows, so that a run asks in the same tokens on any day.
 
         Args:
             settings: The settings file of the run, which names the day if this resumes it.
-            name: What the day is called there.
+            output: The run's output. One without settings is somebody else's, and the run will be refused.
+            name: What the day is called in the settings.
 
         Raises:
             ConfigError: The chat template cannot be read, or the model's settings cannot be used.
             DataError: The settings file cannot be used.
         """
-        if self.template_date is None and shows_date(self.chat_template() or self._own_chat_template()):
+        if self.template_date is not None:
+            return
+        if settings is not None:
+            # First, since a template may have to come from the Hub.
+            kept = read_settings(settings)
+            if kept is not None and name in kept:
+                self.template_date = kept[name]
+                return
+            if kept is None and output is not None and Path(output).is_file() and Path(output).stat().st_size:
+                return
+        if shows_date(self.chat_template() or self._own_chat_template()):
             of_model = load_settings(self.model)
-            kept = read_settings(settings) if settings is not None else None
-            day = of_model.template_date if of_model is not None else None
-            self.template_date = day or (kept or {}).get(name) or today()
+            self.template_date = (of_model.template_date if of_model is not None else None) or today()
 
     def _own_chat_template(self) -> str:
         """Text that holds the tokenizer's chat template; empty where it cannot be loaded, which shows later."""
