@@ -44,6 +44,7 @@ CODE_START = "```python\n"
 CODE_END = "\n```\n"
 OUTPUT_PREFIX = "<output>\n**Judgement**: $\\boxed"
 OUTPUT_END = "</output>\n"
+_OUTPUT_CLOSED = OUTPUT_END.rstrip()
 CODE_OUTPUT_START = "[Code Output]\n\n```\n"
 CODE_OUTPUT = CODE_OUTPUT_START + "{output}" + CODE_END
 NO_CODE_FOUND = "Code format error: No code found."
@@ -54,9 +55,15 @@ _PARTS_PATTERN = re.compile(
     r"|```python\n(?P<code>.*?)(?=\n```|\Z)|</?(?:analyze|verify|output)>\n?|\n```\n",
     re.DOTALL,
 )
-# The word in its box. In the `<output>` part, where nothing else is in braces, the box may lack its name.
-_VERDICT_PATTERN = re.compile(r"\\boxed\{\s*(?:\\text\{\s*)?(Yes|No)(?![A-Za-z])", re.IGNORECASE)
-_OUTPUT_VERDICT_PATTERN = re.compile(r"\{\s*(?:\\text\{\s*)?(Yes|No)(?![A-Za-z])", re.IGNORECASE)
+_BOX = re.compile(r"\\boxed\s*+\{")
+# The word at the beginning of its box. `No error` is another word.
+_VERDICT_PATTERN = re.compile(
+    _BOX.pattern + r"(?:\\(?:text|math)[a-z]*+\s*+\{|[{*_$\s])*+(Yes|No)(?![A-Za-z]|\s++[A-Za-z])", re.IGNORECASE
+)
+# In an `<output>` part without a box, the word as all that is in braces.
+_BRACED_VERDICT = re.compile(r"(?<!\\)\{\s*+(?:\\text\{\s*+)?(Yes|No)\s*+\.?\s*+(?:\}|\Z)", re.IGNORECASE)
+_LONGEST_CHOICE = 80  # characters of a box that may repeat the prompt's choice
+_COMMAND_OR_WORD = re.compile(r"\\[A-Za-z]++|([A-Za-z]++)")
 
 FirstTurn = Literal["evaluation", "demonstration"]
 
@@ -408,7 +415,8 @@ class GenPRMProtocol:
                 judged = yield from self._score_verdict(before, written)
                 if judged is not None:
                     return judged
-                if written.text.endswith(OUTPUT_END):
+                # Closed without a verdict, whether or not a line break follows: nothing more comes.
+                if _OUTPUT_CLOSED in written.text.rpartition("<output>")[2]:
                     return 0.5, "no_verdict"
                 if not mode.execute or written.finish_reason == "length":
                     break
@@ -530,9 +538,28 @@ def find_verdict(before: str, written: Written) -> int | None:
 
 def _last_verdict(text: str) -> re.Match[str] | None:
     """The last verdict of the `<output>` part that is opened last, or of the whole text if it has no such part."""
-    region = text.rfind("<output>")
-    pattern = _VERDICT_PATTERN if region < 0 else _OUTPUT_VERDICT_PATTERN
+    start, end = text.rfind("<output>"), len(text)
+    pattern = _VERDICT_PATTERN
+    if start >= 0:
+        closed = text.find(_OUTPUT_CLOSED, start)
+        end = closed if closed >= 0 else end
+        if _BOX.search(text, start, end) is None:
+            pattern = _BRACED_VERDICT
     verdict = None
-    for verdict in pattern.finditer(text, max(region, 0)):  # noqa: B007 - the last match is wanted
-        pass
+    for found in pattern.finditer(text, max(start, 0), end):
+        if pattern is _BRACED_VERDICT or not _is_choice(text, found, end):
+            verdict = found
     return verdict
+
+
+def _is_choice(text: str, verdict: re.Match[str], end: int) -> bool:
+    r"""Whether the box of a verdict repeats the question, as `\boxed{Yes/No}` does."""
+    depth, start = 0, verdict.start()
+    end = min(end, start + _LONGEST_CHOICE)
+    for brace in re.finditer(r"[{}]", text[start:end]):
+        depth += 1 if brace[0] == "{" else -1
+        if depth == 0:
+            end = start + brace.start()
+            break
+    words = {found[1].casefold() for found in _COMMAND_OR_WORD.finditer(text, start, end) if found[1]}
+    return {"yes", "no"} <= words <= {"yes", "no", "or", "and"}

@@ -318,6 +318,51 @@ def test_a_verdict_of_the_output_part_needs_braces_alone(output, reward):
     assert parse_rationale(driver.text).rationale.judgement == (reward == 1)
 
 
+@pytest.mark.parametrize(
+    ("output", "reward"),
+    [
+        (r"$\boxed{Yes}$ $\text{No error found}$", 1.0),
+        (r"$\boxed{Yes}$ {No solution has x<0}", 1.0),
+        (r"$\boxed{Yes}$ (errors: {no})", 1.0),
+        (r"$\boxed{No}$, for $x \in \{yes, no\}$", 0.0),
+        (r"$\boxed{No}$, not {Yes}", 0.0),
+        (r"$\boxed{No}$ of $\boxed{Yes/No}$", 0.0),
+        (r"$\boxed{Yes}$, since $x = \boxed{4}$", 1.0),
+        (r"{Yes} {No solution has x<0}", 1.0),
+        (r"{Yes}, for $x \in \{no\}$", 1.0),
+        (r"$\boxed{\textbf{Yes}}$", 1.0),
+        (r"$\boxed{**No**}$", 0.0),
+        (r"$\boxed{\text{Yes, no error}}$", 1.0),
+    ],
+)
+def test_the_box_of_the_output_part_decides(output, reward):
+    text = f"</verify>\n<output>\n**Judgement**: {output}\n</output>\n"
+    place = text.index("Yes" if reward else "No")
+    logprobs = [[("Yes", math.log(0.7 if at == place else 0.1)), ("No", math.log(0.1))] for at in range(len(text))]
+    written = Written(text, tokens=list(text), top_logprobs=logprobs)
+    driver = Driver(["Fine.</analyze>\n", "print(1)\n```\n", written], ["1"])
+    [judge] = driver.run(GenPRMProtocol())
+    assert (judge.reward, judge.status) == (pytest.approx(0.875), "ok")
+    assert parse_rationale(driver.text).rationale.judgement == (reward == 1)
+    assert Driver([f"</verify>\n<output>\n{output}\n</output>\n"]).run(GenPRMProtocol("code")) == [
+        Judge(0, reward, "ok")
+    ]
+
+
+@pytest.mark.parametrize("end", ["\n", "", " ", " \n\n", "\nDone."])
+@pytest.mark.parametrize("mode", ["full", "analysis_code"])
+@pytest.mark.parametrize(
+    "output",
+    ["unsure", r"$\boxed{Yes/No}$", r"\boxed{Yes or No}", r"\boxed{\text{Yes} or \text{No}}", r"\boxed{No error}",
+     r"$\boxed{Perhaps}$ {No}", "{No error}"],
+)  # fmt: skip
+def test_a_closed_output_part_without_a_verdict_is_final_whatever_follows(mode, output, end):
+    code = ["print(1)\n```\n"] if mode == "full" else []
+    driver = Driver(["fine\n</analyze>\n", *code, f"</verify>\n<output>\n{output}\n</output>{end}"], ["1"])
+    assert driver.run(GenPRMProtocol(mode)) == [Judge(0, 0.5, "no_verdict")]
+    assert driver.text.endswith(f"</output>{end}")
+
+
 def test_braces_are_no_verdict_elsewhere():
     driver = Driver([Written('print(f"{yes}', "length"), "{No}"])
     assert driver.run(GenPRMProtocol("code_execution")) == [Judge(0, 0.0, "fallback")]
