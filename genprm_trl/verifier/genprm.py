@@ -39,8 +39,10 @@ AdaptiveN = Literal["off", "exact"]
 # The paper's largest is 8; every chain takes memory while its solution is judged.
 MAX_N = 4096
 # Checkpoints of the paper's authors carry no settings of ours, and were measured with their own inference. Their names
-# on the Hub, in its cache, and of directories that they are copied to.
-_PUBLISHED_NAME = re.compile(r"GenPRM/GenPRM-[^/]+|(.*[/\\])?(models--GenPRM--)?GenPRM-[0-9.]+B([/\\].*)?", re.DOTALL)
+# on the Hub, and of directories that they are copied to.
+_PUBLISHED_ID = re.compile(r"GenPRM/GenPRM-[^/]+")
+_PUBLISHED_DIRECTORY = re.compile(r"GenPRM-[0-9.]+B")
+_HUB_CACHE = "models--GenPRM--GenPRM-"
 
 
 class GenPRM(Verifier):
@@ -175,7 +177,7 @@ class GenPRM(Verifier):
         try:
             settings = load_settings(model) if isinstance(model, str | Path) else None
             if settings is None:
-                published = isinstance(model, str | Path) and _PUBLISHED_NAME.fullmatch(str(model)) is not None
+                published = isinstance(model, str | Path) and _has_published_name(model)
                 if not published and turn_opening is None:
                     logger.warning(
                         "%s says nothing of the conversations it was trained on (no genprm.json). It is asked with "
@@ -184,7 +186,11 @@ class GenPRM(Verifier):
                         model if isinstance(model, str | Path) else "The model",
                     )
                 elif published and turn_opening is None:
-                    logger.info("%s is asked as in the published inference (turn_opening='as_published').", model)
+                    logger.warning(
+                        "%s has the name of a checkpoint of the paper's authors and no genprm.json. It is asked as in "
+                        "the published inference; for another model give turn_opening='generation_prompt'.",
+                        model,
+                    )
                 settings = ModelSettings(turn_opening="as_published" if published else "generation_prompt")
             protocol = GenPRMProtocol(
                 mode=mode if mode is not None else settings.modes[0],
@@ -338,6 +344,19 @@ def runs_code(model: Any, mode: Mode | str | None = None) -> bool:
             settings = load_settings(model)
             mode = settings.default_mode if settings is not None else None
     return Mode.of("full" if mode is None else mode).execute
+
+
+def _has_published_name(model: str | Path) -> bool:
+    """Whether a model is a checkpoint of the paper's authors, by its Hub id, place in the Hub's cache or own name.
+
+    The names of directories above it say nothing: another model may have been trained there.
+    """
+    directory = Path(model)
+    if not directory.is_dir() and _PUBLISHED_ID.fullmatch(str(model)):
+        return True
+    directory = directory.resolve()
+    repository = directory.parent.parent.name if directory.parent.name == "snapshots" else ""
+    return repository.startswith(_HUB_CACHE) or _PUBLISHED_DIRECTORY.fullmatch(directory.name) is not None
 
 
 def check_options(

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from genprm_trl.conversation.settings import ModelSettings
 from genprm_trl.conversation.template import ChatFormat, TurnOpening
 from genprm_trl.protocol import GenPRMProtocol
 from genprm_trl.records import Solution
 from genprm_trl.sandbox import LocalSandbox
-from genprm_trl.verifier.genprm import GenPRM
+from genprm_trl.verifier.genprm import GenPRM, _has_published_name
 from tests.helpers import chat_templates
 from tests.helpers.scripted_generator import Reply, ScriptedGenerator
 from tests.helpers.tiny_models import tiny_model, tiny_tokenizer
@@ -130,21 +131,56 @@ async def test_what_rewards_are_made_of(turn_opening, rewards_from, reward):
 
 
 @pytest.mark.parametrize(
-    ("name", "turn_opening"),
+    ("name", "published"),
     [
-        ("GenPRM-1.5B", "as_published"),
-        ("models--GenPRM--GenPRM-7B/snapshots/0a1b", "as_published"),
-        ("GenPRM-1.5B-mine", "generation_prompt"),
-        ("mine", "generation_prompt"),
+        ("GenPRM-1.5B", True),
+        ("models--GenPRM--GenPRM-7B/snapshots/0a1b", True),
+        ("GenPRM-1.5B-mine", False),
+        ("mine", False),
+        ("GenPRM-1.5B/outputs/mine", False),
+        ("GenPRM-7B/checkpoint-500", False),
+        ("models--mine--GenPRM-7B/snapshots/0a1b", False),
+        ("GenPRM/GenPRM-mine", False),
     ],
 )
-def test_released_checkpoints_are_known_by_their_name(tmp_path: Path, caplog, name: str, turn_opening: str):
+def test_released_checkpoints_are_known_by_their_name(tmp_path: Path, monkeypatch, name: str, published: bool):
+    (tmp_path / name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(tmp_path / name)
+    for model in (tmp_path / name, str(tmp_path / name), name, f"./{name}/", "link"):
+        assert _has_published_name(model) is published
+    monkeypatch.chdir(name)
+    assert _has_published_name(".") is published
+
+
+@pytest.mark.parametrize(
+    ("name", "published"), [("GenPRM/GenPRM-7B", True), ("GenPRM/GenPRM-x", True), ("m/x", False)]
+)
+def test_released_checkpoints_are_known_by_their_hub_id(name: str, published: bool):
+    assert _has_published_name(name) is published
+
+
+@pytest.mark.parametrize(
+    ("name", "turn_opening"), [("GenPRM-1.5B", "as_published"), ("GenPRM-7B/checkpoint-500", "generation_prompt")]
+)
+def test_a_warning_says_how_a_model_without_settings_is_asked(
+    tmp_path: Path, monkeypatch, caplog, name: str, turn_opening: str
+):
     tiny_model().save_pretrained(tmp_path / name)
     tiny_tokenizer().save_pretrained(tmp_path / name)
-    with caplog.at_level(logging.INFO), GenPRM.from_pretrained(tmp_path / name, mode="direct") as prm:
+    monkeypatch.chdir(tmp_path / name)
+    with caplog.at_level(logging.WARNING), GenPRM.from_pretrained(".", mode="direct") as prm:
         assert prm.chat.turn_opening == turn_opening
         assert prm.rewards_from == ("sampler" if turn_opening == "as_published" else "model")
-    said = (
-        "asked as in the published inference" if turn_opening == "as_published" else "give turn_opening='as_published'"
-    )
-    assert said in caplog.text
+    said = "It is asked as in the published" if turn_opening == "as_published" else "give turn_opening='as_published'"
+    assert caplog.text.count(said) == 1
+
+
+def test_a_model_that_states_its_settings_is_asked_by_them_whatever_its_name(tmp_path: Path, caplog):
+    name = tmp_path / "GenPRM-1.5B"
+    tiny_model().save_pretrained(name)
+    tiny_tokenizer().save_pretrained(name)
+    ModelSettings("generation_prompt").save(name)
+    with caplog.at_level(logging.WARNING), GenPRM.from_pretrained(name, mode="direct") as prm:
+        assert prm.chat.turn_opening == "generation_prompt"
+    assert "turn_opening" not in caplog.text
