@@ -220,7 +220,8 @@ class FusionSession(Session):
             if self._closed:
                 return ExecutionResult("", "sandbox_error", 0.0, "The session is closed.")
             result = await self._sandbox._run([*self._history, code], self._as_published)
-            if result.status in ("ok", "error"):  # what a block that raised had defined by then stays
+            # What a block that raised had defined by then stays, and what the server lost runs before the next block.
+            if result.status in ("ok", "error", "sandbox_error"):
                 self._history.append(code)
             return result
 

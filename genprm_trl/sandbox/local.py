@@ -28,6 +28,7 @@ EXPECTED = (*WALL, "hidden_root", "seccomp")  # without one of these the log's l
 _RISKS = {"no_network": "use your network", "files": "read and change your files"}
 DESCRIPTOR_SECONDS = 120.0  # for which a session waits for free descriptors
 PAUSES = (0.05, 0.2, None)  # seconds after each time that the sandbox loses a block
+FORGOTTEN = "earlier blocks of the session are forgotten: they ended its process, or could not all run again"
 REPLAYS = 20  # times the time-out of a block: what a session's replays may take together
 
 
@@ -48,8 +49,8 @@ class LocalSandbox(Sandbox):
     Args:
         limits: Bounds of each session.
         max_concurrency: Blocks that run at once; the others wait their turn. Default: twice the cores.
-        replay: Whether a new process first runs the session's earlier successful blocks again. This stops once the
-            replays of a session have taken twenty times a block's time-out.
+        replay: Whether a new process first runs the session's earlier blocks again. This stops once the replays of a
+            session have taken twenty times a block's time-out.
         required: Protections (names as in `protections`) without which it refuses to start. Default:
             `separate_process`, `limits`, `no_network` and `files`, on every system.
         imports: Modules imported once for all sessions.
@@ -193,6 +194,13 @@ class LocalSandbox(Sandbox):
         raise AssertionError("unreachable")
 
 
+class _NotRepeatedError(SandboxError):
+    """The machine lost a session's process, and a new one cannot get all that it knew."""
+
+    def __init__(self) -> None:
+        super().__init__("the session's process was lost, and its earlier blocks could not all run again")
+
+
 class LocalSession(Session):
     """One namespace in its own process. Made by `LocalSandbox.session`."""
 
@@ -201,7 +209,10 @@ class LocalSession(Session):
         self._turn = FairGate(1)
         self._worker: Worker | None = None
         self._history: list[str] = []  # blocks that a new process has to run again
-        self._deaths = 0  # processes that were found dead before a block, one after the other
+        self._deaths = 0  # processes that ended by themselves between blocks, one after the other
+        self._is_whole = True  # whether the history has all that the process knows
+        self._must_repeat = False  # whether the process was lost by the machine and not by its program
+        self._forgot = False  # whether names are gone with a process
         self._closed = False
         self._replayed, self._most_replayed = 0.0, REPLAYS * sandbox.limits.timeout  # seconds
 
@@ -222,7 +233,7 @@ class LocalSession(Session):
             and meanwhile those that have a process take their turns.
         """
         async with self._sandbox._gate:
-            start = time.perf_counter()
+            start, self._forgot = time.perf_counter(), False
             try:
                 result = await self._answer(code)
             except SandboxError as error:
@@ -236,8 +247,14 @@ class LocalSession(Session):
             except BaseException:
                 self._lose()  # cancelled: what the process is doing is unknown
                 raise
-            if result.status == "ok":
-                self._remember(code)
+            if self._worker is not None:  # what a block had done before it raised is there for the next
+                if result.status == "timeout":
+                    self._is_whole = False
+                else:
+                    self._remember(code)
+            if self._forgot:
+                logger.warning("A session goes on without its earlier blocks. %s", FORGOTTEN)
+                return replace(result, message="; ".join(filter(None, (result.message, FORGOTTEN))))
             return result
 
     async def _answer(self, code: str) -> ExecutionResult:
@@ -249,10 +266,14 @@ class LocalSession(Session):
         """
         start, limits = time.perf_counter(), self._sandbox.limits
         if self._worker is not None and not self._worker.idle:
+            if await self._worker.was_lost():
+                self._must_repeat = True
+            else:
+                self._deaths += 1
             self._lose()
-            self._deaths += 1
-            if self._deaths == 2:
+            if self._deaths == 2 and self._history:
                 self._history = []
+                self._forget()
         elif self._worker is not None:
             self._deaths = 0
         is_alone = self._worker is None and not self._history
@@ -264,8 +285,13 @@ class LocalSession(Session):
             if time.perf_counter() - start > limits.timeout + limits.grace:
                 break
             self._history = history
-            result = await self._try(code)
+            try:
+                result = await self._try(code)
+            except BaseException:
+                self._history = kept
+                raise
             if result.status == "ok" or (self._history and result.status != "killed"):
+                self._forgot = self._forgot or len(self._history) < len(kept)
                 return result
             if history and not self._history:
                 kept = []  # they could not run again
@@ -285,9 +311,10 @@ class LocalSession(Session):
                 if self._closed:
                     raise SandboxError("The session is closed.")
                 return await self._run(code, self._sandbox.limits)
-            except SandboxError:
+            except SandboxError as error:
                 self._lose()
-                if pause is None or self._closed or self._sandbox._closed:
+                self._must_repeat = True
+                if pause is None or self._closed or self._sandbox._closed or isinstance(error, _NotRepeatedError):
                     raise
                 await asyncio.sleep(pause)
         raise AssertionError("unreachable")
@@ -309,7 +336,7 @@ class LocalSession(Session):
             if self._closed or self._sandbox._closed:  # it did not end by itself
                 raise SandboxError("The session was closed while the block ran.")
             seconds, message = time.perf_counter() - start, answer.describe()
-            if answer.wait_status is None or answer.from_outside:
+            if answer.is_loss:
                 raise SandboxError(message)
             if answer.out_of_memory:
                 return ExecutionResult(MEMORY_TEXT, "memory", seconds, message)
@@ -329,11 +356,23 @@ class LocalSession(Session):
         If one now ends the process, or they do not come to an end in the time of one block, the namespace is empty.
         The same holds for a session that has used up its time for replays. Otherwise slow blocks, each followed by one
         that ends the process, would take ever longer.
+
+        If the machine lost the process, each may take the time of a block. An empty namespace would then make an
+        error of the machine look like the program's.
+
+        Raises:
+            _NotRepeatedError: The machine lost the process, and they could not all run again.
         """
         limits, start = self._sandbox.limits, time.perf_counter()
+        if not self._is_whole:
+            if self._must_repeat and self._sandbox.replay:
+                raise _NotRepeatedError
+            self._forget()
         # After them an empty block: it does not come back from a process that goes on with what it has answered for.
         for code in (*self._history, "") if self._history else ():
-            left = min(limits.timeout, self._most_replayed - self._replayed) - (time.perf_counter() - start)
+            taken = time.perf_counter() - start
+            left = limits.timeout if self._must_repeat else limits.timeout - taken
+            left = min(left, self._most_replayed - self._replayed - taken)
             result = None
             if left > 0:
                 result = await self._run(code, replace(limits, timeout=left if code else min(left, limits.grace)))
@@ -341,14 +380,25 @@ class LocalSession(Session):
                 break
             if result is None or self._worker is None or result.status == "timeout":
                 self._lose()
+                if self._must_repeat:
+                    self._replayed += time.perf_counter() - start
+                    raise _NotRepeatedError
                 self._history = []
+                self._forget()
                 self._worker = await self._sandbox._worker(self)
                 break
+        self._must_repeat = False
         self._replayed += time.perf_counter() - start
 
     def _remember(self, code: str) -> None:
         if self._sandbox.replay:
             self._history.append(code)
+        else:
+            self._is_whole = False
+
+    def _forget(self) -> None:
+        """Notes that the next process knows no more than the history."""
+        self._is_whole = self._forgot = True
 
     def _lose(self) -> None:
         if self._worker is not None:

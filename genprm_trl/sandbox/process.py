@@ -56,6 +56,11 @@ class Ended:
     from_outside: bool = False
     over_disk: bool = False
 
+    @property
+    def is_loss(self) -> bool:
+        """Whether the program has no part in it."""
+        return self.from_outside or self.wait_status is None
+
     def describe(self) -> str:
         """Returns a clause for error messages that says what ended the process."""
         if self.wait_status is None:
@@ -313,6 +318,13 @@ class Worker:
         except OSError:
             pass
         return False
+
+    async def was_lost(self) -> bool:
+        """Whether the process, which is not idle, was ended by neither its program nor the sandbox."""
+        with contextlib.suppress(OSError):
+            if self._channel.recv(1, socket.MSG_PEEK):
+                return False  # it says something unasked
+        return (await self._ended()).is_loss
 
     async def run(self, code: str, limits: Limits, as_published: bool = False) -> tuple[str, str, float] | Ended:
         """Runs a block.

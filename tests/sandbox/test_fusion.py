@@ -66,6 +66,15 @@ async def test_a_lasting_fault_ends_in_a_status(server: FusionServer, fault: str
     assert (await session.run("print(2)")).output == "2"
 
 
+async def test_a_block_that_the_server_lost_is_there_for_the_next(server: FusionServer):
+    server.reset()
+    session = sandbox_for(server).session()
+    await session.run("a = 1")
+    server.reset(*[FAULTS[0]] * 3)
+    assert (await session.run("b = 2")).status == "sandbox_error"
+    assert (await session.run("print(a + b)")).output == "3"
+
+
 @pytest.mark.parametrize("status", ["400", "404", "422"])
 async def test_a_rejected_request_is_not_repeated(server: FusionServer, status: str):
     server.reset(status, forever=True)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import subprocess
 import sys
 import tempfile
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from genprm_trl.sandbox.guest.wire import REQUEST, RESULT
 from tests.helpers.hosts import ELSEWHERE, REFUSING, another_host, can_unshare
 from tests.helpers.paths import ROOT
 
@@ -130,6 +132,47 @@ def test_where_there_is_no_wall():
     assert report["died"][0] == "killed"
     assert "no_network: needs Linux on x86_64 or aarch64" in report["refusal"]
     assert not Path(report["directory"]).exists()
+
+
+# A child that the interpreter does not know of keeps the channel, and answers the requests of later blocks.
+CHILD = f"""
+import ctypes, os, struct
+request, result = struct.Struct({REQUEST.format!r}), struct.Struct({RESULT.format!r})
+if ctypes.CDLL(None).syscall({{"x86_64": 56, "aarch64": 220}}[{platform.machine()!r}], 0, 0, 0, 0, 0) == 0:
+    if NESTED and os.fork(): os._exit(0)
+    while len(head := os.read(63, request.size)) == request.size:
+        nonce, _, _, size = request.unpack(head)
+        while size: size -= len(os.read(63, size))
+        os.write(63, result.pack(nonce, 0, 0.0, 6) + b"FORGED")
+    os._exit(0)
+print("left")
+"""
+LATER_BLOCKS = """
+import asyncio, json, sys
+from genprm_trl.sandbox import Limits, LocalSandbox
+async def main():
+    report = []
+    async with LocalSandbox(Limits(timeout=2, grace=1), required=()) as sandbox, sandbox.session() as session:
+        held = sandbox.protections()["pid_namespace"].holds
+        for code in (sys.argv[1], *["print('mine')"] * 4):
+            report.append((await session.run(code)).output)
+    print(json.dumps([held, report]))
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux" or not can_unshare(), reason="needs a user namespace to refuse others in")
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("refusing", ["", REFUSING])
+def test_no_child_answers_for_the_blocks_that_come_at_once(refusing: str, nested: bool):
+    program = CHILD.replace("NESTED", str(nested))
+    done = subprocess.run(
+        [sys.executable, "-c", refusing + LATER_BLOCKS, program], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    held, outputs = json.loads(done.stdout)
+    assert not (refusing and held)
+    assert outputs == ["left", *["mine"] * 4]
 
 
 # Arguments: the sandbox's options, as Python.

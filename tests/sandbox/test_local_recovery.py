@@ -73,6 +73,7 @@ async def test_a_session_that_is_found_dead_twice_starts_empty(session: Session)
         if result.output == "False":
             break
     assert result.output == "False"
+    assert "forgotten" in result.message
 
 
 async def test_a_block_that_ends_its_process_costs_no_names(session: Session):
@@ -128,6 +129,31 @@ async def test_replays_take_no_longer_than_a_block(session: Session):
     assert session._replayed < 1.5 * LIMITS.timeout  # of three that take 3.9 s
 
 
+async def test_names_that_are_gone_are_told_of(session: Session, caplog: pytest.LogCaptureFixture):
+    for name in "ab":
+        assert (await session.run(f"import time; time.sleep(1.3); {name} = 1")).status == "ok"
+    result = await session.run("import os; os._exit(1)")
+    assert result.status == "killed"
+    assert "earlier blocks of the session are forgotten" in result.message
+    assert "earlier blocks of the session are forgotten" in caplog.text
+    result = await session.run("print('a' in globals())")
+    assert (result.status, result.output, result.message) == ("ok", "False", "")
+
+
+async def test_names_are_gone_where_nothing_runs_again():
+    async with LocalSandbox(LIMITS, replay=False) as sandbox, sandbox.session() as session:
+        assert (await session.run("x = 1")).message == ""
+        assert "forgotten" in (await session.run("import os; os._exit(1)")).message
+        assert (await session.run("print('x' in globals())")).output == "False"
+
+
+async def test_what_a_block_did_before_it_raised_is_there_in_a_new_process(session: Session):
+    assert (await session.run("a = 1\n1/0")).status == "error"
+    assert (await session.run("b = 2\nx = bytes(1 << 45)")).status == "memory"
+    assert (await session.run("import os; os._exit(1)")).status == "killed"
+    assert (await session.run("print(a + b)")).output == "3"
+
+
 def workers() -> list[psutil.Process]:
     """The processes of sessions, and those that are ready for more."""
     found, host = [], psutil.Process()
@@ -147,6 +173,43 @@ async def test_a_block_that_the_machine_ended_is_run_again(session: Session, who
     result = await block
     assert (result.status, result.output) == ("ok", "2")
     assert (await session.run("print(x, y)")).output == "1 2"
+
+
+@pytest.fixture
+async def watched(sandbox: LocalSandbox, session: Session) -> Session:
+    """A session whose process only the machine can kill."""
+    if not sandbox.protections()["pid_namespace"].holds:
+        pytest.skip("a process can kill itself, so that is the program's doing")
+    return session
+
+
+def lose() -> None:
+    found = workers()
+    for process in found:
+        with contextlib.suppress(psutil.Error):
+            process.send_signal(signal.SIGKILL)
+    psutil.wait_procs(found, 5)
+
+
+async def test_what_the_machine_ended_runs_again_in_full(watched: Session):
+    """However often, and though the blocks take longer together than one may."""
+    for name in "ab":
+        assert (await watched.run(f"import time; time.sleep(1.2); {name} = 1")).status == "ok"
+    for _ in range(3):
+        lose()
+        result = await watched.run("print(a + b)")
+        assert (result.status, result.output, result.message) == ("ok", "2", "")
+
+
+async def test_what_the_machine_ended_and_cannot_run_again_is_no_evidence(watched: Session):
+    """It would be a NameError, for which the program is not to blame."""
+    assert (await watched.run("a = 1\nwhile True: pass")).status == "timeout"
+    assert (await watched.run("print(a)")).output == "1"
+    lose()
+    for _ in range(2):
+        result = await watched.run("print(a)")
+        assert (result.status, result.output) == ("sandbox_error", "")
+        assert "could not all run again" in result.message
 
 
 async def test_a_lost_block_is_there_for_the_next():

@@ -27,6 +27,7 @@ from .wire import READY, REQUEST, RESULT, STATUSES, TIMEOUT_TEXT
 RETRY_INTERVAL = 0.1  # a program that swallows the time-out gets it again after this many seconds
 # waitpid(2) passes over children that clone() made with another signal at their end than SIGCHLD.
 ANY_CHILD = 0x40000000 if sys.platform == "linux" else 0
+_waitpid, _kill = os.waitpid, os.kill  # as they are before a program replaces them
 RESERVE = 64 << 20  # bytes of address space that the harness may add to report a MemoryError
 
 
@@ -296,15 +297,23 @@ class Worker:
         return raw, _Writer(raw, self._stale), io.TextIOWrapper(stdin, encoding="utf-8"), errors
 
     def _reap(self) -> None:
-        """Ends the processes that the block left behind (all of them, where it has a PID namespace)."""
+        """Ends the processes that the block left behind. They might answer for the next one.
+
+        Without a PID namespace this process cannot find them all. It stops then, and the zygote ends them before it
+        lets it go on.
+        """
+        is_done = False
         with contextlib.suppress(ChildProcessError):
             while True:
-                pid, _ = os.waitpid(-1, os.WNOHANG | ANY_CHILD)
-                if pid == 0:
-                    if not self._init:
-                        return  # what is left ends once the session rests
-                    os.kill(-1, signal.SIGKILL)
-                    os.waitpid(-1, ANY_CHILD)
+                pid, _ = _waitpid(-1, os.WNOHANG | ANY_CHILD)
+                if pid == 0 and self._init:
+                    _kill(-1, signal.SIGKILL)
+                    _waitpid(-1, ANY_CHILD)
+                elif pid == 0:
+                    if is_done or not ANY_CHILD:
+                        return
+                    _kill(self._pid, signal.SIGSTOP)
+                    is_done = True
 
     def _forked(self) -> None:
         with contextlib.suppress(OSError):

@@ -421,13 +421,18 @@ class Zygote:
         """Stops a worker until its next block, and ends the processes that the last one left."""
         os.kill(pid, signal.SIGSTOP)
         self._resting.add(pid)
+        self._held.pop(pid, None)  # it may have taken more since, and is measured once more
         if self._processes is None:
             return
         if self._namespaced:
             if self._processes.below(self._number(pid)):
                 self._kill(pid)  # they would have ended with their block, had the program not meddled with that
             return
-        while children := self._processes.below(pid):
+        self._end_below(pid)
+
+    def _end_below(self, pid: int) -> None:
+        """Ends the processes below a worker that is stopped."""
+        while self._processes is not None and (children := self._processes.below(pid)):
             for child in children:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(child, signal.SIGKILL)
@@ -465,12 +470,17 @@ class Zygote:
     def _reap(self) -> None:
         while True:
             try:
-                pid, status, usage = os.wait4(-1, os.WNOHANG)
+                pid, status, usage = os.wait4(-1, os.WNOHANG | os.WUNTRACED)
             except ChildProcessError:
                 return
             if pid == 0:
                 return
             if pid not in self._workers:
+                continue
+            if os.WIFSTOPPED(status):
+                if pid not in self._resting:  # its block left children, which it cannot find itself
+                    self._end_below(pid)
+                    os.kill(pid, signal.SIGCONT)
                 continue
             key, descriptor, directory = self._workers.pop(pid)
             del self._keys[key]
