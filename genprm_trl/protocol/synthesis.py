@@ -8,6 +8,7 @@ end of each code block, the block runs, and its output is appended. Paragraphs a
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -64,15 +65,22 @@ When you reach the first wrong paragraph, or the end, put the number of the firs
 _HEADING = re.compile(r"### Paragraph (?P<number>\d{1,6})(?=[^\S\n]*\n)")
 # As models dress it up: `#### **Paragraph {1}: Setting up**`, `## paragraph_1`, with a part's tag on the same line.
 _DRESSED_HEADING = re.compile(
-    r"[ \t]*+[*_]{0,3}+[ \t]*+(?P<signs>\#{1,6}+)?[ \t]*+[*_]{0,3}+[ \t]*+"
-    r"<?paragraph[ \t_]*+[\[({<\#]?[ \t]*+(?P<number>\d{1,6})(?!\d)",
+    r"[^\S\n]*+[*_]{0,3}+[^\S\n]*+(?P<signs>\#{1,6}+)?[^\S\n]*+[*_]{0,3}+[^\S\n]*+(?:\d{1,6}[.)][^\S\n]*+)?"
+    r"(?:(?:analysis|check|critique|review|verification)[^\S\n]++(?:of|for)[^\S\n]++)?"
+    r"<?paragraph(?:[^\S\n]|[_:*$`\\\[({<\#]|no\.|number\b)*+(?P<number>\d{1,6})"
+    r"(?!\d|[^\S\n]*+(?:to|and|through|&)[^\S\n]*+\d)",
     re.IGNORECASE,
 )
-# Without number signs it is a heading only right before an analysis, and else a sentence about a paragraph.
-_TO_ANALYSIS = re.compile(r"[^\n<]*+\s*+<analyze>")
-# What models put around the number in the box.
-_AROUND_NUMBER = re.compile(r"\\(?:text|textbf|mathrm|mathbf)\b|\bparagraph|[{}$_~#]", re.IGNORECASE)
-_INDEX = re.compile(r"([+-]?[0-9]{1,9})\.?")
+_TO_ANALYSIS = re.compile(r"(?:[^\n<]|<(?!analyze>))*+\s*+<analyze>")
+_SENTENCE = re.compile(r"[*_`$)\]}>]*+(?:[^\S\n]++[a-z]|['\u2019])")  # `Paragraph 1 is`, `Paragraph 1's`
+_PART_TAG = re.compile(r"</?(?:analyze|verify)>")
+# What models put around the number in the box. `Paragraph-1` is left alone: it may be 1 or -1.
+_WRAPPED = re.compile(r"\\(?:text|textbf|mathrm|mathbf)\{([^{}]*)\}")
+_AROUND_NUMBER = re.compile(
+    r"\\(?:text|textbf|mathrm|mathbf)\b|\\[,;:! ]|\b(?:paragraph|step)(?!-)|[{}()\[\]$_~#*\\]", re.IGNORECASE
+)
+_SPACED_MINUS = re.compile(r"^[\s$]*-\s+")
+_INDEX = re.compile(r"([+-]?[0-9]{1,9})\s*[.,:]?")
 _SPACED_CODE_START = re.compile(r"```python[^\S\n]++\n")
 
 
@@ -135,6 +143,8 @@ class Synthesis:
         part = next((part for part in self.paragraphs if part.number == index + 1), None)
         if part is None or self.first_error is None:
             return None
+        if "<analyze>" in part.analysis + part.verification:
+            return None  # a part was not closed, and holds the next paragraph's
         if 0 <= self.first_error < index:
             return None  # the critique says nothing about what follows the first error
         # The conversation's forced prefix opens the first block itself, so what led up to it moves to the analysis.
@@ -165,8 +175,7 @@ def parse_synthesis(text: str) -> Synthesis:
     # cut in the middle of a part has no verdict.
     tail = text[max(text.rfind("</analyze>"), text.rfind("</verify>"), 0) :]
     complete = "<analyze>" not in tail and "<verify>" not in tail
-    index = _INDEX.fullmatch(_AROUND_NUMBER.sub(" ", last_box(tail)).strip()) if complete else None
-    number = int(index[1]) if index else None
+    number = _boxed_number(tail) if complete else None
     if number is None or (number < 1 and number != -1):
         first_error = None
     else:
@@ -174,19 +183,40 @@ def parse_synthesis(text: str) -> Synthesis:
     return Synthesis(tuple(paragraphs), first_error)
 
 
+def _boxed_number(text: str) -> int | None:
+    """The integer in the last box, without what models put around it; None if there is anything else."""
+    box = _SPACED_MINUS.sub("-", last_box(_WRAPPED.sub(r"\1", text)).replace("\u2212", "-"))
+    index = _INDEX.fullmatch(_AROUND_NUMBER.sub(" ", box).strip())
+    return int(index[1]) if index else None
+
+
 def _headings(text: str) -> list[re.Match[str]]:
-    """The headings of paragraphs: as asked for anywhere, and others outside of code, where they are comments."""
+    """The headings of paragraphs: for each analysis the line before it that is most like one, if there is any.
+
+    Other lines that name a paragraph belong to what is said. Those are lines within a part, and lines after which no
+    analysis comes.
+    """
     lines = text.split("\n")
     fenced = fenced_lines(lines)
-    found, start = [], 0
-    for number, line in enumerate(lines):
-        heading = _HEADING.match(text, start)
-        if heading is None and number not in fenced:
-            heading = _DRESSED_HEADING.match(text, start)
-            if heading and not heading["signs"] and not _TO_ANALYSIS.match(text, heading.end()):
-                heading = None
-        if heading:
-            found.append(heading)
+    tags = deque(_PART_TAG.finditer(text))
+    found: list[re.Match[str]] = []
+    best: re.Match[str] | None = None
+    best_rank, is_open, start = 0, False, 0
+    for number, line in enumerate([*lines, ""]):
+        while tags and tags[0].start() < start:
+            tag = tags.popleft().group()
+            is_open = not tag.startswith("</")
+            if tag == "<analyze>" and best is not None:
+                found.append(best)
+                best, best_rank = None, 0
+        heading, asked_for = _DRESSED_HEADING.match(text, start), _HEADING.match(text, start) is not None
+        if heading and (asked_for or number not in fenced):  # in code these are comments
+            # Right before an analysis it is a heading even where the part before was not closed, or without signs.
+            leads = _TO_ANALYSIS.match(text, heading.end()) is not None
+            if leads or (heading["signs"] and not is_open):
+                rank = 1 + asked_for + leads + (_SENTENCE.match(text, heading.end()) is None)
+                if rank >= best_rank:
+                    best, best_rank = heading, rank
         start += len(line) + 1
     return found
 

@@ -181,7 +181,7 @@ def test_tags_of_the_format_in_an_output_make_it_unusable():
         found = reason(answer, ran)
         # A tag of another place does no harm where it is read back as what it is.
         if found is None:
-            assert output == "</analyze>"
+            assert output in ("</analyze>", "### Paragraph 2\n")
         else:
             assert found in ("output_altered", "code_not_run", "unparsable", "no_verdict")
 

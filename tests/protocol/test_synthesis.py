@@ -166,6 +166,22 @@ PARTS = "<analyze>\nfine\n</analyze>\n<verify>\n```python\nprint(1)\n```\n[Code 
         "### Paragraph 1:",
         "**Paragraph 1**\n",
         "Paragraph 1:\n\n",
+        "### Paragraph: 1\n",
+        "### Paragraph No. 1\n",
+        "### Paragraph number 1\n",
+        "### Paragraph `1`\n",
+        "### Paragraph **1**\n",
+        "### Paragraph $1$\n",
+        "### Paragraph \\#1\n",
+        "### Paragraph\u00a01\n",
+        "### 1. Paragraph 1\n",
+        "### Analysis of Paragraph 1\n",
+        "**Analysis of Paragraph 1:**\n",
+        "### Paragraph 1: x<3\n",
+        "### Paragraph 1\n### Paragraph 1\n",
+        "### Paragraph 1\n**Paragraph 1**\n",
+        "### Paragraph 1\nThis is easy.\n",
+        "# Paragraph 1 to 9\n\n#### Paragraph 1\n",
     ],
 )
 def test_headings_are_read_as_models_dress_them_up(heading):
@@ -183,6 +199,54 @@ def test_headings_are_read_as_models_dress_them_up(heading):
 def test_sentences_about_paragraphs_are_no_headings(line):
     critique = parse_synthesis(f"### Paragraph 1\n{PARTS.replace('fine', line)}\\boxed{{-1}}")
     assert [(part.number, part.analysis) for part in critique.paragraphs] == [(1, line)]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "#### Paragraph 1 gave 4.\nSo this follows.",
+        "### Paragraph 1\nsays so",
+        "# Paragraph 1 verified",
+        "**Paragraph 1** is right.",
+        "## Paragraph 7",
+    ],
+)
+@pytest.mark.parametrize("headings", ["### Paragraph {}", "#### **Paragraph {}**", "Paragraph {}:"])
+@pytest.mark.parametrize("place", ["analysis", "verification", "before", "between", "after"])
+def test_lines_that_name_a_paragraph_cost_no_critique(place, headings, line):
+    texts = dict.fromkeys(("analysis", "verification", "before", "between", "after"), "") | {place: f"{line}\n"}
+    parts = [
+        f"{headings.format(number)}\n<analyze>\nfine\n{texts['analysis']}</analyze>\n"
+        f"<verify>\n{texts['verification']}```python\nprint(1)\n```\n</verify>\n\n"
+        for number in (1, 2)
+    ]
+    text = f"{texts['before']}{parts[0]}{texts['between']}{parts[1]}{texts['after']}\\boxed{{-1}}"
+    critique = parse_synthesis(text)
+    assert [part.number for part in critique.paragraphs] == [1, 2]
+    assert critique.rationale(0) is not None is not critique.rationale(1)
+
+
+def test_a_summary_after_the_parts_is_no_critique():
+    parts = f"### Paragraph 1\n{PARTS}### Paragraph 2\n{PARTS}"
+    for summary in (
+        "### Summary\n#### Paragraph 1: correct\n#### Paragraph 2: correct\n",
+        "## Paragraph 2 is right, too.\n",
+        "### Paragraph 1\nis right.\n### Paragraph 2\nis right.\n",
+    ):
+        assert parse_synthesis(f"{parts}{summary}\\boxed{{-1}}") == parse_synthesis(f"{parts}\\boxed{{-1}}")
+
+
+@pytest.mark.parametrize("heading", ["### Paragraph 2", "#### Paragraph 2:", "Paragraph 2"])
+@pytest.mark.parametrize("missing", ["</analyze>\n", "</verify>\n"])
+def test_a_part_that_is_not_closed_does_not_take_in_the_next_paragraph(heading, missing):
+    text = f"### Paragraph 1\n{PARTS.replace(missing, '')}{heading}\n{PARTS}\\boxed{{-1}}"
+    critique = parse_synthesis(text)
+    assert [part.number for part in critique.paragraphs] == [1, 2]
+    assert all("<analyze>" not in part.analysis + part.verification for part in critique.paragraphs)
+    assert critique.rationale(1) is not None
+    critique = parse_synthesis(text.replace(f"{heading}\n", ""))
+    assert critique.rationale(0) is None
+    assert critique.rationale(1) is None
 
 
 def test_comments_in_code_and_its_output_are_no_headings():
@@ -205,12 +269,24 @@ def test_a_space_behind_the_fences_language_does_no_harm():
     [
         "$\\boxed{2}$", "\\boxed{ 2 }", "\\boxed{\\text{2}}", "\\boxed{paragraph 2}", "\\boxed{2.}",
         "\\boxed{Paragraph_2}",
+        "\\boxed{\\text{Paragraph } 2}", "\\boxed{\\textbf{\\text{Step }2}}", "\\boxed{(2)}", "\\boxed{[2]}",
+        "\\boxed{\\#2}", "\\boxed{**2**}", "\\boxed{2:}", "\\boxed{2,}", "\\boxed{Step 2}", "\\boxed{\\,2\\,}",
         "\\boxed{\\text{Paragraph 2}}", "\\boxed{\\mathbf{2}}", "\\boxed{{2}}", "\\boxed{+2}", "**\\boxed{$2$}**.",
     ],
 )  # fmt: skip
 def test_verdicts_are_read_as_models_dress_them_up(box):
     assert parse_synthesis(f"### Paragraph 1\n{PARTS}{box}").first_error == 1
     assert parse_synthesis(f"### Paragraph 1\n{PARTS}{box.replace('+', '').replace('2', '-1')}").first_error == -1
+
+
+@pytest.mark.parametrize("box", ["- 1", "\u22121", "$\u2212 1$", "-\\text{1}", "(-1)", "-1."])
+def test_a_minus_is_read_as_models_write_it(box):
+    assert parse_synthesis(f"### Paragraph 1\n{PARTS}\\boxed{{{box}}}").first_error == -1
+
+
+@pytest.mark.parametrize("box", ["Paragraph-1", "Paragraph - 1", "Step-1", "(2, 3)", "(2)(3)", "2*3", "\\frac{4}{2}"])
+def test_boxes_that_may_mean_two_things_are_no_verdicts(box):
+    assert parse_synthesis(f"### Paragraph 1\n{PARTS}\\boxed{{{box}}}").first_error is None
 
 
 @pytest.mark.parametrize("box", ["2.5", "2 3", "2_3", "2, 3", "2 or 3", "none", "", "\\text{two}", "2..", "--1"])
@@ -238,7 +314,7 @@ def test_render_refuses_what_cannot_be_read_back(synthesis):
         ParagraphCritique(1, "a</analyze>", "b"),
         ParagraphCritique(1, "a", "b</verify>"),
         ParagraphCritique(1, "a</think>", "b"),
-        ParagraphCritique(1, "a\n### Paragraph 2\n", "b"),
+        ParagraphCritique(1, "a\n### Paragraph 2\n<analyze>\n", "b"),
         ParagraphCritique(-1, "a", "b"),
     ],
 )
