@@ -18,17 +18,25 @@ StepStyle = Literal["auto", "step", "blank_line", "line"]
 Thinking = Literal["skip", "opened", "judge"]
 
 # A heading at the start of a line: `Step 3:`, also as models dress it up (`## Step 3:`, `**Step 3: Add up.**`,
-# `\textbf{Step 3}`, `Step #3)`, `Step 3 - Add up`, `Step three:`, `Step 3` on a line of its own). `Step 3, we add` and
-# `Step by step` are none. Possessive quantifiers keep the match linear on lines of nothing but spaces.
+# `\textbf{Step 3}`, `Step #3)`, `Step 3 - Add up`, `Step three:`, `Step 3/5:`, `[Step 3]`, `Step 3 (sums):`,
+# `- Step 3:`, `<b>Step 3</b>:`, `Step 3` on a line of its own). `Step 3, we add`, `Step by step`, `Step 2.5 is` and
+# `Step 1 - 2 = -1` are none. Possessive quantifiers keep the match linear on lines of nothing but spaces.
 _NUMBER_WORDS = (
     "one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|seventeen|"
     "eighteen|nineteen|twenty"
 )
+_SPACE = r"[ \t\u00a0\u202f]"
+_DASH = r"(?:-{1,3}|[\u2013\u2014\u2212])"
 _HEADING = re.compile(
-    r"[ \t]*+(?:#{1,6}[ \t]*+)?(?:[*_]{1,3}+|\\textbf\{)?"
-    rf"step(?:[ \t]*+\#?\d{{1,4}}|[ \t]++(?:{_NUMBER_WORDS})\b)"
-    r"[ \t]*+(?:[*_]{1,3}+|\})?[ \t]*+"
-    r"(?:[:.)]|(?:-{1,3}|[\u2013\u2014])(?=\s|\Z)|(?=\r?(?:\n|\Z)))",
+    rf"(?:{_SPACE}|>)*+(?:[-+*\u2022]{_SPACE}++)?(?:#{{1,6}}{_SPACE}*+)?"
+    r"(?:[*_]{1,3}+|\\textbf\{|<(?:b|strong|h[1-6])>)?(?P<bracket>\[)?"
+    rf"step(?:{_SPACE}*+(?:\#?\d{{1,4}}|\[\d{{1,4}}\])|{_SPACE}++(?:{_NUMBER_WORDS})\b)"
+    rf"(?:{_SPACE}*+(?:/|of\b){_SPACE}*+\d{{1,4}})?(?P<aside>{_SPACE}*+\([^()\n]{{1,80}}\))?"
+    rf"{_SPACE}*+(?:[*_]{{1,3}}+|\}}|</(?:b|strong|h[1-6])>)?{_SPACE}*+"
+    # A period behind an aside ends a sentence: `Step 1 (see above).`
+    r"(?:[:\uff1a]|(?(aside)(?!)|(?:\.(?!\d)|\)))|(?(bracket)\]|(?!))"
+    rf"|{_DASH}(?=\s|\Z)(?!{_SPACE}++\d[\d.,]*+{_SPACE}*+[=<>\u2260\u2264\u2265])"
+    r"|(?=\r?(?:\n|\Z)))",
     re.IGNORECASE,
 )
 # A line that opens or closes a block of code, as in Markdown.

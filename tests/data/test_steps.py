@@ -78,6 +78,20 @@ def test_styles(text, style, steps):
         ("## Step 1\nadd", "**Step 2**\nstop"),
         ("***Step 1:*** add", "*Step 2:* stop"),
         (r"\textbf{Step 1:} add", r"\textbf{Step 2}: stop"),
+        ("Step 1\uff1aadd", "**Step 2\uff1a** stop"),
+        ("Step 1 \u2212 add", "Step 2 \u2212 stop"),
+        ("Step\u00a01: add", "Step 2\u00a0: stop"),
+        ("Step 1 (setup): add", "**Step 2 (the end)** - stop"),
+        ("Step 1 (setup)\nadd", "### Step 2 (the end)\nstop"),
+        ("Step 1/3: add", "Step 2 / 3. stop"),
+        ("Step 1 of 3: add", "**Step 2 of 3**\nstop"),
+        ("Step [1]: add", "Step [2] - stop"),
+        ("[Step 1] add", "**[Step 2: stop]**"),
+        ("- Step 1: add", "* **Step 2:** stop"),
+        ("> Step 1: add", "> > **Step 2**: stop"),
+        ("<b>Step 1</b>: add", "<strong>Step 2: stop</strong>"),
+        ("<h3>Step 1</h3>\nadd", "<b>Step 2.</b> stop"),
+        ("Step 1 - 2 apples", "Step 2: 2 = 2"),
     ],
 )
 @pytest.mark.parametrize("joint", ["\n", "\n\n"])
@@ -96,6 +110,17 @@ def test_headings(first, second, joint):
         "Step one we add.",
         "Step onerous: no",
         "Step 1 -2 = x",
+        "Step 2.5 is half",
+        "Step 1 - 2 = -1 shows",
+        "Step 1 \u2212 2 = \u22121 shows",
+        "Step 1 - 2.5 < 0",
+        "Step 1 (see above) gives 4.",
+        "Step 1 (see above). Then add",
+        "Step 1/3 of it",
+        "Step 1 of the proof: add",
+        "Step 1] add",
+        "[Step 1 of the proof] add",
+        "-Step 1: add",
         "Step 1's result",
         "Step: add",
         "Step 12345: add",
@@ -133,7 +158,9 @@ def test_errors():
         join_steps(["a", "b"], ["\n"])
 
 
-@pytest.mark.parametrize("text", [" " * 300_000, "\n" * 300_000, ("step 1" + " " * 1000) * 300, "Step 1:\n" * 40_000])
+@pytest.mark.parametrize(
+    "text", [" " * 300_000, "\n" * 300_000, ("step 1" + " " * 1000) * 300, "> " * 150_000, "Step 1:\n" * 40_000]
+)
 def test_time_is_linear(text):
     for style in STYLES:
         assert split_steps(text, style).join() == text
