@@ -104,14 +104,14 @@ def test_code_runs_where_the_option_says(model_dir: Path) -> None:
 
 
 def test_a_dated_chat_template_gets_a_day(tmp_path: Path, day: Callable[[str], None]) -> None:
-    """The day that is given comes first, then the model's, that of the run which is resumed, and today."""
+    """The day that is given comes first, then that of the run which is resumed, the model's, and today."""
     day("2026-12-01")
-    model, settings = tmp_path / "model", tmp_path / "settings.json"
+    model, settings, output = tmp_path / "model", tmp_path / "settings.json", tmp_path / "verdicts.jsonl"
     model.mkdir()
 
     def frozen(name: str = "template_date", **options: str) -> str | None:
         made = GeneratorOptions(str(model), **options)  # type: ignore[arg-type]
-        made.freeze_date(settings, name)
+        made.freeze_date(settings, output, name)
         assert made.what_decides_text()["template_date"] == made.template_date
         return made.template_date
 
@@ -121,8 +121,14 @@ def test_a_dated_chat_template_gets_a_day(tmp_path: Path, day: Callable[[str], N
     settings.write_text(json.dumps({"template_date": "2026-11-28", "policy_template_date": "2026-11-27"}))
     assert (frozen(), frozen("policy_template_date")) == ("2026-11-28", "2026-11-27")
     ModelSettings(template_date="2026-11-29").save(model)
-    assert frozen() == "2026-11-29"
+    assert frozen() == "2026-11-28"
     assert frozen(template_date="2026-11-30") == "2026-11-30"
+    settings.unlink()
+    assert frozen() == "2026-11-29"
+    # An output without settings is not this run's, so nothing is looked up for it.
+    output.write_text("{}\n", encoding="utf-8")
+    assert frozen() is None
+    output.unlink()
     undated = tmp_path / "undated.jinja"
     undated.write_text(CHATML, encoding="utf-8")
     assert frozen(chat_template_path=str(undated)) is None
