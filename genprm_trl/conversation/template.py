@@ -11,11 +11,13 @@ extends the one before it, which is what prefix caches need: through the whole c
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import logging
 import re
 from collections.abc import Sequence
 from datetime import date, datetime, time
+from string import ascii_letters
 from typing import Any, Literal, get_args
 
 from genprm_trl.errors import ConfigError, check_one_of
@@ -42,6 +44,10 @@ _LOST_TEXT = (
 )
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
+# What may stand between the per cent sign and the letter of a directive of `strftime`.
+_CLOCK_FLAGS = "-_0^#EO"
+# The end of a thinking block.
+_THINKING = re.compile(r"(?:think(?:ing)?|thoughts?|reasoning)\W*$", re.IGNORECASE)
 # What marks roles and turns in templates whose markers are plain text: tags, and headings such as `### Response:`.
 _MARKER = re.compile(r"<[^<>\s]+>|\[/?[A-Z_]+\]|##+ ?\w[\w ]*:")
 
@@ -88,13 +94,28 @@ def _with_date(template: str, day: date) -> str:
     It is a macro, since transformers passes no functions to a template.
     """
     shown = datetime.combine(day, time())
-    directives = {f"%{letter}": shown.strftime(f"%{letter}") for letter in [*"aAwdbBmyYHIMSfpjUWcxXeFD", "-d", "-m"]}
+    directives = {}
+    for directive in (f"%{flag}{letter}" for flag in ["", *_CLOCK_FLAGS] for letter in "%" + ascii_letters):
+        try:
+            value = shown.strftime(directive)
+        except ValueError:  # what a system does not know is an error on one, and stays as it is on others
+            continue
+        if value != directive:
+            directives[directive] = value
     # The line break goes with the tag before it. The template itself stays at the beginning of a line.
     return (
-        "{%- macro strftime_now(format) -%}{%- set ns = namespace(text=format) -%}"
-        f"{{%- for directive, value in {json.dumps(directives)}.items() -%}}"
-        "{%- set ns.text = ns.text | replace(directive, value) -%}"
-        "{%- endfor -%}{{- ns.text -}}{%- endmacro %}\n" + template
+        "{%- macro strftime_now(format) -%}{%- set ns = namespace(text='', directive='') -%}"
+        f"{{%- set directives = {json.dumps(directives)} -%}}"
+        "{%- for letter in format -%}"
+        "{%- if not ns.directive and letter != '%' -%}{%- set ns.text = ns.text ~ letter -%}"
+        "{%- else -%}{%- set ns.directive = ns.directive ~ letter -%}"
+        f"{{%- if ns.directive != '%' and letter not in '{_CLOCK_FLAGS}' -%}}"
+        "{%- if ns.directive not in directives -%}"
+        "{{- raise_exception('its date format ' ~ format ~ ' has an unknown directive, ' ~ ns.directive) -}}"
+        "{%- endif -%}"
+        "{%- set ns.text = ns.text ~ directives[ns.directive] -%}{%- set ns.directive = '' -%}"
+        "{%- endif -%}{%- endif -%}"
+        "{%- endfor -%}{{- ns.text ~ ns.directive -}}{%- endmacro %}\n" + template
     )
 
 
@@ -202,9 +223,11 @@ class ChatFormat:
         return tuple(self._plain_encode(text))
 
     def encode_start(self, text: str) -> list[int]:
-        """Encodes the start of a conversation: begin-of-text exactly once if the tokenizer would add it by itself.
+        """Encodes the start of a conversation: it begins with begin-of-text if the tokenizer would add it by itself.
 
-        It comes first then. White space that the template puts before it is left out.
+        The token that the template begins with is not doubled. White space that the template puts before it is left
+        out. A template that writes the token twice, or other text before it, is encoded as it stands, so that the
+        token is there again further on.
         """
         ids = self._plain_encode(self._from_begin(text))
         bos = self.tokenizer.bos_token_id
@@ -345,7 +368,11 @@ class ChatFormat:
         # A role's bare name behind a control token: no template ends a header so.
         within = last >= 0 and re.fullmatch(r"\w+", self.tokenizer.decode(ids[last + 1 :])) is not None
         if not header.startswith(opening):
-            if within:
+            # Or behind a control token that history does not have, unless that opens or closes a thinking block.
+            shared = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(opening, header, strict=False))
+            beyond = opening[len(list(shared)) :]
+            at_token = bool(beyond.strip()) and last == len(ids) - 1 and _THINKING.search(beyond) is None
+            if within or at_token:
                 logger.warning(
                     "The chat template's generation prompt ends within the header of a turn (%r), and its history "
                     "does not show how the header goes on. Forced text follows the prompt as it is; to avoid that, "
@@ -354,7 +381,7 @@ class ChatFormat:
                 )
             return ""
         rest = header.removeprefix(opening)
-        if re.search(r"(?:think(?:ing)?|thoughts?|reasoning)\W*$", rest, re.IGNORECASE):
+        if not within and _THINKING.search(rest):
             return ""  # an empty thinking block
         return rest if within or self._control_ids.intersection(self.encode(rest)[-1:]) else ""
 

@@ -28,7 +28,7 @@ HARMONY = (
     "{%- endfor %}"
     "{%- if add_generation_prompt %}{{- '<|start|>assistant' }}{%- endif %}"
 )
-MARKERS = ["<|start|>", "<|channel|>", "<|message|>", "<|end|>", "<|return|>"]
+MARKERS = ["<|start|>", "<|channel|>", "<|message|>", "<|end|>", "<|return|>", "<|think|>", "<|/think|>"]
 # The system message stands before the last user message, wherever that is.
 MOVES_SYSTEM = (
     "{%- if messages[0].role == 'system' %}{%- set system = messages[0].content + '\\n\\n' %}"
@@ -142,6 +142,24 @@ def test_a_dated_template_is_otherwise_rendered_as_it_stands(day):
     assert ChatFormat(tokenizer).render([message], open_turn=True) == [expected]
 
 
+FORMATS = "%-I|%H|%T|%R|%r|%y|%j|%p|%e|%u|%G-W%V|%B|%^a|%D|%h|%C|%Z|%Ey|%%d|%%%d|100%% %d%%|%_d|%n|50%"
+
+
+def test_a_date_is_written_as_the_clock_writes_it(day):
+    day("2026-03-01")
+    tokenizer = tokenizer_of("chatml", f"{{{{ strftime_now({FORMATS!r}) }}}}" + CHATML)
+    message = {"role": "user", "content": PROBLEM}
+    expected = tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
+    assert "12|00|00:00:00|00:00|12:00:00 AM|26|060|AM" in expected
+    assert "|%d|%01|100% 01%|" in expected
+    assert ChatFormat(tokenizer).render([message], open_turn=True) == [expected]
+
+
+def test_an_unknown_directive_is_refused():
+    with pytest.raises(ConfigError, match="its date format Day %4d has an unknown directive, %4"):
+        ChatFormat(tokenizer_of("chatml", "{{ strftime_now('Day %4d') }}" + CHATML))
+
+
 @pytest.mark.parametrize("day", ["", "today", "2026-13-01", "20261201", "2026-12-01T10:00:00", 20261201])
 def test_a_day_is_checked(day):
     with pytest.raises(ConfigError, match="template_date must be a day such as 2026-12-01"):
@@ -190,6 +208,10 @@ def test_a_model_that_writes_its_turn_alone_chooses_its_channel():
         ("<|start|>assistant\n", "<|start|>assistant\n<think>\n", ""),
         ("<|start|>assistant\n<think>\n\n</think>\n\n", "<|start|>assistant\n", ""),
         ("<|start|>assistant\n<think></think>", "<|start|>assistant\n", ""),
+        ("<|start|>assistant\n", "<|start|>assistant\n<|think|>", ""),
+        ("<|start|>assistant\n", "<|start|>assistant\n<|think|><|/think|>", ""),
+        # But it stands behind the whole header.
+        ("<|start|>assistant<|think|><|/think|>", "<|start|>assistant", "<|think|><|/think|>"),
         ("<|start|><|message|> ", "<|start|><|message|>", ""),
     ],
 )
@@ -207,8 +229,9 @@ def test_what_belongs_to_a_header(header, prompt, rest, turn_opening, caplog):
     assert not caplog.records
 
 
-def test_a_header_that_cannot_be_told_is_warned_of(caplog):
-    template = HARMONY.replace("'<|start|>assistant'", "'<|end|><|start|>assistant'")
+@pytest.mark.parametrize("prompt", ["<|end|><|start|>assistant", "<|start|>assistant<|channel|>"])
+def test_a_header_that_cannot_be_told_is_warned_of(caplog, prompt):
+    template = HARMONY.replace("'<|start|>assistant'", repr(prompt)).replace("<|channel|>final", "")
     with caplog.at_level(logging.WARNING):
         chat = ChatFormat(with_markers(template))
     assert chat.rest_of_header == ""
@@ -228,6 +251,12 @@ def test_begin_of_text_after_white_space_stands_once_and_first(style, space):
     for ids in [*seen, conversation.finished()[0]]:
         assert ids.index(tokenizer.bos_token_id) == 0
         assert ids.count(tokenizer.bos_token_id) == 1
+
+
+def test_begin_of_text_that_a_template_writes_further_on_stays():
+    tokenizer = tokenizer_of("llama3", "{{ 'Today: ' + bos_token }}" + CHATML)
+    _, seen = grow(ChatFormat(tokenizer))
+    assert tokenizer.decode(seen[0]).startswith("<|begin_of_text|>Today: <|begin_of_text|>")
 
 
 def test_white_space_stays_where_begin_of_text_does_not_follow():
