@@ -105,7 +105,8 @@ class VerifierRollout:
         sandbox: Runs the code; needed by modes that execute. Its owner closes it.
         chat_template: A Jinja template that replaces the tokenizer's.
         template_date: The day that the template shows as today's, such as `2026-12-01`. Default: the one in the
-            settings of the model, or of the output directory, or else the day of the first rollout.
+            settings of the model, or of the output directory, or else the day of the first rollout. A run that resumes
+            on another day needs the first day here, unless `settings` were saved to the output directory.
         max_batch_size: Chains that generate at once.
 
     Raises:
