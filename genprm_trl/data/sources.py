@@ -89,6 +89,7 @@ def _open_in_memory(source: Any, split: str | None) -> Source:
     if isinstance(source, Mapping):  # a DatasetDict, or splits by name
         chosen = _choose_split(list(source), split, "dataset")
         return Source(f"split {chosen!r} of a dataset", str(chosen), _open_in_memory(source[chosen], None).rows)
+    refuse_frame(source, "dataset")
     if not isinstance(source, Iterable) or isinstance(source, bytes):
         raise DataError(f"solutions cannot be read from a {type(source).__name__}: expected a path or a dataset")
     if hasattr(source, "with_format") and not is_transformed(source):
@@ -96,6 +97,24 @@ def _open_in_memory(source: Any, split: str | None) -> Source:
     info = getattr(source, "info", None)
     name = getattr(info, "dataset_name", None) or "dataset"
     return Source(name, name.replace(" ", "-"), _number(source, name))
+
+
+def refuse_frame(rows: Any, name: str | None = None) -> None:
+    """Refuses a data frame of pandas or another library: reading one gives the names of its columns.
+
+    Args:
+        rows: Anything that may hold rows.
+        name: What errors call it.
+
+    Raises:
+        DataError: It is a data frame.
+    """
+    if type(rows).__name__ == "DataFrame":
+        raise DataError(
+            "is a DataFrame, not rows; make a dataset of it with datasets.Dataset.from_pandas(frame), or rows with "
+            "frame.to_dict('records')",
+            file=name,
+        )
 
 
 def is_transformed(rows: Any) -> bool:

@@ -276,6 +276,25 @@ def test_bad_processbench_label_is_named(label):
         labelled_steps({"problem": "P", "steps": ["a", "b"], "label": label})
 
 
+def test_labels_of_steps_beside_token_ids_are_no_labels_of_tokens(tmp_path):
+    row = {"prompt": "P", "completions": ["a", "b"], "labels": [True, False]}
+    args = config(tmp_path)
+    expected = prepared([row], args, "t")
+    rows = Dataset.from_list([{**row, "input_ids": [5, 6, 7]}])
+    assert prepared(rows, args, "t")[0] == expected[0]
+    assert prepared(expected, args, "t") is expected
+    with pytest.raises(DataError, match=r"^t, row 1, field 'labels': must be as many as the input_ids: 2 for 3"):
+        prepared(rows.remove_columns(["prompt", "completions"]), args, "t")
+    with pytest.raises(DataError, match=r"^t, row 1, field 'labels': must be as many as the input_ids"):
+        prepared(Dataset.from_dict({"input_ids": [[5, 6]], "labels": ["no"]}), args, "t")
+
+
+def test_a_data_frame_is_refused(tmp_path):
+    frame = Dataset.from_list(toy_rows(2)).to_pandas()
+    with pytest.raises(DataError, match=r"^t: is a DataFrame, not rows; .*Dataset\.from_pandas"):
+        prepared(frame, config(tmp_path), "t")
+
+
 def test_missing_column_is_named():
     with pytest.raises(DataError, match=r"field 'labels': is missing"):
         labelled_steps({"prompt": "P", "completions": ["a"]})

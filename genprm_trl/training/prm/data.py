@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+import pyarrow
+import pyarrow.compute as compute
 import torch
 from accelerate import PartialState
 from accelerate.logging import get_logger
@@ -14,7 +16,7 @@ from datasets import Dataset, Features, List, Value
 from torch.nn.utils.rnn import pad_sequence
 
 from genprm_trl.data.formats import read_stepwise
-from genprm_trl.data.sources import is_transformed
+from genprm_trl.data.sources import is_transformed, refuse_frame
 from genprm_trl.errors import DataError
 from genprm_trl.records import Solution
 from genprm_trl.training.prm.tokens import DEFAULT_STEP_SEPARATOR, tokenize_steps
@@ -98,6 +100,51 @@ def refuse_transform(rows: Any, name: str | None, otherwise: str = "") -> None:
         )
 
 
+def is_tokenized(rows: Dataset, name: str | None) -> bool:
+    """Whether rows are token ids with labels of tokens, not ids beside labels of steps.
+
+    Args:
+        rows: The dataset.
+        name: What errors call it.
+
+    Returns:
+        Whether it has both columns, and as many labels as ids in each row. False if the lengths differ and the rows
+        have steps, too, from which they can be encoded.
+
+    Raises:
+        DataError: The lengths differ in a row, and there are no steps.
+    """
+    columns = set(rows.column_names)
+    if not {"input_ids", "labels"} <= columns:
+        return False
+    if is_transformed(rows):  # what the columns hold is known when they are read
+        return True
+    number = 0
+    for batch in rows.select_columns(["input_ids", "labels"]).with_format("arrow").iter(1000):
+        ids, labels = _lengths(batch["input_ids"]), _lengths(batch["labels"])
+        for tokens, labelled in zip(ids, labels, strict=True):
+            number += 1
+            if tokens == labelled:
+                continue
+            if columns & {"completions", "steps", "rationales", "messages", "conversations"}:
+                return False
+            raise DataError(
+                f"must be as many as the input_ids: {labelled} for {tokens}; labels of steps need the steps",
+                file=name,
+                row=number,
+                field="labels",
+            )
+    return True
+
+
+def _lengths(lists: Any) -> list[int | None]:
+    """The lengths of an Arrow column's lists; None where there is no list."""
+    try:
+        return list(compute.list_value_length(lists).to_pylist())
+    except pyarrow.ArrowNotImplementedError:
+        return [None] * len(lists)
+
+
 @dataclass(frozen=True)
 class StepEncoder:
     """Turns a row into token ids and labels; `datasets` calls it in as many processes as it likes.
@@ -157,7 +204,7 @@ def prepare_dataset(rows: Rows, encoder: StepEncoder, num_proc: int | None = Non
     """Turns rows into `input_ids` and `labels`: 1 or 0 at the end of each labelled step, -100 everywhere else.
 
     Steps that do not fit the encoder's bounds are left out, and so are the rows of which no labelled step is left; a
-    warning counts both. A dataset that has `input_ids` and `labels` is returned as it is.
+    warning counts both. A dataset that has `input_ids` and a label for each is returned as it is.
 
     Args:
         rows: Rows that `labelled_steps` reads.
@@ -169,6 +216,7 @@ def prepare_dataset(rows: Rows, encoder: StepEncoder, num_proc: int | None = Non
     """
     name = encoder.name
     if not isinstance(rows, Dataset):
+        refuse_frame(rows, name)
         if isinstance(rows, str | Mapping) or not isinstance(rows, Sequence):
             raise DataError(f"must be a `datasets.Dataset` or a list of rows, got {type(rows).__name__}", file=name)
         read = [encoder.read(row, number) for number, row in enumerate(rows, start=1)]
@@ -176,7 +224,7 @@ def prepare_dataset(rows: Rows, encoder: StepEncoder, num_proc: int | None = Non
         rows = Dataset.from_dict({**columns, "labels": [r.labels for r in read]})
     if len(rows) == 0:
         raise DataError("has no rows", file=name)
-    if {"input_ids", "labels"} <= set(rows.column_names):
+    if is_tokenized(rows, name):
         return rows
     refuse_transform(rows, name)
     integers = List(Value("int64"))
