@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import json
 import logging
 import os
@@ -32,6 +33,7 @@ from genprm_trl.conversation.settings import ModelSettings, load_settings
 from genprm_trl.conversation.template import ChatFormat
 from genprm_trl.errors import ConfigError, DataError
 from genprm_trl.generation.base import GenerationResult, Generator, SamplingParams
+from genprm_trl.generation.loading import load_tokenizer
 from genprm_trl.protocol import MODES, GenPRMProtocol, Rationale
 from genprm_trl.records import Solution
 from genprm_trl.training.callbacks import VerificationCallback
@@ -167,6 +169,41 @@ def test_rows_keep_their_own_modes(tmp_path):
     assert "in solution directly." in texts[1]
     assert trained_text(run.train_dataset[1]) == "{No}$\n</output>\n<|im_end|>"
     assert run.model_settings.modes == ("full", "direct")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_modes_of_a_stream_are_those_that_were_read(tmp_path, workers):
+    rows = records(6, steps=1)
+    for record in rows[:2]:
+        record.rationales, record.source = [Rationale(1, record.labels[0]).render()], {"mode": "direct"}
+    made = [record.to_dict() for record in rows]
+    of_list = trainer(tmp_path, made, max_steps=3, per_device_train_batch_size=2)
+    run = trainer(tmp_path, stream(made), max_steps=3, per_device_train_batch_size=2, dataloader_num_workers=workers)
+    run.train()
+    run.save_model()
+    assert load_settings(tmp_path) == of_list.model_settings == ModelSettings(modes=("full", "direct"))
+
+
+def test_tokenized_rows_of_unknown_mode_are_warned_of(tmp_path, caplog):
+    encoded = trainer(tmp_path, mode="direct").train_dataset
+    assert "do not show their mode" not in caplog.text
+    for rows in (encoded, stream(list(encoded))):
+        caplog.clear()
+        trainer(tmp_path, rows)
+        assert "do not show their mode: genprm.json will say that it is full. Name another with the" in caplog.text
+        caplog.clear()
+        assert trainer(tmp_path, rows, mode="direct").model_settings.modes == ("direct",)
+        assert "do not show their mode" not in caplog.text
+
+
+def test_labels_of_steps_beside_token_ids_are_no_labels_of_tokens(tmp_path):
+    row = {"prompt": "1 + 1?", "completions": ["1 + 1 = 2", "So 3."], "labels": [True, False]}
+    expected = trainer(tmp_path, [row], mode="direct").train_dataset[0]
+    rows = Dataset.from_list([{**row, "input_ids": [5, 6, 7]}])
+    for given in (rows, rows.to_iterable_dataset()):
+        assert next(iter(trainer(tmp_path, given, mode="direct").train_dataset)) == expected
+    with pytest.raises(DataError, match=r"^train_dataset, row 1, field 'labels': must be as many as the input_ids"):
+        trainer(tmp_path, rows.remove_columns(["prompt", "completions"]))
 
 
 def test_forms_of_rows_agree(tmp_path):
@@ -328,7 +365,13 @@ BAD_ROWS = [
         "must end with an assistant's turn",
     ),
     ({"messages": [*CONVERSATION, CONVERSATION[-1]]}, r"messages\[3\]", "must follow a user's"),
-    ({"messages": [{"role": "tool", "content": "a"}]}, r"messages\[0\]", "must have a role"),
+    ({"messages": [{"role": "tool", "content": "a"}]}, r"messages\[0\]", "must have a role .*, got role 'tool'$"),
+    ({"messages": ["hello"]}, r"messages\[0\]", "must have a role .*, got str"),
+    (
+        {"conversations": [{"from": "observation", "value": "a"}]},
+        r"conversations\[0\]",
+        "must have a from .*chatgpt.* and text as value, got from 'observation'$",
+    ),
     ({"messages": [{"role": "user", "content": None}]}, r"messages\[0\]", "text as content"),
     ({"messages": "hello"}, "messages", "list of messages"),
     ({"messages": CONVERSATION, "mode": "analysis"}, r"messages\[2\]", "parts beyond the mode 'analysis'"),
@@ -350,6 +393,39 @@ def test_a_bad_row_of_a_dataset_is_named(tmp_path):
         trainer(tmp_path, rows)
     with pytest.raises(DataError, match=r"^eval_dataset, row 2, field 'rationales\[1\]'"):
         trainer(tmp_path, eval_dataset=rows)
+    for part in (rows, list(rows), rows.to_iterable_dataset().skip(1)):
+        with pytest.raises(DataError, match=r"^eval_dataset\['train'\], row [12], field 'rationales\[1\]'"):
+            trainer(tmp_path, eval_dataset={"train": part})
+
+
+def no_rows() -> IterableDataset:
+    return IterableDataset.from_generator(lambda: iter(()))
+
+
+def only_bad_rows() -> IterableDataset:
+    return stream([broken(labels=[True, False])])
+
+
+def only_long_rows() -> IterableDataset:
+    return stream([{**record.to_dict(), "mode": "full"} for record in records(2)])
+
+
+@pytest.mark.parametrize("as_eval", [False, True])
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (no_rows, "has no rows"),
+        (lambda: Dataset.from_list([]), "has no rows"),
+        (only_bad_rows, "no row that is not bad has a turn within max_length=16$"),
+        (only_long_rows, "no row that is not bad has a turn within max_length=16$"),
+    ],
+)
+def test_data_of_which_nothing_is_left_are_refused(tmp_path, as_eval, make, message):
+    run = trainer(tmp_path, skip_bad_rows=True)
+    run._max_tokens = 16
+    build = run.evaluate if as_eval else functools.partial(trainer, tmp_path, skip_bad_rows=True, max_length=16)
+    with pytest.raises(DataError, match=f"^{'eval' if as_eval else 'train'}_dataset: {message}"):
+        build(make())
 
 
 @pytest.mark.parametrize("as_dataset", [False, True])
@@ -385,6 +461,9 @@ def test_wrong_uses_are_explained(tmp_path):
         trainer(tmp_path, [])
     with pytest.raises(DataError, match="or a list of rows, got str"):
         trainer(tmp_path, "rows.jsonl")
+    frame = Dataset.from_list([record.to_dict() for record in records()]).to_pandas()
+    with pytest.raises(DataError, match=r"^eval_dataset\['a'\]: is a DataFrame, not rows; .*from_pandas"):
+        trainer(tmp_path, eval_dataset={"a": frame})
     with pytest.raises(ConfigError, match="`train_dataset` is required"):
         GenPRMTrainer(tiny_model(), args=config(tmp_path), processing_class=tiny_tokenizer())
     with pytest.raises(ConfigError, match="holds no tokenizer"):
@@ -460,8 +539,11 @@ def of_unknown_attention() -> Any:
     ],
 )
 def test_packing_refuses_a_model_that_mixes_documents(tmp_path, model, message):
+    mixing = model()
+    attention = mixing.config._attn_implementation
     with pytest.raises(ConfigError, match=f"packed conversations would see one another: .*{message}"):
-        trainer(tmp_path, model=model(), packing=True).train()
+        trainer(tmp_path, model=mixing, packing=True).train()
+    assert mixing.config._attn_implementation == attention
     run = trainer(tmp_path, model=model(), max_steps=1)
     run.train()
     assert len(losses(run)) == 1
@@ -715,7 +797,9 @@ def test_plain_options_of_training_are_taken_as_trl_takes_them(tmp_path):
         GenPRMTrainer(tiny_model(), DataCollatorWithPadding(tiny_tokenizer()), records())
 
 
-@pytest.mark.parametrize("names", [{}, {"user": "human", "assistant": "gpt"}])
+@pytest.mark.parametrize(
+    "names", [{}, {"user": "human", "assistant": "gpt"}, {"user": "human", "assistant": "chatgpt"}]
+)
 def test_conversations_of_from_and_value_are_messages(tmp_path, names):
     messages = [read_row(record).to_row() for record in records(2)]
     rows = [
@@ -730,8 +814,14 @@ def test_conversations_of_from_and_value_are_messages(tmp_path, names):
     expected = trainer(tmp_path, messages).train_dataset["input_ids"]
     assert trainer(tmp_path, rows).train_dataset["input_ids"] == expected
     assert trainer(tmp_path, Dataset.from_list(rows)).train_dataset["input_ids"] == expected
+    mixed = [{"messages": None, **rows[0]}, {"conversations": None, **messages[1]}]
+    for given in (mixed, Dataset.from_list(mixed), Dataset.from_list(mixed[::-1]), stream(mixed)):
+        ids = [row["input_ids"] for row in trainer(tmp_path, given).train_dataset]
+        assert sorted(ids) == sorted(expected)
     rows[1]["conversations"][1]["value"] = 3
-    with pytest.raises(DataError, match=r"row 2, field 'conversations\[1\]': must have a role"):
+    with pytest.raises(
+        DataError, match=r"row 2, field 'conversations\[1\]': must have a from .*, got from '\w+', value 3$"
+    ):
         trainer(tmp_path, rows)
 
 
@@ -792,6 +882,37 @@ def test_a_model_is_asked_on_any_day_with_the_day_of_its_training(tmp_path, day)
     assert further.chat_format.render([{"role": "user", "content": "x"}], open_turn=True)[0].startswith(
         "Today: 01 Dec"
     )
+
+
+def test_the_day_is_that_of_what_is_trained_further(tmp_path, day):
+    peft = pytest.importorskip("peft")
+    tokenizer = copy.deepcopy(tiny_tokenizer())
+    tokenizer.chat_template = chat_templates.DATED
+    base, adapter = tmp_path / "base", tmp_path / "adapter"
+    tiny_model().save_pretrained(base)
+    tokenizer.save_pretrained(base)
+    day("2026-12-01")
+    lora = peft.LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
+    options = {"mode": "direct", "max_steps": 1}
+    run = trainer(
+        adapter, tokenizer=tokenizer, model=str(base), peft_config=lora, save_strategy="steps", save_steps=1, **options
+    )
+    run.train()
+    run.save_model()
+
+    day("2027-02-03")
+    model = peft.AutoPeftModelForCausalLM.from_pretrained(str(adapter), is_trainable=True)
+    further = trainer(tmp_path / "b", model=model, tokenizer=load_tokenizer(str(adapter)), **options)
+    assert further.model_settings.template_date == "2026-12-01"
+    # A checkpoint of another directory names the day, too, where the rows are still to be encoded.
+    checkpoint = str(adapter / "checkpoint-1")
+    made = {"tokenizer": tokenizer, "model": str(base), "peft_config": lora, **options, "max_steps": 2}
+    resumed = trainer(tmp_path / "c", resume_from_checkpoint=checkpoint, **made)
+    assert resumed.model_settings.template_date == "2026-12-01"
+    resumed.train(resume_from_checkpoint=checkpoint)
+    assert resumed.state.global_step == 2
+    with pytest.raises(ConfigError, match=r"with 2026-12-01 as today's .* with 2027-02-03: set the option resume_fr"):
+        trainer(tmp_path / "d", **made).train(resume_from_checkpoint=checkpoint)
 
 
 def test_a_template_without_a_day_is_saved_without(tmp_path, day):

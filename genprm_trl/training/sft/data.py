@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+import torch
 from accelerate import PartialState
 from accelerate.logging import get_logger
 from datasets import Dataset, Features, IterableDataset, List, Value
 
 from genprm_trl.conversation.conversation import Conversation, TokenKind
 from genprm_trl.conversation.template import ChatFormat, TurnOpening
-from genprm_trl.data.sources import open_source
+from genprm_trl.data.sources import open_source, refuse_frame
 from genprm_trl.errors import DataError
 from genprm_trl.protocol.genprm import (
     DIRECT_SYSTEM_PROMPT,
@@ -44,7 +45,7 @@ _ROW_FORMS = (
     "a row needs solution, rationales and labels (a RationaleRecord), or messages; with mode='direct', problem, steps "
     "and label, or prompt, completions and labels, are enough"
 )
-_ROLES_OF_SHAREGPT = {"human": "user", "gpt": "assistant"}
+_ROLES_OF_SHAREGPT = {"human": "user", "gpt": "assistant", "chatgpt": "assistant"}
 _FEATURES = Features(
     {
         "input_ids": List(Value("int64")),
@@ -187,11 +188,7 @@ def _read_messages(row: Mapping[str, Any], name: str, mode: str | None) -> Judge
     rationales: list[str] = []
     places: list[int] = []
     for index, message in enumerate(messages):
-        role, content = _role_and_content(message) if isinstance(message, Mapping) else (None, None)
-        if role not in ("system", "user", "assistant") or not isinstance(content, str):
-            raise DataError(
-                "must have a role (system, user or assistant) and text as content", field=f"{name}[{index}]"
-            )
+        role, content = _role_and_content(message, f"{name}[{index}]")
         if role == "assistant":
             if not openings[-1] or openings[-1][-1]["role"] != "user":
                 raise DataError("an assistant's turn must follow a user's", field=f"{name}[{index}]")
@@ -213,12 +210,25 @@ def _read_messages(row: Mapping[str, Any], name: str, mode: str | None) -> Judge
     return JudgedConversation(chosen, openings, rationales, judgements)
 
 
-def _role_and_content(message: Mapping[str, Any]) -> tuple[Any, Any]:
+def _role_and_content(message: Any, field_name: str) -> tuple[str, str]:
     """Of a message with `role` and `content`, or with `from` and `value`, which SFTTrainer takes for the same."""
+    if not isinstance(message, Mapping):
+        raise DataError(
+            f"must have a role (system, user or assistant) and text as content, got {type(message).__name__}",
+            field=field_name,
+        )
     if message.get("from") is None:
-        return message.get("role"), message.get("content")
-    role = message["from"]
-    return _ROLES_OF_SHAREGPT.get(role, role) if isinstance(role, str) else role, message.get("value")
+        needed, role, content = "a role (system, user or assistant) and text as content", "role", "content"
+    else:
+        needed = "a from (system, human or user, gpt, chatgpt or assistant) and text as value"
+        role, content = "from", "value"
+    said, text = message.get(role), message.get(content)
+    if isinstance(said, str) and role == "from":
+        said = _ROLES_OF_SHAREGPT.get(said, said)
+    if said in ("system", "user", "assistant") and isinstance(text, str):
+        return said, text
+    told = f"{role} {message.get(role)!r}" + ("" if isinstance(text, str) else f", {content} {text!r:.40}")
+    raise DataError(f"must have {needed}, got {told}", field=field_name)
 
 
 def _fit(text: str, number: int, mode_name: str, field_name: str, *, may_reduce: bool) -> tuple[str, bool]:
@@ -293,6 +303,8 @@ class ConversationEncoder:
         max_length: Bound on the tokens of a conversation; turns at its end that do not fit are left out.
         skip_bad_rows: Report a bad row instead of raising `DataError`.
         name: Name of the rows in errors.
+        met: If given, a 1 is put here for the mode of each encoded row, shape (number of `protocol.MODES`,) in their
+            order. In shared memory it tells of rows that are read in other processes.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -304,6 +316,7 @@ class ConversationEncoder:
     max_length: int | None = None
     skip_bad_rows: bool = False
     name: str | None = None
+    met: torch.Tensor | None = field(default=None, repr=False, compare=False)
     _chat: ChatFormat | None = field(default=None, init=False, repr=False, compare=False)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -327,6 +340,8 @@ class ConversationEncoder:
             nothing: dict[str, Any] = {"input_ids": [], "labels": [], "verdicts": [], "mode": "", "kept": 0, "cut": 0}
             return {**nothing, "problem": str(error)}
         encoded = self.encode(conversation)
+        if self.met is not None and encoded.verdicts:
+            self.met[list(MODES).index(conversation.mode)] = 1
         return {
             "input_ids": encoded.input_ids,
             "labels": encoded.labels,
@@ -434,7 +449,10 @@ def as_dataset(rows: Any, encoder: ConversationEncoder) -> Dataset | IterableDat
         DataError: A row of the list is unusable (and `skip_bad_rows` is off), or there are no rows.
     """
     if isinstance(rows, Dataset | IterableDataset):
+        if not (len(rows) if isinstance(rows, Dataset) else any(True for _ in rows.take(1))):
+            raise DataError("has no rows", file=encoder.name)
         return rows
+    refuse_frame(rows, encoder.name)
     if isinstance(rows, str | Mapping) or not isinstance(rows, Iterable):
         raise DataError(
             f"must be a `datasets.Dataset`, an `IterableDataset` or a list of rows, got {type(rows).__name__}",
@@ -503,7 +521,8 @@ def encode_dataset(
     streamed dataset, which is read row by row while it is trained on, is not counted.
 
     Raises:
-        DataError: A row is unusable, there are no rows, or none is left. For a streamed dataset, when it is read.
+        DataError: A row is unusable, there are no rows, or none is left. A streamed dataset is read up to its first
+            usable row; a bad row after that is found when it is read.
     """
     refuse_transform(
         dataset,
@@ -514,9 +533,11 @@ def encode_dataset(
     if isinstance(dataset, IterableDataset):
         columns = dataset.column_names or list(next(iter(dataset), {}))
         streamed = dataset.map(encoder, with_indices=True, remove_columns=columns, features=_FEATURES)
-        return streamed.filter(_has_tokens).remove_columns(helpers)
-    if len(dataset) == 0:
-        raise DataError("has no rows", file=encoder.name)
+        streamed = streamed.filter(_has_tokens).remove_columns(helpers)
+        if next(iter(streamed), None) is None:
+            skipped = " that is not bad" if encoder.skip_bad_rows else ""
+            raise DataError(f"no row{skipped} has a turn within max_length={encoder.max_length}", file=encoder.name)
+        return streamed
     # One process encodes and the others read its cache, where the dataset has one.
     with PartialState().main_process_first():
         encoded = dataset.with_format(None).map(

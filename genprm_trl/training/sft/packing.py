@@ -44,7 +44,11 @@ def check_documents_apart(model: torch.nn.Module, inner: Any, device: torch.devi
         why = f"{kind} does not tell them apart, and has no sdpa attention"
     else:
         base.set_attn_implementation("sdpa")
-        if leakage(model, size, device) <= _ROUNDING:
+        try:
+            is_apart = leakage(model, size, device) <= _ROUNDING
+        finally:
+            base.set_attn_implementation(attention)
+        if is_apart:
             why = f"its attention ({attention}) does not tell them apart"
             remedy = "load the model with attn_implementation='sdpa', or set packing=False"
         else:

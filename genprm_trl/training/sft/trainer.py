@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,18 +14,19 @@ from accelerate.logging import get_logger
 from accelerate.utils import broadcast_object_list, is_peft_model
 from datasets import Dataset, IterableDataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin, TrainingArguments
-from transformers.trainer_utils import EvalLoopOutput, get_last_checkpoint
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput, get_last_checkpoint
 from trl import SFTConfig, SFTTrainer
 
 from genprm_trl.cards.model_card import GENERATIVE
 from genprm_trl.conversation.conversation import TokenKind
-from genprm_trl.conversation.settings import ModelSettings, date_for_training
+from genprm_trl.conversation.settings import ModelSettings, date_for_training, load_settings
 from genprm_trl.conversation.template import ChatFormat, TurnOpening
 from genprm_trl.errors import ConfigError
 from genprm_trl.generation.loading import load_config, load_tokenizer
 from genprm_trl.protocol.genprm import MODES
 from genprm_trl.training.card_facts import row_facts
 from genprm_trl.training.options import TrainerOptions
+from genprm_trl.training.prm.data import is_tokenized
 from genprm_trl.training.reward_model import RewardModelTrainer
 from genprm_trl.training.scores import step_scores
 from genprm_trl.training.sft.data import ConversationEncoder, Rows, as_dataset, encode_dataset
@@ -48,7 +50,8 @@ class GenPRMConfig(TrainerOptions, SFTConfig):
     Attributes:
         mode: Train every row in this mode (a name of `protocol.MODES`); parts that its rationales have beyond it are
             left out, and `direct` needs no rationales but step labels. None trains each row in its own mode (its field
-            `mode` or `source.mode`), the full one where it has none.
+            `mode` or `source.mode`), the full one where it has none. Tokenized rows do not show their mode, so it has
+            to be said here. The modes of a stream are those of the rows that were read.
         turn_opening: How an assistant's turn opens; see `conversation.template.ChatFormat`. With `as_published` and
             `as_published_ids_kept` all turns are trained with the template's own marker before them, which the
             verifier leaves out before the one turn that it opens, as the published inference does; only
@@ -178,14 +181,16 @@ class GenPRMTrainer(RewardModelTrainer, SFTTrainer):
 
     Args:
         model: A causal language model, also a PEFT one, or its name or path.
-        args: Options; the defaults of `GenPRMConfig` if None. Plain `TrainingArguments` are taken as well.
-        train_dataset: `RationaleRecord`s or their rows; rows with `messages`, whose assistant turns are rationales
-            (or `conversations` of messages with `from` and `value`); in the direct mode also rows with step labels
-            (`problem`, `steps`, `label` as in ProcessBench, or `prompt`, `completions`, `labels`). A
-            `datasets.Dataset`, an `IterableDataset`, or a list.
+        args: Options; the defaults of `GenPRMConfig` if None. Plain `TrainingArguments` are taken as well. An
+            `SFTConfig` keeps its own values, `max_length` 1024 for instance.
+        train_dataset: The third argument here, where `SFTTrainer` has `data_collator`. `RationaleRecord`s or their
+            rows; rows with `messages`, whose assistant turns are rationales (or `conversations` of messages with
+            `from` and `value`); in the direct mode also rows with step labels (`problem`, `steps`, `label` as in
+            ProcessBench, or `prompt`, `completions`, `labels`). A `datasets.Dataset`, an `IterableDataset`, or a list.
         eval_dataset: The same, or a dict of such datasets by name.
-        processing_class: The tokenizer; loaded from the model's path if None.
-        **kwargs: Arguments of `trl.SFTTrainer`: `callbacks`, `optimizers`, `peft_config`, `quantization_config`, ...
+        processing_class: The tokenizer; loaded from the model's path if None. An adapter that is trained further needs
+            the one that was saved with it if the chat template shows the date: its directory says which.
+        **kwargs: Arguments of `trl.SFTTrainer`: `data_collator`, `callbacks`, `optimizers`, `peft_config`, ...
 
     Raises:
         ConfigError: Options contradict each other, or the tokenizer has no usable chat template.
@@ -219,13 +224,19 @@ class GenPRMTrainer(RewardModelTrainer, SFTTrainer):
         if processing_class is None and isinstance(model, str) and not _is_special_checkpoint(args):
             # Loaded as the verifier will load it; AutoTokenizer takes some saved tokenizers for another class.
             processing_class = load_tokenizer(model)
-        self._modes: dict[str, None] = {}  # in the order they are met
+        # Which of MODES are trained in. Shared, since workers of the data loader may be those that read a stream.
+        self._met = torch.zeros(len(MODES), dtype=torch.uint8).share_memory_()
+        self._train_is_prepared = False
         self._max_tokens = _max_tokens(model, args)
         self._documents_are_apart = False
         self._judgements: list[torch.Tensor] = []
         self._data_facts: dict[str, str] = {}
-        # Whose settings name the day that a dated chat template shows: the model, and a checkpoint to resume from.
-        self._dated_by = [model if isinstance(model, str) else model.config.name_or_path]
+        # Whose settings name the day that a dated chat template shows: a checkpoint to resume from, and the model. Of
+        # an adapter the model only names its base; the tokenizer names the directory that both were loaded from.
+        own = [model if isinstance(model, str) else model.config.name_or_path]
+        tokenizer_dir = getattr(processing_class, "name_or_path", None)
+        own = [*own, tokenizer_dir] if isinstance(model, str) or not is_peft_model(model) else [tokenizer_dir, *own]
+        self._dated_by = [args.resume_from_checkpoint, *own]
         if Path(args.output_dir).is_dir() and (checkpoint := get_last_checkpoint(args.output_dir)):
             self._dated_by.append(checkpoint)
         self._template_date: str | None = None
@@ -238,8 +249,13 @@ class GenPRMTrainer(RewardModelTrainer, SFTTrainer):
             **kwargs,
         )
         # Verdicts are for evaluation alone.
-        if _VERDICTS in (self.train_dataset.column_names or ()):
+        if _VERDICTS in _columns(self.train_dataset):
             self.train_dataset = self.train_dataset.remove_columns(_VERDICTS)
+        if args.mode is None and not self._met.any():
+            logger.warning(
+                "The rows are tokenized and do not show their mode: genprm.json will say that it is full. Name "
+                "another with the option mode."
+            )
         if kwargs.get("data_collator") is None and args.step_metrics:
             self.data_collator = VerdictCollator(self.data_collator, flattens=self.padding_free)
 
@@ -254,29 +270,54 @@ class GenPRMTrainer(RewardModelTrainer, SFTTrainer):
     ) -> Dataset | IterableDataset:
         """Encodes the conversations; SFTTrainer then finds a tokenized dataset, and packs it if asked."""
         assert isinstance(args, GenPRMConfig)
-        columns: Iterable[str] = dataset.column_names or next(iter(dataset), {})  # a stream may not know its columns
+        is_train, self._train_is_prepared = not self._train_is_prepared, True  # TRL begins with the training data
+        name = "train_dataset" if is_train else _eval_name(None if dataset_name == "eval" else dataset_name)
+        columns = _columns(dataset)
         if "seq_lengths" in columns:
             return dataset  # TRL prepares a dict of evaluation sets twice, and would pack again what is packed
-        if "input_ids" not in columns:
-            encoder = _encoder(args, f"{dataset_name}_dataset")
+        tokenized = "input_ids" in columns
+        if tokenized and "labels" in columns:
+            # The first row of a stream speaks for it.
+            is_table = isinstance(dataset, Dataset)
+            tokenized = is_tokenized(dataset if is_table else Dataset.from_list(list(dataset.take(1))), name)
+        if not tokenized:
+            encoder = _encoder(args, name)
             encoder.tokenizer = getattr(processing_class, "tokenizer", processing_class)
             encoder.max_length = self._max_tokens
             encoder.template_date = self._freeze_date(encoder.tokenizer)
             chat = encoder.chat  # an unusable chat template shows before the work
-            if dataset_name == "train" and (untrained := chat.untrained_end()):
+            if is_train and (untrained := chat.untrained_end()):
                 logger.warning(
                     f"The chat template has no token that ends {untrained}, so the model is not taught to end it. The "
                     "verifier relies on its stop string </output> there; other programs that use the model must stop "
                     "at it, too."
                 )
+            if is_train and isinstance(dataset, IterableDataset):
+                encoder.met = self._met  # a stream is not read through beforehand
             dataset = encode_dataset(dataset, encoder, args.dataset_num_proc)
-            if dataset_name == "train":
-                # A streamed dataset is not read through for this; its first row speaks for it.
-                modes = dataset.unique("mode") if isinstance(dataset, Dataset) else [next(iter(dataset))["mode"]]
-                self._modes |= dict.fromkeys(modes)
+            if is_train:
+                if isinstance(dataset, Dataset):
+                    self._met[[list(MODES).index(mode) for mode in dataset.unique("mode")]] = 1
                 self._data_facts = row_facts(dataset)
             dataset = dataset.remove_columns("mode")
         return super()._prepare_dataset(dataset, processing_class, args, packing, formatting_func, dataset_name)
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
+        """Trains as TRL's trainer.
+
+        Raises:
+            ConfigError: The checkpoint was trained with another day in its chat template than the rows here show.
+        """
+        named = isinstance(resume_from_checkpoint, str | os.PathLike) and Path(resume_from_checkpoint).is_dir()
+        if named and self._template_date is not None:
+            kept = load_settings(str(resume_from_checkpoint))
+            if kept is not None and kept.template_date not in (None, self._template_date):
+                raise ConfigError(
+                    f"{resume_from_checkpoint} was trained with {kept.template_date} as today's date in its chat "
+                    f"template, and the rows here are encoded with {self._template_date}: set the option "
+                    "resume_from_checkpoint, too, from which the day is taken"
+                )
+        return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def compute_loss(
         self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
@@ -291,7 +332,7 @@ class GenPRMTrainer(RewardModelTrainer, SFTTrainer):
     def _freeze_date(self, tokenizer: Any) -> str | None:
         """The day that the chat template shows in this training: today, or that of what it goes on from."""
         if self._template_date is None:
-            day = date_for_training(str(tokenizer.chat_template), *filter(None, self._dated_by))
+            day = date_for_training(str(tokenizer.chat_template), *dict.fromkeys(filter(None, self._dated_by)))
             # Processes of a training that starts around midnight must agree.
             [self._template_date] = broadcast_object_list([day])
         return self._template_date
@@ -367,7 +408,8 @@ class GenPRMTrainer(RewardModelTrainer, SFTTrainer):
     @property
     def model_settings(self) -> ModelSettings:
         """What a verifier must know to ask the model as it was trained; saved with it."""
-        modes = [self.args.mode] if self.args.mode else list(self._modes) or ["full"]
+        met = [mode for mode, is_met in zip(MODES, self._met.tolist(), strict=True) if is_met]
+        modes = [self.args.mode] if self.args.mode else met or ["full"]
         return replace(self.args.model_settings(modes), template_date=self._template_date)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
@@ -478,5 +520,15 @@ def _encoder(args: GenPRMConfig, name: str) -> ConversationEncoder:
 
 def _eval_dataset(rows: Any, args: GenPRMConfig) -> Any:
     if isinstance(rows, dict):
-        return {name: as_dataset(part, _encoder(args, f"{name}_dataset")) for name, part in rows.items()}
-    return None if rows is None else as_dataset(rows, _encoder(args, "eval_dataset"))
+        return {name: as_dataset(part, _encoder(args, _eval_name(name))) for name, part in rows.items()}
+    return None if rows is None else as_dataset(rows, _encoder(args, _eval_name()))
+
+
+def _columns(dataset: Dataset | IterableDataset) -> list[str]:
+    """Names of a dataset's columns. A stream may not know them; its first row does."""
+    return dataset.column_names or list(next(iter(dataset), {}))
+
+
+def _eval_name(part: str | None = None) -> str:
+    """What errors call the evaluation data, or a part of them."""
+    return "eval_dataset" if part is None else f"eval_dataset[{part!r}]"
