@@ -15,13 +15,19 @@ from typing import Any
 
 MASK = "***"
 
-# What comes before these words does not matter: `hf_hub_password`.
+# What comes before these words does not matter: `hf_hub_password`, `basic_auth`.
 _SECRETS = re.compile(
-    r"passwords?|passwd|passphrase|secrets?|credentials?|authorization|cookie|(?:api|access|secret)key|"
-    r"(?:api|auth|access|hf)token"
+    r"passwords?|passwd|passphrase|passcode|secrets?|credentials?|authorization|auth|cookie|jwt|bearer|"
+    r"(?:api|access|secret)key|(?:api|auth|access|hf)token"
 )
-# A key with such a word before it opens something; a sort key does not.
-_KEYS = re.compile(r"api|access|secret|private|auth|account|signing|encryption|service|client")
+# A key or tokens with such a word before them open something; a sort key and prompt tokens do not.
+_OPENERS = re.compile(
+    r"api|access|secret|private|auth|account|admin|master|deploy|bearer|refresh|session|signing|encryption|service|"
+    r"client|subscription|ssh|anthropic|aws|azure|cohere|gcp|gemini|github|gitlab|google|groq|hf|hub|huggingface|"
+    r"mistral|nvidia|openai|openrouter|replicate|together|wandb"
+)
+# A pass with such a word before it is a password; a forward pass is not.
+_USERS = re.compile(r"admin|db|database|ftp|http|login|mysql|pg|postgres|proxy|redis|root|smtp|ssh|sudo|user")
 # A token with such a word before it is a piece of text: `pad_token`, `begin_of_text_token`.
 _TEXTS = re.compile(
     r"additional|special|audio|begin|boi|bos|bot|cls|end|eoi|eom|eos|eot|fim|fill|final|first|forced|good|bad|image|"
@@ -33,20 +39,38 @@ _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")  # as in apiKey
 # Shorter values of environment variables are switches and numbers rather than secrets.
 _SHORTEST = 8
 
-# What stands before the @ of a URL.
-_USER = re.compile(r"(?<![a-z0-9+.-])([a-z][a-z0-9+.-]{0,20}://)[^\s/?#'\"<>]*@", re.IGNORECASE)
-# A word of a command line, of a URL's query or of a list of arguments, and what follows it.
-_ASSIGNED = re.compile(
-    r"(?<![\w-])(?:--(?P<option>[\w-]+)[= ]|(?P<name>[\w-]+)=)(?![\s=-])(?P<value>[^\s,;&#'\"<>)\]}]+)"
+# What stands before the @ of a URL. A password may hold a / or an @; a path that holds an @ comes after no colon but a
+# port's.
+_USER = re.compile(
+    r"(?<![a-z0-9+.-])([a-z][a-z0-9+.-]{0,20}://)"
+    r"(?:[^\s/?#'\"<>:@\[]*:(?!\d{1,5}(?:[/?#]|$))(?:(?!://)[^\s'\"<>])*|[^\s/?#'\"<>]*)@",
+    re.IGNORECASE,
 )
-# "name": "value", as JSON and Python write it.
-_QUOTED = re.compile(
-    r"(['\"])(?P<name>[\w-]{1,80})\1\s{0,4}:\s{0,4}(?P<quote>['\"])(?P<value>(?:(?!(?P=quote))[^\\]|\\.)+)(?=(?P=quote)|$)"
+# The signature of a URL, as storage services give.
+_SIGNED = re.compile(r"(?<=[?&])((?:[\w-]*-)?(?:sig|signature)=)[^\s&#'\"<>]+", re.IGNORECASE)
+# What stands before a value: a word of a command line; one of a URL's query, a program or a list of arguments; a name
+# in quotes, as JSON and Python write it; that of a header or in YAML. A mere word before a colon is prose
+# (`a token: `) unless a line begins with it.
+_HEAD = re.compile(
+    r"(?<![\w-])--(?P<option>[\w-]+)(?:=|[ ]+(?![\s=-]))"
+    r"|(?<![\w-])(?P<name>[\w-]+)[ \t]{0,4}=(?!=)[ \t]{0,4}"
+    r"|(?P<quotes>\\{0,3}['\"])(?P<key>[\w-]{1,80})(?P=quotes)\s{0,4}:\s{0,4}"
+    r"|(?:(?<![\w-])(?P<header>\w+[_-][\w-]+|(?i:authorization|cookie|apikey))|^[ \t]*(?:-[ ]+)?(?P<line>\w+))"
+    r"[ \t]{0,4}:(?![:/])[ \t]{0,4}(?P<scheme>(?i:Bearer|Basic|Digest|Token|ApiKey)[ ]+)?",
+    re.MULTILINE,
 )
+_QUOTED = r"(?P<quote>\\{0,3}['\"])(?:(?!(?P=quote))(?:\\.|[^\\]))*(?P<end>(?P=quote)|\Z|\\\Z)"
+_VALUE = re.compile(
+    rf"{_QUOTED}|(?P<many>[\[{{(][^\])}}]*)|(?P<word>[^\s,;&#'\"<>()\[\]{{}}\\][^\s,;&#'\"<>)\]}}\\]*)", re.DOTALL
+)
+# One of many: a text or a word. A name of another value is followed by a colon.
+_ITEM = re.compile(rf"(?:{_QUOTED}|(?P<word>[^\s,:'\"\[\]{{}}()\\]+))(?P<colon>\s*:)?", re.DOTALL)
+_CONSTANT = re.compile(r"-?\d+(?:\.\d*)?|true|false|null|none|~", re.IGNORECASE)
 _BEARER = re.compile(r"(?<=\bBearer )[^\s'\"]+", re.IGNORECASE)
 # The marks of well-known services.
 _MARKED = re.compile(
     r"(?<![\w-])(?:hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,}|gh[opsru]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|"
+    r"AIza[\w-]{30,}|gsk_[A-Za-z0-9]{20,}|nvapi-[\w-]{20,}|[rs]k_(?:live|test)_[A-Za-z0-9]{10,}|"
     r"glpat-[\w-]{16,}|xox[abprs]-[\w-]{10,}|AKIA[0-9A-Z]{16}|eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{8,})(?![\w-])"
 )
 
@@ -59,14 +83,19 @@ def is_secret_name(name: str) -> bool:
         [True, True, True, False, False]
     """
     words = re.split(r"[^a-z0-9]+", _HUMP.sub("_", name).lower())
+    if len(words) > 1 and words[-1].isdecimal():  # api_key_2
+        words.pop()
     *before, last = words
-    if last == "pwd":  # alone, a shell's working directory
+    last = last.rstrip("0123456789")
+    if last in ("pwd", "pw"):  # alone, a shell's working directory
         return bool(before)
-    if last in ("key", "keys") and before:
-        return _KEYS.fullmatch(before[-1]) is not None or name.isupper()
+    if last == "pass":
+        return bool(before) and _USERS.fullmatch(before[-1]) is not None
+    if last in ("key", "keys", "tokens") and before:
+        return _OPENERS.fullmatch(before[-1]) is not None or (last != "tokens" and name.isupper())
     if last == "token":
         return not any(map(_TEXTS.fullmatch, before))
-    return _SECRETS.fullmatch(last) is not None or words == ["auth"]
+    return _SECRETS.fullmatch(last) is not None
 
 
 def mask_text(text: str) -> str:
@@ -80,18 +109,43 @@ def mask_text(text: str) -> str:
         if len(value) >= _SHORTEST and value in text and is_secret_name(name):
             text = text.replace(value, MASK)
     text = _USER.sub(rf"\1{MASK}@", text)
-    for pattern in (_QUOTED, _ASSIGNED):
-        text = pattern.sub(_without_value, text)
+    text = _SIGNED.sub(rf"\1{MASK}", text)
+    text = _without_values(text)
     text = _BEARER.sub(MASK, text)
     return _MARKED.sub(MASK, text)
 
 
-def _without_value(found: re.Match[str]) -> str:
-    """What was found, with the mask in place of its value if that is a secret by its name."""
-    named = found.groupdict()
-    if not is_secret_name(named["name"] or named["option"]):
+def _without_values(text: str) -> str:
+    """A text with the mask in place of values that are secrets by their names."""
+    parts, at = [], 0
+    for head in _HEAD.finditer(text):
+        name = head["option"] or head["name"] or head["key"] or head["header"] or head["line"]
+        if head.start() < at or not is_secret_name(name):
+            continue
+        if (found := _VALUE.match(text, head.end())) is None:
+            continue
+        if found["many"]:
+            value = _ITEM.sub(_without_item, found["many"])
+        elif found["word"] and not (head["option"] or head["name"]) and _CONSTANT.fullmatch(found["word"]):
+            value = found["word"]  # a switch, as JSON and YAML write it
+        else:
+            value = _masked(found)
+        parts += [text[at : head.end()], value]
+        at = found.end()
+    return "".join([*parts, text[at:]])
+
+
+def _without_item(found: re.Match[str]) -> str:
+    if found["colon"] or (found["word"] and _CONSTANT.fullmatch(found["word"])):
         return found[0]
-    return found[0].removesuffix(named["value"]) + MASK
+    return _masked(found)
+
+
+def _masked(found: re.Match[str]) -> str:
+    """The mask in the quotes of what was found, if it has any. An empty text stays."""
+    if found["quote"] is None:
+        return MASK
+    return found[0] if found[0] == found["quote"] + found["end"] else found["quote"] + MASK + found["end"]
 
 
 def mask(value: Any) -> Any:
