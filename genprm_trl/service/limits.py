@@ -35,7 +35,8 @@ class ServiceLimits:
         default=4096, metadata={"help": "Requests get status 429 while this many rationales wait for their turn."}
     )
     max_connections: int = field(
-        default=1024, metadata={"help": "Maximum connections at once; requests on more get status 503."}
+        default=1024,
+        metadata={"help": "Maximum connections at once. Beyond it idle ones are closed, or requests get status 503."},
     )
     head_seconds: float = field(
         default=10.0, metadata={"help": "A request's head must arrive within this time; the connection is closed."}

@@ -13,16 +13,20 @@ from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from genprm_trl.service.auth import check_access
+from genprm_trl.service.connections import REFUSED
 from genprm_trl.service.core import VerifierService
 from genprm_trl.service.errors import ServiceRefusal
 from genprm_trl.service.scheduler import log_defect
 
 logger = logging.getLogger(__name__)
+_refused_logger = logging.getLogger(REFUSED)
 
 request_id: contextvars.ContextVar[str] = contextvars.ContextVar("genprm_request_id", default="-")
 
 ROUTES = ("/verify", "/health", "/health/live", "/metrics", "/openapi.json")
 _USABLE_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+_REFUSED = (400, 401, 403, 404, 405)  # what anybody can have without access
 _CLIENT_GONE = 499  # nginx's number for a client that hung up; no client ever sees it
 
 
@@ -39,7 +43,8 @@ class RequestMiddleware:
     """The outermost layer of the application.
 
     A caller's `X-Request-ID` is kept if it is short and plain, so that it can be followed from service to service.
-    Logs hold no content of requests or answers, only the numbers that handlers leave in `state["notes"]`.
+    Logs hold no content of requests or answers, only the numbers that handlers leave in `state["notes"]`. A method is
+    content, too, unless it is a known one.
     """
 
     def __init__(self, app: ASGIApp, service: VerifierService, token: str | None):
@@ -54,6 +59,7 @@ class RequestMiddleware:
         identity = given if _USABLE_ID.fullmatch(given) else secrets.token_hex(8)
         token = request_id.set(identity)
         route = scope["path"] if scope["path"] in ROUTES else "other"
+        method = scope["method"] if scope["method"] in _METHODS else "other"
         notes: dict[str, Any] = {}
         scope.setdefault("state", {})["notes"] = notes
         metrics, started, code = self.service.metrics, time.monotonic(), 0
@@ -75,7 +81,7 @@ class RequestMiddleware:
         except ClientDisconnect:
             code = _CLIENT_GONE
         except Exception as error:
-            log_defect(f"{scope['method']} {route}", error)
+            log_defect(f"{method} {route}", error)
             if code:  # the answer has begun: all that is left is to break it off, and the server does on an exception
                 raise RuntimeError("the answer was broken off; see the error above") from None
             refusal = ServiceRefusal(500, "internal", "internal error; the server's log says where")
@@ -89,5 +95,7 @@ class RequestMiddleware:
             # Those that monitoring asks for every few seconds would drown the rest.
             level = logging.INFO if route in ("/verify", "other") else logging.DEBUG
             details = "".join(f", {name} {value}" for name, value in notes.items())
-            logger.log(level, "%s %s: %d in %.3f s%s", scope["method"], route, code, seconds, details)
+            # The message without its arguments is what a flood's lines have in common.
+            shown_by = _refused_logger if code in _REFUSED else logger
+            shown_by.log(level, f"{method} {route}: {code} in %.3f s%s", seconds, details)
             request_id.reset(token)

@@ -60,14 +60,14 @@ class VerdictResponse(Response):
                     if item is not None and (failure := _passing(item[1])):
                         early.append((item[0], failure))
                         continue
-                    await self._send(send, {"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+                    await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
                     for failed in early:
                         await self._send_line(send, _encode(self._row(*failed, notes)))
                     early = None
                 await self._send_line(send, b"\n" if item is None else _encode(self._row(*item, notes)))
         if early is not None:
             raise self._unavailable(early[0][1], notes)
-        await self._send(send, {"type": "http.response.body", "body": b"", "more_body": False})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _send_object(self, send: Send, notes: dict[str, Any]) -> None:
         found: dict[int, Outcome] = {}
@@ -86,8 +86,8 @@ class VerdictResponse(Response):
             }
         )
         headers = [*self.raw_headers, (b"content-length", str(len(body)).encode())]
-        await self._send(send, {"type": "http.response.start", "status": 200, "headers": headers})
-        await self._send(send, {"type": "http.response.body", "body": body, "more_body": False})
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body, "more_body": False})
 
     def _unavailable(self, failure: Failure, notes: dict[str, Any]) -> ServiceRefusal:
         """The answer in place of one that would hold no verdict for a reason that may pass."""
@@ -95,14 +95,7 @@ class VerdictResponse(Response):
         return ServiceRefusal(503, failure.kind, failure.message, retry_after=5)
 
     async def _send_line(self, send: Send, line: bytes) -> None:
-        await self._send(send, {"type": "http.response.body", "body": line, "more_body": True})
-
-    async def _send(self, send: Send, message: dict[str, Any]) -> None:
-        try:
-            async with asyncio.timeout(self._service.limits.send_seconds):
-                await send(message)
-        except TimeoutError:  # it neither reads nor hangs up
-            raise ClientDisconnect from None
+        await send({"type": "http.response.body", "body": line, "more_body": True})
 
     def _row(self, index: int, outcome: Outcome, notes: dict[str, Any]) -> dict[str, Any]:
         if isinstance(outcome, Failure):
@@ -137,10 +130,10 @@ async def _unless_disconnected(receive: Receive, answer: Coroutine[Any, Any, Non
         ClientDisconnect: The client hung up.
     """
     answering = asyncio.ensure_future(answer)
-    hanging_up = asyncio.ensure_future(_disconnect(receive))
+    hanging_up = asyncio.ensure_future(_cancel_on_disconnect(receive, answering))
     try:
         await asyncio.wait({answering, hanging_up}, return_when=asyncio.FIRST_COMPLETED)
-        if not answering.done():
+        if not answering.done() or answering.cancelled():
             raise ClientDisconnect
         answering.result()
     finally:
@@ -149,9 +142,10 @@ async def _unless_disconnected(receive: Receive, answer: Coroutine[Any, Any, Non
         await asyncio.gather(answering, hanging_up, return_exceptions=True)
 
 
-async def _disconnect(receive: Receive) -> None:
+async def _cancel_on_disconnect(receive: Receive, answering: asyncio.Future[None]) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+    answering.cancel()  # at once: otherwise it would go on sending to nobody, and perhaps come to its end
 
 
 def wants_stream(accept: str) -> bool:

@@ -20,6 +20,7 @@ from genprm_trl.errors import ConfigError
 from genprm_trl.generation.replicas import is_loopback
 from genprm_trl.service.connections import (
     Connection,
+    Idle,
     Listener,
     handle_loop_errors,
     quieten_floods,
@@ -117,12 +118,12 @@ class ServiceServer(uvicorn.Server):
     ):
         self._service: VerifierService = app.state.service
         self._shutdown_seconds = shutdown_seconds
-        self._idle: dict[Connection, None] = {}
+        self._idle: Idle = {}
         limits = self._service.limits
         config = uvicorn.Config(
             app,
             # uvicorn calls it as it would call the class.
-            http=partial(Connection, idle=self._idle, head_seconds=limits.head_seconds),  # type: ignore[arg-type]
+            http=partial(Connection, idle=self._idle, limits=limits),  # type: ignore[arg-type]
             log_config=None,
             access_log=False,
             server_header=False,
@@ -130,7 +131,6 @@ class ServiceServer(uvicorn.Server):
             lifespan="on",
             ws="none",
             backlog=_BACKLOG,
-            limit_concurrency=limits.max_connections + 1,  # uvicorn refuses at its limit
             timeout_graceful_shutdown=_FLUSH_SECONDS,
             ssl_certfile=ssl_certfile,
             ssl_keyfile=ssl_keyfile,
@@ -146,7 +146,7 @@ class ServiceServer(uvicorn.Server):
             loop.create_server = partial(loop.create_server, ssl_handshake_timeout=seconds)  # type: ignore[method-assign]
         for listener in sockets or []:
             if isinstance(listener, Listener):
-                listener.idle = self._idle
+                listener.idle, listener.most = self._idle, self._service.limits.max_connections
         await super().startup(sockets)
         for listener in sockets or []:
             logger.info("listening at %s", url_of(listener, tls=self.config.is_ssl))

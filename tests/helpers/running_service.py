@@ -80,10 +80,15 @@ def running(
         thread.join()
 
 
-def connect(service: Running) -> socket.socket:
-    """A bare connection to a server."""
+def connect(service: Running, *, buffer: int | None = None) -> socket.socket:
+    """A bare connection to a server, perhaps with so many bytes for what is not yet read."""
     host, port = service.url.partition("://")[2].split(":")
-    return socket.create_connection((host, int(port)), timeout=30)
+    connection = socket.socket()
+    if buffer is not None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+    connection.settimeout(30)
+    connection.connect((host, int(port)))
+    return connection
 
 
 def talk(service: Running, data: bytes) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import resource
 import select
@@ -20,9 +21,20 @@ import pytest
 from genprm_trl.client import VerifierClient
 from genprm_trl.errors import ConfigError
 from genprm_trl.service import ServiceLimits, connections
-from genprm_trl.service.connections import SeldomFilter
+from genprm_trl.service.connections import SeldomFilter, quieten_floods
 from genprm_trl.service.server import check_certificate
-from tests.helpers.running_service import connect, direct, lines, rows, running, solutions, wait_for
+from tests.helpers.running_service import (
+    TOKEN,
+    Running,
+    connect,
+    direct,
+    lines,
+    rows,
+    running,
+    solutions,
+    talk,
+    wait_for,
+)
 
 pytestmark = pytest.mark.serial
 
@@ -116,11 +128,110 @@ def test_a_request_in_progress_outlives_a_flood(monkeypatch):
                 assert part
 
 
-def test_requests_on_too_many_connections_get_503():
-    with running(direct(), ServiceLimits(max_connections=2)) as service, connect(service), connect(service):
-        wait_for(lambda: len(service.server.server_state.connections) >= 2)
+@pytest.mark.parametrize("silent", [b"", GET[:20]])
+def test_idle_connections_beyond_the_maximum_make_room(silent):
+    with running(direct(), ServiceLimits(max_connections=4, head_seconds=600)) as service, contextlib.ExitStack() as s:
+        crowd = [s.enter_context(connect(service)) for _ in range(30)]
+        for connection in crowd:
+            with contextlib.suppress(ConnectionError):
+                connection.sendall(silent)
+        wait_for(lambda: sum(map(is_closed, crowd)) >= 26)
+        with httpx2.Client(base_url=service.url) as newcomer:
+            assert newcomer.get("/health/live").status_code == 200
+        assert all(map(is_closed, crowd[:26]))  # those that had been silent for longest
+        assert len(service.server.server_state.connections) <= 4
+
+
+def test_where_no_connection_is_idle_requests_on_more_get_503():
+    body = b'{"solutions": [{"problem": "p", "steps": ["s"]}]}'
+    head = "POST /verify HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    with (
+        running(direct(), ServiceLimits(max_connections=2)) as service,
+        connect(service) as one,
+        connect(service) as two,
+    ):
+        for connection in (one, two):
+            connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode())
+        wait_for(lambda: service.app.state.service.requests == 2)
         with httpx2.Client(base_url=service.url) as other:
-            assert other.get("/health/live").status_code == 503
+            answer = other.get("/health/live")
+        assert answer.status_code == 503
+        assert answer.json()["error"]["type"] == "busy"
+        assert int(answer.headers["retry-after"]) > 0
+        one.sendall(body)
+        assert one.recv(65536).startswith(b"HTTP/1.1 200")
+
+
+def take_nothing(service: Running) -> socket.socket:
+    """A connection that is full of answers, none of which is read."""
+    connection = connect(service, buffer=1024)
+    connection.setblocking(False)
+    state = service.server.server_state
+    answers = 0
+    wait_for(lambda: state.connections)
+    while any(not c.flow.write_paused for c in state.connections.copy()) or answers != state.total_requests:
+        answers = state.total_requests
+        with contextlib.suppress(BlockingIOError, ConnectionError):
+            connection.send(GET.replace(b"/health/live", b"/openapi.json") * 100)
+        time.sleep(0.1)
+    return connection
+
+
+def test_a_client_that_asks_on_and_takes_nothing_is_closed():
+    with running(direct(), ServiceLimits(send_seconds=0.5, head_seconds=600)) as service:
+        with take_nothing(service):
+            wait_for(lambda: not service.server.server_state.connections)
+        assert service.get("/health/live").status_code == 200
+
+
+def test_a_client_that_takes_nothing_makes_room():
+    limits = ServiceLimits(send_seconds=600, head_seconds=600, max_connections=1)
+    with running(direct(), limits) as service, take_nothing(service):
+        assert service.get("/health/live").status_code == 200
+        wait_for(lambda: len(service.server.server_state.connections) == 1)
+
+
+def test_an_answer_may_take_longer_than_a_head():
+    """One that is complete for the server, but not for a client that takes it slowly."""
+    limits = ServiceLimits(head_seconds=0.3, send_seconds=600)
+    table = [{"id": f"{i}" + "x" * 20_000, "problem": "p", "steps": ["s"]} for i in range(250)]
+    body = json.dumps({"solutions": table, "stream": False}).encode()
+    head = "POST /verify HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    with running(direct(), limits) as service, connect(service, buffer=4096) as connection:
+        connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        wait_for(lambda: service.metrics().get("genprm_http_requests_total 200 /verify") == 1)
+        time.sleep(1)
+        answer = b""
+        while part := connection.recv(1 << 20):
+            answer += part
+    given, _, text = answer.partition(b"\r\n\r\n")
+    assert given.startswith(b"HTTP/1.1 200")
+    assert len(json.loads(text)["verdicts"]) == 250
+
+
+def test_an_upgrade_is_answered_as_any_request(impatient, caplog):
+    upgrade = GET.replace(b"\r\n\r\n", b"\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+    assert talk(impatient, upgrade).startswith(b"HTTP/1.1 200")
+    assert not caplog.records
+
+
+def test_what_strangers_send_is_neither_quoted_nor_logged_each_time(caplog):
+    quieten_floods()
+    caplog.set_level(logging.INFO, logger="genprm_trl")
+    with running(direct(), token=TOKEN) as service, connect(service) as stranger:
+        request = b"GET /verify HTTP/1.1\r\nHost: x\r\n\r\n".replace(b"GET", b"Q" * 6000)
+        for path in (b"/verify", b"/elsewhere", b"/health"):
+            for _ in range(20):
+                stranger.sendall(request.replace(b"/verify", path))
+                answer = b""
+                while not answer.endswith(b"}\n"):
+                    answer += (part := stranger.recv(65536))
+                    assert part
+                assert answer.startswith(b"HTTP/1.1 4")
+    shown = [r.getMessage() for r in caplog.records if r.name.startswith("genprm_trl.service")]
+    refused = [text for text in shown if text.startswith("other ")]
+    assert len(refused) == 2  # for the health of the server, none
+    assert "QQ" not in caplog.text
 
 
 def test_the_descriptor_limit_becomes_the_hard_one():
@@ -205,19 +316,36 @@ def test_a_handshake_that_does_not_come_is_given_up(certificate):
         wait_for(lambda: is_closed(connection), 30)
 
 
+def test_handshakes_that_do_not_come_make_room(certificate):
+    cert, key = certificate
+    limits = ServiceLimits(head_seconds=600, max_connections=4)
+    with running(direct(), limits, ssl_certfile=cert, ssl_keyfile=key) as service, contextlib.ExitStack() as stack:
+        crowd = [stack.enter_context(connect(service)) for _ in range(30)]
+        wait_for(lambda: sum(map(is_closed, crowd)) >= 26)
+        assert service.get("/health/live").status_code == 200
+        wait_for(lambda: all(map(is_closed, crowd[:27])))
+        # Those that fail by themselves do not count.
+        for connection in crowd:
+            connection.close()
+        assert service.get("/health/live").status_code == 200
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("tls", [False, True])
 def test_idle_connections_do_not_hold_up_the_end(request, caplog, tls):
     names = (
         dict(zip(("ssl_certfile", "ssl_keyfile"), request.getfixturevalue("certificate"), strict=True)) if tls else {}
     )
     with running(direct(), **names) as service, contextlib.ExitStack() as stack:
-        crowd = [stack.enter_context(connect(service)) for _ in range(3)]
+        crowd = [stack.enter_context(connect(service)) for _ in range(4)]
         if tls:
             context = ssl._create_unverified_context()
             crowd = [stack.enter_context(context.wrap_socket(connection)) for connection in crowd]
         crowd[0].sendall(GET)
         assert crowd[0].recv(65536).startswith(b"HTTP/1.1 200")
         crowd[1].sendall(GET[:20])
+        crowd[2].sendall(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        assert crowd[2].recv(65536).startswith(b"HTTP/1.1 200")  # with TLS, it awaits the client's farewell
         wait_for(lambda: len(service.server.server_state.connections) >= 3)
         service.server.should_exit = True
         service.thread.join(60)
