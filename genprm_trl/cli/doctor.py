@@ -53,14 +53,15 @@ def run_words(words: Sequence[str]) -> int:
         parser.error(str(error))
     if not options.verbose:  # what the sandbox logs at its start is in the report
         logging.getLogger("genprm_trl.sandbox").setLevel(logging.ERROR)
-    findings = []
+    findings, said = [], {""}
     for area, lines in itertools.groupby(examine(options.online, sandbox), key=lambda finding: finding.area):
         if not options.json and not options.quiet:
             print(area)
         for finding in lines:
             findings.append(finding)
             if not options.json and not (options.quiet and finding.status in ("ok", "absent")):
-                fix = f"\n{'':<32} → {finding.fix}" if finding.fix else ""
+                fix = "" if finding.fix in said else f"\n{'':<32} → {finding.fix}"
+                said.add(finding.fix)
                 print(f"  {finding.status:<10}{finding.name:<20} {finding.detail}{fix}", flush=True)
     n = Counter(finding.status for finding in findings)
     if options.json:

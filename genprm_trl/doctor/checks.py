@@ -184,8 +184,14 @@ def check_sandbox(options: SandboxOptions | None = None) -> Iterator[Finding]:
         yield say("running code", "failed", str(error), SERVER)
         return
     failed = f"status {result.status}: {result.message or result.output}"
-    works = (result.status, result.output) == ("ok", "7")
-    yield say("running code", "ok", "runs") if works else say("running code", "failed", failed, "see --debug")
+    missing = [name for name in options.required() if name in protections and not protections[name].holds]
+    if (result.status, result.output) != ("ok", "7"):
+        yield say("running code", "failed", failed, "see --debug")
+    elif missing:
+        remedy = next(filter(None, map(remedy_for, missing)), SERVER)
+        yield say("running code", "failed", f"every command refuses to, without {' and '.join(missing)}", remedy)
+    else:
+        yield say("running code", "ok", "runs")
     for name, protection in protections.items():
         bad = "failed" if name in options.required() else "degraded" if name in EXPECTED else "absent"
         reason, fix = protection.reason, remedy_for(name)

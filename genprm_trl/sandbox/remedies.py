@@ -40,14 +40,12 @@ def remedy_for(name: str, *, root: Path = Path("/")) -> str:
     """
     if not linux.SUPPORTED:
         return ELSEWHERE
-    if name in _NEED_NAMESPACES:
+    if name in (*_NEED_NAMESPACES, *WALL):
         return _allow_namespaces(root)
     return {
         "seccomp": f"{_FILTER}, on x86_64 or aarch64",
         "unprivileged_user": "do not run as the only user of a user namespace",
         "landlock": _LANDLOCK,
-        "no_network": f"{_FILTER}, or {_allow_namespaces(root)}. Otherwise {ELSEWHERE}",
-        "files": f"{_allow_namespaces(root)}, or {_LANDLOCK}. Otherwise {ELSEWHERE}",
         "cgroup": "run as root or delegate a cgroup with the memory and pids controllers",
     }.get(name, "")
 
@@ -72,8 +70,8 @@ def _read(path: Path) -> str:
 
 
 def missing_text(reasons: dict[str, str], missing: Iterable[str]) -> str:
-    """A line for each protection that does not hold: why not, and what to do about it."""
-    lines: list[str] = []
+    """A line for each protection that does not hold: why not, and what to do about it. Each remedy is said once."""
+    missing, lines = list(missing), []
     said: set[str] = set()
     for name in missing:
         remedy = remedy_for(name)
@@ -81,4 +79,6 @@ def missing_text(reasons: dict[str, str], missing: Iterable[str]) -> str:
         if remedy not in ("", *said):
             lines.append(f"    {remedy}")
         said.add(remedy)
+    if any(name in WALL for name in missing) and ELSEWHERE not in said:
+        lines.append(f"  Otherwise {ELSEWHERE}")
     return "\n".join(lines)

@@ -258,13 +258,32 @@ def test_a_missing_protection_is_as_grave_as_the_sandbox_takes_it(monkeypatch):
         "no_network": "failed", "files": "failed", "hidden_root": "degraded", "cgroup": "absent"
     }  # fmt: skip
     assert all(found[name].fix == remedy_for(name) for name in reasons)
-    assert found["running code"].status == "ok"
+    assert found["running code"][2:] == (
+        "failed", "every command refuses to, without no_network and files", remedy_for("files")
+    )  # fmt: skip
     # What the user accepts does not stop anything; what the user requires does.
     options = SandboxOptions(allow_weak_sandbox=True, sandbox_require=["hidden_root"])
     found = {finding.name: finding for finding in check_sandbox(options)}
     assert {name: found[name].status for name in reasons} == {
         "no_network": "degraded", "files": "degraded", "hidden_root": "failed", "cgroup": "absent"
     }  # fmt: skip
+    assert found["running code"].status == "failed"
+    accepted = check_sandbox(SandboxOptions(allow_weak_sandbox=True))
+    assert {finding.name: finding for finding in accepted}["running code"].status == "ok"
+
+
+def test_a_remedy_is_printed_once(monkeypatch, capsys):
+    def examine(online, sandbox):
+        for name in ("running code", "files", "hidden_root"):
+            yield Finding("sandbox", name, "failed", "refused", "start the container anew")
+        yield Finding("sandbox", "cgroup", "absent", "refused", "run as root")
+
+    monkeypatch.setattr(checks, "examine", examine)
+    assert main(["doctor"]) == 1
+    printed = capsys.readouterr().out
+    assert printed.count("→ start the container anew") == printed.count("→ run as root") == printed.count("→") - 1 == 1
+    assert main(["doctor", "--json"]) == 1
+    assert capsys.readouterr().out.count("start the container anew") == 3
 
 
 @pytest.mark.parametrize("words", [["--jsn"], ["more"]])

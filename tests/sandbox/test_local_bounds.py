@@ -48,6 +48,32 @@ async def main():
     print(json.dumps(report))
 asyncio.run(main())
 """
+FILES_AND_REST = """
+import asyncio, json
+from genprm_trl.sandbox import Limits, LocalSandbox
+FILE = (
+    "import os, time\\nf = open('f', 'wb', 0)\\nfor _ in range({}): f.write(bytes(1 << 20))\\n"
+    "for _ in range({}): os.write(1, bytes(1 << 20))\\ntime.sleep(2); os.ftruncate(1, 0); print('kept')"
+)
+async def main():
+    report = {}
+    opened = LocalSandbox(Limits(memory=40 << 20, total_memory=400 << 20), required=(), replay=False)
+    async with opened as sandbox:
+        for name, counts in {"little": (10, 10), "file": (62, 16), "output": (16, 62)}.items():
+            async with sandbox.session() as session:
+                report[name] = (await session.run(FILE.format(*counts))).status
+    async with LocalSandbox(Limits(memory=150 << 20, total_memory=200 << 20), required=(), replay=False) as sandbox:
+        sessions = [sandbox.session() for _ in range(6)]
+        await asyncio.sleep(0.5)
+        for session in sessions:
+            await session.run("x = b'1' * (90 << 20)")
+        await asyncio.sleep(1)
+        report["alive"] = sum(session._worker.idle for session in sessions)
+        for session in sessions:
+            await session.close()
+    print(json.dumps(report))
+asyncio.run(main())
+"""
 DISK = """
 import asyncio, json
 from genprm_trl.sandbox import Limits, LocalSandbox
@@ -94,17 +120,22 @@ def report_of(program: str, *within: str) -> Any:
     return json.loads(done.stdout)
 
 
+def without_groups() -> list[str]:
+    """The words before a command that hide the control groups from it."""
+    if shutil.which("unshare") is None or subprocess.run([*WITHOUT_GROUPS, "true"], capture_output=True).returncode:
+        pytest.skip("may not cover the control groups")
+    return WITHOUT_GROUPS
+
+
+def test_files_in_memory_and_sessions_at_rest_are_counted_without_groups():
+    report = report_of(FILES_AND_REST, *without_groups())
+    assert report == {"little": "ok", "file": "memory", "output": "memory", "alive": report["alive"]}
+    assert report["alive"] <= 2
+
+
 @pytest.mark.parametrize("groups", [True, False])
 def test_memory_of_a_session_and_of_all(groups: bool):
-    within: list[str] = []
-    if not groups:
-        if (
-            shutil.which("unshare") is None
-            or subprocess.run([*WITHOUT_GROUPS, "true"], capture_output=True).returncode
-        ):
-            pytest.skip("may not cover the control groups")
-        within = WITHOUT_GROUPS
-    report = report_of(MEMORY, *within)
+    report = report_of(MEMORY, *([] if groups else without_groups()))
     assert groups or not report["cgroup"]
     assert report["children"][0] == "memory" or "True" in report["children"][1]
     assert report["after"] == "1"

@@ -136,7 +136,7 @@ def enter_session(outcomes: Outcomes, limits: dict[str, Any], key: int, director
         attempt(outcomes, "ipc_namespace", lambda: linux.unshare(linux.CLONE_NEWIPC))
     if outcomes.get("hidden_root") == "":
         attempt(outcomes, "private_tmp", lambda: _private_tmp(limits["disk"]))
-        os.chdir(_scratch())
+        os.chdir(scratch())
     else:
         os.chdir(directory)
     baseline = _address_space(proc)
@@ -149,7 +149,7 @@ def enter_session(outcomes: Outcomes, limits: dict[str, Any], key: int, director
     # The kernel counts a user's processes. Only a separate namespace, or a separate id, leaves out those of others.
     others = 0 if outcomes["user_namespace"] == "" or os.geteuid() >= FIRST_USER else _processes_of(os.geteuid())
     attempt(outcomes, "no_new_privs", lambda: linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1))
-    readable, own = (("/",), _scratch()) if hidden else (library_paths(), directory)
+    readable, own = (("/",), scratch()) if hidden else (library_paths(), directory)
     attempt(outcomes, "landlock", lambda: landlock.restrict(readable, DEVICES, own))
     attempt(outcomes, "limits", lambda: _set_limits(limits, baseline, others))
     attempt(outcomes, "no_capabilities", linux.drop_capabilities)
@@ -294,7 +294,7 @@ def _other_names(paths: tuple[str, ...]) -> dict[str, Path]:
 
 
 @functools.cache
-def _scratch() -> str:
+def scratch() -> str:
     """Where the private temporary directory goes: not over an interpreter that lives below /tmp."""
     return "/scratch" if any(path.startswith("/tmp") for path in library_paths()) else "/tmp"
 
@@ -322,7 +322,7 @@ def _build_root() -> None:
             if not os.path.lexists(ROOT + path):
                 Path(ROOT + path).parent.mkdir(parents=True, exist_ok=True)
                 Path(ROOT + path).symlink_to(aim)
-        for path in (ROOT + _scratch(), ROOT + "/.old"):
+        for path in (ROOT + scratch(), ROOT + "/.old"):
             Path(path).mkdir(exist_ok=True)
         os.chdir(ROOT)
         linux.pivot_root(".", ".old")
@@ -342,7 +342,7 @@ def _build_root() -> None:
 def _private_tmp(disk: int) -> None:
     linux.unshare(linux.CLONE_NEWNS)
     flags = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
-    linux.mount("tmpfs", _scratch(), "tmpfs", flags, f"size={disk},nr_inodes={MOST_FILES},mode=1777")
+    linux.mount("tmpfs", scratch(), "tmpfs", flags, f"size={disk},nr_inodes={MOST_FILES},mode=1777")
 
 
 def _address_space(proc: int | None) -> int:

@@ -48,6 +48,27 @@ class Processes:
         """
         return max(0, self._resident(str(number)) - self._own)
 
+    def files(self, number: int, output: int, directory: str) -> int:
+        """Bytes of memory that a session's files take.
+
+        Args:
+            number: Its process.
+            output: Descriptor of the file in memory that has its standard output.
+            directory: Its temporary directory, as it sees it, if that lies in memory; otherwise empty.
+        """
+        size = 0
+        with contextlib.suppress(OSError):
+            size += 512 * os.stat(f"{number}/fd/{output}", dir_fd=self._proc).st_blocks
+        with contextlib.suppress(OSError):
+            if directory:
+                opened = os.open(f"{number}/root{directory}", os.O_PATH | os.O_DIRECTORY, dir_fd=self._proc)
+                try:
+                    held = os.statvfs(opened)
+                finally:
+                    os.close(opened)
+                size += (held.f_blocks - held.f_bfree) * held.f_frsize
+        return size
+
     def _resident(self, number: str) -> int:
         try:
             return int(self._read(f"{number}/statm").split()[1]) * PAGE

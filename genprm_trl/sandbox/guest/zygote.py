@@ -458,7 +458,10 @@ class Zygote:
                 self._kill(pid, OVER_DISK)
             if self._outcomes["cgroup"] and self._processes is not None:
                 number = self._number(pid)
-                self._held[pid] = sum(map(self._processes.memory, (number, *self._processes.below(number))))
+                files = self._processes.files(
+                    number, limits["open_files"] - 2, "" if self._outcomes["private_tmp"] else isolation.scratch()
+                )
+                self._held[pid] = files + sum(map(self._processes.memory, (number, *self._processes.below(number))))
                 if self._held[pid] > limits["memory"] + cgroup.OVERHEAD:
                     self._kill(pid, OUT_OF_MEMORY)
         held = {pid: size for pid, size in self._held.items() if pid not in self._killed}
