@@ -35,6 +35,9 @@ from tests.helpers.scripted_generator import Reply, ScriptedGenerator
 PLAN = QuickstartPlan(train_solutions=60, heldout_solutions=8, natural_heldout=3, policy_steps=5, epochs=1.0, chains=2)
 
 
+pytestmark = pytest.mark.timeout(900)  # four trainings on a busy machine
+
+
 @pytest.fixture(scope="module")
 def output(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("quickstart")
