@@ -561,5 +561,6 @@ def _is_choice(text: str, verdict: re.Match[str], end: int) -> bool:
         if depth == 0:
             end = start + brace.start()
             break
-    words = {found[1].casefold() for found in _COMMAND_OR_WORD.finditer(text, start, end) if found[1]}
-    return {"yes", "no"} <= words <= {"yes", "no", "or", "and"}
+    words = [found[1].casefold() for found in _COMMAND_OR_WORD.finditer(text, start, end) if found[1]]
+    # More words than `Yes or No` are what a model writes that cannot stop.
+    return len(words) <= 3 and {"yes", "no"} <= set(words) <= {"yes", "no", "or", "and"}
