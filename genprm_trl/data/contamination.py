@@ -23,7 +23,7 @@ from genprm_trl.rows.fields import as_filled_text, as_list, as_object, json_safe
 NGRAM = 32
 
 _WORD = re.compile(r"\w+")
-_TEXTS = ("problem", "question", "prompt")
+_TEXTS = ("problem", "modified_question", "question", "prompt")  # the second: PRMBench
 
 
 @dataclass(frozen=True, slots=True)

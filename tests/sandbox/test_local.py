@@ -53,7 +53,7 @@ async def test_a_session_waits_for_descriptors():
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     async with LocalSandbox(max_concurrency=1) as sandbox, sandbox.session() as other:
         assert (await other.run("print(2)")).output == "2"
-        while sandbox._spares._is_filling:  # it would give descriptors back later
+        while sandbox._spares._is_filling:  # noqa: ASYNC110 (it would give descriptors back later)
             await asyncio.sleep(0.01)
         sandbox._spares.clear(closed=True)
         async with sandbox.session() as session:
