@@ -211,6 +211,8 @@ def policy_and_verifier(
     from genprm_trl.solving.solver import open_solver, open_solver_and_verifier
     from genprm_trl.stages.settings import decisive
 
+    policy_opener = policy.opener()
+    verifier.generator_options()  # unusable options are found before a template is looked for
     verifier.freeze_date(stage.settings_path, stage.output)
     policy.freeze_date(stage.settings_path, stage.output, "policy_template_date")
     of_policy = {**policy.what_decides_text(), **decisive(solver)}
@@ -220,7 +222,7 @@ def policy_and_verifier(
     }
     opener = functools.partial(
         open_solver_and_verifier,
-        functools.partial(open_solver, policy.opener(), solver, policy.chat_template(), policy.template_date),
+        functools.partial(open_solver, policy_opener, solver, policy.chat_template(), policy.template_date),
         functools.partial(_load_after_check, policy, verifier),
         # A verifier asks its sandbox before its model is loaded. So it comes second only if the policy costs nothing.
         policy_first=policy.backend == "server" != verifier.backend,
