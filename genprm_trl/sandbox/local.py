@@ -15,7 +15,7 @@ from typing import Self
 from genprm_trl._loops import FairGate
 from genprm_trl.errors import ConfigError, check_at_least
 from genprm_trl.sandbox.base import ExecutionResult, Sandbox, Session
-from genprm_trl.sandbox.guest.wire import TIMEOUT_TEXT
+from genprm_trl.sandbox.guest.wire import OUT_OF_MEMORY, TIMEOUT_TEXT
 from genprm_trl.sandbox.limits import Limits
 from genprm_trl.sandbox.process import MEMORY_TEXT, Ended, SandboxError, Worker, Zygote
 from genprm_trl.sandbox.remedies import WALL, missing_text
@@ -338,7 +338,7 @@ class LocalSession(Session):
             seconds, message = time.perf_counter() - start, answer.describe()
             if answer.is_loss:
                 raise SandboxError(message)
-            if answer.out_of_memory:
+            if answer.cause == OUT_OF_MEMORY:
                 return ExecutionResult(MEMORY_TEXT, "memory", seconds, message)
             if answer.cpu_seconds >= limits.cpu:
                 return ExecutionResult(TIMEOUT_TEXT, "timeout", seconds, "processor time used up")

@@ -45,21 +45,17 @@ class Ended:
     Attributes:
         wait_status: The status that `os.waitpid` gave; None if it is unknown.
         cpu_seconds: Processor time it used.
-        out_of_memory: Whether it was killed for its memory.
-        over_disk: Whether it was killed for the files that it made.
-        from_outside: Whether somebody else killed it: neither its program nor the sandbox.
+        cause: Why it was killed, one of the causes in `guest.wire`; 0 if it was not, or by its program.
     """
 
     wait_status: int | None
     cpu_seconds: float = 0.0
-    out_of_memory: bool = False
-    from_outside: bool = False
-    over_disk: bool = False
+    cause: int = 0
 
     @property
     def is_loss(self) -> bool:
-        """Whether the program has no part in it."""
-        return self.from_outside or self.wait_status is None
+        """Whether the program has no part in it: somebody else killed the process, neither it nor the sandbox."""
+        return self.cause == wire.FROM_OUTSIDE or self.wait_status is None
 
     def describe(self) -> str:
         """Returns a clause for error messages that says what ended the process."""
@@ -67,9 +63,9 @@ class Ended:
             return "the process that starts sessions is gone"
         if self.wait_status == wire.SPAWN_FAILED:
             return "the system refused a new process"
-        if self.over_disk:
+        if self.cause == wire.OVER_DISK:
             return "the program's files took more than its directory may hold"
-        if self.from_outside:
+        if self.cause == wire.FROM_OUTSIDE:
             return "the process was killed from outside the sandbox; the machine may be out of memory"
         if os.WIFSIGNALED(self.wait_status):
             number = os.WTERMSIG(self.wait_status)
@@ -413,9 +409,7 @@ class Worker:
             self._zygote.kill(self._key)
         if len(data) < wire.EXIT.size:
             return Ended(None)
-        status, cpu, cause = wire.EXIT.unpack(data)
-        reasons = (cause == each for each in (wire.OUT_OF_MEMORY, wire.FROM_OUTSIDE, wire.OVER_DISK))
-        return Ended(status, cpu, *reasons)
+        return Ended(*wire.EXIT.unpack(data))
 
     def kill(self) -> None:
         """Ends the process without waiting for its end. A caller that waits for its answer gets an error."""

@@ -14,6 +14,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import linux
+
 OVERHEAD = 32 << 20  # bytes for page tables, pipes and the like, which a limit on address space does not count
 NEEDED = {"memory", "pids"}
 
@@ -52,7 +54,7 @@ class Groups:
         try:
             self._directory = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
             if version is TWO:
-                _write(self._directory, "cgroup.subtree_control", "+memory +pids")
+                linux.write_to("cgroup.subtree_control", "+memory +pids", self._directory)
             if total:
                 self._bound(".", total)
         except OSError:
@@ -61,25 +63,22 @@ class Groups:
 
     def _bound(self, group: str, memory: int) -> None:
         version = self._version
-        _write(self._directory, f"{group}/{version.memory}", str(memory))
+        linux.write_to(f"{group}/{version.memory}", str(memory), self._directory)
         with contextlib.suppress(OSError):
-            _write(
-                self._directory,
-                f"{group}/{version.with_swap}",
-                str(memory if version.swap is None else version.swap),
-            )
+            swap = memory if version.swap is None else version.swap
+            linux.write_to(f"{group}/{version.with_swap}", str(swap), self._directory)
 
     def add(self, key: int, memory: int, processes: int) -> None:
         """Makes a session's group."""
         os.mkdir(str(key), dir_fd=self._directory)
         self._bound(str(key), memory + OVERHEAD)
         if self._version is TWO:
-            _write(self._directory, f"{key}/pids.max", str(processes))
-            _write(self._directory, f"{key}/memory.oom.group", "1")
+            linux.write_to(f"{key}/pids.max", str(processes), self._directory)
+            linux.write_to(f"{key}/memory.oom.group", "1", self._directory)
 
     def join(self, key: int) -> None:
         """Moves the calling process into a session's group."""
-        _write(self._directory, f"{key}/{self._version.join}", "0")
+        linux.write_to(f"{key}/{self._version.join}", "0", self._directory)
 
     def remove(self, key: int) -> bool:
         """Removes the group of a session that has ended. Returns whether the kernel had killed in it for memory."""
@@ -150,14 +149,6 @@ def remove_all(path: Path) -> None:
                 with contextlib.suppress(OSError):
                     child.rmdir()
         path.rmdir()
-
-
-def _write(directory: int, name: str, text: str) -> None:
-    descriptor = os.open(name, os.O_WRONLY, dir_fd=directory)
-    try:
-        os.write(descriptor, text.encode())
-    finally:
-        os.close(descriptor)
 
 
 def _read(directory: int, name: str) -> str:

@@ -234,11 +234,7 @@ def _new_user_namespace(proc: int | None = None) -> None:
     base = proc if proc is not None else os.open("/proc", os.O_RDONLY | os.O_DIRECTORY)
     try:
         for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
-            descriptor = os.open(f"self/{name}", os.O_WRONLY, dir_fd=base)
-            try:
-                os.write(descriptor, text.encode())
-            finally:
-                os.close(descriptor)
+            linux.write_to(f"self/{name}", text, base)
     finally:
         if proc is None:
             os.close(base)

@@ -51,7 +51,7 @@ def yield_to_others() -> None:
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, 0, max(NICE, os.getpriority(os.PRIO_PROCESS, 0)))
     with contextlib.suppress(OSError):
-        _write_to("/proc/self/oom_score_adj", "1000")
+        write_to("/proc/self/oom_score_adj", "1000")
 
 
 def yield_as_group(proc: int) -> None:
@@ -61,10 +61,20 @@ def yield_as_group(proc: int) -> None:
         proc: Descriptor of a procfs.
     """
     with contextlib.suppress(OSError):  # there is no such sharing, or too many ask at once
-        _write_to("self/autogroup", str(NICE), proc)
+        write_to("self/autogroup", str(NICE), proc)
 
 
-def _write_to(path: str, text: str, directory: int | None = None) -> None:
+def write_to(path: str, text: str, directory: int | None = None) -> None:
+    """Writes to a file that is there, such as one of the kernel's.
+
+    Args:
+        path: The file.
+        text: What is written in one call.
+        directory: Descriptor of the directory that the path starts from. Default: the working directory.
+
+    Raises:
+        OSError: It cannot be opened, or the kernel refuses the text.
+    """
     descriptor = os.open(path, os.O_WRONLY, dir_fd=directory)
     try:
         os.write(descriptor, text.encode())

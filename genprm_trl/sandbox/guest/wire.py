@@ -11,9 +11,8 @@ from __future__ import annotations
 import struct
 
 FRAME = struct.Struct("<I")  # length of the JSON that follows
-COMMAND = struct.Struct(
-    "<cQ"
-)  # what (SPAWN, KILL, REST or WAKE), session key; SPAWN carries two descriptors: channel, status
+# What (SPAWN, KILL, REST or WAKE), session key; SPAWN carries two descriptors: channel, status.
+COMMAND = struct.Struct("<cQ")
 EXIT = struct.Struct("<idB")  # wait status, CPU seconds used, one of the causes below
 REQUEST = struct.Struct("<16sd?I")  # nonce, soft time-out in seconds, as published?, length of the UTF-8 code to come
 RESULT = struct.Struct("<16sBdI")  # nonce, index into STATUSES, seconds, length of the UTF-8 text that follows

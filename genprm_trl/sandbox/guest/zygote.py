@@ -104,9 +104,8 @@ def main(control_fd: int) -> None:
         # Made here and not by the host, which may be killed before it could have told us what to tidy up.
         directory = tempfile.mkdtemp(prefix=DIRECTORIES, dir=config["temporary"])
         os.chmod(directory, 0o711)  # noqa: PTH101
-        fcntl.flock(
-            os.open(directory, os.O_RDONLY), fcntl.LOCK_EX
-        )  # held for as long as this process or the zygote is
+        # Held for as long as this process or the zygote is there.
+        fcntl.flock(os.open(directory, os.O_RDONLY), fcntl.LOCK_EX)
         outcomes: isolation.Outcomes = dict.fromkeys(isolation.NAMES, isolation.NO_LINUX)
         linux.yield_to_others()
         config["total"] = config["limits"]["total_memory"] or (free_memory() or 0) // 2  # 0: nobody knows

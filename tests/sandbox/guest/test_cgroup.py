@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from genprm_trl.sandbox import LocalSandbox
-from genprm_trl.sandbox.guest import cgroup
+from genprm_trl.sandbox.guest import cgroup, linux
 
 pytestmark = pytest.mark.serial
 
@@ -37,7 +37,7 @@ def test_the_nearest_group_that_hands_on_its_controllers(
     # The directory was made in the right place and taken back when it turned out not to be a group.
     assert not any(p.name.startswith("genprm") for p in top.rglob("*"))
     made = []
-    monkeypatch.setattr(cgroup, "_write", lambda directory, name, text: made.append((name, text)))
+    monkeypatch.setattr(linux, "write_to", lambda name, text, directory: made.append((name, text)))
     groups = cgroup.make(7, tmp_path, 9 << 30)
     groups.add(3, 1 << 30, 32)
     assert groups.path == top / where / "genprm-sandbox-7"
@@ -61,7 +61,7 @@ def test_version_one_bounds_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     place = tmp_path / "sys/fs/cgroup/memory/a/b"
     place.mkdir(parents=True)
     made = []
-    monkeypatch.setattr(cgroup, "_write", lambda directory, name, text: made.append((name, text)))
+    monkeypatch.setattr(linux, "write_to", lambda name, text, directory: made.append((name, text)))
     groups = cgroup.make(7, tmp_path, 9 << 30)
     groups.add(3, 1 << 30, 32)
     groups.join(3)
