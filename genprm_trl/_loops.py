@@ -3,7 +3,8 @@
 The package is asynchronous inside; scripts, notebooks and trainers call it from ordinary code, in any thread. This
 module joins the two: `run` and `iterate_in_thread` run coroutines and streams from ordinary code, `LoopThread` is an
 event loop that serves any thread, and `FairGate` bounds what runs over all loops. `as_finished` works on many items,
-several at a time. `Closable` is the base class of whatever is closed at the end of an `async with`.
+several at a time, and `SharedCall` makes one call for all who ask. `Closable` is the base class of whatever is closed
+at the end of an `async with`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator
-from typing import Any, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 Item = TypeVar("Item")
 T = TypeVar("T")
@@ -174,6 +175,33 @@ class LoopThread:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.loop.shutdown_asyncgens()
+
+
+class SharedCall(Generic[T]):
+    """A call that is made once at a time, whoever asks. It goes on if the one who asked first goes away.
+
+    Args:
+        call: Makes the coroutine. All who ask while it runs get its result.
+    """
+
+    def __init__(self, call: Callable[[], Coroutine[Any, Any, T]]):
+        self._call = call
+        self._running: asyncio.Task[T] | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether somebody has asked and has no answer yet."""
+        return self._running is not None
+
+    async def __call__(self) -> T:
+        """The result, of a call that runs already if there is one."""
+        if self._running is None:
+            self._running = asyncio.create_task(self._call())
+            self._running.add_done_callback(self._done)
+        return await asyncio.shield(self._running)
+
+    def _done(self, _: asyncio.Task[T]) -> None:
+        self._running = None
 
 
 class FairGate:

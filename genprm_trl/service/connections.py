@@ -151,9 +151,8 @@ class Connection(H11Protocol):
         super().__init__(**arguments)
         self._idle, self._limits = idle, limits
         self._timer: asyncio.TimerHandle | None = None
-        self._is_sending = (
-            False  # what the timer is about: an answer that is not taken, or else a head that is missing
-        )
+        # What the timer is about: an answer that is not taken, or else a head that is missing.
+        self._is_sending = False
         self._unsent = 0  # bytes, when the timer was set
         self.app = self._answer
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
+from genprm_trl._loops import SharedCall
 from genprm_trl.errors import GenPRMError
 from genprm_trl.generation.base import GenerationResult, Generator, SamplingParams
 from genprm_trl.service.metrics import Metrics
@@ -41,7 +42,7 @@ class ObservedGenerator(Generator):
         self._failing: str | None = None  # why the last answer was a failure
         self._answered = float("-inf")  # when the last good answer came
         self._progress = float("-inf")  # when anything came, or work began after a pause
-        self._probe: asyncio.Task[str | None] | None = None
+        self._probe = SharedCall(self._ask)
 
     async def close(self) -> None:
         """Closes the generator."""
@@ -88,17 +89,10 @@ class ObservedGenerator(Generator):
         if self._failing is None:
             if now - self._answered < self._fresh:
                 return None
-            if self._in_flight and self._probe is None:
+            if self._in_flight and not self._probe.is_running:
                 stalled = now - self._progress > self._stall
                 return f"nothing has come from the engine for {now - self._progress:.0f} s" if stalled else None
-        # One question at a time, whoever asks; it goes on if the one who asked first goes away.
-        if self._probe is None:
-            self._probe = asyncio.create_task(self._ask())
-            self._probe.add_done_callback(self._asked)
-        return await asyncio.shield(self._probe)
-
-    def _asked(self, _: asyncio.Task[str | None]) -> None:
-        self._probe = None
+        return await self._probe()
 
     async def _ask(self) -> str | None:
         prompt = list(self._generator.tokenizer.encode("1", add_special_tokens=False))

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 
+from genprm_trl._loops import SharedCall
 from genprm_trl.errors import GenPRMError
 from genprm_trl.sandbox.base import Sandbox
 
@@ -25,20 +26,13 @@ class ObservedSandbox:
         self._sandbox, self._fresh, self._patience = sandbox, fresh_seconds, patience
         self._answered = float("-inf")
         self._said = ""
-        self._question: asyncio.Task[str | None] | None = None
+        self._question = SharedCall(self._ask)
 
     async def trouble(self) -> str | None:
         """Why code cannot run, or None if it can."""
         if time.monotonic() - self._answered < self._fresh:
             return None
-        # It goes on if the one who asked first goes away.
-        if self._question is None:
-            self._question = asyncio.create_task(self._ask())
-            self._question.add_done_callback(self._asked)
-        return await asyncio.shield(self._question)
-
-    def _asked(self, _: asyncio.Task[str | None]) -> None:
-        self._question = None
+        return await self._question()
 
     async def _ask(self) -> str | None:
         try:

@@ -190,7 +190,8 @@ async def serve(
         Whatever `load` raises. The server stops first.
     """
     quieten_floods()
-    logger.debug("this process may have %d descriptors", raise_descriptor_limit())
+    descriptors = raise_descriptor_limit()
+    logger.debug("this process may have %d descriptors", descriptors)
     server = ServiceServer(app, shutdown_seconds=shutdown_seconds, ssl_certfile=ssl_certfile, ssl_keyfile=ssl_keyfile)
     service: VerifierService = app.state.service
     loaded = _load_in_thread(load)
