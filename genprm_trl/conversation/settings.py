@@ -93,13 +93,13 @@ def load_settings(model: str | os.PathLike[str]) -> ModelSettings | None:
         raise ConfigError(f"{path}: not the settings of a GenPRM: {error}") from error
 
 
-def date_for_training(chat_template: str, *models: str | os.PathLike[str]) -> str | None:
-    """The day that a chat template is to show as today's in all of a training, also after it was resumed.
+def frozen_date(chat_template: str, *models: str | os.PathLike[str]) -> str | None:
+    """The day that a chat template is to show as today's in all of a run, also after it was resumed.
 
     Args:
         chat_template: The template.
         models: Directories or Hub ids whose settings may name the day, the most important one first: the model that is
-            trained, checkpoints.
+            trained or asked, checkpoints.
 
     Returns:
         The first day that is named, or else today; None if the template shows no day.

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genprm_trl._loops import run
-from genprm_trl.conversation.settings import load_settings
-from genprm_trl.conversation.template import check_date, shows_date, today
+from genprm_trl.conversation.settings import frozen_date
+from genprm_trl.conversation.template import check_date
 from genprm_trl.errors import ConfigError, check_at_least, check_one_of
 from genprm_trl.generation.backends import OPERATIONAL_OPTIONS
 from genprm_trl.rows.digests import content_digest
@@ -117,9 +117,7 @@ class GeneratorOptions:
                 return
             if kept is None and output is not None and Path(output).is_file() and Path(output).stat().st_size:
                 return
-        if shows_date(self.chat_template() or self._own_chat_template()):
-            of_model = load_settings(self.model)
-            self.template_date = (of_model.template_date if of_model is not None else None) or today()
+        self.template_date = frozen_date(self.chat_template() or self._own_chat_template(), self.model)
 
     def _own_chat_template(self) -> str:
         """Text that holds the tokenizer's chat template; empty where it cannot be loaded, which shows later."""

@@ -19,7 +19,7 @@ from trl import SFTConfig, SFTTrainer
 
 from genprm_trl.cards.model_card import GENERATIVE
 from genprm_trl.conversation.conversation import TokenKind
-from genprm_trl.conversation.settings import ModelSettings, date_for_training, load_settings
+from genprm_trl.conversation.settings import ModelSettings, frozen_date, load_settings
 from genprm_trl.conversation.template import ChatFormat, TurnOpening
 from genprm_trl.errors import ConfigError
 from genprm_trl.generation.loading import load_config, load_tokenizer
@@ -332,7 +332,7 @@ class GenPRMTrainer(RewardModelTrainer, SFTTrainer):
     def _freeze_date(self, tokenizer: Any) -> str | None:
         """The day that the chat template shows in this training: today, or that of what it goes on from."""
         if self._template_date is None:
-            day = date_for_training(str(tokenizer.chat_template), *dict.fromkeys(filter(None, self._dated_by)))
+            day = frozen_date(str(tokenizer.chat_template), *dict.fromkeys(filter(None, self._dated_by)))
             # Processes of a training that starts around midnight must agree.
             [self._template_date] = broadcast_object_list([day])
         return self._template_date

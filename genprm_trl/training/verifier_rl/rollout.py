@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from genprm_trl._loops import run
-from genprm_trl.conversation.settings import ModelSettings, date_for_training
+from genprm_trl.conversation.settings import ModelSettings, frozen_date
 from genprm_trl.conversation.template import ChatFormat
 from genprm_trl.errors import ConfigError, DataError
 from genprm_trl.generation import TransformersGenerator
@@ -191,7 +191,7 @@ class VerifierRollout:
             if self.template_date is None:
                 before = (trainer.model.config.name_or_path, args.output_dir)
                 template = str(self.chat_template or tokenizer.chat_template)
-                self.template_date = date_for_training(template, *(each for each in before if each))
+                self.template_date = frozen_date(template, *(each for each in before if each))
             self._chat = ChatFormat(tokenizer, "generation_prompt", self.chat_template, self.template_date)
         sampling = SamplingParams(
             temperature=args.temperature, top_p=args.top_p, top_k=args.top_k or 0, max_new_tokens=1, logprobs=0
