@@ -191,9 +191,7 @@ def _of_repository(row: Mapping[str, Any]) -> _Explained:
     [solution] = to_solutions(row, "", "mr_gsm8k")
     critic = next((name for name in row if name.endswith("_eval_output")), "critic_eval_output")
     written = as_object(require(row, critic), critic)
-    of_gpt4 = as_object(
-        row.get("gpt4_error_reason_correctness_analysis") or {}, "gpt4_error_reason_correctness_analysis"
-    )
+    of_gpt4 = as_object(row.get(_OF_GPT4) or {}, _OF_GPT4)
     return _explained(
         row, solution, critic.removesuffix("_eval_output"), written.get("error_reason"), of_gpt4.get("Final Decision")
     )

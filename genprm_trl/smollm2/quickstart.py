@@ -188,10 +188,8 @@ def _make_data(
         logger.warning("%d solutions are left out: their code contradicts their label", disagreeing.total())
     files = [file for benchmark in benchmarks for file in benchmark.files]
     data = Decontamination(read_problems(files))
-    made, rationales = directory / "made.jsonl", directory / "rationales.jsonl"
-    write_jsonl(made, records)
-    clean = list(data.clean(made))
-    made.unlink()
+    rationales = directory / "rationales.jsonl"
+    clean = list(data.clean([record.to_dict() for record in records]))
     write_jsonl(rationales, clean)
     counts = {"against": [str(file) for file in files], "ngram": NGRAM, **data.counts()}
     write_json(decontamination_path(rationales), counts)

@@ -340,7 +340,7 @@ def runs_code(model: Any, mode: Mode | str | None = None) -> bool:
         mode: The mode that it is asked in. Default: the one in the model's directory, or else the full one.
     """
     if mode is None and isinstance(model, str | Path):
-        with contextlib.suppress(OSError, ValueError, ConfigError):  # loading it will say what is wrong with it
+        with contextlib.suppress(OSError, ValueError):  # loading it will say what is wrong with it
             settings = load_settings(model)
             mode = settings.default_mode if settings is not None else None
     return Mode.of("full" if mode is None else mode).execute
