@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
-from typing import Any
+
+from tests.helpers.http_thread import Quiet, answering
 
 
-class _Handler(SimpleHTTPRequestHandler):
-    def log_message(self, *_: Any) -> None:
-        """Says nothing."""
+class _Handler(Quiet, SimpleHTTPRequestHandler):
+    """Gives files."""
 
 
-@contextmanager
-def serving_files(directory: Path) -> Iterator[str]:
+def serving_files(directory: Path) -> AbstractContextManager[str]:
     """Serves a directory; gives its address."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, directory=str(directory)))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    return answering(partial(_Handler, directory=str(directory)))
