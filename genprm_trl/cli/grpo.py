@@ -50,9 +50,13 @@ class GRPOOptions(SandboxOptions, RowOptions, TrainingOptions):
     verifier: str | None = field(
         default=None,
         metadata={
-            "help": "Directory or Hub id of the GenPRM that rewards steps. It is loaded beside the policy.",
+            "help": "Directory or Hub id of the verifier that rewards steps. It is loaded beside the policy.",
             "reads": "model",
         },
+    )
+    kind: str = field(
+        default="auto",
+        metadata={"help": "What kind of verifier it is. Default: as its files or its name say."},
     )
     server: list[str] | None = field(default=None, metadata={"help": "URLs of running `genprm serve` to use instead."})
     reward_config: str | None = field(
@@ -174,7 +178,7 @@ def _reward_config(options: GRPOOptions, args: StepGRPOConfig) -> dict[str, Any]
     if not named:
         if args.credit != "outcome":
             raise ConfigError(
-                f"--credit {args.credit} needs step rewards: name a GenPRM with --verifier, --server or "
+                f"--credit {args.credit} needs step rewards: name a verifier with --verifier, --server or "
                 "--reward_config"
             )
         return None
@@ -185,6 +189,10 @@ def _reward_config(options: GRPOOptions, args: StepGRPOConfig) -> dict[str, Any]
         config["server"] = options.server
     else:
         config["verifier"] = options.verifier
+    if options.kind != "auto":
+        if not options.verifier:
+            raise ConfigError("--kind is the kind of --verifier; in --reward_config it is the argument kind")
+        config["kind"] = options.kind
     of_sandbox = options.given_sandbox()
     if of_sandbox and "server" in config:
         raise ConfigError(f"the server says where code runs: leave out --{', --'.join(of_sandbox)}")

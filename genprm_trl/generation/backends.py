@@ -90,7 +90,7 @@ def find_backend(backend: Backend | str, options: Mapping[str, Any]) -> Callable
         module, name = _PROVIDERS[backend]
         provider = getattr(import_module(module), name)
     elif ":" in backend:
-        provider, name = _load_class(backend), backend
+        provider, name = load_class(backend, "backend"), backend
     else:
         raise ConfigError(f"unknown backend {backend!r}; choose {', '.join(get_args(Backend))}, or give module:Class")
     known = inspect.signature(provider).parameters
@@ -107,14 +107,23 @@ def find_backend(backend: Backend | str, options: Mapping[str, Any]) -> Callable
     return found
 
 
-def _load_class(path: str) -> Any:
+def load_class(path: str, what: str) -> Any:
+    """The class that `module:Class` names.
+
+    Args:
+        path: The name.
+        what: What errors call it.
+
+    Raises:
+        ConfigError: It cannot be imported, or is no class.
+    """
     module, _, name = path.partition(":")
     try:
         provider = getattr(import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"the backend {path} cannot be imported: {error}") from error
+        raise ConfigError(f"the {what} {path} cannot be imported: {error}") from error
     if not inspect.isclass(provider):
-        raise ConfigError(f"the backend {path} is no class")
+        raise ConfigError(f"the {what} {path} is no class")
     return provider
 
 

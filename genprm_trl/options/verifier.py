@@ -6,21 +6,38 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 from genprm_trl.conversation.template import TurnOpening
+from genprm_trl.errors import ConfigError
 from genprm_trl.generation.logprobs import RewardsFrom
 from genprm_trl.options.generator import GeneratorOptions
 from genprm_trl.protocol.genprm import MODES, FirstTurn, GenPRMProtocol
 from genprm_trl.sandbox.options import SandboxOptions
 from genprm_trl.stages.settings import decisive
+from genprm_trl.verifier.opening import AUTO, KINDS, check_options, find_kind, kind_named, open_verifier
 
 if TYPE_CHECKING:
     from genprm_trl.verifier.base import Verifier
 
 
+_SAMPLING = ("temperature", "top_p", "top_k")
+# What every verifier has; other options are the kind's, whose module has to be imported to know them.
+_OF_ALL_KINDS = {"threshold", "stop", "seed"}
+
+
 @dataclass
 class VerifierOptions(SandboxOptions, GeneratorOptions):
-    """A GenPRM and its settings. A command's `run` takes it beside the command's own options."""
+    """A verifier and its settings. A command's `run` takes it beside the command's own options."""
 
     model: str = field(metadata={"help": "Model directory or Hub id of the verifier.", "reads": "model"})
+    kind: str = field(
+        default=AUTO,
+        metadata={
+            "help": f"What kind of verifier it is: {', '.join(KINDS)}, or module:Class of your own. Default: as its "
+            "files or its name say."
+        },
+    )
+    kind_options: dict[str, Any] = field(
+        default_factory=dict, metadata={"help": "More arguments of the kind's class, for example step_separator."}
+    )
     n: int = field(
         default=1, metadata={"help": "Rationales sampled per solution. Their rewards are averaged (Maj@N)."}
     )
@@ -78,6 +95,7 @@ class VerifierOptions(SandboxOptions, GeneratorOptions):
         from genprm_trl.generation.base import SamplingParams
         from genprm_trl.verifier.genprm import check_options
 
+        kind_named(self.kind if self.kind != AUTO else "genprm")
         GeneratorOptions.__post_init__(self)
         SandboxOptions.__post_init__(self)
         GenPRMProtocol("full" if self.mode is None else self.mode, max_step_tokens=self.max_step_tokens)
@@ -85,15 +103,72 @@ class VerifierOptions(SandboxOptions, GeneratorOptions):
         max_chains = "auto" if self.max_chains is None else self.max_chains
         check_options(self.n, self.threshold, self.stop, self.adaptive, max_chains, self.rewards_from)
 
+    def found_kind(self) -> str:
+        """The kind that is named, or else the model's.
+
+        Raises:
+            ConfigError: It cannot be told, or has not all of the options that are given.
+        """
+        kind = find_kind(self.model) if self.kind == AUTO else self.kind
+        given = self.given().keys() - _OF_ALL_KINDS
+        if given and "sampling" in kind_named(kind).options():
+            given -= set(_SAMPLING)
+        check_options(kind, sorted(given))
+        return kind
+
+    def given(self) -> dict[str, Any]:
+        """The options of the verifier that have another value than the default, and those of `kind_options`.
+
+        Raises:
+            ConfigError: An option is given twice.
+        """
+        others = {each.name for part in (GeneratorOptions, SandboxOptions) for each in fields(part)}
+        own = {
+            each.name: getattr(self, each.name)
+            for each in fields(VerifierOptions)
+            if each.name not in others and getattr(self, each.name) != each.default
+        }
+        own.pop("kind", None)
+        of_kind = own.pop("kind_options")
+        if self.chat_template_path is not None:
+            own["chat_template"] = self.chat_template()
+        if self.sandbox != "local":
+            own["sandbox"] = self.sandbox
+        if twice := own.keys() & of_kind.keys():
+            raise ConfigError(f"--kind_options names {', '.join(sorted(twice))}, which is an option of its own")
+        return own | of_kind
+
     def needs_sandbox(self) -> bool:
         """Whether the verifier runs code, or a server is named for it that is to be asked."""
         from genprm_trl.verifier.genprm import runs_code
 
-        return self.sandbox != "local" or runs_code(self.model, self.mode)
+        kind = self.found_kind()
+        may_run = kind == "genprm" or "sandbox" in kind_named(kind).options()
+        return self.sandbox != "local" or (may_run and runs_code(self.model, self.mode))
+
+    def check_model(self) -> None:
+        """Finds what would keep the verifier from being opened, as far as that takes no model.
+
+        Raises:
+            ConfigError: The kind, backend, model directory, tokenizer, chat template or device cannot be used.
+            MissingExtraError: The backend's package is not installed.
+        """
+        kind = self.found_kind()
+        if kind == "genprm" or "chat_template" in kind_named(kind).options():
+            super().check_model()
+            return
+        from genprm_trl.generation.loading import check_device, load_config, load_tokenizer
+
+        load_tokenizer(self.model if self.tokenizer is None else self.tokenizer)
+        load_config(self.model)
+        check_device(self.device)
 
     def what_decides_verdicts(self) -> dict[str, Any]:
         """The settings that all verdicts of a file must share, as JSON values."""
-        return {**decisive(self), **self.what_decides_text()}
+        kind = self.found_kind()
+        # None where earlier versions, which had one kind, wrote nothing.
+        of_kind = {"kind": None if kind == "genprm" else kind, "kind_options": self.kind_options or None}
+        return {**decisive(self), **self.what_decides_text(), **of_kind}
 
 
 def ask_servers(options: VerifierOptions) -> None:
@@ -114,22 +189,22 @@ def load_verifier(options: VerifierOptions) -> Verifier:
         ConfigError: An option or the model cannot be used.
         MissingExtraError: The backend's package is not installed.
     """
-    from genprm_trl.generation.base import SamplingParams
-    from genprm_trl.verifier.genprm import GenPRM
+    kind = options.found_kind()
+    known, own = kind_named(kind).options(), options.given()
+    if {name for name in _SAMPLING if own.pop(name, None) is not None}:
+        from genprm_trl.generation.base import SamplingParams
 
-    others = {field.name for part in (GeneratorOptions, SandboxOptions) for field in fields(part)}
-    own = {field.name: getattr(options, field.name) for field in fields(VerifierOptions)}
-    own = {name: value for name, value in own.items() if name not in others}
-    own["sampling"] = SamplingParams(**{name: own.pop(name) for name in ("temperature", "top_p", "top_k")})
-    if options.max_chains is None:
-        own["max_chains"] = "auto"
-    return GenPRM.from_pretrained(
+        own["sampling"] = SamplingParams(**{name: getattr(options, name) for name in _SAMPLING})
+    # Set by the run itself, so it says nothing of what the kind has.
+    if options.template_date is not None and "template_date" in known:
+        own["template_date"] = options.template_date
+    if options.needs_sandbox():
+        own["sandbox"] = options.open_sandbox()
+    return open_verifier(
         options.model,
+        kind,
         tokenizer=options.tokenizer,
         backend=options.backend,
-        chat_template=options.chat_template(),
-        template_date=options.template_date,
         generator_kwargs=options.generator_options(),
-        sandbox=options.open_sandbox() if options.needs_sandbox() else None,
         **own,
     )

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from genprm_trl.rewards.verdict import step_agreement_reward as step_agreement_reward
     from genprm_trl.rewards.verdict import verdict_agreement_reward as verdict_agreement_reward
     from genprm_trl.rewards.verification import GenPRMReward as GenPRMReward
+    from genprm_trl.rewards.verification import VerifierReward as VerifierReward
 
 __all__, __getattr__, __dir__ = lazy_exports(
     __name__,
@@ -24,6 +25,6 @@ __all__, __getattr__, __dir__ = lazy_exports(
         ".configured": ["genprm_reward"],
         ".step_format": ["step_format_reward"],
         ".verdict": ["rationale_format_reward", "step_agreement_reward", "verdict_agreement_reward"],
-        ".verification": ["GenPRMReward"],
+        ".verification": ["GenPRMReward", "VerifierReward"],
     },
 )

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 class GenPRMReward:
-    """Rewards completions by what a GenPRM says of their steps.
+    """Rewards completions by what a verifier says of their steps. `VerifierReward` is another name of it.
 
     An asynchronous reward function for `GRPOTrainer` and `RLOOTrainer`: it verifies the whole batch at once, beside
     other asynchronous rewards. Trainers that await none take it in a `BlockingReward`. For `StepGRPOTrainer` it is a
@@ -44,8 +44,8 @@ class GenPRMReward:
     steps, and the `blank_reward`, as `trl.rewards.reasoning_accuracy_reward` has it.
 
     Args:
-        verifier: A `GenPRM` or another `Verifier`, such as a `PRMScorer`; or the name or directory of a GenPRM, which
-            is then loaded with the other arguments.
+        verifier: A `GenPRM` or another `Verifier`; or the name or directory of one of any kind, which `open_verifier`
+            then loads with the other arguments (`kind` among them).
         server: URL of a `genprm serve`, or several, in place of a verifier in this process. With several processes
             that is the way to share one verifier.
         aggregate: Rule from step rewards to the completion's: `min`, `mean`, `last` or `product`.
@@ -60,7 +60,7 @@ class GenPRMReward:
         blank_reward: Reward of a completion without any steps: no text, or thoughts alone.
         name: What trainers log it as. Two of them in one trainer need two names. Figures are then logged as
             `NAME/tokens` and so on, and step rewards in the column `NAME_step_rewards`.
-        **options: Passed to `GenPRM.from_pretrained`, or to `VerifierClient`. A verifier that is loaded here also
+        **options: Passed to `open_verifier`, or to `VerifierClient`. A verifier that is loaded here also
             takes `sandbox_require` and `allow_weak_sandbox`, and a server's address as `sandbox`, as the commands do.
 
     Raises:
@@ -99,7 +99,7 @@ class GenPRMReward:
         **options: Any,
     ):
         if (verifier is None) == (server is None):
-            raise ConfigError("GenPRMReward needs either a verifier (a GenPRM, its name or directory) or a server")
+            raise ConfigError("GenPRMReward needs either a verifier (or its name or directory) or a server")
         check_one_of(get_args(Aggregate), aggregate=aggregate)
         check_one_of(get_args(StepStyle), step_style=step_style)
         check_one_of(get_args(Thinking), thinking=thinking)
@@ -236,13 +236,12 @@ def _reward(verdict: Verdict | None, step: int) -> float | None:
     return 0.0
 
 
-def _check_known(options: Iterable[str], taker: Any, what: str) -> None:
-    from genprm_trl.verifier.genprm import GenPRM
+# What every kind of verifier is opened with, and where its code runs.
+_OPENING = ("tokenizer", "backend", "generator_kwargs", *(each.name for each in fields(SandboxOptions)))
 
-    known = list(inspect.signature(taker).parameters)
-    if taker == GenPRM.from_pretrained:  # which passes others on
-        known += [*inspect.signature(GenPRM.__init__).parameters, *(each.name for each in fields(SandboxOptions))]
-    known = [name for name in known if name not in ("self", "cls", "model", "servers", "urls", "kwargs", "generator")]
+
+def _check_known(options: Iterable[str], known: Iterable[str], what: str) -> None:
+    known = list(known)
     for option in options:
         if option not in known:
             raise ConfigError(f"GenPRMReward has no option '{option}', and neither has {what}: {', '.join(known)}")
@@ -271,19 +270,23 @@ def _open(
     if server is not None:
         from genprm_trl.verifier.client import VerifierClient
 
-        _check_known(options, VerifierClient.__init__, "a verifier on a server")
+        known = [name for name in inspect.signature(VerifierClient).parameters if name not in ("servers", "urls")]
+        _check_known(options, known, "a verifier on a server")
         return VerifierClient(server, **options)
     if not isinstance(verifier, str | Path):
         if not isinstance(verifier, Verifier):
             raise ConfigError(
-                f"GenPRMReward needs a Verifier, or the name or directory of a GenPRM; {verifier!r} is neither"
+                f"GenPRMReward needs a Verifier, or the name or directory of one; {verifier!r} is neither"
             )
         if others := set(options) - {"n"}:
-            raise ConfigError(f"a verifier that is made takes no {', '.join(sorted(others))}; give them to GenPRM")
+            raise ConfigError(f"a verifier that is made takes no {', '.join(sorted(others))}; give them to its class")
         return verifier.with_options(**options)
-    from genprm_trl.verifier.genprm import GenPRM
+    from genprm_trl.verifier.opening import AUTO, find_kind, kind_named, open_verifier
 
-    _check_known(options, GenPRM.from_pretrained, "GenPRM.from_pretrained")
+    kind = options.pop("kind", AUTO)
+    if kind == AUTO:
+        kind = find_kind(verifier)
+    _check_known(options, dict.fromkeys([*kind_named(kind).options(), *_OPENING]), f"the kind {kind}")
     options = _with_sandbox(options)
     # Each process of a training has its own device; the first one's is not everybody's.
     rank = os.environ.get("LOCAL_RANK")
@@ -293,4 +296,7 @@ def _open(
 
         if torch.cuda.is_available():
             generator.setdefault("device", f"cuda:{rank}")
-    return GenPRM.from_pretrained(verifier, generator_kwargs=generator, **options)
+    return open_verifier(verifier, kind, generator_kwargs=generator, **options)
+
+
+VerifierReward = GenPRMReward

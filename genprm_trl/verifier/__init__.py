@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from genprm_trl.verifier.base import Verifier as Verifier
     from genprm_trl.verifier.client import VerifierClient as VerifierClient
     from genprm_trl.verifier.genprm import GenPRM as GenPRM
+    from genprm_trl.verifier.opening import open_verifier as open_verifier
 
 __all__, __getattr__, __dir__ = lazy_exports(
     __name__,
@@ -17,5 +18,6 @@ __all__, __getattr__, __dir__ = lazy_exports(
         ".base": ["Verifier"],
         ".genprm": ["GenPRM"],
         ".client": ["VerifierClient"],
+        ".opening": ["open_verifier"],
     },
 )

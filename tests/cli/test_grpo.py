@@ -71,7 +71,7 @@ def test_a_policy_is_trained_and_training_goes_on(work, capsys):
 @pytest.mark.parametrize(
     ("more", "what"),
     [
-        ((), "needs step rewards: name a GenPRM with --verifier"),
+        ((), "needs step rewards: name a verifier with --verifier"),
         (("--verifier", "x", "--server", "http://127.0.0.1:1"), "give one of --verifier and --server"),
         (("--credit", "sum"), "credit"),
         (("--credit", "outcome", "--reward_weights", "1.0"), "--reward_weights is set by"),

@@ -15,7 +15,7 @@ from transformers.integrations import deepspeed
 
 from genprm_trl.errors import ConfigError
 from genprm_trl.generation.loading import load_model
-from genprm_trl.training.prm.loading import load_trained_classifier
+from genprm_trl.verifier.kinds.token_classifier import load_trained_classifier
 from tests.helpers.tiny_models import tiny_model
 
 

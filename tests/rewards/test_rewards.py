@@ -69,7 +69,7 @@ async def test_aggregates(rule, expected):
 def test_any_verifier_is_asked_for_n_and_what_is_none_is_refused():
     for other in (verifier(), VerifierClient("http://127.0.0.1:1")):
         assert (GenPRMReward(other, n=8).verifier.n, other.n) == (8, 1)
-    with pytest.raises(ConfigError, match=r"needs a Verifier, or the name or directory of a GenPRM; 5 is neither"):
+    with pytest.raises(ConfigError, match=r"needs a Verifier, or the name or directory of one; 5 is neither"):
         GenPRMReward(5)
 
 

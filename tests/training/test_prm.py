@@ -33,11 +33,10 @@ from genprm_trl.errors import ConfigError, DataError
 from genprm_trl.records import Solution
 from genprm_trl.rewards import GenPRMReward
 from genprm_trl.training.prm.data import LabelledSteps, StepCollator, labelled_steps, prepare_dataset
-from genprm_trl.training.prm.loading import load_step_tokenizer
 from genprm_trl.training.prm.scorer import PRMScorer
-from genprm_trl.training.prm.tokens import tokenize_steps
 from genprm_trl.training.prm.trainer import PRMConfig, PRMTrainer, step_loss, step_metrics
 from genprm_trl.training.scores import IGNORED
+from genprm_trl.verifier.step_tokens import load_step_tokenizer, tokenize_steps
 from tests.helpers.conformance import VerifierConformance
 from tests.helpers.paths import ROOT
 from tests.helpers.prm import toy_rows

@@ -19,8 +19,8 @@ from genprm_trl.data.formats import read_stepwise
 from genprm_trl.data.sources import is_transformed, refuse_frame
 from genprm_trl.errors import DataError
 from genprm_trl.records import Solution
-from genprm_trl.training.prm.tokens import DEFAULT_STEP_SEPARATOR, tokenize_steps
 from genprm_trl.training.scores import IGNORED
+from genprm_trl.verifier.step_tokens import DEFAULT_STEP_SEPARATOR, padding_token, tokenize_steps
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -285,5 +285,4 @@ class StepCollator:
     @classmethod
     def for_tokenizer(cls, tokenizer: PreTrainedTokenizerBase) -> StepCollator:
         """Pads with the tokenizer's padding token, or its end-of-text token, or token 0."""
-        candidates = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
-        return cls(next(token for token in candidates if token is not None))
+        return cls(padding_token(tokenizer))

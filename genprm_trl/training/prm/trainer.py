@@ -36,10 +36,10 @@ from genprm_trl.cards.model_card import DISCRIMINATIVE
 from genprm_trl.errors import ConfigError, MissingExtraError
 from genprm_trl.training.options import TrainerOptions
 from genprm_trl.training.prm.data import Rows, StepCollator, StepEncoder, prepare_dataset
-from genprm_trl.training.prm.loading import load_new_classifier, load_step_tokenizer
-from genprm_trl.training.prm.tokens import DEFAULT_STEP_SEPARATOR
+from genprm_trl.training.prm.loading import load_new_classifier
 from genprm_trl.training.reward_model import RewardModelTrainer
 from genprm_trl.training.scores import IGNORED, step_scores
+from genprm_trl.verifier.step_tokens import DEFAULT_STEP_SEPARATOR, load_step_tokenizer
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel

@@ -79,3 +79,22 @@ def tokenize_steps(
         input_ids += step_ids + separator_ids
         step_ends.append(len(input_ids) - 1)
     return StepTokens(input_ids, step_ends)
+
+
+def padding_token(tokenizer: PreTrainedTokenizerBase) -> int:
+    """What pads batches: the tokenizer's padding token, or its end-of-text token, or token 0. The mask hides it."""
+    candidates = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+    return next(token for token in candidates if token is not None)
+
+
+def load_step_tokenizer(path: str) -> PreTrainedTokenizerBase:
+    """The tokenizer that belongs to a model.
+
+    Raises:
+        ConfigError: There is none, or it cannot be read.
+    """
+    from genprm_trl.generation.loading import load_tokenizer
+
+    if not path:
+        raise ConfigError("The model does not say where its tokenizer is; pass the tokenizer too")
+    return load_tokenizer(path)

@@ -1,0 +1,136 @@
+"""Token classifiers with two labels: those of `PRMTrainer`, of TRL until 1.13, of axolotl, and PURE's.
+
+A separator follows each step, in token ids of its own. The score of a step is P(label 1) at the last of them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForTokenClassification, PreTrainedModel, PreTrainedTokenizerBase
+
+from genprm_trl.errors import ConfigError, MissingExtraError
+from genprm_trl.generation.loading import default_device, loaded_whole
+from genprm_trl.verifier.scorer import StepScorer
+from genprm_trl.verifier.step_tokens import DEFAULT_STEP_SEPARATOR, StepTokens, load_step_tokenizer, tokenize_steps
+
+
+class PRMScorer(StepScorer):
+    """Gives each step of a solution the probability that it is correct, read off at the step's end.
+
+    The steps reach the model exactly as `PRMTrainer` showed them, through `tokenize_steps`. It is a `Verifier`, so it
+    serves wherever a `GenPRM` does: in rewards, in the service, in search.
+
+    Example:
+        ```python
+        scorer = PRMScorer("outputs/math-prm")
+        verdicts = scorer.score(solutions)
+        ```
+
+    Args:
+        model_or_path: A token classification model with two labels (1 is correct), or the directory or name of a saved
+            one, also of a PEFT adapter. See `load_trained_classifier`.
+        tokenizer: The model's tokenizer; loaded from the path if None.
+        step_separator: What follows each step. None is the one that `PRMTrainer` saved with the model, or a newline.
+        batch_size: Solutions in one forward pass.
+        max_length: Bound on the tokens of problem and steps; the model's context length if None.
+        threshold: Rewards below it mark a step as wrong.
+        **options: Further options of `StepScorer`.
+
+    Raises:
+        ConfigError: Model or tokenizer cannot be loaded, or the model is no classifier of two labels, or is sharded.
+    """
+
+    def __init__(
+        self,
+        model_or_path: str | os.PathLike[str] | PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        step_separator: str | None = None,
+        batch_size: int = 16,
+        max_length: int | None = None,
+        threshold: float = 0.5,
+        **options: Any,
+    ):
+        if isinstance(model_or_path, str | os.PathLike):
+            path = os.fspath(model_or_path)
+            model = load_trained_classifier(path)
+        else:
+            model, path = model_or_path, model_or_path.config.name_or_path
+        if model.config.num_labels != 2:
+            raise ConfigError(
+                f"The model has {model.config.num_labels} labels; a step is correct or not (num_labels=2)"
+            )
+        super().__init__(
+            model,
+            tokenizer if tokenizer is not None else load_step_tokenizer(path),
+            batch_size=batch_size,
+            max_length=max_length,
+            threshold=threshold,
+            **options,
+        )
+        if step_separator is None:
+            step_separator = getattr(model.config, "step_separator", DEFAULT_STEP_SEPARATOR)
+        self.step_separator = step_separator
+
+    @classmethod
+    def load_model(cls, path: str, *, device: Any = None, dtype: Any = "auto") -> PreTrainedModel:
+        """See `load_trained_classifier`."""
+        return load_trained_classifier(path, device=device, dtype=dtype)
+
+    def encode(self, problem: str, steps: Sequence[str]) -> StepTokens:
+        """As `PRMTrainer` encodes them."""
+        return tokenize_steps(self.tokenizer, problem, steps, self.step_separator, max_length=self.max_length)
+
+    def scores(self, inputs: Mapping[str, torch.Tensor], rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+        """P(label 1) of the two."""
+        logits: torch.Tensor = self.model(**inputs).logits[rows, columns]
+        return logits.float().softmax(-1)[:, 1]
+
+
+def load_trained_classifier(path: str, *, device: Any = None, dtype: Any = "auto") -> PreTrainedModel:
+    """A trained step classifier.
+
+    Args:
+        path: Directory of a model or of a PEFT adapter, or name of a model on the hub.
+        device: Where it goes. None is the first accelerator, else the CPU.
+        dtype: Precision; `auto` is the checkpoint's own.
+
+    Raises:
+        ConfigError: There is no model, or its classification head was never trained.
+        MissingExtraError: It is an adapter and peft is not installed.
+    """
+    try:
+        if (Path(path) / "adapter_config.json").is_file():
+            model = _load_adapter(path, dtype)
+        else:
+            with loaded_whole():
+                model, info = AutoModelForTokenClassification.from_pretrained(
+                    path, dtype=dtype, output_loading_info=True
+                )
+            if info["missing_keys"]:
+                # transformers draws them at random: a causal model would give scores that mean nothing.
+                missing = ", ".join(sorted(info["missing_keys"]))
+                raise ConfigError(f"'{path}' is no trained process reward model: it has no weights for {missing}")
+    except ConfigError:
+        raise
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"No process reward model could be loaded from '{path}': {error}") from error
+    return model.to(device or default_device())
+
+
+def _load_adapter(path: str, dtype: Any) -> PreTrainedModel:
+    try:
+        from peft import AutoPeftModelForTokenClassification
+    except ImportError as error:
+        raise MissingExtraError("peft", "peft", "Loading an adapter") from error
+    with loaded_whole():
+        model = AutoPeftModelForTokenClassification.from_pretrained(path, dtype=dtype)
+    # `PRMTrainer` saves the configuration beside the adapter; the base model's does not know the separator.
+    if (Path(path) / "config.json").is_file():
+        saved = type(model.config).from_pretrained(path)
+        model.config.step_separator = getattr(saved, "step_separator", DEFAULT_STEP_SEPARATOR)
+    return model

@@ -1,0 +1,248 @@
+"""Opening any verifier by its name or directory: the table of kinds, and how a model's kind is found.
+
+Another kind is a class with `from_pretrained`, and a line in `KINDS`. Torch is imported when a verifier is opened.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import struct
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from genprm_trl.conversation.settings import SETTINGS_FILE
+from genprm_trl.errors import ConfigError
+from genprm_trl.generation.backends import load_class
+from genprm_trl.verifier.base import Verifier
+
+AUTO = "auto"
+# Not options: what every kind is given, and what stands for others.
+_NO_OPTIONS = {"self", "cls", "model", "model_or_path", "generator", "args", "kwargs", "options"}
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of verifier, and how its checkpoints are known.
+
+    Attributes:
+        home: `module:Class` of its verifier, which has `from_pretrained`.
+        architectures: Pattern of what `architectures` in `config.json` names. Empty where that says nothing.
+        names: Pattern of the names of published checkpoints, without their owner.
+        weight: A weight that only such checkpoints have.
+    """
+
+    home: str
+    architectures: str = ""
+    names: str = ""
+    weight: str = ""
+
+    def load(self) -> Any:
+        """The class."""
+        return load_class(self.home, "kind")
+
+    def options(self) -> list[str]:
+        """The names of what `from_pretrained` takes besides the model."""
+        provider = self.load()
+        takers = [provider.from_pretrained]
+        for each in inspect.getmro(provider):
+            if "__init__" in vars(each):
+                takers.append(vars(each)["__init__"])
+                if not any(p.kind is p.VAR_KEYWORD for p in inspect.signature(takers[-1]).parameters.values()):
+                    break
+        names = [name for taker in takers for name in inspect.signature(taker).parameters]
+        return [name for name in dict.fromkeys(names) if name not in _NO_OPTIONS]
+
+
+# In the order in which they are tried. `genprm` is also what any other causal language model is taken for.
+KINDS: Mapping[str, Kind] = {
+    "genprm": Kind("genprm_trl.verifier.genprm:GenPRM", names=r"GenPRM-[0-9.]+B"),
+    "token_classifier": Kind("genprm_trl.verifier.kinds.token_classifier:PRMScorer", r"\w+ForTokenClassification"),
+}
+_CAUSAL = re.compile(r"\w*(ForCausalLM|LMHeadModel|ForConditionalGeneration)")
+
+
+def open_verifier(
+    model: str | Path,
+    kind: str = AUTO,
+    *,
+    tokenizer: Any = None,
+    backend: str = "transformers",
+    generator_kwargs: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Verifier:
+    """Loads a verifier of any kind; its caller closes it.
+
+    Args:
+        model: A directory, or a name on the Hub.
+        kind: A name in `KINDS`, or `module:Class` of your own. `auto` finds it, see `find_kind`.
+        tokenizer: The tokenizer, or where it is. Default: the model's.
+        backend: What runs the model; see `generation.backends.open_generator`. Discriminative kinds know
+            `transformers`.
+        generator_kwargs: Passed to the backend: `device`, `dtype`, `max_batch_size`, `max_context` and others.
+        **options: Options of the kind: those of its class, such as `threshold`, `stop` and `seed`, which all have.
+
+    Raises:
+        ConfigError: The kind cannot be told, has no such option, or cannot use the model.
+        MissingExtraError: The backend's package is not installed.
+
+    Example:
+        ```python
+        from genprm_trl.verifier import open_verifier
+
+        with open_verifier("Qwen/Qwen2.5-Math-PRM-7B") as verifier:
+            verdicts = list(verifier.verify_all(solutions))
+        ```
+    """
+    name = find_kind(model) if kind == AUTO else kind
+    check_options(name, options)
+    verifier: Verifier = (
+        kind_named(name)
+        .load()
+        .from_pretrained(
+            model, tokenizer=tokenizer, backend=backend, generator_kwargs=dict(generator_kwargs or {}), **options
+        )
+    )
+    return verifier
+
+
+def kind_named(name: str) -> Kind:
+    """The kind of that name.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    if name in KINDS:
+        return KINDS[name]
+    if ":" in name:
+        return Kind(name)
+    raise ConfigError(f"unknown kind {name!r}; choose {', '.join([AUTO, *KINDS])}, or give module:Class")
+
+
+def check_options(kind: str, options: Iterable[str]) -> None:
+    """Checks that a kind has some options.
+
+    Args:
+        kind: Its name.
+        options: The options' names.
+
+    Raises:
+        ConfigError: There is no such kind, or it has no such option.
+    """
+    found = kind_named(kind)
+    if not (options := list(options)):
+        return
+    known = found.options()
+    for option in options:
+        if option not in known:
+            raise ConfigError(
+                f"verifiers of the kind {kind} have no option '{option}'; leave it out, or give another kind. "
+                f"They have {', '.join(known)}"
+            )
+
+
+def find_kind(model: str | Path) -> str:
+    """The kind of a model, by its files and its name.
+
+    In this order: `genprm.json` in its directory is a GenPRM's. `architectures` in its `config.json`, the name of a
+    published checkpoint and weights can tell a kind. Any other causal language model is taken for a GenPRM, and so is
+    a model without a `config.json`, whose backend may know it.
+
+    Args:
+        model: A directory, or a name on the Hub.
+
+    Raises:
+        ConfigError: It is another model, of no known kind.
+    """
+    files = _Files(model)
+    config = files.json("config.json")
+    architectures = [str(each) for each in (config or {}).get("architectures") or ()]
+    if config is None and (adapter := files.json("adapter_config.json")) is not None:
+        architectures = ["AdapterForTokenClassification" if adapter.get("task_type") == "TOKEN_CLS" else "ForCausalLM"]
+    if files.has(SETTINGS_FILE):
+        return "genprm"
+    for name, kind in KINDS.items():
+        if kind.architectures and any(re.fullmatch(kind.architectures, each) for each in architectures):
+            return name
+    for name, kind in KINDS.items():
+        if kind.names and any(re.fullmatch(kind.names, each) for each in files.names):
+            return name
+        if kind.weight and files.has_weight(kind.weight):
+            return name
+    if config is None or any(_CAUSAL.fullmatch(each) for each in architectures):
+        return "genprm"
+    named = f"names {', '.join(architectures)}" if architectures else "names no architecture"
+    raise ConfigError(
+        f"cannot tell what kind of verifier {model} is (its config.json {named}): "
+        f"give --kind, one of {', '.join(KINDS)}"
+    )
+
+
+class _Files:
+    """The small files of a model, in its directory or on the Hub."""
+
+    def __init__(self, model: str | Path):
+        self._model = str(model)
+        self._directory = Path(model).expanduser()
+        self._is_local = self._directory.is_dir()
+
+    @property
+    def names(self) -> list[str]:
+        """What the model is called: its own name, and that of the repository whose copy it is."""
+        if not self._is_local:
+            return [self._model.rpartition("/")[2]]
+        directory = self._directory.resolve()
+        of_cache = directory.parent.parent.name if directory.parent.name == "snapshots" else ""
+        return [directory.name, of_cache.rpartition("--")[2]]
+
+    def path(self, name: str) -> Path | None:
+        if self._is_local:
+            path = self._directory / name
+            return path if path.is_file() else None
+        if "/" not in self._model.strip("/") or self._model.startswith((".", "/", "~")):
+            return None
+        from transformers.utils import cached_file
+
+        try:
+            found = cached_file(
+                self._model,
+                name,
+                _raise_exceptions_for_missing_entries=False,
+                _raise_exceptions_for_connection_errors=False,
+                _raise_exceptions_for_gated_repo=False,
+            )
+        except (OSError, ValueError):  # no such repository, which loading will say better
+            return None
+        return None if found is None else Path(found)
+
+    def has(self, name: str) -> bool:
+        return self.path(name) is not None
+
+    def json(self, name: str) -> dict[str, Any] | None:
+        path = self.path(name)
+        if path is None:
+            return None
+        try:
+            values = json.loads(path.read_bytes())
+        except (OSError, ValueError):
+            return None
+        return values if isinstance(values, dict) else None
+
+    def has_weight(self, name: str) -> bool:
+        """Whether a local directory's safetensors files hold a weight; their list of contents is read alone."""
+        if not self._is_local:
+            return False
+        if (index := self.json("model.safetensors.index.json")) is not None:
+            return name in index.get("weight_map", {})
+        path = self.path("model.safetensors")
+        if path is None:
+            return False
+        try:
+            with path.open("rb") as file:
+                [length] = struct.unpack("<Q", file.read(8))
+                return name in json.loads(file.read(min(length, 100_000_000)))
+        except (OSError, ValueError, struct.error):
+            return False

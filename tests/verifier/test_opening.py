@@ -1,0 +1,128 @@
+"""How the kind of a model is found, and what its verifier is opened with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from transformers import Qwen2ForTokenClassification
+
+from genprm_trl.conversation.settings import ModelSettings
+from genprm_trl.errors import ConfigError
+from genprm_trl.options.parser import OptionParser
+from genprm_trl.options.verifier import VerifierOptions, load_verifier
+from genprm_trl.records import Solution
+from genprm_trl.rewards import GenPRMReward, VerifierReward
+from genprm_trl.training.prm.scorer import PRMScorer
+from genprm_trl.verifier import GenPRM, open_verifier
+from genprm_trl.verifier.opening import KINDS, find_kind
+from tests.helpers.tiny_models import tiny_model, tiny_tokenizer
+
+SOLUTION = Solution("1", "Anna has 3 apples.", ["She buys 2 books.", "She sells 4 eggs.", "She has 1 coin."])
+
+
+@pytest.fixture(scope="module")
+def classifier_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("models") / "math-prm"
+    config = tiny_model().config.to_dict() | {"num_labels": 2, "architectures": None}
+    Qwen2ForTokenClassification(type(tiny_model().config)(**config)).save_pretrained(path)
+    tiny_tokenizer().save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def genprm_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("models") / "genprm"
+    tiny_model().save_pretrained(path)
+    tiny_tokenizer().save_pretrained(path)
+    ModelSettings(modes=("direct",)).save(path)
+    return path
+
+
+def directory(path: Path, **config: object) -> Path:
+    path.mkdir(parents=True)
+    (path / "config.json").write_text(json.dumps(config))
+    return path
+
+
+def test_a_kind_is_found_in_the_files_and_by_the_name(tmp_path: Path) -> None:
+    causal = {"architectures": ["Qwen2ForCausalLM"]}
+    classifier = {"architectures": ["LlamaForTokenClassification"]}
+    assert find_kind(directory(tmp_path / "a", **causal)) == "genprm"
+    assert find_kind(directory(tmp_path / "b", **classifier)) == "token_classifier"
+    ModelSettings().save(tmp_path / "b")
+    assert find_kind(tmp_path / "b") == "genprm"
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text('{"task_type": "TOKEN_CLS"}')
+    assert find_kind(adapter) == "token_classifier"
+    # A backend may know a name that is no directory.
+    assert find_kind("my-model") == "genprm"
+    for config in ({"architectures": ["LlamaForSequenceClassification"]}, {}):
+        unknown = directory(tmp_path / f"unknown{len(config)}", **config)
+        with pytest.raises(ConfigError, match=r"cannot tell what kind of verifier .* give --kind, one of genprm, "):
+            find_kind(unknown)
+
+
+def test_commands_take_any_kind_and_refuse_options_that_it_does_not_have(
+    classifier_dir: Path, genprm_dir: Path
+) -> None:
+    def options(*words: str, model: Path = classifier_dir) -> VerifierOptions:
+        [parsed] = OptionParser([VerifierOptions], prog="test").parse(["--model", str(model), *words])
+        return parsed  # type: ignore[no-any-return]
+
+    words = ["--threshold", "0.4", "--stop", "first_error", "--seed", "3", "--batch_size", "3", "--max_context", "99"]
+    given = options(*words, "--kind_options", '{"step_separator": " ;"}', "--dtype", "bfloat16")
+    assert not given.needs_sandbox()
+    given.check_model()
+    with load_verifier(given) as scorer:
+        assert isinstance(scorer, PRMScorer)
+        assert (scorer.threshold, scorer.stop, scorer.seed) == (0.4, "first_error", 3)
+        assert (scorer.batch_size, scorer.max_length, scorer.step_separator) == (3, 99, " ;")
+        assert str(scorer.model.dtype) == "torch.bfloat16"
+    for word, value in (("n", "8"), ("mode", "direct"), ("temperature", "0.1"), ("adaptive", "exact")):
+        wrong = options(f"--{word}", value)
+        for use in (load_verifier, VerifierOptions.what_decides_verdicts, VerifierOptions.check_model):
+            with pytest.raises(ConfigError, match=f"kind token_classifier have no option '{word}'; leave it out"):
+                use(wrong)
+    with pytest.raises(ConfigError, match="give the backend transformers, not vllm"):
+        load_verifier(options("--backend", "vllm"))
+    with pytest.raises(ConfigError, match="no option 'step_separator'"):
+        load_verifier(options("--kind_options", '{"step_separator": "x"}', model=genprm_dir))
+    with pytest.raises(ConfigError, match="names n, which is an option of its own"):
+        load_verifier(options("--n", "2", "--kind_options", '{"n": 3}', model=genprm_dir))
+    with pytest.raises(ConfigError, match=r"unknown kind 'prm'; choose auto, genprm, .* or give module:Class"):
+        options("--kind", "prm")
+    own = options("--kind", "genprm_trl.verifier.kinds.token_classifier:PRMScorer")
+    with load_verifier(own) as scorer:
+        assert isinstance(scorer, PRMScorer)
+    with load_verifier(options("--n", "3", "--temperature", "0", model=genprm_dir)) as prm:
+        assert isinstance(prm, GenPRM)
+        assert (prm.n, prm.sampling.temperature, prm.sampling.top_k) == (3, 0, 20)
+
+
+def test_the_settings_of_verdicts_name_the_kind_that_was_found(classifier_dir: Path, genprm_dir: Path) -> None:
+    def decisive(model: Path, kind: str) -> object:
+        return VerifierOptions(str(model), kind=kind).what_decides_verdicts()["kind"]
+
+    assert decisive(classifier_dir, "auto") == decisive(classifier_dir, "token_classifier") == "token_classifier"
+    # Runs from before there were kinds go on.
+    assert decisive(genprm_dir, "auto") is None
+
+
+async def test_a_verifier_is_opened_by_name_in_rewards_too(classifier_dir: Path) -> None:
+    with open_verifier(classifier_dir, threshold=0.3) as scorer:
+        verdict = await scorer.verify(SOLUTION)
+    assert VerifierReward is GenPRMReward
+    reward = VerifierReward(classifier_dir, generator_kwargs={"max_batch_size": 2})
+    assert isinstance(reward.verifier, PRMScorer)
+    [rewards] = await reward.step_rewards([SOLUTION.problem], [""], [SOLUTION.steps])
+    assert rewards == pytest.approx(verdict.rewards, abs=1e-5)
+    with pytest.raises(ConfigError, match="no option 'n', and neither has the kind token_classifier"):
+        VerifierReward(classifier_dir, n=8)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_kind_has_the_options_that_all_have(name: str) -> None:
+    assert {"threshold", "stop", "seed", "tokenizer", "backend", "generator_kwargs"} <= {*KINDS[name].options()}
