@@ -42,6 +42,13 @@ class QuickstartOptions:
     n: int = field(
         default=1, metadata={"help": "With --real: rationales that the GenPRM writes for each solution (Maj@N)."}
     )
+    limit: int | None = field(
+        default=None,
+        metadata={
+            "help": "With --real: judge at most this many solutions of each benchmark. Default: all that are "
+            "labelled, and 200 of GSM8K's."
+        },
+    )
     base_model: str | None = field(
         default=None,
         metadata={
@@ -90,8 +97,9 @@ def run(options: QuickstartOptions, sandbox: SandboxOptions) -> int:
     from genprm_trl.rows.jsonl import locked_directory
 
     check_at_least(1, n=options.n)
-    if not options.real and (options.n != 1 or options.base_model is not None or options.data_dir is not None):
-        raise ConfigError("--n, --base_model and --data_dir are for --real; give that, too")
+    only_real = {"n": 1, "limit": None, "base_model": None, "data_dir": None}
+    if not options.real and any(getattr(options, name) != default for name, default in only_real.items()):
+        raise ConfigError(f"{', '.join(f'--{name}' for name in only_real)} are for --real; give that, too")
     output_dir = str(_output_dir(options))
     console.set_kept(f"finished stages are in {output_dir}; to resume, run the same command again")
 
@@ -110,11 +118,14 @@ def run(options: QuickstartOptions, sandbox: SandboxOptions) -> int:
 def _run_real(
     options: QuickstartOptions, sandbox: SandboxOptions, output_dir: str, announce: Callable[[str], None]
 ) -> None:
+    from genprm_trl.smollm2.benchmarks import CANDIDATES
     from genprm_trl.smollm2.quickstart import FAST_PLAN, PLAN, run_real_quickstart
 
+    if options.limit is not None:
+        check_at_least(CANDIDATES, limit=options.limit)
     tables = run_real_quickstart(
         output_dir,
-        FAST_PLAN if options.fast else PLAN,
+        (FAST_PLAN if options.fast else PLAN).judging_at_most(options.limit),
         base_model=options.base_model,
         data_dir=options.data_dir,
         n=options.n,

@@ -30,6 +30,9 @@ _FROM = (
     "github.com/WHGTyen/BIG-Bench-Mistake"
 )
 
+CANDIDATES = 4
+"""Solutions of each problem in GSM8K's file of model solutions."""
+
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
@@ -65,7 +68,7 @@ def read_benchmarks(directory: Path, *, limit: int | None, pools: int) -> list[B
 
     Args:
         directory: The directory.
-        limit: Solutions of each labelled benchmark, half of them with an error; None is all.
+        limit: Solutions of each labelled benchmark. Of a longer one half of them have an error. None is all.
         pools: Problems whose solutions are read of GSM8K.
 
     Raises:
@@ -83,7 +86,7 @@ def read_benchmarks(directory: Path, *, limit: int | None, pools: int) -> list[B
             found.append(Benchmark(name, files, solutions, candidates))
         else:
             rows = [solution for file in files for solution in load_solutions(file)]
-            if limit is not None:  # as many with an error as without: the scores need both
+            if limit is not None and len(rows) > limit:  # as many with an error as without: the scores need both
                 wrong, right = ([s for s in rows if (s.label == -1) == is_right] for is_right in (False, True))
                 rows = [*wrong[: limit // 2], *right[: limit - limit // 2]]
             found.append(Benchmark(name, files, rows))

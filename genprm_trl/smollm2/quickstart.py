@@ -14,7 +14,7 @@ import platform
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from genprm_trl.records import RationaleRecord, Verdict
 from genprm_trl.rows.jsonl import write_json, write_jsonl, write_text
 from genprm_trl.sandbox.options import SandboxOptions
 from genprm_trl.smollm2.base_model import find_base_model, make_base_model
-from genprm_trl.smollm2.benchmarks import TRAINING_FILE, Benchmark, data_directory, read_benchmarks
+from genprm_trl.smollm2.benchmarks import CANDIDATES, TRAINING_FILE, Benchmark, data_directory, read_benchmarks
 from genprm_trl.smollm2.expressions import make_expressions
 from genprm_trl.smollm2.gsm8k import make_gsm8k_solutions
 from genprm_trl.smollm2.rationales import rationale_records
@@ -70,7 +70,7 @@ class RealPlan:
         learning_rate: Peak learning rate.
         batch_size: Solutions in an optimizer step.
         max_step_tokens: Bound on a rationale; what rambles on is not worth waiting for.
-        limit: Solutions judged of each labelled benchmark; None is all.
+        limit: Solutions judged of each labelled benchmark, at most; None is all.
         pools: Problems of GSM8K whose four real solutions are judged.
     """
 
@@ -82,6 +82,12 @@ class RealPlan:
     max_step_tokens: int = 400
     limit: int | None = None
     pools: int = 50
+
+    def judging_at_most(self, limit: int | None) -> RealPlan:
+        """The plan with no more than `limit` solutions of each benchmark; itself for None."""
+        if limit is None:
+            return self
+        return replace(self, limit=min(limit, self.limit or limit), pools=min(limit // CANDIDATES, self.pools))
 
 
 PLAN = RealPlan()

@@ -15,6 +15,7 @@ from genprm_trl.data.solutions import iter_rationales, iter_verdicts
 from genprm_trl.errors import ConfigError
 from genprm_trl.labeling.data_card import decontamination_of
 from genprm_trl.rows.jsonl import write_jsonl
+from genprm_trl.smollm2.benchmarks import read_benchmarks
 from genprm_trl.smollm2.quickstart import RealPlan, run_real_quickstart
 from tests.helpers.paths import SAMPLES
 from tests.helpers.tiny_models import tiny_model, tiny_tokenizer
@@ -126,6 +127,16 @@ def test_nothing_is_done_twice_and_more_rationales_come_on_top(places, ran):
         quickstart(places, seed=1)
 
 
+def test_fewer_solutions_may_be_judged(places):
+    plan = RealPlan(limit=None, pools=50).judging_at_most(150)
+    assert (plan.limit, plan.pools) == (150, 37)
+    assert RealPlan(limit=4, pools=2).judging_at_most(150) == RealPlan(limit=4, pools=2)
+    bigbench, processbench, gsm8k = read_benchmarks(places[1], limit=2, pools=1)
+    assert [solution.label == -1 for solution in processbench.solutions] == [False, True]
+    assert len(bigbench.solutions) == 2
+    assert len(gsm8k.solutions) == 4
+
+
 def test_what_is_missing_is_named_before_anything_is_made(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("GENPRM_SHARED_DATA", raising=False)
@@ -135,6 +146,8 @@ def test_what_is_missing_is_named_before_anything_is_made(capsys, tmp_path, monk
     write_jsonl(tmp_path / "data" / "gsm8k" / "train.jsonl", [{"question": "Q", "answer": "#### 1"}])
     assert main(["quickstart", "--real", "--data_dir", "data"]) == 2
     assert "holds nothing to judge" in capsys.readouterr().err
+    assert main(["quickstart", "--real", "--limit", "3", "--data_dir", "data"]) == 2
+    assert "limit" in capsys.readouterr().err
     assert main(["quickstart", "--n", "8"]) == 2
     assert "are for --real" in capsys.readouterr().err
     assert not (tmp_path / "outputs" / "quickstart-real" / "base").exists()
