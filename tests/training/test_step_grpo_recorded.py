@@ -109,7 +109,7 @@ RULES = [
     for baseline in baselines
     for scale in ("group", "batch", "none")
 ]
-SHORT = [{"credit": credit} for credit in ("process", "min_form", "discounted")]
+SHORT = [{"credit": credit, "step_baseline": "step"} for credit in ("process", "min_form", "discounted")]
 OUTCOME, SOME = {"reward_funcs": [outcome]}, {"step_reward_func": some_steps}
 CASES: list[dict[str, Any]] = [
     *({**rule, **OUTCOME, **SOME, "step_discount": 0.8} for rule in RULES),
@@ -131,13 +131,21 @@ CASES: list[dict[str, Any]] = [
     ),
     {"credit": "process", "step_reward_weight": 0.5, "idle_step_penalty": 0.25, **OUTCOME, **SOME},
     {"credit": "process", "signed_step_rewards": True, "scale_step_rewards": "none", **SOME},
-    {"credit": "min_form", "signed_step_rewards": False, "min_form_temperature": 0.5, **SOME},
-    {"credit": "discounted", "step_discount": 0.0, "step_reward_func": rewarded_blanks},
+    {"credit": "min_form", "step_baseline": "step", "signed_step_rewards": False, "min_form_temperature": 0.5, **SOME},
+    {"credit": "discounted", "step_baseline": "step", "step_discount": 0.0, "step_reward_func": rewarded_blanks},
     {"credit": "process", "loss_type": "grpo", **OUTCOME, **SOME},
     *({**rule, "step_baseline": "token", "mask_truncated_completions": True, **OUTCOME, **SOME} for rule in SHORT),
     *({**rule, "step_baseline": "token", "rollout_func": rollout_with_tools, **OUTCOME, **SOME} for rule in SHORT),
     {"credit": "process", "pad_to_multiple_of": 16, **OUTCOME, **SOME},
     *({**rule, "evaluation": True, "num_generations_eval": 2, **OUTCOME, **SOME} for rule in SHORT),
+    # The default baseline, and that of PURE's verl code.
+    *({"credit": credit, **OUTCOME, **SOME, "step_discount": 0.8} for credit in ("min_form", "discounted")),
+    {"credit": "min_form", "scale_step_rewards": "group", "num_generations": 2, **SOME},
+    {"credit": "min_form", "rollout_func": rollout_with_tools, "mask_truncated_completions": True, **OUTCOME, **SOME},
+    *(
+        {"credit": credit, "step_baseline": "mean_return", "max_completion_length": 64, **SOME}
+        for credit in ("min_form", "discounted")
+    ),
 ]  # fmt: skip
 
 

@@ -66,8 +66,9 @@ class StepGRPOConfig(TrainerOptions, GRPOConfig):
             `batch` (of all processes), or by nothing (`none`). None is `group` for `process`, `none` for the others.
         min_form_temperature: Towards 0 the worst step alone counts.
         step_discount: For `discounted`: what a reward is multiplied by for each step that it lies ahead; 1 is none.
-        step_baseline: What `min_form` and `discounted` subtract: the mean reward of the group's other completions,
-            per `step` or per `token`.
+        step_baseline: What `min_form` and `discounted` subtract, from the group's other completions: their mean
+            `return` to go, which favours no number of steps; or, as in PURE's code, their mean reward per `step` or
+            per `token`, or their `mean_return` over `max_completion_length` tokens. See `training.credit.step_credit`.
         idle_step_penalty: Subtracted from the reward of steps without content or said before.
     """
 
@@ -117,10 +118,11 @@ class StepGRPOConfig(TrainerOptions, GRPOConfig):
         },
     )
     step_baseline: Baseline = field(
-        default="step",
+        default="return",
         metadata={
-            "help": "What min_form and discounted subtract: the mean reward of the group's other completions, per "
-            "step or per token.",
+            "help": "What min_form and discounted subtract, from the group's other completions: their mean return to "
+            "go (return), which favours no number of steps; or as PURE's code does, their mean reward per step or per "
+            "token, or their mean return over the longest completion (mean_return).",
         },
     )
     idle_step_penalty: float = field(
@@ -269,6 +271,7 @@ class StepGRPOTrainer(GRPOTrainer):
             temperature=self.args.min_form_temperature,
             gamma=self.args.step_discount,
             baseline=self.args.step_baseline,
+            response_length=self.args.max_completion_length,
         )
         first = self.accelerator.process_index * len(inputs)
         output["advantages"] = advantages[first : first + len(inputs), :length]  # TRL's loss takes (B,) and (B, T)
