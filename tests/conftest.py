@@ -6,9 +6,14 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 
 import pytest
+from hypothesis import settings
 
 # OpenMP threads that spin at barriers starve each other where cores are few or shared.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# A loaded machine is no fault of the code.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 # --doctest-modules imports every file that it is not told to leave, and these are programs that break things.
 collect_ignore = ["hostile/programs"]
