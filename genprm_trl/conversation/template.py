@@ -15,7 +15,7 @@ import itertools
 import json
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date, datetime, time
 from string import ascii_letters
 from typing import Any, Literal, get_args
@@ -59,6 +59,30 @@ def _starts_of(strings: Sequence[str]) -> re.Pattern[str]:
     """
     firsts = "".join(sorted({re.escape(string[0]) for string in strings}))
     return re.compile(f"(?=[{firsts}])(?={'|'.join(map(re.escape, strings))})(.)", re.DOTALL)
+
+
+def neutralizer(marks: Iterable[str]) -> Callable[[str], str]:
+    """What makes text of others safe to encode: each mark in it is broken after its first character.
+
+    Half characters (lone surrogates), which no tokenizer takes, become U+FFFD.
+
+    Args:
+        marks: Strings that stand for control tokens and separators.
+    """
+    return functools.partial(_neutralized, _starts_of(sorted({_PLACEHOLDER, *marks})))
+
+
+def _neutralized(starts: re.Pattern[str], text: str) -> str:
+    return starts.sub(rf"\1{_BREAK}", _SURROGATE.sub("\ufffd", text))
+
+
+def special_tokens(tokenizer: Any) -> set[str]:
+    """Strings of a tokenizer's special tokens that text of others must not bring in.
+
+    A single character, for instance a line break used as end-of-text, cannot be broken and is left alone.
+    """
+    added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    return {text for text in {*map(str, tokenizer.all_special_tokens), *added} if len(text.strip()) > 1}
 
 
 def today() -> str:
@@ -175,7 +199,7 @@ class ChatFormat:
         # The chains of a solution open their turns with the same texts.
         self._known_pieces = functools.lru_cache(maxsize=512)(self._render)
         self._check_history()
-        self._control_start = _starts_of([_PLACEHOLDER, *control, *self._plain_markers()])
+        self._neutralize = neutralizer([*control, *self._plain_markers()])
         self.rest_of_header = self._rest_of_header() if turn_opening == "generation_prompt" else ""
 
     def _source(self) -> str:
@@ -201,12 +225,9 @@ class ChatFormat:
         A turn's markers are not always special tokens (DeepSeek-R1-Distill's `<｜User｜>` is not one).
         """
         template = self._source()
-        tokens = {str(token) for token in self.tokenizer.all_special_tokens}
-        for token in self.tokenizer.added_tokens_decoder.values():
-            if token.special or (token.content in template and not token.content.isalnum()):
-                tokens.add(token.content)
-        # A single character, for instance a line break used as end-of-text, cannot be broken and is left alone.
-        return sorted(token for token in tokens if len(token.strip()) > 1)
+        added = (token.content for token in self.tokenizer.added_tokens_decoder.values())
+        written = {text for text in added if text in template and not text.isalnum() and len(text.strip()) > 1}
+        return sorted(written | special_tokens(self.tokenizer))
 
     def _plain_encode(self, text: str) -> list[int]:
         return list(self.tokenizer.encode(text, add_special_tokens=False))
@@ -264,7 +285,7 @@ class ChatFormat:
         or a program's output can then neither end its turn nor open one. Half characters (lone surrogates), which no
         tokenizer takes, become U+FFFD.
         """
-        return self._control_start.sub(rf"\1{_BREAK}", _SURROGATE.sub("\ufffd", text))
+        return self._neutralize(text)
 
     def written_text(self, text: str, ids: Sequence[int]) -> str:
         """What a model wrote, safe to encode anew: it brings in no control token that `ids`, its own, do not hold."""

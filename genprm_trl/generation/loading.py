@@ -74,6 +74,11 @@ def load_config(
             directory or name_or_path, revision=revision, trust_remote_code=trust_remote_code
         )
     except (OSError, ValueError) as error:
+        if "trust_remote_code" in str(error):
+            raise ConfigError(
+                f"'{name_or_path}' brings code of its own, which is not run here: give a checkpoint of an "
+                "architecture that transformers has"
+            ) from error
         raise ConfigError(f"no model could be loaded from '{name_or_path}': {_brief(error)}") from error
 
 
@@ -176,7 +181,7 @@ def _check_complete(model: PreTrainedModel, info: Mapping[str, Any], name: str |
         what = classifier or f"it has {head[0]}"
         raise ConfigError(
             f"{name} is a classifier ({what}), which generates no text; a discriminative process reward model "
-            "is loaded with PRMScorer"
+            "is opened by its own kind (open_verifier, --kind)"
         )
     missing = sorted(info["missing_keys"])
     if missing:

@@ -81,6 +81,19 @@ def tokenize_steps(
     return StepTokens(input_ids, step_ends)
 
 
+def single_token(tokenizer: PreTrainedTokenizerBase, text: str) -> int:
+    """The id of a text that is one token.
+
+    Raises:
+        ConfigError: It is several tokens, or none.
+    """
+    # Without special tokens: the first id would be that of begin-of-text.
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:
+        raise ConfigError(f"{text!r} is no single token of this tokenizer; give the model's own")
+    return int(ids[0])
+
+
 def padding_token(tokenizer: PreTrainedTokenizerBase) -> int:
     """What pads batches: the tokenizer's padding token, or its end-of-text token, or token 0. The mask hides it."""
     candidates = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
