@@ -65,6 +65,7 @@ def run(options: ServeOptions, limits: ServiceLimits, verifier: VerifierOptions)
         raise ConfigError(f"--n is {verifier.n}, and requests may ask for {limits.max_n} (--max_n)")
     if verifier.backend in get_args(Backend):
         local_directory(verifier.model)  # the model is loaded while the service answers already
+        verifier.found_kind()
     check_certificate(options.ssl_certfile, options.ssl_keyfile)
     token = read_token(options.token_file)
     listener = listen(options.host, options.port, guarded=token is not None)

@@ -9,7 +9,7 @@ import inspect
 import json
 import re
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ class Kind:
     Attributes:
         home: `module:Class` of its verifier, which has `from_pretrained`.
         architectures: Pattern of what `architectures` in `config.json` names. Empty where that says nothing.
-        names: Pattern of the names of published checkpoints, without their owner.
+        names: Pattern of the names of published checkpoints, with `OWNER/` on the Hub and without it for directories.
         weight: A weight that only such checkpoints have.
     """
 
@@ -41,8 +41,15 @@ class Kind:
     weight: str = ""
 
     def load(self) -> Any:
-        """The class."""
-        return load_class(self.home, "kind")
+        """The class.
+
+        Raises:
+            ConfigError: It cannot be imported, or cannot be opened.
+        """
+        provider = load_class(self.home, "kind")
+        if not issubclass(provider, Verifier) or not hasattr(provider, "from_pretrained"):
+            raise ConfigError(f"the kind {self.home} is no Verifier with from_pretrained, which open_verifier needs")
+        return provider
 
     def options(self) -> list[str]:
         """The names of what `from_pretrained` takes besides the model."""
@@ -59,8 +66,24 @@ class Kind:
 
 # In the order in which they are tried. `genprm` is also what any other causal language model is taken for.
 KINDS: Mapping[str, Kind] = {
-    "genprm": Kind("genprm_trl.verifier.genprm:GenPRM", names=r"GenPRM-[0-9.]+B"),
+    "genprm": Kind("genprm_trl.verifier.genprm:GenPRM", names=r"(GenPRM/)?GenPRM-[0-9.]+B"),
     "token_classifier": Kind("genprm_trl.verifier.kinds.token_classifier:PRMScorer", r"\w+ForTokenClassification"),
+    "qwen_prm": Kind(
+        "genprm_trl.verifier.kinds.qwen_prm:QwenPRM",
+        architectures=r"Qwen2ForProcessRewardModel",
+        names=r"(Qwen/)?Qwen2\.5-Math-(PRM-\d+B|7B-PRM800K)",
+    ),
+    "skywork_prm": Kind(
+        "genprm_trl.verifier.kinds.skywork_prm:SkyworkPRM",
+        names=r"(Skywork/)?Skywork-o1-Open-PRM-.+",
+        weight="v_head.summary.weight",
+    ),
+    "math_shepherd": Kind(
+        "genprm_trl.verifier.kinds.math_shepherd:MathShepherd", names=r"(peiyi9979/)?math-shepherd-mistral-7b-prm"
+    ),
+    "rlhflow_prm": Kind(
+        "genprm_trl.verifier.kinds.rlhflow_prm:RLHFlowPRM", names=r"(RLHFlow/)?Llama3\.1-8B-PRM-\w+-Data"
+    ),
 }
 _CAUSAL = re.compile(r"\w*(ForCausalLM|LMHeadModel|ForConditionalGeneration)")
 
@@ -158,18 +181,22 @@ def find_kind(model: str | Path) -> str:
         ConfigError: It is another model, of no known kind.
     """
     files = _Files(model)
+    if not files.is_local and (known := _kind_of_name(files.names)):  # which spares a request
+        return known
     config = files.json("config.json")
     architectures = [str(each) for each in (config or {}).get("architectures") or ()]
-    if config is None and (adapter := files.json("adapter_config.json")) is not None:
+    # A `config.json` beside an adapter is the base model's.
+    if (adapter := files.json("adapter_config.json")) is not None:
+        config = config or adapter
         architectures = ["AdapterForTokenClassification" if adapter.get("task_type") == "TOKEN_CLS" else "ForCausalLM"]
     if files.has(SETTINGS_FILE):
         return "genprm"
     for name, kind in KINDS.items():
         if kind.architectures and any(re.fullmatch(kind.architectures, each) for each in architectures):
             return name
+    if known := _kind_of_name(files.names):
+        return known
     for name, kind in KINDS.items():
-        if kind.names and any(re.fullmatch(kind.names, each) for each in files.names):
-            return name
         if kind.weight and files.has_weight(kind.weight):
             return name
     if config is None or any(_CAUSAL.fullmatch(each) for each in architectures):
@@ -181,25 +208,30 @@ def find_kind(model: str | Path) -> str:
     )
 
 
+def _kind_of_name(names: Sequence[str]) -> str | None:
+    found = (kind for kind, row in KINDS.items() if row.names and any(re.fullmatch(row.names, each) for each in names))
+    return next(found, None)
+
+
 class _Files:
     """The small files of a model, in its directory or on the Hub."""
 
     def __init__(self, model: str | Path):
         self._model = str(model)
         self._directory = Path(model).expanduser()
-        self._is_local = self._directory.is_dir()
+        self.is_local = self._directory.is_dir()
 
     @property
     def names(self) -> list[str]:
-        """What the model is called: its own name, and that of the repository whose copy it is."""
-        if not self._is_local:
-            return [self._model.rpartition("/")[2]]
+        """What the model is called: its id, or the directory's name and the id of which it is the Hub's cache."""
+        if not self.is_local:
+            return [self._model]
         directory = self._directory.resolve()
         of_cache = directory.parent.parent.name if directory.parent.name == "snapshots" else ""
-        return [directory.name, of_cache.rpartition("--")[2]]
+        return [directory.name, of_cache.removeprefix("models--").replace("--", "/")]
 
     def path(self, name: str) -> Path | None:
-        if self._is_local:
+        if self.is_local:
             path = self._directory / name
             return path if path.is_file() else None
         if "/" not in self._model.strip("/") or self._model.startswith((".", "/", "~")):
@@ -233,7 +265,7 @@ class _Files:
 
     def has_weight(self, name: str) -> bool:
         """Whether a local directory's safetensors files hold a weight; their list of contents is read alone."""
-        if not self._is_local:
+        if not self.is_local:
             return False
         if (index := self.json("model.safetensors.index.json")) is not None:
             return name in index.get("weight_map", {})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import logging
+import math
 import re
 import threading
 from abc import abstractmethod
@@ -26,8 +26,6 @@ from genprm_trl.records import Solution, StepJudgement, Verdict, prediction_from
 from genprm_trl.verifier.base import Verifier, check_steps, longest_first
 from genprm_trl.verifier.step_tokens import StepTokens, padding_token
 from genprm_trl.verifier.tally import StopRule
-
-logger = logging.getLogger(__name__)
 
 # What the commands call the arguments of a generator, and what a scorer calls them.
 _MODEL_OPTIONS = {"device": "device", "dtype": "dtype", "max_batch_size": "batch_size", "max_context": "max_length"}
@@ -259,10 +257,12 @@ class StepScorer(Verifier):
             future.set_result(rewards.get(i, []))
 
     def _rewards_by_index(self, solutions: Sequence[Solution], no_bar: bool | None) -> dict[int, list[float]]:
-        tokens = [self._fitting(solution) for solution in solutions]
+        fitting = {i: self._fitting(solution) for i, solution in enumerate(solutions)}
+        # Scores that belong to no step for sure are none.
+        rewards = {i: [math.nan] * len(solutions[i].steps) for i, found in fitting.items() if found is None}
+        tokens = {i: found for i, found in fitting.items() if found is not None and found.step_ends}
         # Equal lengths together, the longest first: little padding, and what exceeds the memory does so at once.
-        order = sorted((i for i, t in enumerate(tokens) if t.step_ends), key=lambda i: -len(tokens[i].input_ids))
-        rewards: dict[int, list[float]] = {}
+        order = sorted(tokens, key=lambda i: -len(tokens[i].input_ids))
         was_training = self.model.training
         self.model.eval()
         try:
@@ -277,21 +277,29 @@ class StepScorer(Verifier):
             self.model.train(was_training)
         return rewards
 
-    def _fitting(self, solution: Solution) -> StepTokens:
-        """The solution's tokens up to the last step that fits whole."""
+    def _fitting(self, solution: Solution) -> StepTokens | None:
+        """The solution's tokens up to the last step that fits whole; None if a step has no place of its own."""
         problem, *steps = (_SURROGATE.sub("\ufffd", text) for text in (solution.problem, *solution.steps))
         tokens = self.encode(problem, steps)
+        if len(tokens.step_ends) != len(steps):
+            return None
         limit = len(tokens.input_ids) if self.max_length is None else self.max_length
         step_ends = [end for end in tokens.step_ends if end < limit]
         return StepTokens(tokens.input_ids[: step_ends[-1] + 1] if step_ends else [], step_ends)
 
     def _rewards(self, batch: list[StepTokens]) -> list[list[float]]:
         """P(correct) of each step of each sequence."""
+        found = None
         try:
             found = self._forward(batch)
-        except torch.OutOfMemoryError:
+        except torch.OutOfMemoryError as error:
             if len(batch) == 1:
-                raise
+                raise GenPRMError(
+                    f"a solution of {len(batch[0].input_ids)} tokens does not fit the memory; lower max_context"
+                ) from error
+        except RuntimeError as error:
+            raise GenPRMError(f"the model failed on {len(batch)} solutions: {error}") from error
+        if found is None:  # not in the handler, whose error holds the tensors that must go
             half = len(batch) // 2
             return self._rewards(batch[:half]) + self._rewards(batch[half:])
         remaining = iter(found.tolist())

@@ -15,14 +15,16 @@ import pytest
 
 from genprm_trl.cli.main import main
 from genprm_trl.conversation.settings import ModelSettings
-from genprm_trl.data.solutions import iter_verdicts
+from genprm_trl.data.solutions import iter_verdicts, load_solutions
 from genprm_trl.generation.hf.generator import TransformersGenerator
 from genprm_trl.rows.jsonl import JsonlWriter
+from genprm_trl.verifier import open_verifier
 from tests.helpers.chat_templates import DATED
 from tests.helpers.judging_model import judging_model
 from tests.helpers.paths import SAMPLES
 from tests.helpers.solution_rows import row, write_rows
 from tests.helpers.tiny_models import tiny_model, tiny_tokenizer
+from tests.helpers.tiny_verifiers import CHECKPOINTS
 
 GSM8K = SAMPLES / "gsm8k_solutions_sample.jsonl"
 PROCESSBENCH = SAMPLES / "processbench_sample.jsonl"
@@ -51,6 +53,27 @@ def test_judges_sampled_solutions_and_goes_on_with_more(model_dir, tmp_path, cap
     out = capsys.readouterr().out
     assert "solutions judged   4" in out
     assert "final answer" in out
+
+
+def test_judges_with_a_verifier_of_another_kind(tmp_path, capsys):
+    """A discriminative one is found by its files. It resumes, and refuses what only a GenPRM has."""
+    CHECKPOINTS["qwen_prm"].save(tmp_path / "prm")
+    output = tmp_path / "v.jsonl"
+    command = ["verify", str(GSM8K), "--model", str(tmp_path / "prm"), "--output", str(output), "--batch_size", "2"]
+    assert main([*command, "--limit", "2"]) == 0
+    first = output.read_bytes()
+    assert main([*command, "--kind", "qwen_prm", "--limit", "4"]) == 0
+    assert output.read_bytes().startswith(first)
+    with open_verifier(tmp_path / "prm") as scorer:
+        alone = {verdict.id: verdict for verdict in scorer.verify_all(load_solutions(GSM8K)[:4], progress=False)}
+    for verdict in iter_verdicts(output):
+        assert verdict.rewards == pytest.approx(alone[verdict.id].rewards, abs=1e-5)
+        assert verdict.solution_digest == alone[verdict.id].solution_digest
+    assert json.loads(Path(f"{output}.settings.json").read_text())["kind"] == "qwen_prm"
+    capsys.readouterr()
+    assert main([*command, "--n", "8"]) == 2
+    [line] = capsys.readouterr().err.strip().splitlines()
+    assert "verifiers of the kind qwen_prm have no option 'n'; leave it out" in line
 
 
 def test_scores_labelled_solutions(model_dir, tmp_path, capsys):

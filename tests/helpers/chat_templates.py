@@ -159,10 +159,12 @@ def llama3(template: str = LLAMA3) -> PreTrainedTokenizerFast:
     return _wrap(core, template, bos_token="<|begin_of_text|>", eos_token="<|eot_id|>", pad_token="<|end_of_text|>")
 
 
-def sentencepiece(template: str = NO_SYSTEM, *, merge_lines: bool = False) -> PreTrainedTokenizerFast:
+def sentencepiece(
+    template: str = NO_SYSTEM, *, merge_lines: bool = False, words: Sequence[str] = ()
+) -> PreTrainedTokenizerFast:
     """Llama 2's and Mistral's kind: a space is put before every text it encodes, and begin-of-text is added.
 
-    With `merge_lines`, runs of line breaks are separate tokens.
+    With `merge_lines`, runs of line breaks are separate tokens. Each of `words` is one token.
     """
     special = ["<unk>", "<s>", "</s>"]
     fallback = [f"<0x{byte:02X}>" for byte in range(256)]
@@ -172,8 +174,8 @@ def sentencepiece(template: str = NO_SYSTEM, *, merge_lines: bool = False) -> Pr
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
     trainer = trainers.BpeTrainer(vocab_size=900, special_tokens=[*special, *fallback], show_progress=False)
-    words = [word for line in corpus() for word in line.replace("\n", " ").split(" ")]
-    core.train_from_iterator([*words, *["\n\n\n\n"] * (100 * merge_lines)], trainer)
+    texts = [word for line in corpus() for word in line.replace("\n", " ").split(" ")]
+    core.train_from_iterator([*texts, *[*words] * 100, *["\n\n\n\n"] * (100 * merge_lines)], trainer)
     # The byte pieces are ordinary vocabulary, not tokens to look for in a text.
     core = _without_added(core, keep=special)
     core.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])

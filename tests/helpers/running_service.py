@@ -20,6 +20,7 @@ from genprm_trl.protocol import GenPRMProtocol
 from genprm_trl.records import Solution
 from genprm_trl.service import ServiceLimits, create_app
 from genprm_trl.service.server import ServiceServer, listen, url_of
+from genprm_trl.verifier.base import Verifier
 from genprm_trl.verifier.genprm import GenPRM
 from tests.helpers.scripted_generator import ScriptedGenerator
 
@@ -57,7 +58,7 @@ class Running:
 
 @contextlib.contextmanager
 def running(
-    prm: GenPRM,
+    prm: Verifier,
     limits: ServiceLimits | None = None,
     *,
     token: str | None = None,

@@ -37,7 +37,6 @@ from genprm_trl.training.prm.scorer import PRMScorer
 from genprm_trl.training.prm.trainer import PRMConfig, PRMTrainer, step_loss, step_metrics
 from genprm_trl.training.scores import IGNORED
 from genprm_trl.verifier.step_tokens import load_step_tokenizer, tokenize_steps
-from tests.helpers.conformance import VerifierConformance
 from tests.helpers.paths import ROOT
 from tests.helpers.prm import toy_rows
 from tests.helpers.tiny_models import tiny_tokenizer
@@ -670,12 +669,6 @@ def solutions(n: int = 16) -> list[Solution]:
         Solution(f"s{i}", row["prompt"] + " Look." * (i % 5), row["completions"], label=-1)
         for i, row in enumerate(toy_rows(n, seed=3))
     ]
-
-
-class TestPRMScorer(VerifierConformance):
-    @pytest.fixture
-    def verifier(self, scored_model) -> PRMScorer:
-        return PRMScorer(scored_model, tiny_tokenizer(), batch_size=4)
 
 
 async def test_it_rewards_completions_as_any_verifier_does(scored_model):

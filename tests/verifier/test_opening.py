@@ -94,6 +94,8 @@ def test_commands_take_any_kind_and_refuse_options_that_it_does_not_have(
         load_verifier(options("--n", "2", "--kind_options", '{"n": 3}', model=genprm_dir))
     with pytest.raises(ConfigError, match=r"unknown kind 'prm'; choose auto, genprm, .* or give module:Class"):
         options("--kind", "prm")
+    with pytest.raises(ConfigError, match="is no Verifier with from_pretrained"):
+        load_verifier(options("--kind", "genprm_trl.records:Solution"))
     own = options("--kind", "genprm_trl.verifier.kinds.token_classifier:PRMScorer")
     with load_verifier(own) as scorer:
         assert isinstance(scorer, PRMScorer)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForTokenClassification, PreTrainedModel, PreTrainedTokenizerBase
 
+from genprm_trl.conversation.template import neutralizer, special_tokens
 from genprm_trl.errors import ConfigError, MissingExtraError
 from genprm_trl.generation.loading import default_device, loaded_whole
 from genprm_trl.verifier.scorer import StepScorer
@@ -75,6 +76,9 @@ class PRMScorer(StepScorer):
         if step_separator is None:
             step_separator = getattr(model.config, "step_separator", DEFAULT_STEP_SEPARATOR)
         self.step_separator = step_separator
+        # A single character cannot be broken, and line breaks are part of many steps.
+        breakable = len(step_separator) > 1 and not step_separator.isspace()
+        self._neutralize = neutralizer(special_tokens(self.tokenizer) | ({step_separator} if breakable else set()))
 
     @classmethod
     def load_model(cls, path: str, *, device: Any = None, dtype: Any = "auto") -> PreTrainedModel:
@@ -82,8 +86,9 @@ class PRMScorer(StepScorer):
         return load_trained_classifier(path, device=device, dtype=dtype)
 
     def encode(self, problem: str, steps: Sequence[str]) -> StepTokens:
-        """As `PRMTrainer` encodes them."""
-        return tokenize_steps(self.tokenizer, problem, steps, self.step_separator, max_length=self.max_length)
+        """As `PRMTrainer` encodes them; what looks like a special token or the separator stays text."""
+        steps = [self._neutralize(step) for step in steps]
+        return tokenize_steps(self.tokenizer, problem, steps, self.step_separator)
 
     def scores(self, inputs: Mapping[str, torch.Tensor], rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
         """P(label 1) of the two."""
@@ -109,7 +114,7 @@ def load_trained_classifier(path: str, *, device: Any = None, dtype: Any = "auto
         else:
             with loaded_whole():
                 model, info = AutoModelForTokenClassification.from_pretrained(
-                    path, dtype=dtype, output_loading_info=True
+                    path, dtype=dtype, output_loading_info=True, trust_remote_code=False
                 )
             if info["missing_keys"]:
                 # transformers draws them at random: a causal model would give scores that mean nothing.
