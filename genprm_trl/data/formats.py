@@ -23,8 +23,8 @@ Benchmarks count steps by their place, so a blank step of theirs is kept, as `(b
 
 A row without an id gets one from its place. Fields that have no place in a `Solution` go to `extra`.
 
-`Solution.label` says where the first error is and nothing about later steps. Where a format labels every step and a
-step after the first error is labelled right, the labels are kept in `extra["labels"]`.
+`Solution.label` says where the first error is and nothing about later steps. Where a format labels steps after the
+first error, too, the labels are kept in `extra["labels"]`.
 
 Errors name the field. Whoever read the row adds file and row (`errors.DataError.at`).
 """
@@ -34,7 +34,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from genprm_trl.data.steps import split_steps, written_steps
 from genprm_trl.errors import DataError
@@ -60,6 +60,7 @@ from genprm_trl.rows.fields import (
 )
 
 Row = Mapping[str, Any]
+Label = TypeVar("Label")
 
 _CALCULATOR = re.compile(r"<<[^<>\n]*>>")
 _SHEPHERD_TAG = "ки"
@@ -148,11 +149,15 @@ def read_stepwise(row: Row) -> tuple[str, list[str], list[bool]]:
     Raises:
         DataError: A field is missing or of the wrong type, or there are not as many labels as completions.
     """
+    return read_stepwise_with(row, as_step_label)
+
+
+def read_stepwise_with(row: Row, read_label: Callable[[Any, str], Label]) -> tuple[str, list[str], list[Label]]:
+    """The same with labels of another kind: `read_label` makes one of a value and of its name in errors."""
     prompt = as_text(require(row, "prompt"), "prompt")
     completions = as_steps(require(row, "completions"), "completions", blank=True)
     labels = [
-        as_step_label(label, f"labels[{index}]")
-        for index, label in enumerate(as_list(require(row, "labels"), "labels"))
+        read_label(label, f"labels[{index}]") for index, label in enumerate(as_list(require(row, "labels"), "labels"))
     ]
     if len(labels) != len(completions):
         raise DataError(f"must be as many as the completions: {len(labels)} for {len(completions)}", field="labels")
@@ -313,7 +318,7 @@ def _own_steps(value: Any, field: str) -> list[str]:
 
 def _with_labels(solution: Solution, labels: Sequence[bool]) -> Solution:
     solution.label = labels.index(False) if False in labels else -1
-    if solution.label >= 0 and any(labels[solution.label :]):
+    if 0 <= solution.label < len(labels) - 1:
         solution.extra["labels"] = list(labels)
     return solution
 

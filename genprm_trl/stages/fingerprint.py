@@ -9,7 +9,10 @@ from pathlib import Path
 # What decides a model's answers: weights, architecture, tokenizer, chat template, and our own settings.
 _PATTERNS = ("*.safetensors", "*.bin", "*.json", "*.jinja", "*.model")
 # What training leaves beside a model and does not decide anything.
-_IGNORED = {"trainer_state.json", "training_args.bin", "quickstart.json", "genprm-sft.json", "genprm-grpo.json"}
+_IGNORED = {
+    *("trainer_state.json", "training_args.bin", "quickstart.json"),
+    *("genprm-sft.json", "genprm-grpo.json", "genprm-prm.json"),
+}
 _SAMPLES, _SAMPLE_BYTES = 64, 16_384
 
 

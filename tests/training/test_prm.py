@@ -20,6 +20,9 @@ import transformers
 from datasets import Dataset
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
+    AutoModelForTokenClassification,
+    Olmo2Config,
+    Olmo2ForCausalLM,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
@@ -29,13 +32,24 @@ from transformers import (
 from transformers.trainer_utils import EvalPrediction
 from trl import TrlParser
 
+from genprm_trl.data.solutions import load_solutions
 from genprm_trl.errors import ConfigError, DataError
-from genprm_trl.records import Solution
+from genprm_trl.records import RationaleRecord, Solution
 from genprm_trl.rewards import GenPRMReward
-from genprm_trl.training.prm.data import LabelledSteps, StepCollator, labelled_steps, prepare_dataset
+from genprm_trl.rows.jsonl import write_jsonl
+from genprm_trl.training.prm.data import (
+    EstimatedSteps,
+    LabelledSteps,
+    StepCollator,
+    estimated_steps,
+    labelled_steps,
+    load_labelled,
+    prepare_dataset,
+)
 from genprm_trl.training.prm.scorer import PRMScorer
 from genprm_trl.training.prm.trainer import PRMConfig, PRMTrainer, step_loss, step_metrics
 from genprm_trl.training.scores import IGNORED
+from genprm_trl.verifier.kinds.token_classifier import has_step_head
 from genprm_trl.verifier.step_tokens import load_step_tokenizer, tokenize_steps
 from tests.helpers.paths import ROOT
 from tests.helpers.prm import toy_rows
@@ -300,11 +314,100 @@ def test_missing_column_is_named():
         labelled_steps({"text": "P"})
 
 
-def test_labels_may_be_numpy_values_or_zeros_and_ones():
+def test_labels_may_be_numpy_values_or_zeros_and_ones(tmp_path):
     row = {"prompt": "P", "completions": ["a", ""], "labels": [np.True_, 0]}
     assert labelled_steps(row) == LabelledSteps("P", ["a", ""], [True, False])
+    args = config(tmp_path)
+    rows = [{**row, "labels": labels} for labels in ([True, False], [1, 0], [1.0, 0.0])]
+    as_lists = [prepared([each], args, "t")[0] for each in rows]
+    as_tables = [prepared(Dataset.from_list([each]), args, "t")[0] for each in rows]
+    assert all(each == as_lists[0] for each in [*as_lists, *as_tables])
     row = {"problem": "P", "steps": ["a", "b"], "label": np.int64(0)}
     assert labelled_steps(row) == LabelledSteps("P", ["a"], [False])
+
+
+def test_labels_after_the_first_error_are_used_where_they_are_known():
+    steps = ["a", "b", "c"]
+    for labels in ([True, False, True], [True, False, False], [True, False]):
+        solution = Solution("1", "P", steps, label=1, extra={"labels": labels})
+        assert labelled_steps(solution) == LabelledSteps("P", steps[: len(labels)], labels)
+        assert labelled_steps(RationaleRecord(solution, ["r"] * len(labels), labels)).labels == labels
+    assert labelled_steps(Solution("1", "P", steps, label=1, extra={"labels": ["x", 1, 2]})).labels == [True, False]
+    assert labelled_steps(Solution("1", "P", steps, label=-1, extra={"labels": [True]})).labels == [True] * 3
+
+
+def test_soft_labels_are_the_estimates_of_the_rows(tmp_path):
+    steps = ["a", "b", "c"]
+    solution = Solution("1", "P", steps, label=2, extra={"labels": [True, True, False], "mc": [0.75, None, 0.0]})
+    assert estimated_steps(solution) == EstimatedSteps("P", steps, [0.75, None, 0.0])
+    assert estimated_steps(solution.to_dict()) == EstimatedSteps("P", steps, [0.75, None, 0.0])
+    stepwise = {"prompt": "P", "completions": steps, "labels": [0.75, None, 0.0]}
+    args = config(tmp_path)
+    tables = [prepared(rows, args, "t", soft=True) for rows in ([solution], [stepwise], Dataset.from_list([stepwise]))]
+    ends = tokenize_steps(tiny_tokenizer(), "P", steps).step_ends
+    for table in tables:
+        assert [table[0]["labels"][end] for end in ends] == [0.75, IGNORED, 0.0]
+        batch = StepCollator.for_tokenizer(tiny_tokenizer())([table[0]])
+        assert batch["labels"].dtype == torch.float32
+    assert prepared([solution], args, "t")[0]["labels"][ends[1]] == 1
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (
+            {"problem": "P", "steps": ["a"], "label": 0},
+            "field 'mc': is missing; soft labels are Monte Carlo estimates",
+        ),
+        ({"problem": "P", "steps": ["a"], "label": 0, "mc": []}, "field 'mc': must hold an estimate for each"),
+        ({"problem": "P", "steps": ["a"], "label": 0, "mc": [0.0, 1.0]}, "field 'mc': .*: 2 for 1 steps"),
+        ({"problem": "P", "steps": ["a"], "label": 0, "mc": [1.5]}, r"field 'mc\[0\]': must be between 0 and 1"),
+        ({"prompt": "P", "completions": ["a"], "labels": ["x"]}, r"field 'labels\[0\]': must be a number"),
+    ],
+)
+def test_a_row_without_usable_estimates_is_named(tmp_path, row, message):
+    with pytest.raises(DataError, match=f"t, row 1, {message}"):
+        prepared([row], config(tmp_path), "t", soft=True)
+
+
+SAMPLES = ["bigbench_mistake", "gsm8k", "math", "math_shepherd", "mr_gsm8k", "prm800k", "prmbench", "processbench"]
+
+
+@pytest.mark.parametrize("sample", [*SAMPLES, "stepwise"])
+def test_every_format_with_labels_is_read(sample):
+    file = ROOT / "tests" / "samples" / f"{sample}_sample.jsonl"
+    labelled = [solution for solution in load_solutions(file, limit=9) if solution.label is not None]
+    rows = load_labelled(file, limit=len(labelled))
+    assert [row["prompt"] for row in rows] == [solution.problem for solution in labelled]
+    for row, solution in zip(rows, labelled, strict=True):
+        assert [*row["labels"], False].index(False) == (solution.label if solution.label >= 0 else len(row["labels"]))
+
+
+def test_files_of_rationales_and_of_estimates_are_read(tmp_path):
+    record = RationaleRecord(
+        Solution("1", "P", ["a", "b", "c"], label=1, extra={"mc": [0.5, 0]}), ["r", "s"], [True, False]
+    )
+    write_jsonl(tmp_path / "records.jsonl", [record])
+    hard = load_labelled(tmp_path / "records.jsonl")
+    assert hard.to_list() == [{"prompt": "P", "completions": ["a", "b"], "labels": [True, False]}]
+    soft = load_labelled(tmp_path / "records.jsonl", soft=True)
+    assert soft.to_list() == [{"prompt": "P", "completions": ["a", "b"], "labels": [0.5, 0.0]}]
+    rows = [
+        {"prompt": "P", "completions": ["a"], "labels": [0.25]},
+        {"prompt": "P", "completions": ["a"], "labels": [2]},
+    ]
+    write_jsonl(tmp_path / "soft.jsonl", rows)
+    with pytest.raises(DataError, match=r"soft\.jsonl, row 2, field 'labels\[0\]'"):
+        load_labelled(tmp_path / "soft.jsonl", soft=True)
+    assert load_labelled(tmp_path / "soft.jsonl", soft=True, limit=1)["labels"] == [[0.25]]
+    # A rater may leave a completion unrated; his other ones are labelled.
+    rated = {"text": "a", "rating": 1}
+    steps = [{"completions": [rated, {"text": "b", "rating": None}], "chosen_completion": 0}]
+    row = {"question": {"problem": "P"}, "label": {"steps": steps, "finish_reason": "solution"}}
+    write_jsonl(tmp_path / "prm800k.jsonl", [row])
+    assert load_labelled(tmp_path / "prm800k.jsonl").to_list() == [
+        {"prompt": "P", "completions": ["a"], "labels": [True]}
+    ]
 
 
 @pytest.mark.parametrize("num_proc", [None, 2])
@@ -358,6 +461,12 @@ def test_step_loss_is_the_mean_over_labelled_steps():
     assert step_loss({"logits": logits}, labels).item() == pytest.approx(expected.item() / 3, rel=1e-6)
     assert step_loss({"logits": logits}, labels, 12).item() == pytest.approx(expected.item() / 12, rel=1e-6)
     assert step_loss({"logits": logits}, torch.full((2, 3), -100)).item() == 0
+    soft = torch.tensor([[-100, 0.75, -100], [0, -100, 1]])
+    expected -= 0.25 * (log_probs[0, 1, 0] - log_probs[0, 1, 1])
+    assert step_loss({"logits": logits}, soft).item() == pytest.approx(expected.item() / 3, rel=1e-6)
+    smooth = step_loss({"logits": logits}, labels, label_smoothing=0.2)
+    stock = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), label_smoothing=0.2)
+    assert smooth.item() == pytest.approx(stock.item(), rel=1e-6)
 
 
 def test_step_metrics_on_known_predictions():
@@ -452,6 +561,87 @@ def test_resume_continues_with_the_same_losses(tmp_path):
     assert losses(resumed) == losses(whole)
     for a, b in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
         torch.testing.assert_close(a, b)
+
+
+@pytest.fixture(scope="module")
+def olmo_dir(tmp_path_factory) -> Path:
+    """A causal model of an architecture for which transformers has no token classifier."""
+    transformers.set_seed(0)
+    path = tmp_path_factory.mktemp("olmo")
+    settings = small_config(tiny_tokenizer()).to_dict()
+    shared = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+    shape = {name: settings[name] for name in shared}
+    Olmo2ForCausalLM(Olmo2Config(**shape, max_position_embeddings=512, pad_token_id=0)).save_pretrained(path)
+    tiny_tokenizer().save_pretrained(path)
+    return path
+
+
+def test_a_model_without_a_classification_head_gets_one(olmo_dir, tmp_path, monkeypatch):
+    trainer = PRMTrainer(olmo_dir, args=config(tmp_path, gradient_checkpointing=True), train_dataset=toy_rows(16))
+    below = trainer.model.state_dict()["model.layers.0.mlp.up_proj.weight"].clone()
+    assert torch.equal(below, Olmo2ForCausalLM.from_pretrained(olmo_dir).model.layers[0].mlp.up_proj.weight)
+    trainer.train()
+    trainer.save_model()
+    out = trainer.args.output_dir
+    assert json.loads((Path(out) / "config.json").read_text())["architectures"] == ["Olmo2ForTokenClassification"]
+    # As in a process that has not made the head yet.
+    monkeypatch.setattr(AutoModelForTokenClassification._model_mapping, "_extra_content", {})
+    texts = [Solution(str(i), row["prompt"], row["completions"]) for i, row in enumerate(toy_rows(6))]
+    scorers = PRMScorer(out), PRMScorer(trainer.model, tiny_tokenizer())
+    for verdict, expected in zip(*(scorer.score(texts) for scorer in scorers), strict=True):
+        assert verdict.rewards == pytest.approx(expected.rewards, abs=1e-5)
+
+
+def test_an_adapter_of_a_model_without_a_classification_head_loads_again(olmo_dir, tmp_path):
+    from peft import LoraConfig
+
+    adapter = LoraConfig(r=2, target_modules=["q_proj"])
+    trainer = PRMTrainer(olmo_dir, args=config(tmp_path), train_dataset=toy_rows(8), peft_config=adapter)
+    trainer.train()
+    trainer.save_model()
+    texts = [Solution("1", "Anna has 3 apples.", ["She buys 2 eggs."])]
+    [verdict], [expected] = (
+        PRMScorer(*model).score(texts) for model in ((trainer.args.output_dir,), (trainer.model, tiny_tokenizer()))
+    )
+    assert verdict.rewards == pytest.approx(expected.rewards, abs=1e-5)
+
+
+def test_no_head_is_made_where_none_fits():
+    assert has_step_head(Qwen2Config())
+    assert not has_step_head(transformers.Gemma3Config())
+    assert not has_step_head(transformers.BartConfig())
+
+
+def test_only_the_head_is_trained_where_that_is_asked_for(base_dir, tmp_path):
+    from peft import LoraConfig
+
+    for checkpointing in (False, True):
+        args = config(tmp_path, train_head_only=True, max_steps=1, gradient_checkpointing=checkpointing)
+        trainer = PRMTrainer(base_dir, args=args, train_dataset=toy_rows(4))
+        before = {name: parameter.detach().clone() for name, parameter in trainer.model.named_parameters()}
+        trainer.train()
+        changed = {name for name, p in trainer.model.named_parameters() if not torch.equal(p, before[name])}
+        assert changed == {"score.weight", "score.bias"}
+    with pytest.raises(ConfigError, match="leave out train_head_only"):
+        PRMTrainer(base_dir, args=args, train_dataset=toy_rows(4), peft_config=LoraConfig(target_modules=["q_proj"]))
+
+
+def test_training_on_estimates_moves_scores_towards_them(tmp_path):
+    """The same steps with estimates of 0.3: hard labels would draw them to 0 or 1."""
+    rows = [{"prompt": "P", "completions": ["a", "b"], "labels": [0.3, 0.3]}] * 4
+    trainer = train(tmp_path, rows, soft_labels=True, max_steps=60, learning_rate=1e-2)
+    [verdict] = PRMScorer(trainer.model, tiny_tokenizer()).score([Solution("1", "P", ["a", "b"])])
+    assert verdict.rewards == pytest.approx([0.3, 0.3], abs=0.05)
+
+
+def test_a_checkpoint_without_weights_is_refused(base_dir, tmp_path):
+    import safetensors.torch as files
+
+    weights = files.load_file(base_dir / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    files.save_file(weights, base_dir / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ConfigError, match=r"is incomplete: it has no weights for model\.layers\.1\.mlp\.up_proj"):
+        PRMTrainer(base_dir, args=config(tmp_path), train_dataset=toy_rows(4))
 
 
 def test_lora_trains_saves_and_loads_the_head(base_dir, tmp_path):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeGuard
 
 import numpy as np
 import pyarrow
@@ -15,10 +15,12 @@ from accelerate.logging import get_logger
 from datasets import Dataset, Features, List, Value
 from torch.nn.utils.rnn import pad_sequence
 
-from genprm_trl.data.formats import read_stepwise
+from genprm_trl.data.formats import read_stepwise, read_stepwise_with
+from genprm_trl.data.solutions import Records, RowReader, solution_reader
 from genprm_trl.data.sources import is_transformed, refuse_frame
 from genprm_trl.errors import DataError
-from genprm_trl.records import Solution
+from genprm_trl.records import RationaleRecord, Solution
+from genprm_trl.rows.fields import as_identifier, as_list, as_number, as_step_label
 from genprm_trl.training.scores import IGNORED
 from genprm_trl.verifier.step_tokens import DEFAULT_STEP_SEPARATOR, padding_token, tokenize_steps
 
@@ -27,7 +29,8 @@ if TYPE_CHECKING:
 
 logger = get_logger(__name__)
 
-Rows: TypeAlias = Dataset | Sequence[Solution | Mapping[str, Any]]
+Row: TypeAlias = Solution | RationaleRecord | Mapping[str, Any]
+Rows: TypeAlias = Dataset | Sequence[Row]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +48,29 @@ class LabelledSteps:
     labels: list[bool]
 
 
-def labelled_steps(row: Solution | Mapping[str, Any]) -> LabelledSteps:
-    """Reads a row of either form that `PRMTrainer` takes.
+@dataclass(frozen=True, slots=True)
+class EstimatedSteps:
+    """A prompt and the steps for which there are Monte Carlo estimates.
 
-    The forms are TRL's stepwise-supervision rows (`prompt`, `completions`, `labels`) and ProcessBench's (`problem`,
-    `steps`, `label`), the latter also as a `Solution`. ProcessBench marks only the first wrong step, so its steps
-    before that are correct, that one is wrong, and those after it, whose correctness is unknown, are left out.
+    Attributes:
+        prompt: The problem.
+        steps: The steps, at least one.
+        labels: One number per step: the share, in [0, 1], of rollouts after it that reached the right answer. None
+            where no estimate was made.
+    """
+
+    prompt: str
+    steps: list[str]
+    labels: list[float | None]
+
+
+def labelled_steps(row: Row) -> LabelledSteps:
+    """Reads a row of any form that `PRMTrainer` takes.
+
+    The forms are TRL's stepwise-supervision rows (`prompt`, `completions`, `labels`), rationale records, and
+    ProcessBench's rows (`problem`, `steps`, `label`), the last also as a `Solution`. ProcessBench marks only the first
+    wrong step, so its steps before that are correct, that one is wrong, and those after it are left out, unless the
+    solution has `labels` for them, too.
 
     Args:
         row: The row.
@@ -61,25 +81,143 @@ def labelled_steps(row: Solution | Mapping[str, Any]) -> LabelledSteps:
     Raises:
         DataError: A field is missing, empty, of the wrong type, or the lengths differ. Names the field.
     """
-    if isinstance(row, Solution):
-        solution = row
-    elif "prompt" in row or "completions" in row:
+    if _is_stepwise(row):
         return LabelledSteps(*read_stepwise(row))
-    elif "steps" in row:
-        known = {name: row[name] for name in ("problem", "steps", "label", "labels") if name in row}
-        solution = Solution.from_dict(known, default_id="row")
+    record = _record(row)
+    if isinstance(record, RationaleRecord):
+        solution, labels = record.solution, record.labels
     else:
+        solution, labels = record, _known_labels(record)
+    return LabelledSteps(solution.problem, list(solution.steps[: len(labels)]), list(labels))
+
+
+def estimated_steps(row: Row) -> EstimatedSteps:
+    """Reads a row of the same forms for soft labels: the Monte Carlo estimates that `genprm label` wrote (`mc`).
+
+    In a stepwise-supervision row the labels are the estimates.
+
+    Raises:
+        DataError: As `labelled_steps`; or there are no estimates, or one is outside [0, 1].
+    """
+    if _is_stepwise(row):
+        return EstimatedSteps(*read_stepwise_with(row, _as_estimate))
+    record = _record(row)
+    solution = record.solution if isinstance(record, RationaleRecord) else record
+    if solution.extra.get("mc") is None:
+        raise DataError("is missing; soft labels are Monte Carlo estimates, which genprm label writes", field="mc")
+    estimates = [_as_estimate(each, f"mc[{index}]") for index, each in enumerate(as_list(solution.extra["mc"], "mc"))]
+    if not 1 <= len(estimates) <= len(solution.steps):
         raise DataError(
-            "is missing; a row needs prompt, completions and labels, or problem, steps and label "
-            f"(this one has {', '.join(row) or 'no field'})",
-            field="steps",
+            f"must hold an estimate for each judged step: {len(estimates)} for {len(solution.steps)} steps", field="mc"
         )
+    return EstimatedSteps(solution.problem, list(solution.steps[: len(estimates)]), estimates)
+
+
+def _is_stepwise(row: Row) -> TypeGuard[Mapping[str, Any]]:
+    return isinstance(row, Mapping) and ("prompt" in row or "completions" in row)
+
+
+def _record(row: Row) -> Solution | RationaleRecord:
+    if isinstance(row, Solution | RationaleRecord):
+        return row
+    if row.get("rationales") is not None and isinstance(row.get("solution"), Mapping):
+        return RationaleRecord.from_dict({"id": "row", **row})
+    if "steps" in row:
+        return Solution.from_dict(row, default_id="row")
+    raise DataError(
+        "is missing; a row needs prompt, completions and labels, or problem, steps and label "
+        f"(this one has {', '.join(row) or 'no field'})",
+        field="steps",
+    )
+
+
+def _known_labels(solution: Solution) -> list[bool]:
+    """Labels of the first steps of a solution, as far as they are known."""
     if solution.label is None:
         raise DataError("must be the index of the first wrong step, or -1 for none, but is missing", field="label")
-    if solution.label < 0:
-        return LabelledSteps(solution.problem, list(solution.steps), [True] * len(solution.steps))
-    steps = solution.steps[: solution.label + 1]
-    return LabelledSteps(solution.problem, steps, [True] * solution.label + [False])
+    known = [True] * len(solution.steps) if solution.label < 0 else [True] * solution.label + [False]
+    given = solution.extra.get("labels")
+    if isinstance(given, list) and len(given) > len(known):
+        try:
+            return [as_step_label(label, f"labels[{index}]") for index, label in enumerate(given)]
+        except DataError:  # what is no label of a step says nothing beside `label`
+            pass
+    return known
+
+
+def _as_estimate(value: Any, field: str) -> float | None:
+    return (
+        None if value is None else float(value) if isinstance(value, bool) else as_number(value, field, low=0, high=1)
+    )
+
+
+def load_labelled(
+    source: Any,
+    *,
+    soft: bool = False,
+    split: str | None = None,
+    format: str = "auto",
+    limit: int | None = None,
+    skip_bad_rows: bool = False,
+    on_format: Callable[[str], None] | None = None,
+) -> Dataset:
+    """Reads a file of solutions with step labels; errors name the file and its row.
+
+    Args:
+        source: A file or dataset of any kind that `loading.load_solutions` takes, or of rationale records.
+        soft: Whether to take Monte Carlo estimates for labels.
+        split: The split, where the source has several.
+        format: The rows' format, a name in `formats.FORMATS`, or `auto`.
+        limit: Read only the first LIMIT solutions.
+        skip_bad_rows: Leave bad rows out, with a warning for each.
+        on_format: Called with the name of the rows' format, once it is known.
+
+    Returns:
+        A dataset with the columns `prompt`, `completions` and `labels`. Of a row of several solutions, those without
+        labels are left out.
+
+    Raises:
+        DataError: The source is unreadable or has no usable row; or, unless `skip_bad_rows`, a row is bad.
+        ConfigError: `limit` is below 1, or the format is unknown.
+    """
+    open_solutions = solution_reader(format, on_format)
+
+    def open_reader(stem: str) -> RowReader:
+        read_solutions = open_solutions(stem)
+
+        def read(row: Mapping[str, Any], number: int) -> list[_Read]:
+            if isinstance(row.get("solution"), Mapping):
+                record = RationaleRecord.from_dict(row)
+                return [_Read(record.solution.id, _steps(record, soft))]
+            if soft and row.get("completions") is not None:  # its labels are none for a reader of solutions
+                return [_Read(as_identifier(row, f"{stem}-{number}"), estimated_steps(row))]
+            solutions = read_solutions(row, number)
+            labelled = [solution for solution in solutions if solution.label is not None] or solutions
+            return [_Read(solution.id, _steps(solution, soft)) for solution in labelled]
+
+        return read
+
+    rows: Records[_Read] = Records(source, open_reader, split=split, limit=limit, skip_bad_rows=skip_bad_rows)
+    return _as_dataset([row.steps for row in rows])
+
+
+class _Read(NamedTuple):
+    id: str
+    steps: LabelledSteps | EstimatedSteps
+
+
+def _steps(row: Row, soft: bool) -> LabelledSteps | EstimatedSteps:
+    return estimated_steps(row) if soft else labelled_steps(row)
+
+
+def _as_dataset(rows: Sequence[LabelledSteps | EstimatedSteps]) -> Dataset:
+    return Dataset.from_dict(
+        {
+            "prompt": [row.prompt for row in rows],
+            "completions": [row.steps for row in rows],
+            "labels": [row.labels for row in rows],
+        }
+    )
 
 
 def refuse_transform(rows: Any, name: str | None, otherwise: str = "") -> None:
@@ -156,6 +294,7 @@ class StepEncoder:
         max_length: Bound on the tokens of a row. None is no bound.
         max_completion_length: Bound on the tokens of the steps. None is no bound.
         last_step_only: Label only the last step.
+        soft: Whether labels are Monte Carlo estimates.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -164,15 +303,16 @@ class StepEncoder:
     max_length: int | None = None
     max_completion_length: int | None = None
     last_step_only: bool = False
+    soft: bool = False
 
-    def read(self, row: Solution | Mapping[str, Any], number: int) -> LabelledSteps:
+    def read(self, row: Row, number: int) -> LabelledSteps | EstimatedSteps:
         """The row's steps.
 
         Raises:
             DataError: The row is unusable. Names it.
         """
         try:
-            return labelled_steps(row)
+            return _steps(row, self.soft)
         except DataError as error:
             raise error.at(file=self.name, row=number) from None
 
@@ -187,11 +327,11 @@ class StepEncoder:
             max_length=self.max_length,
             max_completion_length=self.max_completion_length,
         )
-        labels = [IGNORED] * len(tokens.input_ids)
+        labels: list[float] = [IGNORED] * len(tokens.input_ids)
         last = len(example.steps) - 1
         for step, (end, label) in enumerate(zip(tokens.step_ends, example.labels, strict=False)):
-            if step == last or not self.last_step_only:
-                labels[end] = int(label)
+            if label is not None and (step == last or not self.last_step_only):
+                labels[end] = float(label) if self.soft else int(label)
         return {
             "input_ids": tokens.input_ids,
             "labels": labels,
@@ -201,7 +341,7 @@ class StepEncoder:
 
 
 def prepare_dataset(rows: Rows, encoder: StepEncoder, num_proc: int | None = None) -> Dataset:
-    """Turns rows into `input_ids` and `labels`: 1 or 0 at the end of each labelled step, -100 everywhere else.
+    """Turns rows into `input_ids` and `labels`: 1, 0 or the estimate at the end of each labelled step, else -100.
 
     Steps that do not fit the encoder's bounds are left out, and so are the rows of which no labelled step is left; a
     warning counts both. A dataset that has `input_ids` and a label for each is returned as it is.
@@ -219,15 +359,13 @@ def prepare_dataset(rows: Rows, encoder: StepEncoder, num_proc: int | None = Non
         refuse_frame(rows, name)
         if isinstance(rows, str | Mapping) or not isinstance(rows, Sequence):
             raise DataError(f"must be a `datasets.Dataset` or a list of rows, got {type(rows).__name__}", file=name)
-        read = [encoder.read(row, number) for number, row in enumerate(rows, start=1)]
-        columns = {"prompt": [r.prompt for r in read], "completions": [r.steps for r in read]}
-        rows = Dataset.from_dict({**columns, "labels": [r.labels for r in read]})
+        rows = _as_dataset([encoder.read(row, number) for number, row in enumerate(rows, start=1)])
     if len(rows) == 0:
         raise DataError("has no rows", file=name)
     if is_tokenized(rows, name):
         return rows
     refuse_transform(rows, name)
-    integers = List(Value("int64"))
+    kind = "float32" if encoder.soft else "int64"
     # One process tokenizes and the others read its cache.
     with PartialState().main_process_first():
         tokenized = rows.with_format(None).map(
@@ -236,7 +374,12 @@ def prepare_dataset(rows: Rows, encoder: StepEncoder, num_proc: int | None = Non
             remove_columns=rows.column_names,
             # Named, because `map` would otherwise keep the type of the column `labels`, which is bool.
             features=Features(
-                {"input_ids": integers, "labels": integers, "labelled": Value("int64"), "cut": Value("int64")}
+                {
+                    "input_ids": List(Value("int64")),
+                    "labels": List(Value(kind)),
+                    "labelled": Value("int64"),
+                    "cut": Value("int64"),
+                }
             ),
             num_proc=num_proc,
             desc=f"Tokenizing {name}",
@@ -271,14 +414,17 @@ class StepCollator:
     pad_token_id: int
 
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        """Returns `input_ids`, `attention_mask` and `labels`, each a LongTensor of shape (batch, longest)."""
+        """Returns `input_ids`, `attention_mask` and `labels`, each of shape (batch, longest).
+
+        All are LongTensors, but for soft labels, which are a FloatTensor.
+        """
         ids = [torch.as_tensor(example["input_ids"], dtype=torch.long) for example in examples]
         batch = {
             "input_ids": pad_sequence(ids, batch_first=True, padding_value=self.pad_token_id),
             "attention_mask": pad_sequence([torch.ones_like(i) for i in ids], batch_first=True),
         }
         if "labels" in examples[0]:
-            labels = [torch.as_tensor(example["labels"], dtype=torch.long) for example in examples]
+            labels = [torch.as_tensor(example["labels"]) for example in examples]
             batch["labels"] = pad_sequence(labels, batch_first=True, padding_value=IGNORED)
         return batch
 

@@ -8,6 +8,7 @@ import torch
 from transformers import AutoModelForTokenClassification, PreTrainedModel
 
 from genprm_trl.errors import ConfigError
+from genprm_trl.verifier.kinds.token_classifier import prepare_head
 
 
 def load_new_classifier(path: str, init_kwargs: Any = None) -> PreTrainedModel:
@@ -18,14 +19,24 @@ def load_new_classifier(path: str, init_kwargs: Any = None) -> PreTrainedModel:
         init_kwargs: Arguments of `from_pretrained`. The dtype is float32 unless it is among them.
 
     Raises:
-        ConfigError: No such checkpoint, or one that has no token classification form.
+        ConfigError: No such checkpoint, one of an architecture that cannot classify tokens, or one without all of the
+            weights below the head.
     """
     names = {0: "incorrect", 1: "correct"}
     # transformers would keep the checkpoint's dtype, often bfloat16.
     init_kwargs = {"dtype": torch.float32, **(init_kwargs or {})}
+    prepare_head(path, init_kwargs.get("revision"))
     try:
-        return AutoModelForTokenClassification.from_pretrained(
-            path, id2label=names, label2id={name: i for i, name in names.items()}, **init_kwargs
+        model, info = AutoModelForTokenClassification.from_pretrained(
+            path,
+            id2label=names,
+            label2id={name: i for i, name in names.items()},
+            output_loading_info=True,
+            **init_kwargs,
         )
     except (OSError, ValueError) as error:
         raise ConfigError(f"No token classification model could be loaded from '{path}': {error}") from error
+    if missing := sorted(key for key in info["missing_keys"] if key.startswith(f"{model.base_model_prefix}.")):
+        # transformers draws them at random.
+        raise ConfigError(f"the checkpoint {path} is incomplete: it has no weights for {', '.join(missing[:3])}")
+    return model

@@ -60,6 +60,8 @@ class PRMConfig(TrainerOptions, _BaseConfig):
         max_length: Bound on the tokens of prompt and steps. Steps that do not fit are left out. None is no bound.
         max_completion_length: Bound on the tokens of the steps, without the prompt. None is no bound.
         train_on_last_step_only: Train only on the last step's label (outcome supervision); evaluation uses all.
+        soft_labels: Train on the Monte Carlo estimates of the rows; evaluation uses labels.
+        train_head_only: Train the classification head alone, and leave the model below it as it is.
         disable_dropout: Set every dropout probability to 0.
         dataset_num_proc: Processes that tokenize. None is only this one.
         model_init_kwargs: Arguments of `from_pretrained` for a model given by its name or path.
@@ -82,6 +84,16 @@ class PRMConfig(TrainerOptions, _BaseConfig):
     train_on_last_step_only: bool = field(
         default=False, metadata={"help": "Train only on the last step's label. Evaluation uses all labels."}
     )
+    soft_labels: bool = field(
+        default=False,
+        metadata={
+            "help": "Train on the share of rollouts after each step that reached the right answer (mc, which "
+            "`genprm label` writes), in place of right and wrong. Evaluation uses labels."
+        },
+    )
+    train_head_only: bool = field(
+        default=False, metadata={"help": "Train the classification head alone. The model below it stays as it is."}
+    )
     disable_dropout: bool = field(default=True, metadata={"help": "Set every dropout probability to 0."})
     dataset_num_proc: int | None = field(
         default=None, metadata={"help": "Number of processes that tokenize the data."}
@@ -99,11 +111,11 @@ class PRMConfig(TrainerOptions, _BaseConfig):
                 raise ConfigError(f"{name} must be at least 1 or unset, got {bound}")
 
     def step_encoder(
-        self, tokenizer: PreTrainedTokenizerBase, name: str, *, last_step_only: bool = False
+        self, tokenizer: PreTrainedTokenizerBase, name: str, *, last_step_only: bool = False, soft: bool = False
     ) -> StepEncoder:
         """What encodes the rows of that name by these options."""
         return StepEncoder(
-            tokenizer, name, self.step_separator, self.max_length, self.max_completion_length, last_step_only
+            tokenizer, name, self.step_separator, self.max_length, self.max_completion_length, last_step_only, soft
         )
 
 
@@ -124,7 +136,9 @@ class PRMTrainer(RewardModelTrainer, _BaseTrainer):
     (arXiv 2305.20050). Takes the rows and options of the `PRMTrainer` that TRL had until its version 1.13.
 
     The loss is the cross-entropy of the labelled steps, averaged over all labelled steps of an optimizer step,
-    whichever device and accumulation step they are in. Evaluation reports `step_metrics` unless `compute_metrics`
+    whichever device and accumulation step they are in. With `args.soft_labels` the target of a step is the share of
+    rollouts after it that reached the right answer (soft estimation, Math-Shepherd, arXiv 2312.08935, section 3.3).
+    Evaluation reports `step_metrics` unless `compute_metrics`
     is given.
 
     Example:
@@ -142,12 +156,13 @@ class PRMTrainer(RewardModelTrainer, _BaseTrainer):
 
     Args:
         model: A token classification model with two labels (1 is correct), also a PEFT one, or the name or path of any
-            checkpoint of that architecture; a causal model gets a new classification head. Loaded in float32 unless
-            `args.model_init_kwargs` says otherwise.
+            checkpoint; a causal model gets a new classification head, also where transformers has none for its
+            architecture. Loaded in float32 unless `args.model_init_kwargs` says otherwise.
         args: Options; the defaults of `PRMConfig` if None. Plain `TrainingArguments` are taken as well.
         data_collator: Makes batches of `input_ids` and `labels`; `StepCollator` if None.
-        train_dataset: Rows with `prompt`, `completions` and `labels` (one bool a completion), or ProcessBench rows
-            with `problem`, `steps` and `label`: a `datasets.Dataset` or a list, of `Solution`s too.
+        train_dataset: Rows with `prompt`, `completions` and `labels` (true or false a completion, also as 1 and 0 or
+            1.0 and 0.0), ProcessBench rows with `problem`, `steps` and `label`, or rows of rationales: a
+            `datasets.Dataset` or a list, of `Solution`s and `RationaleRecord`s, too.
         eval_dataset: The same, or a dict of such datasets by name.
         processing_class: The tokenizer; loaded from the model's path if None.
         compute_metrics: Computes metrics from logits (rows, length, 2) and labels (rows, length). Default:
@@ -210,12 +225,21 @@ class PRMTrainer(RewardModelTrainer, _BaseTrainer):
         classifier.config.step_separator = args.step_separator
         if peft_config is not None:
             classifier = _add_adapter(classifier, peft_config)
+        if args.train_head_only:
+            if is_peft_model(classifier):
+                raise ConfigError("an adapter trains the head with it: leave out train_head_only, or the adapter")
+            classifier.base_model.requires_grad_(False)
         if is_peft_model(classifier) and args.gradient_checkpointing:
             classifier.enable_input_require_grads()  # else nothing before the adapters needs a gradient, or gets one
         if args.disable_dropout:
             disable_dropout_in_model(classifier)
 
-        encoder = args.step_encoder(processing_class, "train_dataset", last_step_only=args.train_on_last_step_only)
+        encoder = args.step_encoder(
+            processing_class,
+            "train_dataset",
+            last_step_only=args.train_on_last_step_only,
+            soft=args.soft_labels,
+        )
         train_dataset = prepare_dataset(train_dataset, encoder, args.dataset_num_proc)
         eval_dataset = _prepare_eval(eval_dataset, processing_class, args)
         super().__init__(
@@ -258,8 +282,12 @@ class PRMTrainer(RewardModelTrainer, _BaseTrainer):
         super()._save_checkpoint(*args)
 
     def card_training(self) -> dict[str, Any]:
-        """Returns the step separator that the model was trained with."""
-        return {"step separator": repr(self.args.step_separator)}
+        """Returns the step separator that the model was trained with, the kind of its labels, and what was trained."""
+        return {
+            "step separator": repr(self.args.step_separator),
+            "labels of steps": "Monte Carlo estimates" if self.args.soft_labels else "right or wrong",
+            **({"trained": "the head alone"} if self.args.train_head_only else {}),
+        }
 
 
 def step_loss(
@@ -272,17 +300,20 @@ def step_loss(
 
     Args:
         outputs: The model's outputs, with `logits` of shape (batch, length, 2).
-        labels: 1, 0 or -100, shape (batch, length).
+        labels: 1, 0 or, for a soft label, a number in [0, 1]; else -100; shape (batch, length).
         num_items_in_batch: Number of labelled steps to average over; those of this batch if None.
         label_smoothing: Share of the target spread over both labels.
 
     Returns:
-        A scalar: the sum over this batch's labelled steps divided by `num_items_in_batch`.
+        A scalar: the sum over this batch's labelled steps divided by `num_items_in_batch`. A step with the label y and
+        the probability p of being correct has -y log p - (1 - y) log(1 - p).
     """
-    logits, labels = outputs["logits"].flatten(0, 1).float(), labels.flatten()
-    total = cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum", label_smoothing=label_smoothing)
+    labelled = labels != IGNORED
+    logits, correct = outputs["logits"][labelled].float(), labels[labelled].float()
+    targets = torch.stack([1 - correct, correct], dim=-1)
+    total = cross_entropy(logits, targets, reduction="sum", label_smoothing=label_smoothing)
     if num_items_in_batch is None:
-        num_items_in_batch = (labels != IGNORED).sum().clamp(min=1)
+        num_items_in_batch = labelled.sum().clamp(min=1)
     return total / num_items_in_batch
 
 
@@ -332,4 +363,7 @@ def _add_adapter(model: PreTrainedModel, peft_config: PeftConfig) -> PeftModel:
         if peft_config.task_type is not None:
             logger.warning(f"peft_config.task_type={peft_config.task_type} changed to TOKEN_CLS.")
         peft_config.task_type = TaskType.TOKEN_CLS
+    if str(getattr(peft_config, "target_modules", "")).lower() == "all-linear" and not peft_config.exclude_modules:
+        # PEFT would take the head for one of them, which is trained as it is.
+        peft_config.exclude_modules = [name for name, _ in model.named_children() if name != model.base_model_prefix]
     return get_peft_model(model, peft_config)

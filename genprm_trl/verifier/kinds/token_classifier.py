@@ -5,17 +5,26 @@ A separator follows each step, in token ids of its own. The score of a step is P
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForTokenClassification, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
+    MODEL_MAPPING,
+    AutoModelForTokenClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.modeling_layers import GenericForTokenClassification
 
 from genprm_trl.conversation.template import neutralizer, special_tokens
 from genprm_trl.errors import ConfigError, MissingExtraError
-from genprm_trl.generation.loading import default_device, loaded_whole
+from genprm_trl.generation.loading import default_device, load_config, loaded_whole
 from genprm_trl.verifier.scorer import StepScorer
 from genprm_trl.verifier.step_tokens import DEFAULT_STEP_SEPARATOR, StepTokens, load_step_tokenizer, tokenize_steps
 
@@ -96,6 +105,41 @@ class PRMScorer(StepScorer):
         return logits.float().softmax(-1)[:, 1]
 
 
+def has_step_head(config: PreTrainedConfig) -> bool:
+    """Whether models of an architecture can be step classifiers.
+
+    Some architectures (OLMo 2) have no token classification form in transformers. They get one here: a linear layer
+    on the last hidden states, as transformers' own forms have it. Its weights and its class name are saved as usual,
+    so a directory needs no code of its own, and loads again here.
+
+    Args:
+        config: A model's configuration.
+
+    Returns:
+        Whether `AutoModelForTokenClassification` makes such models, now at the latest.
+    """
+    kind = type(config)
+    if kind in MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING:
+        return True
+    trunk = MODEL_MAPPING.get(kind, None)
+    reads_text_alone = config.get_text_config() is config and not config.is_encoder_decoder
+    if not reads_text_alone or not isinstance(trunk, type) or not issubclass(trunk, PreTrainedModel):
+        return False
+    of_architecture: Any = trunk.__bases__[0]
+    # The module is the architecture's: transformers looks there for what its attention can do.
+    attributes = {"__module__": trunk.__module__, "base_model_prefix": of_architecture.base_model_prefix}
+    name = f"{trunk.__name__.removesuffix('Model')}ForTokenClassification"
+    head = type(name, (GenericForTokenClassification, of_architecture), attributes)
+    AutoModelForTokenClassification.register(kind, head, exist_ok=True)
+    return True
+
+
+def prepare_head(path: str, revision: str | None = None) -> None:
+    """Makes a head for the architecture of a model, if it needs one. What is wrong with the model, loading says."""
+    with contextlib.suppress(ConfigError):
+        has_step_head(load_config(path, revision=revision))
+
+
 def load_trained_classifier(path: str, *, device: Any = None, dtype: Any = "auto") -> PreTrainedModel:
     """A trained step classifier.
 
@@ -112,6 +156,7 @@ def load_trained_classifier(path: str, *, device: Any = None, dtype: Any = "auto
         if (Path(path) / "adapter_config.json").is_file():
             model = _load_adapter(path, dtype)
         else:
+            prepare_head(path)
             with loaded_whole():
                 model, info = AutoModelForTokenClassification.from_pretrained(
                     path, dtype=dtype, output_loading_info=True, trust_remote_code=False
@@ -129,9 +174,10 @@ def load_trained_classifier(path: str, *, device: Any = None, dtype: Any = "auto
 
 def _load_adapter(path: str, dtype: Any) -> PreTrainedModel:
     try:
-        from peft import AutoPeftModelForTokenClassification
+        from peft import AutoPeftModelForTokenClassification, PeftConfig
     except ImportError as error:
         raise MissingExtraError("peft", "peft", "Loading an adapter") from error
+    prepare_head(str(PeftConfig.from_pretrained(path).base_model_name_or_path))
     with loaded_whole():
         model = AutoPeftModelForTokenClassification.from_pretrained(path, dtype=dtype)
     # `PRMTrainer` saves the configuration beside the adapter; the base model's does not know the separator.
