@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from genprm_trl._loops import run as run_coroutine
-from genprm_trl.cli.training import ModelOptions, TrainingOptions, check_training, kept_directory, open_training
+from genprm_trl.cli.training import ModelOptions, TrainingOptions, checked_directory, open_training
 from genprm_trl.errors import ConfigError
 from genprm_trl.options.sources import RowOptions
 from genprm_trl.rows.outputs import CommandFiles, inputs
@@ -102,8 +102,7 @@ def run(options: GRPOOptions, args: StepGRPOConfig, model_options: ModelOptions)
     if args.reward_weights is not None:
         raise ConfigError("--reward_weights is set by --answer_weight and --format_weight; leave it out")
     args.reward_weights = [weight for _, weight in rewards] or None
-    check_training(args, model_options)
-    with kept_directory(args):
+    with checked_directory(args, model_options):
         _train(options, args, model_options, [reward for reward, _ in rewards])
     return 0
 

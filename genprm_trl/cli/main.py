@@ -58,6 +58,7 @@ COMMANDS: dict[str, Command] = {
     "decontaminate": Command("genprm_trl.cli.decontaminate", "leave out of training data what a benchmark holds"),
     "grpo": Command("genprm_trl.cli.grpo", "train a policy with rewards for the steps of its solutions"),
     "sft": Command("genprm_trl.cli.sft", "train a GenPRM on solutions with rationales"),
+    "prm": Command("genprm_trl.cli.prm", "train a discriminative PRM on solutions with step labels"),
     "verify": Command("genprm_trl.cli.verify", "judge a file of solutions step by step"),
     "select": Command("genprm_trl.cli.select", "choose one of several solutions of each problem"),
     "refine": Command("genprm_trl.cli.refine", "let a policy refine its answers with a verifier's critique"),

@@ -10,13 +10,19 @@ genprm_trl sft DATA ...
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genprm_trl.cli import console
-from genprm_trl.cli.training import ModelOptions, TrainingOptions, check_training, kept_directory, open_training
+from genprm_trl.cli.training import (
+    ModelOptions,
+    TrainingOptions,
+    checked_directory,
+    described_data,
+    last_figures,
+    open_training,
+)
 from genprm_trl.errors import ConfigError, check_at_least
 from genprm_trl.protocol.genprm import Mode
 from genprm_trl.rows.digests import content_digest
@@ -24,7 +30,6 @@ from genprm_trl.sandbox.options import SandboxOptions
 from genprm_trl.training.sft.trainer import GenPRMConfig
 
 if TYPE_CHECKING:
-    from genprm_trl.training.card_facts import DescribedData
     from genprm_trl.training.sft.trainer import GenPRMTrainer
 
 logger = logging.getLogger(__name__)
@@ -73,8 +78,7 @@ def run(options: SFTOptions, args: GenPRMConfig, model_options: ModelOptions) ->
     if args.eval_strategy == "no" and (options.eval_data or options.verify_data):
         raise ConfigError("evaluation needs --eval_strategy steps or epoch")
     check_at_least(1, verify_limit=options.verify_limit)
-    check_training(args, model_options)
-    with kept_directory(args):
+    with checked_directory(args, model_options):
         _train(options, args, model_options)
     return 0
 
@@ -117,7 +121,7 @@ def _train(options: SFTOptions, args: GenPRMConfig, model_options: ModelOptions)
         if Mode.of(args.model_settings(modes).default_mode).execute:
             options.check_sandbox()
     trainer = GenPRMTrainer(**training.arguments, args=args, train_dataset=train_data, eval_dataset=eval_data)
-    trainer.described_data = _described(options, training.settings)
+    trainer.described_data = described_data(options.data, training.settings)
     if solutions is not None:
         from genprm_trl.training.callbacks import VerificationCallback
 
@@ -132,33 +136,12 @@ def _train(options: SFTOptions, args: GenPRMConfig, model_options: ModelOptions)
     training.train(trainer, _summary)
 
 
-def _described(options: SFTOptions, settings: Mapping[str, Any]) -> DescribedData:
-    """What the model's card says of the data: their name, a digest, and the stages of the recipe that made them."""
-    from genprm_trl.labeling.data_card import reports_beside, stages_table
-    from genprm_trl.training.card_facts import DescribedData
-
-    path = Path(options.data)
-    reports = reports_beside(path)
-    return DescribedData(
-        name=path.name if path.exists() else options.data,
-        hub_id=None if path.exists() else options.data,
-        facts={"SHA-256 of the conversations": settings["data_sha256"]},
-        recipe=f"Made in these stages:\n\n{stages_table(reports)}" if reports else "",
-    )
-
-
 def _summary(trainer: GenPRMTrainer) -> list[str]:
-    history = trainer.state.log_history
-    shown = {
-        "train loss": next((e["loss"] for e in reversed(history) if "loss" in e), None),
-        "eval loss": _last(history, "eval_loss"),
-        "step accuracy": _last(history, "eval_step_accuracy"),
-        "F1, rationales given": _last(history, "eval_f1"),
-        "F1, verified": _last(history, "eval_verified_f1"),
+    names = {
+        "train loss": "loss",
+        "eval loss": "eval_loss",
+        "step accuracy": "eval_step_accuracy",
+        "F1, rationales given": "eval_f1",
+        "F1, verified": "eval_verified_f1",
     }
-    lines = [f"{name:<22}{value:.4g}" for name, value in shown.items() if value is not None]
-    return [*lines, f"{'model':<22}{trainer.args.output_dir}"]
-
-
-def _last(history: list[dict[str, float]], name: str) -> float | None:
-    return next((entry[name] for entry in reversed(history) if name in entry), None)
+    return last_figures(trainer, names)

@@ -10,11 +10,10 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
@@ -37,6 +36,9 @@ from genprm_trl.rows.jsonl import locked_directory, made_directory, write_json
 from genprm_trl.rows.outputs import CommandFiles, Input, inputs_of
 from genprm_trl.stages.fingerprint import model_fingerprint
 from genprm_trl.stages.settings import changes, read_settings, refuse_changes
+
+if TYPE_CHECKING:
+    from genprm_trl.training.card_facts import DescribedData
 
 logger = logging.getLogger(__name__)
 
@@ -141,17 +143,25 @@ def check_training(args: Any, options: ModelOptions) -> None:
         make_repository(repository, "model", private=args.hub_private_repo is not False)
 
 
-def kept_directory(args: Any) -> AbstractContextManager[None]:
-    """Keeps the output directory from other trainings. Of several processes of one training, the first one does so.
+@contextlib.contextmanager
+def checked_directory(args: Any, options: ModelOptions) -> Iterator[None]:
+    """Checks a training as `check_training` does, and keeps its output directory from other trainings.
+
+    Of several processes of one training, the first one keeps it.
 
     Args:
         args: The trainer's arguments.
+        options: The options of the model.
 
     Raises:
+        ConfigError: As `check_training`.
+        MissingExtraError: As `check_training`.
         DataError: Another training runs in the directory. Raised where the block begins.
     """
+    check_training(args, options)
     first = os.environ.get("RANK", "0") == "0"
-    return locked_directory(args.output_dir) if first else contextlib.nullcontext()
+    with locked_directory(args.output_dir) if first else contextlib.nullcontext():
+        yield
 
 
 def _check_reports(report_to: Sequence[str] | str) -> None:
@@ -385,12 +395,13 @@ class TrainingRun:
                 print(f"{'on the Hub':<22}{push_model(self.output, repository, private=private)}")
             print(f"{'model':<22}{self.output}")
 
-    def train(self, trainer: Any, summary: Callable[[Any], list[str]]) -> None:
+    def train(self, trainer: Any, summary: Callable[[Any], list[str]], *, is_last: bool = True) -> None:
         """Trains, saves the model, uploads it if that is asked for, and prints a summary.
 
         Args:
             trainer: A trainer of TRL.
             summary: Makes the lines to print at the end.
+            is_last: Whether the processes part after it.
         """
         first = trainer.is_world_process_zero()
         if first:
@@ -419,7 +430,8 @@ class TrainingRun:
             trainer.push_to_hub()
         if first:
             print("\n".join(summary(trainer)))
-        trainer.end()
+        if is_last:
+            trainer.end()
 
     def _write(self, finished: Mapping[str, Any] | None = None) -> None:
         more = {"continued_at": self._continued_at} if self._continued_at else {}
@@ -429,6 +441,39 @@ class TrainingRun:
         for directory in _checkpoints(self.output):
             logger.info("removing %s", directory)
             shutil.rmtree(directory)
+
+
+def last_figures(trainer: Any, names: Mapping[str, str]) -> list[str]:
+    """Lines for a summary: the last value of each figure that was logged, and where the model is.
+
+    Args:
+        trainer: The trainer.
+        names: What each figure is called in the line, and in the log.
+    """
+    history = trainer.state.log_history
+    last = {shown: next((e[name] for e in reversed(history) if name in e), None) for shown, name in names.items()}
+    lines = [f"{shown:<22}{value:.4g}" for shown, value in last.items() if value is not None]
+    return [*lines, f"{'model':<22}{trainer.args.output_dir}"]
+
+
+def described_data(data: str, settings: Mapping[str, Any]) -> DescribedData:
+    """What the model's card says of the data: their name, a digest, and the stages of the recipe that made them.
+
+    Args:
+        data: The file or dataset that was named.
+        settings: The settings of the training.
+    """
+    from genprm_trl.labeling.data_card import reports_beside, stages_table
+    from genprm_trl.training.card_facts import DescribedData
+
+    path = Path(data)
+    reports = reports_beside(path)
+    return DescribedData(
+        name=path.name if path.exists() else data,
+        hub_id=None if path.exists() else data,
+        facts={"SHA-256 of the rows": settings["data_sha256"]},
+        recipe=f"Made in these stages:\n\n{stages_table(reports)}" if reports else "",
+    )
 
 
 def _check_directories(args: Any) -> None:

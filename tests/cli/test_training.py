@@ -13,7 +13,7 @@ from datasets import Dataset
 from transformers.integrations import integration_utils
 
 from genprm_trl.cli.main import main
-from genprm_trl.cli.training import kept_directory
+from genprm_trl.cli.training import ModelOptions, checked_directory
 from genprm_trl.errors import ConfigError, DataError
 from genprm_trl.rewards import GenPRMReward, answer_reward
 from genprm_trl.rows.jsonl import locked_directory
@@ -32,6 +32,10 @@ def sft(directory: Path, *words: str) -> list[str]:
     rows.write_text("".join(json.dumps(record.to_dict()) + "\n" for record in records(2)))
     # There is no such model: whoever comes to load it has looked too late.
     return ["sft", str(rows), "--model", str(directory / "none"), "--output_dir", str(directory / "out"), *words]
+
+
+def prm(directory: Path, *words: str) -> list[str]:
+    return ["prm", *sft(directory, *words)[1:]]
 
 
 def grpo(directory: Path, *words: str) -> list[str]:
@@ -101,16 +105,17 @@ def test_a_directory_in_which_a_quickstart_runs_is_refused(tmp_path, capsys):
 
 def test_the_first_process_of_a_training_keeps_the_directory(tmp_path, monkeypatch):
     args = StepGRPOConfig(str(tmp_path / "out"), use_cpu=True, report_to="none")
-    with kept_directory(args):
-        with pytest.raises(DataError, match="another process is writing to it"), kept_directory(args):
+    model = ModelOptions("model")
+    with checked_directory(args, model):
+        with pytest.raises(DataError, match="another process is writing to it"), checked_directory(args, model):
             pass
         monkeypatch.setenv("RANK", "1")
-        with kept_directory(args):
+        with checked_directory(args, model):
             pass
     assert not (tmp_path / "out").exists()  # nothing was put there
 
 
-@pytest.mark.parametrize("command", [sft, grpo])
+@pytest.mark.parametrize("command", [sft, prm, grpo])
 @pytest.mark.parametrize("model", ["none", "empty", "rows.jsonl"])
 def test_a_model_that_is_not_there_is_one_line(tmp_path, capsys, command, model):
     (tmp_path / "empty").mkdir()

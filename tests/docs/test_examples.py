@@ -94,19 +94,11 @@ def test_the_data_of_the_smollm2_example_are_what_it_trains_on(tmp_path, monkeyp
 
 @pytest.mark.parametrize(
     "line",
-    ["sft d.jsonl genprm.yaml", "sft d.jsonl direct.yaml", "verify d.jsonl verify.yaml", "select d.jsonl verify.yaml"],
+    [
+        *("sft d.jsonl genprm.yaml", "sft d.jsonl direct.yaml", "prm d.jsonl discriminative.yaml"),
+        *("verify d.jsonl verify.yaml", "select d.jsonl verify.yaml"),
+    ],
 )
 def test_the_configurations_of_the_smollm2_example_are_of_the_commands(line: str) -> None:
     command, data, config = line.split()
     command_parser(command).parse([data, "--config", str(SMOLLM2 / config)])
-
-
-def test_the_smollm2_example_trains_a_discriminative_model(tmp_path, monkeypatch) -> None:
-    copy.deepcopy(tiny_model()).save_pretrained(tmp_path / "base")
-    tiny_tokenizer().save_pretrained(tmp_path / "base")
-    write_jsonl(tmp_path / "rationales.jsonl", records(4))
-    words = [tmp_path / "rationales.jsonl", "--config", SMOLLM2 / "discriminative.yaml"]
-    words += ["--model_name_or_path", tmp_path / "base", "--output_dir", tmp_path / "model"]
-    monkeypatch.setattr("sys.argv", ["train_prm.py", *map(str, words)])
-    runpy.run_path(str(SMOLLM2 / "train_prm.py"))
-    assert (tmp_path / "model" / "model.safetensors").is_file()

@@ -91,7 +91,7 @@ def test_training_uploads_the_model_with_its_card(done):
     # What the trainer counted, and the stages of the recipe that made the data.
     kept = StageSummary.load(done.directory / "out" / "rationales.jsonl")
     assert f"| rows | {kept.rows} |" in text
-    assert "| SHA-256 of the conversations | " in text
+    assert "| SHA-256 of the rows | " in text
     assert f"| consensus | none | {kept.items} | {kept.rows} | {kept.dropped.total()} |" in text
     assert "| learning rate | 0.001 |" in text
     assert '"learning_rate": 0.001' in text
