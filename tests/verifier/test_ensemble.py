@@ -1,0 +1,104 @@
+"""Several verifiers as one: the mean of their rewards, and what becomes of the steps that a member could not judge."""
+
+from __future__ import annotations
+
+import pytest
+
+from genprm_trl.errors import ConfigError, GenPRMError
+from genprm_trl.records import Solution, StepJudgement, Verdict, prediction_from_rewards
+from genprm_trl.verifier import Ensemble, Verifier
+from genprm_trl.verifier.base import check_steps
+from genprm_trl.verifier.ensemble import mean_verdict
+from tests.helpers.conformance import VerifierConformance
+from tests.helpers.verdict_examples import verdict
+
+
+class SteadyVerifier(Verifier):
+    """Gives every step the same reward, up to the first one that is wrong if it stops there."""
+
+    concurrency = 3
+
+    def __init__(self, reward: float, stop: str = "never"):
+        self.reward, self.stop, self.closed = reward, stop, False
+
+    def with_options(self, *, stop: str) -> SteadyVerifier:
+        return SteadyVerifier(self.reward, stop)
+
+    async def verify(self, solution: Solution) -> Verdict:
+        check_steps(solution)
+        if "boom" in solution.steps:
+            raise GenPRMError("it broke")
+        judged = 1 if self.stop == "first_error" and self.reward < 0.5 else len(solution.steps)
+        rewards = [self.reward] * judged
+        chain = [StepJudgement("", reward, "ok") for reward in rewards]
+        known = {"label": solution.label, "solution_digest": solution.digest}
+        return Verdict(solution.id, rewards, prediction_from_rewards(rewards), [chain], **known)
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+class TestEnsemble(VerifierConformance):
+    @pytest.fixture
+    def verifier(self) -> Ensemble:
+        return Ensemble([SteadyVerifier(0.9), SteadyVerifier(0.2)])
+
+
+async def test_rewards_are_the_members_means():
+    members = [SteadyVerifier(0.9), SteadyVerifier(0.4), SteadyVerifier(0.8)]
+    async with Ensemble(members) as ensemble:
+        found = await ensemble.verify(Solution("s", "p", ["a", "b"], label=-1))
+        assert found.rewards == pytest.approx([0.7, 0.7])
+        assert (found.prediction, found.label, found.n) == (-1, -1, 3)
+        assert [chain[0].reward for chain in found.chains] == [0.9, 0.4, 0.8]
+        assert (await Ensemble(members, threshold=0.75).verify(Solution("s", "p", ["a"]))).prediction == 0
+    assert [member.closed for member in members] == [True] * 3
+
+
+async def test_members_judge_all_steps_whatever_their_rule():
+    ensemble = Ensemble([SteadyVerifier(0.2, "first_error"), SteadyVerifier(0.9)])
+    assert (await ensemble.verify(Solution("s", "p", ["a", "b", "c"]))).rewards == pytest.approx([0.55] * 3)
+
+
+def test_a_member_without_a_verdict_is_no_half():
+    """By hand: 0.9 and 0.2 make 0.55; with 0.5 as a third it would be 0.533, and alone 0.2 is below the threshold."""
+    good, bad, mute = verdict("s", [[0.9, 0.9]]), verdict("s", [[0.2, 0.2]]), verdict("s", [[0.5, 0.5]])
+    mute.chains[0][0].status, mute.chains[0][1].status = "no_verdict", "truncated"
+    good.chains[0][1].status = "no_verdict"
+    found = mean_verdict([good, bad, mute])
+    assert found.rewards == pytest.approx([0.55, 0.2])
+    assert found.prediction == found.scored_prediction == 1
+    assert [chain[1].status for chain in found.chains] == ["no_verdict", "ok", "truncated"]
+
+
+def test_a_step_without_any_verdict_has_none():
+    mute, other = verdict("s", [[0.5, 0.9]], label=-1), verdict("s", [[0.5, 0.8]], label=-1)
+    for one in (mute, other):
+        one.chains[0][0].status = "no_verdict"
+    found = mean_verdict([mute, other])
+    assert found.rewards == pytest.approx([0.5, 0.85])
+    assert (found.prediction, found.scored_prediction) == (-1, None)
+
+
+def test_a_failure_of_one_is_a_failure():
+    failed = verdict("s", [[0.5], [0.9]])
+    failed.chains[0][0].status = "error"
+    assert mean_verdict([failed, verdict("s", [[0.9]])]).has_failed
+
+
+def test_chains_of_a_member_are_one_and_nothing_of_them_is_lost():
+    member = verdict("s", [[0.9, 0.8], [0.1, 0.6]])
+    member.chains[1][0].status = "fallback"
+    [[first, second]] = mean_verdict([member]).chains
+    assert (first.reward, first.status, first.num_tokens, len(first.code_rounds)) == (0.5, "ok", 80, 2)
+    assert first.rationale == "\n\n".join(chain[0].rationale for chain in member.chains)
+    assert second.reward == pytest.approx(0.7)
+    member.chains = []  # a verifier that writes none
+    assert mean_verdict([member]).rewards == [0.5, pytest.approx(0.7)]
+
+
+async def test_what_a_member_raises_comes_through():
+    with pytest.raises(GenPRMError, match="it broke"):
+        await Ensemble([SteadyVerifier(0.9), SteadyVerifier(0.2)]).verify(Solution("s", "p", ["boom"]))
+    with pytest.raises(ConfigError, match="at least one verifier"):
+        Ensemble([])
