@@ -192,12 +192,16 @@ class JudgingOptions(WorkOptions):
         started = time.monotonic()
         console.set_kept(f"finished verdicts are in {file.path}; to resume, run the same command again")
         worker = Worker(functools.partial(load_verifier, verifier), judge, solutions_at_once)
-        with contextlib.closing(execute(worker, remaining)) as finished:
-            for each in console.progress(finished, total=len(remaining), desc="Verifying", unit="solution"):
-                if each.result is None:
-                    raise GenPRMError(f"there is no verdict on '{each.id}': {each.error}")
-                file.write(each.result)
-        return time.monotonic() - started
+        try:
+            with contextlib.closing(execute(worker, remaining)) as finished:
+                for each in console.progress(finished, total=len(remaining), desc="Verifying", unit="solution"):
+                    if each.result is None:
+                        raise GenPRMError(f"there is no verdict on '{each.id}': {each.error}")
+                    file.write(each.result)
+        finally:
+            seconds = time.monotonic() - started
+            file.add_seconds(seconds)
+        return seconds
 
 
 def policy_and_verifier(

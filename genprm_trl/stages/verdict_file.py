@@ -6,16 +6,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from genprm_trl.errors import ConfigError
+from genprm_trl.errors import ConfigError, DataError
 from genprm_trl.records import Solution, Verdict
+from genprm_trl.rows.jsonl import write_json
 from genprm_trl.stages.resumable import ResumableFile
+from genprm_trl.stages.settings import read_settings
+
+# Where the settings say what judging took.
+_TOOK = "took"
 
 
 class VerdictFile(ResumableFile[Solution]):
     """Verdicts of one verifier over one set of solutions, appended as they finish.
 
-    Beside it stands `NAME.settings.json` with the settings that the verdicts were made with. A file made with others
-    is refused, and so is one whose verdicts are about other texts under the same ids.
+    Beside it stands `NAME.settings.json` with the settings that the verdicts were made with, and what judging took. A
+    file made with other settings is refused, and so is one whose verdicts are about other texts under the same ids.
 
     Args:
         path: The JSON Lines file, made with its directory where missing.
@@ -24,6 +29,9 @@ class VerdictFile(ResumableFile[Solution]):
         overwrite: Start again, once no other process is found to be writing.
         retry_errors: Remove the verdicts with a judgement that failed (status `error`), so that their solutions remain
             to be judged.
+
+    Attributes:
+        seconds: What judging took in this and earlier runs. None if that is not known, as after a kill.
 
     Raises:
         ConfigError: The file was made with other settings or by something else, or `path` is a directory or gzipped.
@@ -42,6 +50,7 @@ class VerdictFile(ResumableFile[Solution]):
         path = Path(path)
         if path.suffix.lower() == ".gz":
             raise ConfigError(f"{path}: verdicts are written one at a time, so they cannot be packed; leave out .gz")
+        timed, seconds = (0, 0.0) if overwrite else kept_time(path)
         super().__init__(
             path,
             settings,
@@ -51,9 +60,15 @@ class VerdictFile(ResumableFile[Solution]):
             what="verdicts",
             overwrite=overwrite,
         )
+        self._settings = dict(settings)
         self._labels = {solution.id: solution.label for solution in solutions}
         if retry_errors and any(verdict.has_failed for verdict in self.verdicts()):
             self.rewrite(lambda row: None if str(row["id"]) in self and Verdict.from_dict(row).has_failed else row)
+        if not self.done:  # settings outlive a file that somebody has removed
+            timed, seconds = 0, 0.0
+        self._timed = timed
+        self.seconds: float | None = seconds if timed >= self.done else None
+        self.add_seconds(0.0)
 
     def _key(self, line: Mapping[str, Any]) -> tuple[str, str]:
         verdict = Verdict.from_dict(line)  # a bad verdict shows before any work starts
@@ -80,3 +95,26 @@ class VerdictFile(ResumableFile[Solution]):
     def write(self, verdict: Verdict) -> None:
         """Appends a verdict; it survives a kill from here on."""
         self.append(verdict.id, verdict)
+
+    def add_seconds(self, seconds: float) -> None:
+        """Notes what judging took, with what it took before; see `kept_time`."""
+        if self.seconds is None:
+            return
+        self.seconds += seconds
+        self._timed = max(self._timed, self.done)
+        if self._timed and self._writer.has_path():
+            took = {"verdicts": self._timed, "seconds": round(self.seconds, 3)}
+            write_json(self._settings_path, {**self._settings, _TOOK: took})
+
+
+def kept_time(path: str | Path) -> tuple[int, float]:
+    """How many verdicts of a file judging was timed for, and the seconds that they took in all, with loading.
+
+    A file may hold more: a run that was killed does not say what its verdicts took. A file beside which nothing of the
+    kind is kept has no timed verdicts and 0.0 seconds.
+    """
+    try:
+        took = (read_settings(Path(f"{path}.settings.json")) or {})[_TOOK]
+        return int(took["verdicts"]), float(took["seconds"])
+    except (DataError, KeyError, TypeError, ValueError):
+        return 0, 0.0

@@ -9,7 +9,7 @@ import pytest
 
 from genprm_trl.errors import ConfigError, DataError
 from genprm_trl.records import Solution, StepJudgement, Verdict
-from genprm_trl.stages.verdict_file import VerdictFile
+from genprm_trl.stages.verdict_file import VerdictFile, kept_time
 
 SETTINGS = {"n": 1}
 
@@ -109,3 +109,31 @@ def test_settings_of_something_else_are_not_replaced(tmp_path):
             VerdictFile(path, SETTINGS, [solution()])
         assert settings.read_text() == content
         assert not path.exists()
+
+
+def test_what_judging_took_is_kept_over_runs_and_is_not_known_after_a_kill(tmp_path):
+    path, rows = tmp_path / "v.jsonl", [solution(id) for id in "abc"]
+    assert kept_time(path) == (0, 0.0)
+    with VerdictFile(path, SETTINGS, rows) as file:
+        file.write(verdict(rows[0]))
+        file.add_seconds(1.5)
+    with VerdictFile(path, SETTINGS, rows) as file:
+        assert kept_time(path) == (1, 1.5)  # opening it again changes nothing
+        file.write(verdict(rows[1]))
+        file.add_seconds(2.25)
+        assert (file.seconds, kept_time(path)) == (3.75, (2, 3.75))
+    with VerdictFile(path, SETTINGS, rows[:1]) as file:  # fewer solutions, the same file
+        assert kept_time(path) == (2, 3.75)
+    with VerdictFile(path, SETTINGS, rows) as file:
+        file.write(verdict(rows[2]))  # and then the process is killed
+    with VerdictFile(path, SETTINGS, rows) as file:
+        assert file.seconds is None
+        file.add_seconds(1.0)
+        assert file.seconds is None
+    with VerdictFile(path, SETTINGS, rows, overwrite=True) as file:
+        assert file.seconds == 0.0
+        file.write(verdict(rows[0]))
+        file.add_seconds(0.5)
+    path.unlink()
+    with VerdictFile(path, SETTINGS, rows) as file:
+        assert file.seconds == 0.0
