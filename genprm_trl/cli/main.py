@@ -64,6 +64,7 @@ COMMANDS: dict[str, Command] = {
     "refine": Command("genprm_trl.cli.refine", "let a policy refine its answers with a verifier's critique"),
     "search": Command("genprm_trl.cli.search", "solve problems by search over steps with a verifier"),
     "report": Command("genprm_trl.cli.report", "make a page of verdicts to read: solutions, rationales, charts"),
+    "compare": Command("genprm_trl.cli.compare", "compare verifiers by their verdicts on the same solutions"),
     "serve": Command("genprm_trl.cli.serve", "offer a GenPRM to other programs over HTTP"),
     "card": Command("genprm_trl.cli.card", "put the numbers that lm_eval has measured into a model's card"),
     "lm-eval": Command("genprm_trl.cli.lm_eval", "run the lm-evaluation-harness with our tasks and our model"),

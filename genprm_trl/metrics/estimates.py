@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,9 @@ import numpy as np
 
 from genprm_trl.metrics.processbench import SCORES, compare, scores_of_hits
 from genprm_trl.records import prediction_from_rewards, prediction_if_read
+
+# Below it, the bootstrap's interval is too narrow: of one row it has no width at all.
+FEWEST_ROWS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +156,35 @@ def bootstrap_estimate(
         3.0
     """
     return _estimate(statistic(np.arange(size)), _bootstrap(size, statistic, resamples, seed))
+
+
+def paired_estimates(
+    size: int, statistic: Callable[[np.ndarray], np.ndarray], *, resamples: int = 1000, seed: int = 0
+) -> tuple[list[list[ScoreEstimate]], dict[tuple[int, int], list[ScoreEstimate]]]:
+    """Scores of several verifiers on the same rows, and their differences, all from the same resamples.
+
+    What makes a row easy or hard for both verifiers cancels out of the difference of two (Efron 1979; paired).
+
+    Args:
+        size: Number of rows.
+        statistic: Makes the scores of V verifiers on chosen rows, of which it is given the indices. Shape (V, S); NaN
+            where they leave a score undefined.
+        resamples: Bootstrap resamples of the rows.
+        seed: Fixes the resamples.
+
+    Returns:
+        The S scores of each verifier; and for each two, i before j, the S differences of i minus j.
+    """
+    values, samples = statistic(np.arange(size)), _bootstrap(size, statistic, resamples, seed)
+
+    def estimates(row: np.ndarray, drawn: np.ndarray) -> list[ScoreEstimate]:
+        return [_estimate(float(value), column) for value, column in zip(row, drawn.T, strict=True)]
+
+    pairs = itertools.combinations(range(len(values)), 2)
+    return (
+        [estimates(row, samples[:, i]) for i, row in enumerate(values)],
+        {(i, j): estimates(values[i] - values[j], samples[:, i] - samples[:, j]) for i, j in pairs},
+    )
 
 
 def _bootstrap(size: int, statistic: Callable[[np.ndarray], Any], resamples: int, seed: int) -> np.ndarray:

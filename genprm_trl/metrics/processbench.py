@@ -133,7 +133,7 @@ def best_threshold(labels: Sequence[int], rewards: Sequence[Sequence[float]]) ->
     return float(best[np.argmin(np.abs(best - 0.5))]), float(100 * f1.max())
 
 
-def step_auroc(labels: Sequence[bool], rewards: Sequence[float]) -> float | None:
+def step_auroc(labels: Sequence[bool] | np.ndarray, rewards: Sequence[float] | np.ndarray) -> float | None:
     """Area under the ROC curve of step rewards, in [0, 1]; None unless there are both right and wrong steps.
 
     Args:
@@ -149,9 +149,9 @@ def step_auroc(labels: Sequence[bool], rewards: Sequence[float]) -> float | None
     """
     if len(labels) != len(rewards):
         raise ValueError(f"{len(labels)} labels for {len(rewards)} rewards")
-    if len({bool(label) for label in labels}) < 2:
-        return None
     truth, values = np.asarray(labels, dtype=bool), np.asarray(rewards, dtype=float)
+    if truth.all() or not truth.any():
+        return None
     if np.isnan(values).any():
         raise ValueError("a reward is NaN")
     # The Mann-Whitney statistic: the share of pairs of a right and a wrong step that the rewards put in order.
@@ -186,7 +186,9 @@ def best_step_accuracy(labels: Sequence[bool], rewards: Sequence[float]) -> tupl
     return float(best[np.argmin(np.abs(best - 0.5))]), float(hits.max() / steps)
 
 
-def calibration_error(labels: Sequence[bool], probabilities: Sequence[float], bins: int = 10) -> float | None:
+def calibration_error(
+    labels: Sequence[bool] | np.ndarray, probabilities: Sequence[float] | np.ndarray, bins: int = 10
+) -> float | None:
     """Expected calibration error (Guo et al. 2017, arXiv 1706.04599): how far P(Yes) is from the share of right steps.
 
     Args:

@@ -8,12 +8,9 @@ from typing import Any
 
 from genprm_trl.cards.plots import Curve, plot_score_by_n
 from genprm_trl.cards.tables import markdown_table
-from genprm_trl.metrics.estimates import mean_estimate
+from genprm_trl.metrics.estimates import FEWEST_ROWS, mean_estimate
 from genprm_trl.selection.aggregates import Aggregate
 from genprm_trl.selection.judged_pool import Choice, JudgedPool, PoolAccuracies
-
-# Below it, the bootstrap's interval is too narrow: of one problem it has no width at all.
-_FEWEST_PROBLEMS = 20
 
 
 def choice_row(judged: JudgedPool, choice: Choice, rule: str, score: Aggregate) -> dict[str, Any]:
@@ -72,8 +69,8 @@ def accuracy_report(accuracies: PoolAccuracies, judged: Sequence[JudgedPool], ru
         note += f" Pools differ in size (from {smallest}); a problem with fewer than N takes part with all it has."
     parts.append(note + "\n")
     chosen = "majority" if rule == "majority" else f"{rule}_{score}"
-    if len(judged) < _FEWEST_PROBLEMS:
-        parts.append(f"Too few problems to say which way is better: {len(judged)}, and it takes {_FEWEST_PROBLEMS}.\n")
+    if len(judged) < FEWEST_ROWS:
+        parts.append(f"Too few problems to say which way is better: {len(judged)}, and it takes {FEWEST_ROWS}.\n")
     elif chosen in accuracies.values and most > 1:
         for other in ("random", "majority"):
             if other != chosen:

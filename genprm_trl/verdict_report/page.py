@@ -16,21 +16,29 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from jinja2.utils import htmlsafe_json_dumps
 
-from genprm_trl.data.solutions import iter_judged
 from genprm_trl.errors import ConfigError, DataError
-from genprm_trl.records import Solution, Verdict
+from genprm_trl.records import Solution
 from genprm_trl.rows.outputs import replacing
 from genprm_trl.rows.secrets import mask
 from genprm_trl.verdict_report.charts import Chart, draw
 from genprm_trl.verdict_report.content import Entry, make_entry
 from genprm_trl.verdict_report.figures import Judged, measure
+from genprm_trl.verdict_report.reading import read_verdicts
 from genprm_trl.verifier.summary import VerdictSummary
 from genprm_trl.version import __version__
+
+
+class Table(NamedTuple):
+    """A table of texts; its first column names the rows."""
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
 
 
 @dataclass(slots=True)
@@ -69,20 +77,14 @@ def write_report(
         ConfigError: `output` is a directory or the file of verdicts itself.
     """
     verdicts, output = Path(verdicts), Path(output)
-    if output.is_dir():
-        raise ConfigError(f"{output} is a directory; name a file")
-    if output.exists() and verdicts.exists() and output.samefile(verdicts):
-        raise ConfigError(f"{output} is the file of verdicts itself; name another --output")
+    check_output(output, [verdicts])
     by_id = None if solutions is None else {solution.id: solution for solution in solutions}
     settings = _settings(verdicts)
     result = ReportSummary()
     entries: list[Entry] = []
     judged: list[Judged] = []
-    for verdict, judged_with_it in follow(iter_judged(verdicts)):
-        solution = _solution_of(verdict, by_id, verdicts) or judged_with_it
+    for verdict, solution in read_verdicts(verdicts, by_id, follow):
         result.without_solution += by_id is not None and solution is None
-        if solution is not None:
-            verdict.label = solution.label  # it may have been corrected since the solution was judged
         result.verdicts.add(verdict, solution)
         if not verdict.has_failed:
             judged.append(Judged.of(verdict, None if solution is None else len(solution.steps)))
@@ -91,23 +93,37 @@ def write_report(
         raise DataError("holds no verdicts", file=str(verdicts))
     stop = settings.get("stop")
     charts = draw(measure(judged, all_steps=None if stop is None else stop == "never"))
-    with replacing(output, result=True) as file:
-        for piece in render(verdicts.name, result.verdicts, charts, entries, settings):
-            file.write(piece.encode("utf-8", "replace"))  # a file's name may hold half a surrogate pair
+    write_page(output, verdicts.name, entries, summary=result.verdicts, charts=charts, settings=settings)
     return result
 
 
-def _solution_of(verdict: Verdict, by_id: Mapping[str, Solution] | None, path: Path) -> Solution | None:
-    solution = None if by_id is None else by_id.get(verdict.id)
-    if solution is None:
-        return None
-    if verdict.solution_digest not in ("", solution.digest) or len(verdict.rewards) > len(solution.steps):
-        raise DataError(
-            f"holds a verdict of '{verdict.id}' about another text than the solution of that id; name the file that "
-            "was judged",
-            file=str(path),
-        )
-    return solution
+def check_output(output: Path, verdicts: Sequence[Path]) -> None:
+    """Checks where a page goes.
+
+    Raises:
+        ConfigError: It is a directory or one of the files of verdicts.
+    """
+    if output.is_dir():
+        raise ConfigError(f"{output} is a directory; name a file")
+    if output.exists() and any(path.exists() and output.samefile(path) for path in verdicts):
+        raise ConfigError(f"{output} is the file of verdicts itself; name another --output")
+
+
+def write_page(output: Path, name: str, entries: Sequence[Entry], **shown: Any) -> None:
+    """Writes a page as a whole.
+
+    Args:
+        output: The HTML file.
+        name: The page's title.
+        entries: The verdicts in order.
+        **shown: What else is on it; see `render`.
+
+    Raises:
+        DataError: It cannot be written.
+    """
+    with replacing(output, result=True) as file:
+        for piece in render(name, entries, **shown):
+            file.write(piece.encode("utf-8", "replace"))  # a file's name may hold half a surrogate pair
 
 
 def _settings(verdicts: Path) -> dict[str, Any]:
@@ -121,19 +137,26 @@ def _settings(verdicts: Path) -> dict[str, Any]:
 
 def render(
     name: str,
-    summary: VerdictSummary,
-    charts: Sequence[Chart],
     entries: Sequence[Entry],
-    settings: Mapping[str, Any],
+    *,
+    summary: VerdictSummary | None = None,
+    charts: Sequence[Chart] = (),
+    settings: Mapping[str, Any] | None = None,
+    verifiers: Sequence[str] = (),
+    tables: Sequence[Table] = (),
+    notes: Sequence[str] = (),
 ) -> Iterator[str]:
     """The page in pieces.
 
     Args:
-        name: The file's name, for the title.
-        summary: What was counted.
-        charts: What was measured.
+        name: The page's title.
         entries: The verdicts in order.
-        settings: What they were made with; may be empty.
+        summary: What was counted, of one verifier.
+        charts: What was measured.
+        settings: What the verdicts were made with.
+        verifiers: Names of the verifiers that are compared.
+        tables: What the comparison found.
+        notes: What must be known to read the tables.
     """
     environment = Environment(
         loader=PackageLoader("genprm_trl.verdict_report", "templates"),
@@ -159,10 +182,14 @@ def render(
                 "form-action 'none'",
             )
         ),
+        solutions=len(entries),
         summary=summary,
-        scores=summary.scores(),
+        scores=None if summary is None else summary.scores(),
         charts=charts,
-        settings={key: _shown(value) for key, value in settings.items() if value is not None},
+        settings={key: _shown(value) for key, value in (settings or {}).items() if value is not None},
+        verifiers=verifiers,
+        tables=tables,
+        notes=notes,
         rows=htmlsafe_json_dumps([entry.row for entry in entries], separators=(",", ":")),
         blocks=(entry.block for entry in entries),
     )

@@ -39,6 +39,7 @@ NEEDED: dict[str, list[str]] = {
     "refine": ["in.jsonl", "--model", "m", "--policy", "p"],
     "search": ["in.jsonl", "--model", "m", "--policy", "p"],
     "report": ["in.jsonl"],
+    "compare": ["in.jsonl"],
     "card": ["m", "--results", "r.json"],
 }
 WRITERS = [name for name in COMMANDS if name not in WRITE_NOTHING]
@@ -170,7 +171,7 @@ def test_an_output_in_a_directory_of_rows_or_of_a_model_is_refused_where_it_is_r
     os.link(rows / "test.jsonl", directory / "elsewhere.jsonl")
     option = readable(name)[0]
     for output in (rows, rows / "test.jsonl", rows / "new.jsonl", "elsewhere.jsonl"):
-        is_file = name in ("report", "select", "decontaminate")
+        is_file = name in ("report", "compare", "select", "decontaminate")
         said = "is a directory" if output is rows and is_file else "is read by this command"
         refused(capsys, [*words(name, output, **{option: rows}), "--overwrite"], said)
     assert sorted(rows.iterdir()) == [rows / "test.jsonl"]

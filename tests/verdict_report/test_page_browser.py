@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from genprm_trl.rows.jsonl import write_jsonl
+from genprm_trl.verdict_report import write_comparison
 from tests.helpers.chromium import open_chromium
 from tests.helpers.verdict_examples import HOSTILE, make_page, solution_of, verdict
 
@@ -356,6 +358,45 @@ def test_verdicts_alone_make_a_page(browser, tmp_path):
     page.locator(SUMMARIES).nth(1).click()
     page.locator(".solution").nth(1).locator(".step > summary").click()
     expect(page.get_by_text("The file keeps no rationales of this verdict.")).to_be_visible()
+    page.close()
+
+
+def test_several_verifiers_side_by_side_and_where_they_differ(browser, tmp_path):
+    labels, low = (1, -1, 1, -1), ([0.1, 0.9, 0.8, 0.2], [0.2, 0.8, 0.1, 0.9], [0.9, 0.9, 0.3, 0.8])
+    for name, column in zip(("alpha", "beta", "gamma"), low, strict=True):
+        found = [verdict(f"item-{n}", [[0.95, each]], label=labels[n]) for n, each in enumerate(column)]
+        write_jsonl(tmp_path / f"{name}.jsonl", found)
+    solutions = [solution_of(one, f"Problem {one.id}") for one in found]
+    files = [tmp_path / f"{name}.jsonl" for name in ("alpha", "beta", "gamma")]
+    write_comparison(files, tmp_path / "page.html", solutions=solutions)
+    page = browser.new_page()
+    page.set_default_timeout(60_000)
+    complaints = []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto((tmp_path / "page.html").as_uri())
+    expect(page.get_by_role("heading", level=1)).to_have_text("alpha, beta, gamma")
+    expect(page.locator(SUMMARIES).first.locator(".by")).to_have_text(["alpha", "beta", "gamma"])
+    between = page.get_by_role("combobox", name="Verifiers", exact=True)
+    for choice, expected in (
+        ("disagree (3)", ["item-0", "item-2", "item-3"]),
+        ("agree (1)", ["item-1"]),
+        ("only gamma is wrong (1)", ["item-0"]),
+        ("only alpha is wrong (2)", ["item-2", "item-3"]),
+    ):
+        between.select_option(choice)
+        assert ids(page) == expected
+    page.locator(SUMMARIES).first.click()
+    step = page.locator(".solution").first.locator(".step").nth(1)
+    expect(step.locator("summary .cells .cell").first).to_have_text(".80")
+    tags = ["✗ beta: judged wrong", "✗ gamma: judged wrong", "▲ wrong by the label"]
+    expect(step.locator("summary .tag")).to_have_text(tags)
+    expect(step.locator(".chains > h4")).to_have_text(["alpha", "beta", "gamma"])
+    expect(step.locator(".chains").nth(1).locator(".chain > summary")).to_contain_text("0.100")
+    page.locator("#query").fill("problem item-3")
+    expect(page.get_by_role("status")).to_have_text("1 of 4 solutions")
+    page.set_viewport_size({"width": 380, "height": 700})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 380
+    assert complaints == []
     page.close()
 
 

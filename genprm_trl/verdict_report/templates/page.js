@@ -7,6 +7,9 @@
   const rows = JSON.parse(document.getElementById("rows").textContent);
   const $ = (id) => document.getElementById(id);
   const number = new Intl.NumberFormat("en");
+  // Of one verifier a row is its verdict; of several it has the others', and each says whose it is.
+  const all = (row) => [row, ...(row.others || [])];
+  const compared = rows.length > 0 && "others" in rows[0];
   const percent = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
 
   // -- Making elements ------------------------------------------------------------------------------------------------
@@ -69,6 +72,7 @@
     else resolve();
   });
 
+  /** One object for each verifier; problem and steps are in one of them. */
   async function details(index) {
     let block = $(`block-${index}`);
     // The last block there is may still be arriving.
@@ -76,7 +80,11 @@
       await loaded;
       block = $(`block-${index}`);
     }
-    const packed = atob(block.content.textContent);
+    return Promise.all(block.content.textContent.split(" ").map(unpack));
+  }
+
+  async function unpack(block) {
+    const packed = atob(block);
     const bytes = new Uint8Array(packed.length);
     for (let at = 0; at < packed.length; at++) bytes[at] = packed.charCodeAt(at);
     const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
@@ -88,10 +96,12 @@
 
   async function searchText(index) {
     if (searchable.has(index)) return searchable.get(index);
-    const verdict = await details(index);
-    const parts = [rows[index].id, verdict.problem || "", verdict.answer || "", verdict.generator || ""];
-    parts.push(...(verdict.steps || []));
-    for (const chain of verdict.chains) {
+    const verdicts = await details(index);
+    const parts = [rows[index].id];
+    for (const verdict of verdicts) {
+      parts.push(verdict.problem || "", verdict.answer || "", verdict.generator || "", ...(verdict.steps || []));
+    }
+    for (const chain of verdicts.flatMap((verdict) => verdict.chains)) {
       for (const judgement of chain) {
         parts.push(judgement.passages.map((passage) => passage[1]).join(""));
         for (const [code, output] of judgement.others) parts.push(code, output);
@@ -111,7 +121,19 @@
   const flagged = (row) => row.prediction >= 0 && !row.unread;
   const labelled = (row) => row.label !== null;
   const agrees = (row) => !row.unread && row.prediction === row.label;
+  const some = (test) => (row) => all(row).some(test);
+  const same = (row) => all(row).every((one) => !one.unread && one.prediction === row.prediction);
+  const alone = (place, test) => (row) => all(row).every((one, other) => labelled(one) && test(one) === (other === place));
   const filters = {
+    between: [
+      ["any", () => true],
+      ["disagree", (row) => !same(row)],
+      ["agree", same],
+      ...(compared ? all(rows[0]) : []).flatMap(({ verifier }, place) => [
+        [`only ${verifier} is right`, alone(place, agrees)],
+        [`only ${verifier} is wrong`, alone(place, (row) => !agrees(row))],
+      ]),
+    ],
     verdict: [
       ["any", () => true],
       ["a step judged wrong", flagged],
@@ -138,6 +160,8 @@
       ...["ok", "fallback", "no_verdict", "truncated", "error"].map((name) => [name, (row) => row.statuses[name] > 0]),
     ],
   };
+  // Of several verifiers it is enough that one of them passes.
+  for (const name of ["verdict", "label", "status"]) for (const choice of filters[name]) choice[1] = some(choice[1]);
   const lowest = (row) => Math.min(1, ...row.rewards);
   const orders = [
     ["as in the file", null],
@@ -158,6 +182,7 @@
     }
     orders.forEach(([words], place) => $("order").append(make("option", { value: place }, words)));
     $("order").addEventListener("change", update);
+    $("between").parentElement.hidden = !compared;
     $("final").parentElement.hidden = !known;
     $("label").parentElement.hidden = !rows.some(labelled);
   }
@@ -173,7 +198,7 @@
     const passing = [...rows.keys()].filter((index) => tests.every((test) => test(rows[index])));
     const by = orders[Number($("order").value)][1];
     if (by) {
-      const keys = rows.map(by);
+      const keys = rows.map((row) => Math.min(...all(row).map(by)));
       passing.sort((a, b) => keys[a] - keys[b] || a - b);
     }
     query = $("query").value.trim();
@@ -300,7 +325,11 @@
     const row = rows[index];
     const what = make("span", { class: "what" }, fill(make("b", null), row.id.slice(0, 200)));
     if (row.problem) what.append(fill(make("span", null), row.problem));
-    const summary = make("summary", null, make("span", { class: "fold", "aria-hidden": "true" }), what, strip(row), says(row));
+    const said = compared
+      ? [make("span", { class: "verifiers" }, ...all(row).map((one) =>
+        make("span", null, make("span", { class: "by" }, one.verifier), strip(one), says(one))))]
+      : [strip(row), says(row)];
+    const summary = make("summary", null, make("span", { class: "fold", "aria-hidden": "true" }), what, ...said);
     const item = make("details", { open: opened.has(index) }, summary);
     unfoldOnce(item, () => body(index));
     item.addEventListener("toggle", () => (item.open ? opened.add(index) : opened.delete(index)));
@@ -326,42 +355,54 @@
 
   async function body(index) {
     const row = rows[index];
-    const verdict = await details(index);
+    const verdicts = await details(index);
+    const texts = verdicts.find((verdict) => verdict.steps) || {};
     const facts = [`id ${row.id}`];
-    if (verdict.generator) facts.push(`written by ${verdict.generator}`);
-    if (verdict.answer) facts.push(`reference answer ${verdict.answer}`);
-    if (row.asked > row.chains) facts.push(`${row.chains} of ${row.asked} rationales were enough`);
-    facts.push(`threshold ${row.threshold}`);
+    if (texts.generator) facts.push(`written by ${texts.generator}`);
+    if (texts.answer) facts.push(`reference answer ${texts.answer}`);
+    for (const one of all(row)) {
+      const by = compared ? `${one.verifier}: ` : "";
+      if (one.asked > one.chains) facts.push(`${by}${one.chains} of ${one.asked} rationales were enough`);
+      facts.push(`${by}threshold ${one.threshold}`);
+    }
     const part = make("div", { class: "body" }, fill(make("p", { class: "facts plain" }), facts.join(" · ")));
-    if (verdict.problem) part.append(fill(make("p", { class: "problem plain" }), verdict.problem));
+    if (texts.problem) part.append(fill(make("p", { class: "problem plain" }), texts.problem));
     // Steps that were not judged are steps all the same.
-    const count = Math.max(row.rewards.length, verdict.steps ? verdict.steps.length : 0);
-    for (let step = 0; step < count; step++) part.append(stepPart(row, verdict, step));
+    const count = Math.max(...all(row).map((one) => one.rewards.length), texts.steps ? texts.steps.length : 0);
+    for (let step = 0; step < count; step++) part.append(stepPart(row, verdicts, texts, step));
     if (!count) part.append(make("p", { class: "facts" }, "No step was judged."));
     return part;
   }
 
-  function stepPart(row, verdict, step) {
-    const reward = row.rewards[step];
-    const judged = reward !== undefined;
+  function stepPart(row, verdicts, texts, step) {
     const said = make("span", { class: "said" });
-    if (step === row.prediction) said.append(make("span", { class: "tag judged" }, "✗ judged wrong"));
+    for (const one of all(row)) {
+      const by = compared ? `${one.verifier}: ` : "";
+      if (step === one.prediction) said.append(make("span", { class: "tag judged" }, `✗ ${by}judged wrong`));
+    }
     if (step === row.label) said.append(make("span", { class: "tag" }, "▲ wrong by the label"));
-    if (verdict.steps) said.append(fill(make("span", { class: "plain" }), verdict.steps[step]));
-    const judgements = verdict.chains.map((chain) => chain[step]);
+    if (texts.steps) said.append(fill(make("span", { class: "plain" }), texts.steps[step]));
+    const cells = all(row).map((one) => {
+      const reward = one.rewards[step];
+      return reward === undefined
+        ? make("span", { class: "number" }, "–")
+        : make("span", { class: cellClass(one, step, reward), title: one.verifier }, short(reward));
+    });
     const summary = make(
       "summary",
-      null,
+      { class: compared ? "compared" : null },
       make("span", { class: "fold", "aria-hidden": "true" }),
       make("span", { class: "number" }, make("span", { class: "hidden" }, "Step "), String(step + 1)),
-      judged
-        ? make("span", null, make("span", { class: cellClass(row, step, reward) }, short(reward)))
-        : make("span", { class: "number" }, "–"),
+      make("span", { class: "cells" }, ...cells),
       said,
-      spread(judgements.filter(Boolean), row.threshold),
     );
-    const item = make("details", { class: "step", open: step === row.prediction }, summary);
-    unfoldOnce(item, () => chainsPart(judgements, row, judged));
+    const judgements = verdicts.map((verdict) => verdict.chains.map((chain) => chain[step]));
+    if (!compared) summary.append(spread(judgements[0].filter(Boolean), row.threshold));
+    const item = make("details", { class: "step", open: all(row).some((one) => step === one.prediction) }, summary);
+    unfoldOnce(item, () => {
+      const parts = all(row).map((one, place) => chainsPart(judgements[place], one, one.rewards[step] !== undefined));
+      return parts.length === 1 ? parts[0] : make("div", null, ...parts);
+    });
     return item;
   }
 
@@ -389,6 +430,7 @@
 
   function chainsPart(judgements, row, judged) {
     const part = make("div", { class: "chains" });
+    if (compared) part.append(make("h4", null, row.verifier, spread(judgements.filter(Boolean), row.threshold)));
     if (!judged) {
       part.append(make("p", null, "This step was not judged: judging ended before it."));
       return part;
