@@ -9,6 +9,7 @@ command again.
 from __future__ import annotations
 
 import functools
+import logging
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,14 @@ from genprm_trl.cli import console
 from genprm_trl.cli.stages import StageOptions, end_of_stage, refuse_empty
 from genprm_trl.errors import ConfigError
 from genprm_trl.labeling.earlier_rollouts import earlier_directory
-from genprm_trl.labeling.monte_carlo import LabelingConfig, label
+from genprm_trl.labeling.monte_carlo import NOISY, LabelingConfig, label
 from genprm_trl.options.generator import GeneratorOptions
 from genprm_trl.options.sources import SolutionOptions
 from genprm_trl.rows.outputs import CommandFiles, inputs
 from genprm_trl.solving.solver import SolverSettings, open_solver
 from genprm_trl.stages.settings import OtherSettings, decisive
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
@@ -133,5 +136,17 @@ def run(
         }
     )
     Sameness(counts["states_sampled"], counts["states_with_equal_rollouts"]).warn("rollouts from each prefix")
+    noisy = counts["problems_with_noisy_labels"]
+    if 2 * noisy > summary.items:
+        logger.warning(
+            "The rule %s does not fit these estimates. On %d of %d problems the completion model succeeds so seldom "
+            "that more than %d %% of the steps that change nothing are labelled wrong by chance. %sUse more rollouts "
+            "(--k, --k_hard) or a completion model that solves more.",
+            config.rule,
+            noisy,
+            summary.items,
+            round(100 * NOISY),
+            "" if config.rule == "hard" else f"Use --rule hard (--estimates {stage.output} keeps the rollouts). ",
+        )
     refuse_empty(summary, "no solution could be labelled", stage.output)
     return 0

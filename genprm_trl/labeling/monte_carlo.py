@@ -27,7 +27,7 @@ from genprm_trl.errors import ConfigError, check_at_least, check_one_of
 from genprm_trl.grading.comparison import grade_many
 from genprm_trl.labeling.earlier_rollouts import EarlierRollouts
 from genprm_trl.labeling.early_stopping import Count, possible_labels
-from genprm_trl.labeling.progress import LabelRule, RuleName, first_error, make_rule
+from genprm_trl.labeling.progress import LabelRule, RuleName, false_alarms, first_error, make_rule
 from genprm_trl.labeling.rollout_tree import RolloutTree, State, prefix_text
 from genprm_trl.records import Solution
 from genprm_trl.solving.solver import Solver
@@ -35,6 +35,7 @@ from genprm_trl.stages.file import Outcome
 from genprm_trl.stages.partial import Partial
 
 DEFAULT_SEPARATOR = "\n\n"
+NOISY = 0.15  # chance of a false alarm at a step from which on a problem's labels are noise for the most part
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +176,8 @@ async def label_group(
     """
     problem = tree.state("")
     await tree.sample(problem, config.k)
-    k = config.k_of(sum(problem.outcomes[: config.k]) / config.k)
+    initial = sum(problem.outcomes[: config.k]) / config.k
+    k = config.k_of(initial)
     solutions = await asyncio.to_thread(_graded, group)
     labelings = [_Labeling(tree, solution, k, config) for solution in solutions]
     tasks = [asyncio.create_task(labeling.run()) for labeling in labelings]
@@ -202,6 +204,7 @@ async def label_group(
             "rollouts_reused": sum(state.reused for state in states),
             "tokens": sum(state.tokens for state in states),
             **({"states_with_equal_rollouts": equal} if equal else {}),
+            **({"problems_with_noisy_labels": 1} if false_alarms(config.label_rule(), initial, k) > NOISY else {}),
         },
     )
 

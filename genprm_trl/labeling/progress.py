@@ -119,6 +119,31 @@ def judge_step(rule: LabelRule, before: Fraction, after: Fraction) -> bool:
     return rule.judge(before, after)
 
 
+def false_alarms(rule: LabelRule, rate: float, rollouts: int) -> float:
+    """The chance that a step which changes nothing is labelled wrong, because estimates are noisy.
+
+    Both estimates, before and after the step, come from so many rollouts of the same rate of success.
+
+    Args:
+        rule: The rule. It must be monotone.
+        rate: The rate of success, in [0, 1].
+        rollouts: K, the rollouts of each estimate.
+
+    Example:
+        >>> [round(false_alarms(RelativeProgress(0.8), rate, 64), 2) for rate in (0.15, 0.4, 0.7, 0.9)]
+        [0.29, 0.15, 0.03, 0.0]
+    """
+    chances = [_binomial(rollouts, successes, rate) for successes in range(rollouts + 1)]
+    chance = chances[0] * chances[0]  # from zero to zero is wrong, from zero to more is right
+    after, lower = 0, 0.0  # the least successes after the step that are right, and the chance of fewer
+    for before in range(1, rollouts + 1):
+        while after <= rollouts and not rule.judge(Fraction(before, rollouts), Fraction(after, rollouts)):
+            lower += chances[after]
+            after += 1
+        chance += chances[before] * lower
+    return chance
+
+
 def step_labels(mc: Sequence[float | None], initial: float, rule: LabelRule) -> list[bool]:
     """Labels the steps of a solution by a rule.
 
@@ -208,6 +233,13 @@ def difference_labels(mc: Sequence[float | None], initial: float, delta: float =
 def first_error(labels: Sequence[bool]) -> int:
     """Index from 0 of the first wrong step, -1 for none: `Solution.label`."""
     return next((index for index, correct in enumerate(labels) if not correct), -1)
+
+
+def _binomial(trials: int, successes: int, rate: float) -> float:
+    if rate in (0, 1):
+        return float(successes == trials * rate)
+    ways = math.lgamma(trials + 1) - math.lgamma(successes + 1) - math.lgamma(trials - successes + 1)
+    return math.exp(ways + successes * math.log(rate) + (trials - successes) * math.log1p(-rate))
 
 
 def _exact(threshold: float) -> Fraction:

@@ -147,6 +147,20 @@ def test_the_labels_are_read_by_datasets(solutions, tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    ("chance", "rule", "warned"), [(20, "rpe", True), (95, "rpe", False), (50, "hard", False), (2, "hard", True)]
+)
+def test_labels_that_are_noise_for_the_most_part_are_warned_of(chance, rule, warned, tmp_path, caplog):
+    weak = [solution(f"s{n}", "well well", True, chance, problem=str(n)) for n in range(6)]
+    solved = solution("solved", "well well", True, 100)  # one problem does not decide it
+    path = write(tmp_path / "solutions.jsonl", rows(*weak, solved))
+    rollouts = ["--k_hard", "16", "--k", "16", "--k_easy", "16"]
+    words = ["label", str(path), "--rule", rule, *rollouts, *COIN[:-1]]  # not quiet
+    assert main([*words, "--output", str(tmp_path / "labels.jsonl")]) == 0
+    assert (f"The rule {rule} does not fit these estimates" in caplog.text) == warned
+    assert ("Use --rule hard" in caplog.text) == (warned and rule != "hard")
+
+
 def test_a_larger_k_takes_up_an_earlier_labelling(solutions, tmp_path, capsys):
     small, large, whole = (tmp_path / f"{name}.jsonl" for name in ("small", "large", "whole"))
     assert main(["label", str(solutions), *LABEL, *COIN, "--output", str(small)]) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 import genprm_trl.labeling
 from genprm_trl.errors import ConfigError
 from genprm_trl.labeling import difference_labels, hard_labels, relative_progress
-from genprm_trl.labeling.progress import first_error, make_rule
+from genprm_trl.labeling.progress import false_alarms, first_error, judge_step, make_rule
 
 T, F = True, False
 
@@ -97,3 +98,27 @@ def test_the_package_exports_them_and_nothing_heavy():
     assert set(genprm_trl.labeling.__all__) <= set(dir(genprm_trl.labeling))
     with pytest.raises(AttributeError):
         genprm_trl.labeling.soft_labels  # noqa: B018
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.2, 0.7, 1.0])
+def test_false_alarms_of_few_rollouts(rate):
+    fails = 1 - rate
+    # One rollout: the step is wrong where it fails after the step, whatever was before.
+    for rule in (make_rule("rpe"), make_rule("hard"), make_rule("difference")):
+        assert false_alarms(rule, rate, 1) == pytest.approx(fails)
+    # Two: hard labels need both to fail. Relative progress also flags one success after two.
+    assert false_alarms(make_rule("hard"), rate, 2) == pytest.approx(fails**2)
+    assert false_alarms(make_rule("rpe"), rate, 2) == pytest.approx(fails**2 + rate**2 * 2 * rate * fails)
+
+
+@given(st.sampled_from(["rpe", "hard", "difference"]), st.floats(0, 1), st.integers(1, 24))
+def test_false_alarms_are_the_pairs_of_counts_that_a_rule_calls_wrong(name, rate, rollouts):
+    rule = make_rule(name)
+    chances = [math.comb(rollouts, n) * rate**n * (1 - rate) ** (rollouts - n) for n in range(rollouts + 1)]
+    expected = sum(
+        chances[before] * chances[after]
+        for before in range(rollouts + 1)
+        for after in range(rollouts + 1)
+        if not judge_step(rule, Fraction(before, rollouts), Fraction(after, rollouts))
+    )
+    assert false_alarms(rule, rate, rollouts) == pytest.approx(expected, abs=1e-9)
