@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from genprm_trl.rewards import GenPRMReward
 
+_LATER_WEIGHTS = ("agreement_weight", "degenerate_weight")  # not in the settings of older trainings, so only if set
 _PATIENCE = 10.0  # seconds that a server may take to say that it is ready
 # What makes a policy write steps that can be told apart.
 SYSTEM_PROMPT = (
@@ -72,6 +73,20 @@ class GRPOOptions(SandboxOptions, RowOptions, TrainingOptions):
     format_weight: float = field(
         default=0.0, metadata={"help": "Weight of the reward for steps numbered in order; 0 leaves it out."}
     )
+    agreement_weight: float = field(
+        default=0.0,
+        metadata={
+            "help": "Weight of the reward for an answer that the other completions share (EMPO); 0 leaves it out. It "
+            "needs no reference answers."
+        },
+    )
+    degenerate_weight: float = field(
+        default=0.0,
+        metadata={
+            "help": "Weight of the penalty for text that repeats itself, runs on to the length bound or is garbled; "
+            "0 leaves it out."
+        },
+    )
 
 
 def files(options: GRPOOptions, *others: Any) -> CommandFiles:
@@ -92,15 +107,26 @@ def run(options: GRPOOptions, args: StepGRPOConfig, model_options: ModelOptions)
         ConfigError: `args` sets `reward_weights`, which the options set.
         DataError: Another training runs in the output directory.
     """
-    from genprm_trl.rewards import answer_reward, step_format_reward
+    from genprm_trl.rewards import (
+        answer_agreement_reward,
+        answer_reward,
+        degenerate_text_penalty,
+        step_format_reward,
+    )
 
     in_steps: Callable[..., Any] = step_format_reward
     if args.thinking != "skip":
         in_steps = functools.partial(step_format_reward, thinking=args.thinking)
-    weighted = [(answer_reward, options.answer_weight), (in_steps, options.format_weight)]
+    degenerate = functools.partial(degenerate_text_penalty, max_tokens=args.max_completion_length)
+    weighted: list[tuple[Callable[..., Any], float]] = [
+        (answer_reward, options.answer_weight),
+        (in_steps, options.format_weight),
+        (answer_agreement_reward, options.agreement_weight),
+        (degenerate, options.degenerate_weight),
+    ]
     rewards = [(reward, weight) for reward, weight in weighted if weight]
     if args.reward_weights is not None:
-        raise ConfigError("--reward_weights is set by --answer_weight and --format_weight; leave it out")
+        raise ConfigError("--reward_weights is set by --answer_weight, --format_weight and the like; leave it out")
     args.reward_weights = [weight for _, weight in rewards] or None
     with checked_directory(args, model_options):
         _train(options, args, model_options, [reward for reward, _ in rewards])
@@ -114,7 +140,7 @@ def _train(
     from genprm_trl.training.step_grpo.trainer import StepGRPOTrainer
 
     reward = _reward_config(options, args)
-    dataset = _prompts(options, need_answers=args.credit == "outcome")
+    dataset = _prompts(options, need_answers=args.credit == "outcome" and options.answer_weight != 0)
     training = open_training(
         "grpo",
         options,
@@ -122,6 +148,7 @@ def _train(
         model_options,
         dataset,
         **{name: getattr(options, name) for name in ("system_prompt", "answer_weight", "format_weight")},
+        **{name: weight for name in _LATER_WEIGHTS if (weight := getattr(options, name))},
         **_decisive(reward),
     )
     if training is None:

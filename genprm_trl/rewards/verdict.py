@@ -1,4 +1,4 @@
-"""Rewards for a verifier in training: does its verdict agree with the label, and is its rationale whole?
+"""Rewards for a verifier in training: does its verdict agree with the label or the others, is its rationale whole?
 
 For `GRPOTrainer` with the rollouts of `training.verifier_rl.VerifierRollout`, which gives them `verdicts`, `statuses`
 and `num_steps`. A rollout that the generator or the sandbox failed is not rewarded at all (None).
@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from genprm_trl.errors import ConfigError
+from genprm_trl.rewards.agreement import agreement_shares
+from genprm_trl.rewards.groups import reward_groups
 
 Verdicts = Sequence[bool | None]
 
@@ -52,6 +54,55 @@ def verdict_agreement_reward(
         for row, *_ in rollouts:
             log_metric("verifier/judged_steps", float(len(row)))
     return rewards
+
+
+def verdict_majority_reward(
+    completions: Sequence[Any],
+    prompts: Sequence[Any] | None = None,
+    verdicts: Sequence[Verdicts] | None = None,
+    statuses: Sequence[Sequence[str]] | None = None,
+    num_steps: Sequence[int] | None = None,
+    **kwargs: Any,
+) -> list[float | None]:
+    """The share of the group's rollouts with the same verdict: no label is needed.
+
+    It is `answer_agreement_reward` for a verifier (EMPO, arXiv 2504.05812). The verdict is the first step judged
+    wrong, or that there is none; a rollout without a verdict has 0. That the majority of verdicts teaches a verifier
+    anything has not been shown in the literature. Solutions without labels come from
+    `verifier_dataset(solutions, labelled=False)`.
+
+    Args:
+        completions: Ignored.
+        prompts: The prompts; neighbouring rollouts of one prompt are a group.
+        verdicts: As for `verdict_agreement_reward`.
+        statuses: Likewise.
+        num_steps: Likewise.
+        **kwargs: What else a trainer passes; `log_metric` is told `verifier/agreement` of each group, the share of its
+            most frequent verdict.
+
+    Raises:
+        ConfigError: The rollouts are not those of `VerifierRollout`.
+
+    Example:
+        >>> from genprm_trl.rewards import verdict_majority_reward
+        >>> found, missed = [True, False], [True, True]
+        >>> verdict_majority_reward([""] * 3, ["p"] * 3, [found, found, missed], [["ok", "ok"]] * 3, [2] * 3)
+        [0.6666666666666666, 0.6666666666666666, 0.3333333333333333]
+    """
+    if prompts is None or verdicts is None or statuses is None or num_steps is None:
+        raise ConfigError("verdict_majority_reward needs rollout_func=VerifierRollout(...)")
+
+    def reward(group: list[tuple[bool, int | None]]) -> list[float | None]:
+        shares = agreement_shares(clusters := [first for failed, first in group if not failed])
+        if clusters and (log_metric := kwargs.get("log_metric")) is not None:
+            log_metric("verifier/agreement", max(map(clusters.count, set(clusters))) / len(clusters))
+        of_judged = iter(shares)
+        return [None if failed else next(of_judged) for failed, _ in group]
+
+    judged = zip(verdicts, statuses, num_steps, strict=True)
+    return reward_groups(
+        prompts, [("error" in status, _first_wrong(row, steps)) for row, status, steps in judged], reward
+    )
 
 
 def step_agreement_reward(
@@ -114,6 +165,11 @@ def _rollouts(
 
 
 def _agrees(verdicts: Verdicts, num_steps: int, label: int) -> bool:
+    return _first_wrong(verdicts, num_steps) == max(label, -1)
+
+
+def _first_wrong(verdicts: Verdicts, num_steps: int) -> int | None:
+    """The first step judged wrong, -1 if all are right; None if that is not known."""
     if False in verdicts:
-        return verdicts.index(False) == label
-    return label < 0 and len(verdicts) == num_steps and None not in verdicts
+        return verdicts.index(False)
+    return -1 if len(verdicts) == num_steps and None not in verdicts else None

@@ -206,6 +206,25 @@ def test_step_configurations_are_valid(path):
     assert args.use_vllm
 
 
+def test_the_configuration_of_t1_is_valid():
+    parser = OptionParser([GRPOOptions, StepGRPOConfig, ModelOptions], prog="genprm grpo")
+    path = CONFIGS / "grpo_t1_7b.yaml"
+    options, args, _ = parser.parse(["problems.jsonl", "--config", str(path), "--use_cpu", "--bf16", "false"])
+    assert (args.credit, options.degenerate_weight, options.verifier) == ("outcome", 1.0, None)
+    assert 8 * args.per_device_train_batch_size * args.gradient_accumulation_steps == 32 * args.num_generations
+    assert args.sync_ref_model
+    assert args.beta > 0  # without it there is no reference to follow the policy
+
+
+def test_a_policy_is_trained_without_answers_or_a_verifier(work, capsys):
+    write_jsonl(work / "problems.jsonl", [{"problem": f"What is {n} + 1?", "answer": None} for n in range(4)])
+    rewards = ("--credit", "outcome", "--answer_weight", "0", "--agreement_weight", "1", "--degenerate_weight", "0.5")
+    assert main(words(work, *rewards, max_steps=1)) == 0
+    printed = capsys.readouterr().out
+    assert "answer_agreement_reward" in printed
+    assert "degenerate_text_penalty" in printed
+
+
 def test_there_are_configurations_for_one_four_and_eight_gpus():
     assert {path.stem for path in STEP_CONFIGS} == {f"step_grpo_7b_{gpus}gpu" for gpus in (1, 4, 8)}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 import random
 from pathlib import Path
@@ -221,6 +222,12 @@ def test_solutions_need_labels():
         verifier_dataset([Solution("a", "p", [], label=-1)])
     with pytest.raises(DataError, match="no solutions"):
         verifier_dataset([])
+
+
+def test_solutions_without_labels_are_taken_whole():
+    rows = verifier_dataset([Solution("w", "p", ["a", "b"], label=0), Solution("x", "p", ["a"])], labelled=False)
+    assert sorted(rows.column_names) == ["id", "prompt"]
+    assert [len(json.loads(prompt)["steps"]) for prompt in rows["prompt"]] == [2, 1]
 
 
 # Rewards -------------------------------------------------------------------------------------------------------------

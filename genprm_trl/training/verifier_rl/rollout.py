@@ -39,30 +39,32 @@ if TYPE_CHECKING:
 _READ = ("ok", "fallback")  # statuses of a judgement with a verdict
 
 
-def verifier_dataset(solutions: Iterable[Solution]) -> Dataset:
+def verifier_dataset(solutions: Iterable[Solution], *, labelled: bool = True) -> Dataset:
     """Solutions as a dataset for `GRPOTrainer` with `VerifierRollout`.
 
     Args:
         solutions: Solutions with a `label`. Steps after the first wrong one have no label and are left out; the model
             sees one step after the other and cannot tell.
+        labelled: False takes whole solutions and leaves their labels out, for `verdict_majority_reward`.
 
     Returns:
-        Columns `prompt` (problem and steps as JSON, which is all that a rollout is given), `label`, `id`.
+        Columns `prompt` (problem and steps as JSON, which is all that a rollout is given), `id`, and `label`.
 
     Raises:
-        DataError: There are none, or one has no label or no steps.
+        DataError: There are none, or one has no steps, or no label.
     """
     from datasets import Dataset
 
     rows = []
     for number, solution in enumerate(solutions, start=1):
-        if solution.label is None:
+        if labelled and solution.label is None:
             raise DataError("missing; without it there is nothing to agree with", row=number, field="label")
         if not solution.steps:
             raise DataError("is empty; there is nothing to judge", row=number, field="steps")
-        steps = solution.steps if solution.label < 0 else solution.steps[: solution.label + 1]
+        label = solution.label if labelled else None
+        steps = solution.steps if label is None or label < 0 else solution.steps[: label + 1]
         prompt = json.dumps({"problem": solution.problem, "steps": steps}, ensure_ascii=False)
-        rows.append({"prompt": prompt, "label": solution.label, "id": solution.id})
+        rows.append({"prompt": prompt, "id": solution.id} | ({} if label is None else {"label": label}))
     if not rows:
         raise DataError("no solutions to train on")
     return Dataset.from_list(rows)
