@@ -210,6 +210,10 @@ def decide(sampled: SampledSolution, *, min_agreement: float = 0.0, require_agre
         "samples": len(samples),
         "agreeing": agreeing if require_agreement else None,
     }
+    if not require_agreement:
+        # Beside the critique's verdict, the labels of earlier stages would contradict themselves in one row.
+        extra = {name: value for name, value in solution.extra.items() if name != "labels"}
+        solution = replace(solution, label=examined[chosen].first_error, extra=extra)
     record = RationaleRecord(solution, list(examined[chosen].rationales), list(examined[chosen].labels), source)
     return Decision(record, None, examined)
 

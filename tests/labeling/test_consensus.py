@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -21,6 +22,7 @@ from genprm_trl.labeling.consensus import (
     verdicts_of,
 )
 from genprm_trl.labeling.critiques import SAMPLE_STATUSES, RationaleSample, SampledCode, SampledSolution
+from genprm_trl.labeling.parquet import exported_row
 from genprm_trl.protocol import parse_rationale
 from genprm_trl.records import RationaleRecord, Solution
 from genprm_trl.stages.file import StageSummary
@@ -249,7 +251,16 @@ def test_without_the_filter_the_critique_is_its_own_label():
     assert decide(sampled).reason == BEFORE
     record = decide(sampled, require_agreement=False).record
     assert record.labels == [True, False]
+    assert record.solution.label == 1
     assert decide(SampledSolution(solution(None), [sample()]), require_agreement=False).record.labels == [True, False]
+
+
+def test_a_row_whose_label_is_the_critiques_is_read_again():
+    labelled = replace(solution(-1), extra={"labels": [True] * len(solution().steps), "mc": [0.5]})
+    record = decide(SampledSolution(labelled, [sample()]), require_agreement=False).record
+    assert RationaleRecord.from_dict(record.to_dict()) == record
+    assert Solution.from_dict(exported_row(record)).label == 1
+    assert labelled.label == -1
 
 
 def test_what_cannot_be_decided():
