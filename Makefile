@@ -19,6 +19,8 @@ VLLM_VERSION := $(lastword $(subst =, ,$(VLLM)))
 VLLM_TORCH := $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' constraints-vllm.txt)
 # DeepSpeed has a separate folder, because importing it changes other tests. The environment of vLLM holds another one.
 DEEPSPEED ?= .deepspeed
+# SmolLM2-135M-Instruct from a package with its weights, and what serves it.
+SMOLLM2 ?= .smollm2
 # Source archives of other projects, whose own test files are run with our classes in the place of theirs.
 PEERS ?= .peers
 BENCHMARKS ?= $(sort $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py)))
@@ -26,7 +28,7 @@ BENCHMARKS ?= $(sort $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py)))
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help install install-dev install-trl install-oldest quickstart test test-alone test-peers test-distributed
-.PHONY: test-vllm coverage lint format docs bench requirements constraints-vllm dist clean distclean
+.PHONY: test-real test-vllm coverage lint format docs bench requirements constraints-vllm dist clean distclean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +56,10 @@ test-peers: $(VENV)/.installed-dev $(PEERS)/.fetched ## Run what the test files 
 test-distributed: $(VENV)/.installed-dev $(DEEPSPEED)/.installed ## Train in two processes with DeepSpeed and FSDP, on the CPU
 	PYTHONPATH="$(abspath $(DEEPSPEED))" OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/distributed --timeout 1200 \
 		--durations=15 $(ARGS)
+
+test-real: $(VENV)/.installed-dev $(SMOLLM2)/base/model.safetensors ## Run every pipeline on a real model, SmolLM2-135M
+	PYTHONPATH="$(abspath $(SMOLLM2))" GENPRM_REAL_MODEL="$(abspath $(SMOLLM2))/base" $(BIN)/python -m pytest tests/real \
+		--timeout 600 --durations=15 -o tmp_path_retention_count=0 $(ARGS)
 
 test-vllm: $(VLLM_VENV)/deepspeed/.installed ## Run the tests that need vLLM, on the CPU, in .venv-vllm (4 GB)
 	$(VLLM_VENV)/bin/python -m pytest tests/vllm --timeout 900 --durations=15 $(ARGS)
@@ -92,6 +98,7 @@ requirements: $(BIN)/python ## Rewrite requirements/ from pyproject.toml (ARGS=-
 	@$(call lock,dev,pyproject.toml --extra dev)
 	@$(call lock,base,pyproject.toml --extra plots --constraint requirements/dev.txt)
 	@$(call lock,distributed,requirements/distributed.in --no-deps --constraint requirements/dev.txt)
+	@$(call lock,smollm2,requirements/smollm2.in --no-deps --constraint requirements/dev.txt)
 
 # Torch takes part in the resolution. It is then left out, with the libraries that only its CUDA builds bring. What builds
 # the documentation needs Python 3.11.5.
@@ -115,10 +122,10 @@ dist: $(BIN)/python ## Build the package into dist/, for a release
 clean: ## Remove caches and built files; keep .venv and outputs
 	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.*
 	find . -name __pycache__ -not -path './$(VENV)/*' -not -path './$(VLLM_VENV)/*' \
-		-not -path './$(DEEPSPEED)/*' -prune -exec rm -rf {} +
+		-not -path './$(DEEPSPEED)/*' -not -path './$(SMOLLM2)/*' -prune -exec rm -rf {} +
 
-distclean: clean ## Remove .venv, .venv-vllm, .deepspeed and .peers as well
-	rm -rf $(VENV) $(VLLM_VENV) $(DEEPSPEED) $(PEERS) *.egg-info
+distclean: clean ## Remove .venv, .venv-vllm, .deepspeed, .smollm2 and .peers as well
+	rm -rf $(VENV) $(VLLM_VENV) $(DEEPSPEED) $(SMOLLM2) $(PEERS) *.egg-info
 
 # Distributions that package Python in pieces may lack ensurepip; the interpreter's own pip can fill the gap.
 $(VENV)/bin/python $(VLLM_VENV)/bin/python:
@@ -145,6 +152,16 @@ $(VENV)/.installed-dev: $(VENV)/.installed requirements/dev.txt
 
 $(DEEPSPEED)/.installed: requirements/distributed.txt | $(VENV)/.installed-dev
 	@$(call deepspeed,$(PIP))
+
+$(SMOLLM2)/.installed: requirements/smollm2.txt | $(VENV)/.installed-dev
+	@echo "Installing SmolLM2 into $(@D) (100 MB)"
+	@rm -rf $(@D)
+	@$(LOCKED) requirements/smollm2.txt --target $(@D)
+	@touch $@
+
+$(SMOLLM2)/base/model.safetensors: $(SMOLLM2)/.installed
+	@echo "Making its model directory (half a minute)"
+	@PYTHONPATH="$(abspath $(SMOLLM2))" $(BIN)/python examples/smollm2/make_model.py $(@D)
 
 # TRL's archive has no tests. pip checks the hash of lm-eval's.
 $(PEERS)/.fetched: requirements/dev.txt | $(VENV)/.installed-dev
