@@ -25,7 +25,7 @@ import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib import import_module, metadata
+from importlib import import_module
 
 from genprm_trl.cli import console
 from genprm_trl.cli.files import run_command
@@ -36,10 +36,17 @@ from genprm_trl.version import __version__
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A subcommand: the module that holds it, imported only when it is run, and one line for `genprm --help`."""
+    """A subcommand.
+
+    Attributes:
+        module: The module that holds it, imported only when it is run.
+        summary: One line for `genprm --help`.
+        help_is_kept: Whether its options are those of a package that takes seconds to import; see `cli.kept_help`.
+    """
 
     module: str
     summary: str
+    help_is_kept: bool = False
 
 
 COMMANDS: dict[str, Command] = {
@@ -56,9 +63,9 @@ COMMANDS: dict[str, Command] = {
         "genprm_trl.cli.consensus", "keep the critiques that agree with the labels, as training data"
     ),
     "decontaminate": Command("genprm_trl.cli.decontaminate", "leave out of training data what a benchmark holds"),
-    "grpo": Command("genprm_trl.cli.grpo", "train a policy with rewards for the steps of its solutions"),
-    "sft": Command("genprm_trl.cli.sft", "train a GenPRM on solutions with rationales"),
-    "prm": Command("genprm_trl.cli.prm", "train a discriminative PRM on solutions with step labels"),
+    "grpo": Command("genprm_trl.cli.grpo", "train a policy with rewards for the steps of its solutions", True),
+    "sft": Command("genprm_trl.cli.sft", "train a GenPRM on solutions with rationales", True),
+    "prm": Command("genprm_trl.cli.prm", "train a discriminative PRM on solutions with step labels", True),
     "verify": Command("genprm_trl.cli.verify", "judge a file of solutions step by step"),
     "select": Command("genprm_trl.cli.select", "choose one of several solutions of each problem"),
     "refine": Command("genprm_trl.cli.refine", "let a policy refine its answers with a verifier's critique"),
@@ -67,7 +74,7 @@ COMMANDS: dict[str, Command] = {
     "compare": Command("genprm_trl.cli.compare", "compare verifiers by their verdicts on the same solutions"),
     "serve": Command("genprm_trl.cli.serve", "offer a GenPRM to other programs over HTTP"),
     "card": Command("genprm_trl.cli.card", "put the numbers that lm_eval has measured into a model's card"),
-    "lm-eval": Command("genprm_trl.cli.lm_eval", "run the lm-evaluation-harness with our tasks and our model"),
+    "lm-eval": Command("genprm_trl.cli.lm_eval", "run the lm-evaluation-harness with our tasks and our model", True),
 }
 
 
@@ -84,6 +91,8 @@ class Terminated(KeyboardInterrupt):
 
 def versions() -> str:
     """The versions that a bug report needs, without importing the packages."""
+    from importlib import metadata
+
     others = []
     for package in ("trl", "transformers", "torch"):
         try:
@@ -189,12 +198,12 @@ def _dispatch(argv: Sequence[str] | None) -> int:
     console.configure(-1 if quiet else int(verbose))
     console.set_kept(None)
     try:
-        module = import_module(COMMANDS[top.command].module)
-        if hasattr(module, "run_words"):
-            return module.run_words(top.arguments) or 0
-        parser = command_parser(top.command)
-        options = parser.parse(top.arguments)  # type: ignore[attr-defined]
-        return run_command(module, options, config_file=parser.config_file)  # type: ignore[attr-defined]
+        if COMMANDS[top.command].help_is_kept and top.arguments in (["-h"], ["--help"]):
+            from genprm_trl.cli.kept_help import print_kept_help
+
+            print_kept_help(top.command, lambda: _run(top.command, top.arguments))
+            return 0
+        return _run(top.command, top.arguments)
     except KeyboardInterrupt as stop:
         terminated = isinstance(stop, Terminated)
         print(f"\n{prog}: {'terminated' if terminated else 'interrupted'}{_and_kept()}", file=sys.stderr)
@@ -208,6 +217,15 @@ def _dispatch(argv: Sequence[str] | None) -> int:
         message = mask_text(str(error)) if refused is None else refused + _and_kept()
         print(f"{prog}: error: {message}", file=sys.stderr)
         return 2 if refused is None else 1
+
+
+def _run(command: str, words: Sequence[str]) -> int:
+    module = import_module(COMMANDS[command].module)
+    if hasattr(module, "run_words"):
+        return module.run_words(words) or 0
+    parser = command_parser(command)
+    options = parser.parse(words)  # type: ignore[attr-defined]
+    return run_command(module, options, config_file=parser.config_file)  # type: ignore[attr-defined]
 
 
 def _refused_by_the_machine(error: BaseException) -> str | None:

@@ -22,9 +22,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from genprm_trl import grading
 from genprm_trl.data.problems import SolutionGroup
 from genprm_trl.errors import ConfigError, check_at_least, check_one_of
-from genprm_trl.grading.comparison import grade_many
 from genprm_trl.labeling.earlier_rollouts import EarlierRollouts
 from genprm_trl.labeling.early_stopping import Count, possible_labels
 from genprm_trl.labeling.progress import LabelRule, RuleName, false_alarms, first_error, make_rule
@@ -212,7 +212,7 @@ async def label_group(
 def _graded(group: SolutionGroup) -> list[Solution]:
     """The solutions with `final_answer_correct` filled in where it is not known."""
     unknown = [solution for solution in group.solutions if solution.final_answer_correct is None]
-    grades = grade_many([("\n\n".join(solution.steps), group.answer) for solution in unknown])
+    grades = grading.grade_many([("\n\n".join(solution.steps), group.answer) for solution in unknown])
     correct = {solution.id: grade.correct for solution, grade in zip(unknown, grades, strict=True)}
     return [
         replace(solution, final_answer_correct=correct.get(solution.id, solution.final_answer_correct))

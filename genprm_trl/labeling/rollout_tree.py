@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from genprm_trl import grading
 from genprm_trl.data.steps import join_steps
 from genprm_trl.generation.seeding import derive_seed
-from genprm_trl.grading.comparison import grade_many
 from genprm_trl.solving.solver import Solver
 
 
@@ -143,7 +143,7 @@ class RolloutTree:
                 for result in results
             ]
             pairs = [(text, self._answer) for text in texts]
-            outcomes = [grade.correct for grade in await asyncio.to_thread(grade_many, pairs)]
+            outcomes = [grade.correct for grade in await asyncio.to_thread(grading.grade_many, pairs)]
             tokens = sum(result.num_generated for result in results)
             state.texts = _two([*state.texts, *(state_digest("", result.text) for result in results)])
             self._keep(

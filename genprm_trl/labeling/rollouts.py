@@ -20,11 +20,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from genprm_trl import grading
 from genprm_trl.data.problems import Problem
 from genprm_trl.data.steps import StepSplit, split_steps
 from genprm_trl.errors import ConfigError, check_at_least
 from genprm_trl.generation.seeding import derive_seed
-from genprm_trl.grading.comparison import grade_many
 from genprm_trl.grading.thinking import is_still_thinking, without_thinking
 from genprm_trl.records import Solution
 from genprm_trl.solving.solver import Solver
@@ -159,7 +159,7 @@ async def _round(solver: Solver, problem: Problem, prompt: list[int], numbers: r
             request.cancel()
         await asyncio.gather(*requests, return_exceptions=True)
     texts = [solver.text(FIRST_STEP, result.text, result.finish_reason) for result in results]
-    grades = await asyncio.to_thread(grade_many, [(text, problem.answer) for text in texts])
+    grades = await asyncio.to_thread(grading.grade_many, [(text, problem.answer) for text in texts])
     return [
         Sample(
             text=text,

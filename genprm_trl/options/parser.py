@@ -28,17 +28,33 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import MappingProxyType, NoneType
-from typing import Annotated, Any, NoReturn, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, get_args, get_origin, get_type_hints
 
 import yaml
-from transformers import HfArgumentParser
 
 from genprm_trl.errors import ConfigError, DataError, GenPRMError
 from genprm_trl.rows.jsonl import parse_json
 from genprm_trl.rows.secrets import mask_text
 from genprm_trl.rows.strict_yaml import load_yaml
+
+
+def _parser_of_transformers() -> Any:
+    """`transformers.HfArgumentParser` without the rest of transformers, whose import takes over a second."""
+    package: Any = find_spec("transformers")  # finds it, and does not import it
+    file = Path(package.origin).with_name("hf_argparser.py")
+    spec: Any = spec_from_file_location("transformers.hf_argparser", file)
+    module: Any = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.HfArgumentParser
+
+
+if TYPE_CHECKING:
+    from transformers import HfArgumentParser
+else:
+    HfArgumentParser = _parser_of_transformers()
 
 # What `--switch WORD` takes as the switch's value. The parser also knows y, n, t and f, which `--switch=y` may still
 # be; apart from the switch they could be the name of a file.

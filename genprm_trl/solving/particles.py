@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from genprm_trl.errors import ConfigError
 from genprm_trl.solving.paths import Grower, Path
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,8 @@ def resampling_weights(rewards: Sequence[float], temperature: float) -> np.ndarr
         >>> resampling_weights([0.5, 0.8], 1.0).round(3).tolist()  # odds of 1 and 4
         [0.2, 0.8]
     """
+    import numpy as np
+
     tiny = np.finfo(float).eps
     clipped = np.clip(np.asarray(rewards, dtype=float), tiny, 1 - tiny)
     logits = (np.log(clipped) - np.log1p(-clipped)) / temperature

@@ -10,16 +10,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from genprm_trl import grading
 from genprm_trl.data.problems import Problem
 from genprm_trl.data.steps import written_steps
 from genprm_trl.errors import check_at_least
 from genprm_trl.generation.seeding import derive_seed
-from genprm_trl.grading.comparison import grade
 from genprm_trl.grading.extract import extract_answer
 from genprm_trl.grading.thinking import without_thinking
-from genprm_trl.metrics.estimates import ScoreEstimate, mean_estimate
 from genprm_trl.metrics.sameness import Sameness
 from genprm_trl.protocol.genprm import argument
 from genprm_trl.records import Solution, Verdict
@@ -28,6 +27,9 @@ from genprm_trl.stages.file import Outcome
 from genprm_trl.stages.partial import Partial
 from genprm_trl.stages.run import ItemFailed
 from genprm_trl.verifier.base import Verifier
+
+if TYPE_CHECKING:
+    from genprm_trl.metrics.estimates import ScoreEstimate
 
 # As in the released critic experiments, but for the space before the critique, which their code does not put there.
 REFINEMENT_PROMPT = (
@@ -159,7 +161,7 @@ async def _answered(policy: Solver, problem: Problem, begun: str, written: Mappi
     answer = without_thinking(policy.graded_text(begun, text, reason))
     correct = None
     if problem.answer:
-        correct = (await asyncio.to_thread(grade, answer, problem.answer)).correct
+        correct = (await asyncio.to_thread(grading.grade, answer, problem.answer)).correct
     return {
         "text": begun + text,
         "steps": [step.text for step in written_steps(policy.text(begun, text, reason))],
@@ -243,6 +245,8 @@ class RefinementSummary:
 
     def by_turn(self) -> list[TurnScores]:
         """The scores without critiques, after one, and so on; empty if no answer is known to be right or wrong."""
+        from genprm_trl.metrics.estimates import mean_estimate
+
         scores = []
         first = [outcomes[0] for outcomes in self._outcomes]
         for turn in range(max(map(len, self._outcomes), default=0)):

@@ -7,13 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-import numpy as np
-
+from genprm_trl import grading
 from genprm_trl.data.problems import Problem
 from genprm_trl.data.steps import join_steps
 from genprm_trl.errors import ConfigError, check_at_least, check_one_of
 from genprm_trl.generation.seeding import derive_seed
-from genprm_trl.grading.comparison import grade
 from genprm_trl.grading.extract import before_cut, extract_answer
 from genprm_trl.metrics.sameness import Sameness
 from genprm_trl.selection.aggregates import Aggregate
@@ -104,6 +102,8 @@ async def search(
     if config.method == "beam":
         paths = await beam_search(grower, config.paths, config.width, config.score)
     elif config.method == "particles":
+        import numpy as np
+
         seed = derive_seed(config.seed, "resample", problem.id, problem.digest)
         paths = await particle_filter(grower, config.paths, config.annealing(), np.random.default_rng(seed))
     else:
@@ -150,5 +150,5 @@ def _path_row(path: Path, problem: Problem, score: Aggregate) -> dict[str, Any]:
         "score": path.score(score),
         "end": path.end,
         "final_answer": extract_answer(text),
-        "correct": grade(text, problem.answer).correct if problem.answer else None,
+        "correct": grading.grade(text, problem.answer).correct if problem.answer else None,
     }

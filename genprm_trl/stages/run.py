@@ -16,8 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from tqdm.auto import tqdm
-
 from genprm_trl._loops import as_finished, iterate_in_thread
 from genprm_trl.errors import GenPRMError, check_at_least
 from genprm_trl.rows.outputs import refuse_foreign
@@ -145,6 +143,8 @@ def run_stage(
         GenPRMError: Items failed. Finished items are kept; the same call resumes.
     """
     run = execute if execute is not None else in_this_process()
+    from tqdm.auto import tqdm
+
     with StageFile(output, settings, items, overwrite=overwrite) as file:
         skipped = bad_rows()
         if not drop_failed:

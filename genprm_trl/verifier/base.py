@@ -13,8 +13,6 @@ from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from tqdm.auto import tqdm
-
 from genprm_trl._loops import Closable, as_finished, iterate_in_thread, run
 from genprm_trl.errors import ConfigError
 from genprm_trl.records import Solution, Verdict
@@ -117,6 +115,8 @@ class Verifier(Closable):
             total: Number of solutions for the bar, if `solutions` has no length.
             desc: The bar's label.
         """
+        from tqdm.auto import tqdm
+
         if total is None and isinstance(solutions, Sequence):
             total = len(solutions)
         verdicts = iterate_in_thread(lambda: self.verify_stream(solutions))

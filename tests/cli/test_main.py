@@ -136,6 +136,7 @@ def commands(tmp_path, monkeypatch):
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("GENPRM_DEBUG", raising=False)
 
     root, ours = logging.getLogger(), logging.getLogger("genprm_trl")
@@ -196,6 +197,45 @@ def test_help_needs_neither_torch_nor_the_commands_modules(tmp_path):
         "sys.exit(str(loaded) if loaded or code else 0)"
     )
     assert subprocess.run([sys.executable, "-c", program], stdout=subprocess.DEVNULL).returncode == 0
+
+
+# Runs command lines in one process, and names what it has imported after each that it should not have.
+HELPS = """
+import sys
+from genprm_trl.cli.main import main
+for name in sys.argv[1:]:
+    code = main([name, "--help"])
+    if code or (loaded := {"torch", "transformers", "trl", "lm_eval"} & sys.modules.keys()):
+        sys.exit(f"{name}: {code} {loaded}")
+"""
+
+
+def test_help_of_a_command_imports_nothing_slow():
+    names = [
+        name for name, command in cli.COMMANDS.items() if not command.help_is_kept and name not in ("judge", "train")
+    ]
+    done = subprocess.run([sys.executable, "-c", HELPS, *names], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("usage: genprm ") == len(names)
+
+
+def test_help_that_is_another_packages_is_kept(genprm, monkeypatch, tmp_path):
+    names = [name for name, command in cli.COMMANDS.items() if command.help_is_kept]
+    assert names == ["grpo", "sft", "prm", "lm-eval"]
+    shown = "".join(genprm(name, "--help")[1] for name in names)
+    again = subprocess.run([sys.executable, "-c", HELPS, *names], capture_output=True, text=True)
+    assert (again.returncode, again.stdout) == (0, shown), again.stderr
+    monkeypatch.setenv("COLUMNS", "79")
+    assert genprm("sft", "-h")[1] != shown
+    assert len(list((tmp_path / "cache").rglob("sft-*.txt"))) == 1  # the last one
+
+
+@pytest.mark.parametrize("cache", ["/proc/cache", "/dev/null"])
+def test_help_needs_no_cache_directory(genprm, monkeypatch, cache):
+    monkeypatch.setenv("XDG_CACHE_HOME", cache)
+    code, out, err = genprm("lm-eval", "--help")
+    assert (code, err) == (0, "")
+    assert "Language Model Evaluation Harness" in out
 
 
 def test_reading_options_does_not_need_torch(tmp_path):
