@@ -25,6 +25,23 @@ if TYPE_CHECKING:
 _DTYPES = ("auto", "bfloat16", "float16", "half", "float32", "float", "float64", "double")
 
 
+def _is_at_hand(source: str) -> bool:
+    """Whether a tokenizer of the Hub is in its cache, or the Hub answers the first of the requests for it.
+
+    Loading asks many times, and waits in between: the better part of a minute where there is no network.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+
+    name = "tokenizer_config.json"
+    try:
+        if isinstance(try_to_load_from_cache(source, name), str):
+            return True
+        get_hf_file_metadata(hf_hub_url(source, name), timeout=5)
+        return True
+    except Exception:  # no network, no such model, no right to see it; what opens the generator says which
+        return False
+
+
 @dataclass
 class GeneratorOptions:
     """A model and what runs it. A command's `run` takes it beside its own options.
@@ -127,6 +144,8 @@ class GeneratorOptions:
             return "".join(file.read_text(encoding="utf-8", errors="replace") for file in files if file.is_file())
         if self.backend not in ("transformers", "vllm", "server"):
             return ""  # it knows what the name stands for
+        if not _is_at_hand(source):
+            return ""
         from genprm_trl.generation.loading import load_tokenizer
 
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from genprm_trl.sandbox import FusionSandbox
 from genprm_trl.sandbox.options import SandboxOptions
 from tests.helpers.chat_templates import CHATML, DATED
 from tests.helpers.fusion_server import FusionServer
+from tests.helpers.http_thread import Quiet, answering
 from tests.helpers.tiny_models import tiny_model, tiny_tokenizer
 
 
@@ -143,3 +145,26 @@ def test_a_name_that_a_backend_of_ones_own_knows_is_not_looked_up() -> None:
     options = GeneratorOptions("my-model", backend="some.module:Generator")
     options.freeze_date()
     assert options.template_date is None
+
+
+@pytest.mark.parametrize("answer", [None, 503, 404])
+def test_a_hub_that_does_not_answer_is_asked_once(
+    answer: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    class Hub(Quiet, BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            asked.append(self.path)
+            if answer is not None:
+                self.send_response(answer)
+                self.end_headers()
+
+    with answering(Hub) as url:
+        template = url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+        options = GeneratorOptions("lab/model")
+        options.freeze_date()
+    assert options.template_date is None
+    assert asked == ["/lab/model/resolve/main/tokenizer_config.json"]
