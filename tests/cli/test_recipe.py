@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import datasets
@@ -21,6 +18,8 @@ from genprm_trl.errors import ConfigError
 from genprm_trl.options.parser import OptionParser
 from genprm_trl.stages.file import StageSummary
 from genprm_trl.training.sft.data import load_conversations
+from tests.helpers.forked import exit_code_of
+from tests.helpers.kills import command
 from tests.helpers.paths import ROOT
 from tests.helpers.recipes import POLICY, SECTIONS, write_config
 from tests.helpers.tiny_models import tiny_model, tiny_tokenizer
@@ -96,23 +95,14 @@ def test_stages_can_be_done_anew(tmp_path):
 def test_killed_anywhere_it_ends_with_the_same_data(made, tmp_path):
     config = write_config(tmp_path)
     rng = random.Random(3)
-    program = (
-        "import sys; from tests.helpers.kills import die_at; from genprm_trl.cli.main import main;"
-        "die_at(int(sys.argv[1]), torn=sys.argv[2] == 'torn') if sys.argv[1] != '0' else None;"
-        "sys.exit(main(['-q', 'recipe', '--config', sys.argv[3], '--name', 'Words']))"
-    )
-
-    def run(point: int, torn: bool = False) -> int:
-        words = [sys.executable, "-c", program, str(point), "torn" if torn else "whole", config]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        return subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, check=False).returncode
+    words = ["-q", "recipe", "--config", config, "--name", "Words"]
 
     # Lines are appended for rollouts (partial ones, too), labels, critiques and decisions, one after the other.
     kills = 0
     for kill in range(3):
-        kills += run(rng.randint(15, 45), torn=kill % 2 == 0) == -9
+        kills += exit_code_of(command, words, rng.randint(15, 45), kill % 2 == 0) == -9
     assert kills == 3
-    assert run(0) == 0
+    assert exit_code_of(command, words) == 0
     for name in ("rollouts.jsonl", "labels.jsonl", "critiques.jsonl", "rationales.jsonl"):
         assert (tmp_path / "out" / name).read_bytes() == (made / name).read_bytes()
         assert StageSummary.load(tmp_path / "out" / name) == StageSummary.load(made / name)

@@ -6,6 +6,7 @@ import copy
 from typing import Any
 
 import torch
+from accelerate import PartialState
 
 from genprm_trl.training.implicit_prm.model import ImplicitPRM
 from tests.helpers.step_grpo import TOKENIZER
@@ -59,3 +60,9 @@ def learn(rank: int, world: int) -> dict[str, torch.Tensor]:
             log_metric=metrics.__setitem__,
         )  # fmt: skip
     return {**model.state_dict(), **{name: torch.tensor(value) for name, value in metrics.items()}}
+
+
+def learn_as_rank() -> dict[str, Any]:
+    """What this process of one or two learns, as lists."""
+    state = PartialState(cpu=True)
+    return {name: value.tolist() for name, value in learn(state.process_index, state.num_processes).items()}

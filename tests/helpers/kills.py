@@ -1,9 +1,10 @@
-"""Runs that end by SIGKILL at a chosen point of writing, in this very process: for programs that tests start."""
+"""Runs that end by SIGKILL at a chosen point of writing, in this very process: for processes that tests start."""
 
 from __future__ import annotations
 
 import os
 import signal
+import sys
 from typing import Any
 
 from genprm_trl.rows.jsonl import JsonlWriter
@@ -30,6 +31,15 @@ def die_at(write: int, *, torn: bool = False) -> None:
         return place
 
     JsonlWriter.write = write_and_die  # type: ignore[method-assign]
+
+
+def command(words: list[str], write: int = 0, torn: bool = False) -> None:
+    """Runs a command line and ends with its exit code; or before, by SIGKILL, at the line `write` if it is not 0."""
+    from genprm_trl.cli.main import main
+
+    if write:
+        die_at(write, torn=torn)
+    sys.exit(main(words))
 
 
 class _Torn:

@@ -1,9 +1,8 @@
-"""The stage of rationales with the scripted reasoner and the real sandbox, as a program for tests to kill."""
+"""The stage of rationales with the scripted reasoner and the real sandbox, for tests to kill."""
 
 from __future__ import annotations
 
 import functools
-import sys
 from typing import Any
 
 from genprm_trl.labeling.rationales import RationaleSettings, Reasoner, open_reasoner, rationalize
@@ -44,8 +43,7 @@ def run(output: str, n: int, **options: Any) -> StageSummary:
     )
 
 
-if __name__ == "__main__":
-    path, number, *die = sys.argv[1:]
-    if die:
-        die_at(int(die[0]), torn=die[1] == "torn")
-    run(path, int(number))
+def run_and_die(output: str, n: int, write: int, torn: bool) -> None:
+    """Ends this process by SIGKILL at the `write`-th line."""
+    die_at(write, torn=torn)
+    run(output, n)

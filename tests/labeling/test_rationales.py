@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
-import subprocess
-import sys
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,8 +23,8 @@ from genprm_trl.sandbox import LocalSandbox
 from genprm_trl.sandbox.base import ExecutionResult
 from genprm_trl.solving.solver import opens_thinking
 from genprm_trl.stages.file import stage_directory
-from tests.helpers.paths import ROOT
-from tests.helpers.rationale_program import open_scripted, run, worker
+from tests.helpers.forked import exit_code_of
+from tests.helpers.rationale_program import open_scripted, run, run_and_die, worker
 from tests.helpers.scripted_generator import Reply, ScriptedGenerator
 from tests.helpers.tiny_models import CHATML_TEMPLATE
 
@@ -176,12 +172,6 @@ def test_any_text_ends_in_a_counted_outcome(texts):
     assert (decision.record is None) == (decision.reason is not None)
 
 
-def program(output: Path, *words: object) -> int:
-    command = [sys.executable, "-m", "tests.helpers.rationale_program", str(output), *map(str, words)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=ROOT, capture_output=True, env=environment, check=False).returncode
-
-
 def test_the_stage_counts_and_says_what_rows_were_made_from(tmp_path):
     output = tmp_path / "samples.jsonl"
     summary = run(str(output), 30)
@@ -199,7 +189,6 @@ def test_the_stage_counts_and_says_what_rows_were_made_from(tmp_path):
     assert len(decisions) > 2
 
 
-@pytest.mark.serial
 def test_killed_and_taken_up_it_ends_with_the_same_output(tmp_path):
     reference, output = tmp_path / "reference.jsonl", tmp_path / "killed.jsonl"
     run(str(reference), 24)
@@ -207,7 +196,7 @@ def test_killed_and_taken_up_it_ends_with_the_same_output(tmp_path):
     left = 24
     for kill in range(3):
         point = rng.randint(2, 6)
-        assert program(output, 24, point, "torn" if kill % 2 else "whole") == -9
+        assert exit_code_of(run_and_die, str(output), 24, point, kill % 2 == 1) == -9
         left -= point - kill % 2
         assert (stage_directory(output) / "journal.jsonl").read_bytes().count(b"\n") == 24 - left
     summary = run(str(output), 24)

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import os
-import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -16,6 +13,7 @@ from peft import LoraConfig, get_peft_model
 from genprm_trl.errors import ConfigError
 from genprm_trl.rewards import answer_reward
 from genprm_trl.training.implicit_prm.model import DIRECTORY, ImplicitPRM
+from tests.helpers.forked import in_two_processes
 from tests.helpers.implicit_prm import (
     BETA,
     COMPLETION_IDS,
@@ -24,11 +22,10 @@ from tests.helpers.implicit_prm import (
     STEPS,
     TOKEN_STEPS,
     call,
-    learn,
+    learn_as_rank,
     make_prm,
     two_models,
 )
-from tests.helpers.paths import ROOT
 from tests.helpers.step_grpo import TEXTS, TOKENIZER, Watch, advantages_of, dataset, make, scripted
 from tests.helpers.tiny_models import tiny_model
 
@@ -374,25 +371,9 @@ def test_another_tokenizer_is_refused():
 
 @pytest.mark.serial
 @pytest.mark.slow
-def test_two_processes_learn_what_one_learns(tmp_path):
-    script = (
-        "import sys, torch; from accelerate import PartialState; from tests.helpers.implicit_prm import learn; "
-        "state = PartialState(cpu=True); "
-        "torch.save(learn(state.process_index, state.num_processes), f'{sys.argv[1]}/{state.process_index}.pt')"
-    )
-    path = tmp_path / "run.py"
-    path.write_text(script, encoding="utf-8")
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", path, tmp_path],
-        check=True,
-        env=environment,
-        capture_output=True,
-        timeout=240,
-    )
-    one = learn(0, 1)
-    for rank in range(2):
-        two = torch.load(tmp_path / f"{rank}.pt")
+def test_two_processes_learn_what_one_learns():
+    one = learn_as_rank()
+    for two in in_two_processes(learn_as_rank):
         assert two.keys() == one.keys()
         for name, value in one.items():
-            torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-5, msg=name)
+            torch.testing.assert_close(torch.tensor(two[name]), torch.tensor(value), rtol=1e-4, atol=1e-5, msg=name)

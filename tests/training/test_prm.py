@@ -5,10 +5,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
-import os
-import re
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -51,8 +47,9 @@ from genprm_trl.training.prm.trainer import PRMConfig, PRMTrainer, step_loss, st
 from genprm_trl.training.scores import IGNORED
 from genprm_trl.verifier.kinds.token_classifier import has_step_head
 from genprm_trl.verifier.step_tokens import load_step_tokenizer, tokenize_steps
+from tests.helpers.forked import in_two_processes
 from tests.helpers.paths import ROOT
-from tests.helpers.prm import toy_rows
+from tests.helpers.prm import toy_rows, train_and_report
 from tests.helpers.tiny_models import tiny_tokenizer
 
 # Qwen's pre-tokenizer lets punctuation take the line breaks that follow it, so ".\n" can become one token.
@@ -690,40 +687,8 @@ def test_lora_meant_for_another_task_still_trains_the_head(tmp_path, caplog):
 @pytest.mark.serial
 @pytest.mark.slow
 def test_two_processes_give_the_losses_of_one_with_twice_the_batch(base_dir, tmp_path):
-    script = tmp_path / "train.py"
-    script.write_text(f"""
-import json, sys
-from datasets import Dataset
-from genprm_trl.training.prm.trainer import PRMConfig, PRMTrainer
-from tests.helpers.prm import toy_rows
-
-args = PRMConfig(sys.argv[1], per_device_train_batch_size=int(sys.argv[2]), per_device_eval_batch_size=3,
-                 max_steps=4, logging_steps=1, learning_rate=1e-3, use_cpu=True, report_to="none",
-                 save_strategy="no", disable_tqdm=True, gradient_checkpointing=False)
-trainer = PRMTrainer({str(base_dir)!r}, args=args, train_dataset=Dataset.from_list(toy_rows(40)),
-                     eval_dataset=toy_rows(10, seed=1))
-trainer.train()
-metrics = trainer.evaluate()
-trainer.save_model()
-if trainer.is_world_process_zero():
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    scores = {{name: metrics[name] for name in ("eval_accuracy", "eval_f1")}}
-    print("RESULT", json.dumps({{"losses": losses, "processes": args.world_size, **scores}}))
-""")
-    root = ROOT
-    path = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
-    env = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-
-    def run(*command: str) -> dict:
-        done = subprocess.run(
-            [sys.executable, *command], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=240
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-        return json.loads(re.search(r"RESULT (.*)", done.stdout).group(1))
-
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    both = run(*launcher, str(script), str(tmp_path / "two"), "4")
-    alone = run(str(script), str(tmp_path / "one"), "8")
+    both, _ = in_two_processes(train_and_report, base_dir, tmp_path / "two", 4)
+    alone = train_and_report(base_dir, tmp_path / "one", 8)
     assert (both["processes"], alone["processes"]) == (2, 1)
     assert both["losses"] == pytest.approx(alone["losses"], rel=1e-3)
     assert both["eval_accuracy"] == pytest.approx(alone["eval_accuracy"])

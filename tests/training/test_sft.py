@@ -40,6 +40,7 @@ from genprm_trl.training.callbacks import VerificationCallback
 from genprm_trl.training.sft.data import ConversationEncoder, read_row
 from genprm_trl.training.sft.trainer import verdict_metrics
 from tests.helpers import chat_templates
+from tests.helpers.forked import in_two_processes
 from tests.helpers.paths import ROOT
 from tests.helpers.sft import config, losses, rationale, records, train_and_report, trainer
 from tests.helpers.tiny_models import CHATML_TEMPLATE, tiny_model, tiny_tokenizer
@@ -1023,26 +1024,7 @@ def test_seam_encoded_rows_pass_through_the_overridden_methods(tmp_path, packing
 @pytest.mark.serial
 @pytest.mark.slow
 def test_two_processes_train_as_one_with_twice_the_batch(tmp_path):
-    script = (
-        "import json, sys; from pathlib import Path; from tests.helpers.sft import train_and_report; "
-        "report = train_and_report(Path(sys.argv[1]), 2); "
-        "report['main'] and Path(sys.argv[1], 'report.json').write_text(json.dumps(report))"
-    )
-    path = tmp_path / "run.py"
-    path.write_text(script, encoding="utf-8")
-    environment = os.environ | {
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(ROOT),
-        "HF_HUB_OFFLINE": "1",
-    }
-    subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", path, tmp_path],
-        check=True,
-        env=environment,
-        capture_output=True,
-        timeout=240,
-    )
-    both = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    both, _ = in_two_processes(train_and_report, tmp_path, 2)
     one = train_and_report(tmp_path, 4)
     assert (both["processes"], one["processes"]) == (2, 1)
     assert both["losses"] == pytest.approx(one["losses"], rel=1e-5)

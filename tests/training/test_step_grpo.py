@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
-import os
-import subprocess
-import sys
 from typing import Any
 
 import pandas
@@ -22,7 +18,7 @@ from genprm_trl.rewards import answer_reward
 from genprm_trl.training.credit import step_advantages
 from genprm_trl.training.step_grpo.figures import idle_steps
 from genprm_trl.training.step_grpo.trainer import StepGRPOConfig, StepGRPOTrainer
-from tests.helpers.paths import ROOT
+from tests.helpers.forked import in_two_processes
 from tests.helpers.step_grpo import (
     PROMPTS,
     TEXTS,
@@ -416,29 +412,9 @@ def test_a_column_that_a_transform_makes_is_found(tmp_path):
 @pytest.mark.serial
 @pytest.mark.slow
 def test_two_processes_give_the_advantages_of_one(tmp_path):
-    script = (
-        "import json, sys; from pathlib import Path; from tests.helpers.step_grpo import advantages_and_losses; "
-        "report = advantages_and_losses(Path(sys.argv[1]), 2); "
-        "report['main'] and Path(sys.argv[1], 'report.json').write_text(json.dumps(report))"
-    )
-    path = tmp_path / "run.py"
-    path.write_text(script, encoding="utf-8")
-    tiny_model().save_pretrained(
-        tmp_path / "model"
-    )  # two processes that write the same file would be in each other's way
-    environment = os.environ | {
-        "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1",
-    }  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", path, tmp_path],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stdout[-6000:]
-    both = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    # Two processes that write the same file would be in each other's way.
+    tiny_model().save_pretrained(tmp_path / "model")
+    both, _ = in_two_processes(advantages_and_losses, tmp_path, 2)
     one = advantages_and_losses(tmp_path, 4)
     assert (both["processes"], one["processes"]) == (2, 1)
     torch.testing.assert_close(torch.tensor(both["advantages"]), torch.tensor(one["advantages"]))
