@@ -323,7 +323,6 @@ def test_bad_rows_stop_before_any_work_or_are_skipped(solutions, problems, tmp_p
         assert StageSummary.load(output).bad_rows == 1
 
 
-@pytest.mark.serial
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_problems(tmp_path):
     """20,000 problems through the labelling stage; `test_stage` has 100,000 items through the machinery alone."""

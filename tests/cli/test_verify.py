@@ -100,7 +100,7 @@ def test_repeats_with_the_seed(model_dir, tmp_path):
     assert all(one != two for one, two in first.values())
 
 
-@pytest.mark.serial
+@pytest.mark.slow
 def test_kill_and_resume_loses_and_repeats_nothing(model_dir, tmp_path):
     data = write_rows(tmp_path / "many.jsonl", [row(number) for number in range(60)])
     output = tmp_path / "v.jsonl"

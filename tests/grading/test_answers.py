@@ -11,8 +11,6 @@ from genprm_trl.data.pools import vote_groups
 from genprm_trl.grading.comparison import grade
 from tests.helpers.paths import shared_data
 
-pytestmark = pytest.mark.serial
-
 # Answers of one row are equal; those of different rows of a kind are not.
 KINDS: dict[str, list[list[str]]] = {
     "matrices": [

@@ -27,7 +27,6 @@ def test_an_id_is_taken_once(ids):
     assert table.get("not of it") is None
 
 
-@pytest.mark.serial
 def test_an_entry_takes_little_memory():
     tracemalloc.start()
     table = IdTable()

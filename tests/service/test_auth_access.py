@@ -6,8 +6,6 @@ import pytest
 
 from tests.helpers.running_service import TOKEN, Running, direct, rows, running, talk
 
-pytestmark = pytest.mark.serial
-
 PATHS = ("/verify", "/metrics", "/health", "/health/live", "/openapi.json", "/nowhere")
 
 

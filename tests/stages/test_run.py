@@ -230,7 +230,6 @@ def test_a_full_disk_is_an_error_and_loses_nothing(tmp_path, kilobytes):
     assert files(output) == files(reference)
 
 
-@pytest.mark.serial
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_items(tmp_path):
     def peak(n: int) -> int:

@@ -255,7 +255,7 @@ async def test_a_tokenizer_that_strips_the_first_space_loses_no_text() -> None:
             assert whole == "Anna has 5 apples" + result.text
         free = next(result for result in results if result.text.count(" ") > 2 and "\ufffd" not in result.text)
         seed = results.index(free)
-        for stop in {free.text[i : i + 2] for i in range(len(free.text) - 2)}:
+        for stop in {free.text[i : i + 2] for i in range(0, len(free.text) - 2, 3)}:
             result = await generator.generate(prompt, dataclasses.replace(params, seed=seed, stop=(stop,)))
             assert result.text == free.text[: free.text.index(stop) + 2]
             assert tokenizer.decode(prompt + result.token_ids, skip_special_tokens=True).endswith(result.text)
