@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
 
+from genprm_trl._loops import run
 from genprm_trl.errors import ConfigError
 from genprm_trl.records import Solution, StepJudgement, StepStatus, Verdict, prediction_from_rewards
 from genprm_trl.verifier.base import Verifier, check_steps
 from genprm_trl.verifier.decision import average
+from genprm_trl.verifier.opening import open_verifier
 
 
 class Ensemble(Verifier):
@@ -21,7 +25,7 @@ class Ensemble(Verifier):
 
     Example:
         ```python
-        verifier = Ensemble([GenPRM.from_pretrained("outputs/genprm"), PRMScorer("outputs/math-prm")])
+        verifier = Ensemble([open_verifier("outputs/genprm"), open_verifier("outputs/math-prm")])
         ```
 
     Args:
@@ -41,6 +45,53 @@ class Ensemble(Verifier):
         self.members, self.threshold = list(members), threshold
         self.n = len(self.members)
         self._judges = [each if each.stop == "never" else each.with_options(stop="never") for each in self.members]
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | Path,
+        *,
+        members: Sequence[str | Mapping[str, Any]] = (),
+        tokenizer: Any = None,
+        backend: str = "transformers",
+        generator_kwargs: Mapping[str, Any] | None = None,
+        threshold: float = 0.5,
+        stop: str = "never",
+        seed: int = 0,
+    ) -> Self:
+        """Loads an ensemble, one member after the other.
+
+        Args:
+            model: The first member: a directory, or a name on the Hub.
+            members: The other members: such a name each, or arguments of `open_verifier`, such as
+                `{"model": "outputs/genprm", "mode": "direct", "n": 8}`. The kind of each is found, unless it is given.
+            tokenizer: The first member's tokenizer, or where it is. Default: the model's.
+            backend: What runs the models. A member may have another.
+            generator_kwargs: Passed to the backend. A member may have others.
+            threshold: A step whose mean reward is below it is judged wrong.
+            stop: `never`.
+            seed: The members' seed. A member may have another.
+
+        Raises:
+            ConfigError: There is no other member, one cannot be opened, or `stop` is not `never`.
+        """
+        if stop != "never":
+            raise ConfigError("an ensemble judges all steps; leave out --stop")
+        named = [each if isinstance(each, Mapping) else {"model": each} for each in members]
+        if not named or not all("model" in each for each in named):
+            raise ConfigError(
+                "an ensemble needs the models of its other members: members=[NAME, {'model': NAME}, ...]"
+            )
+        shared = {"backend": backend, "generator_kwargs": generator_kwargs, "seed": seed}
+        opened: list[Verifier] = []
+        try:
+            for each in ({"model": model, "tokenizer": tokenizer}, *named):
+                opened.append(open_verifier(**{**shared, **each}))
+        except BaseException:
+            for verifier in opened:
+                run(verifier.close())
+            raise
+        return cls(opened, threshold)
 
     @property
     def concurrency(self) -> int:

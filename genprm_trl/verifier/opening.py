@@ -84,6 +84,7 @@ KINDS: Mapping[str, Kind] = {
     "rlhflow_prm": Kind(
         "genprm_trl.verifier.kinds.rlhflow_prm:RLHFlowPRM", names=r"(RLHFlow/)?Llama3\.1-8B-PRM-\w+-Data"
     ),
+    "ensemble": Kind("genprm_trl.verifier.ensemble:Ensemble"),
 }
 _CAUSAL = re.compile(r"\w*(ForCausalLM|LMHeadModel|ForConditionalGeneration)")
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from genprm_trl.errors import ConfigError, GenPRMError
 from genprm_trl.records import Solution, StepJudgement, Verdict, prediction_from_rewards
-from genprm_trl.verifier import Ensemble, Verifier
+from genprm_trl.verifier import Ensemble, Verifier, open_verifier
 from genprm_trl.verifier.base import check_steps
 from genprm_trl.verifier.ensemble import mean_verdict
 from tests.helpers.conformance import VerifierConformance
@@ -36,6 +38,31 @@ class SteadyVerifier(Verifier):
 
     async def close(self) -> None:
         self.closed = True
+
+
+class SteadyKind(SteadyVerifier):
+    """As a kind of its own: the name is the reward."""
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str,
+        *,
+        tokenizer: Any,
+        backend: str,
+        generator_kwargs: dict[str, Any],
+        seed: int = 0,
+        shift: float = 0,
+    ) -> SteadyKind:
+        if model == "bad":
+            raise ConfigError("it cannot be loaded")
+        opened = cls(float(model) + shift)
+        opened.told = (tokenizer, backend, generator_kwargs, seed)
+        OPENED.append(opened)
+        return opened
+
+
+OPENED: list[SteadyKind] = []
 
 
 class TestEnsemble(VerifierConformance):
@@ -102,3 +129,36 @@ async def test_what_a_member_raises_comes_through():
         await Ensemble([SteadyVerifier(0.9), SteadyVerifier(0.2)]).verify(Solution("s", "p", ["boom"]))
     with pytest.raises(ConfigError, match="at least one verifier"):
         Ensemble([])
+
+
+async def test_it_is_a_kind_whose_members_have_their_own_options(monkeypatch):
+    monkeypatch.setattr("genprm_trl.verifier.opening.find_kind", lambda model: f"{__name__}:SteadyKind")
+    OPENED.clear()
+    members = ["0.9", {"model": "0.1", "shift": 0.2, "seed": 5, "backend": "vllm"}]
+    options = {
+        "members": members,
+        "tokenizer": "t",
+        "generator_kwargs": {"device": "cpu"},
+        "threshold": 0.6,
+        "seed": 3,
+    }
+    async with open_verifier("0.3", "ensemble", **options) as ensemble:
+        verdict = await ensemble.verify(Solution("s", "p", ["a"]))
+    assert (verdict.rewards, verdict.prediction) == ([pytest.approx(0.5)], 0)
+    assert [each.told for each in OPENED] == [
+        ("t", "transformers", {"device": "cpu"}, 3),
+        (None, "transformers", {"device": "cpu"}, 3),
+        (None, "vllm", {"device": "cpu"}, 5),
+    ]
+    assert all(each.closed for each in OPENED)
+    OPENED.clear()
+    with pytest.raises(ConfigError, match="cannot be loaded"):
+        open_verifier("0.3", "ensemble", members=["bad"])
+    assert [each.closed for each in OPENED] == [True]
+    for wrong in ({}, {"members": [{"n": 8}]}):
+        with pytest.raises(ConfigError, match="the models of its other members"):
+            open_verifier("0.3", "ensemble", **wrong)
+    with pytest.raises(ConfigError, match="judges all steps"):
+        open_verifier("0.3", "ensemble", members=["0.9"], stop="first_error")
+    with pytest.raises(ConfigError, match="kind ensemble have no option 'n'"):
+        open_verifier("0.3", "ensemble", members=["0.9"], n=8)
