@@ -187,10 +187,13 @@ def _table_of_verifiers(
         header += [_TITLES[score], "95 % interval"] if score in _WITH_INTERVAL else [_TITLES[score]]
         for row, scores in zip(rows, result.scores, strict=True):
             row += _cells(scores[score]) if score in _WITH_INTERVAL else _cells(scores[score])[:1]
-    header += ["flagged", "tokens a solution", "seconds a solution"]
-    for row, each, took in zip(rows, verdicts, seconds, strict=True):
+    header += ["flagged", "tokens a solution"]
+    for row, each in zip(rows, verdicts, strict=True):
         row += [f"{100 * _flagged(each) / len(each):.1f}", f"{_tokens(each) / len(each):,.0f}"]
-        row.append("" if took is None else f"{took:.3g}")
+    if any(took is not None for took in seconds):
+        header.append("seconds a solution")
+        for row, took in zip(rows, seconds, strict=True):
+            row.append("" if took is None else f"{took:.3g}")
     return Table(f"{len(verdicts[0]):,} solutions", header, rows)
 
 
