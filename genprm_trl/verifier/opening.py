@@ -5,6 +5,7 @@ Another kind is a class with `from_pretrained`, and a line in `KINDS`. Torch is 
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
 import re
@@ -182,8 +183,16 @@ def find_kind(model: str | Path) -> str:
         ConfigError: It is another model, of no known kind.
     """
     files = _Files(model)
-    if not files.is_local and (known := _kind_of_name(files.names)):  # which spares a request
-        return known
+    return _kind_of_files(files) if files.is_local else _kind_on_hub(str(model))
+
+
+@functools.cache
+def _kind_on_hub(model: str) -> str:
+    files = _Files(model)
+    return _kind_of_name(files.names) or _kind_of_files(files)  # a known name spares requests
+
+
+def _kind_of_files(files: _Files) -> str:
     config = files.json("config.json")
     architectures = [str(each) for each in (config or {}).get("architectures") or ()]
     # A `config.json` beside an adapter is the base model's.
@@ -204,7 +213,7 @@ def find_kind(model: str | Path) -> str:
         return "genprm"
     named = f"names {', '.join(architectures)}" if architectures else "names no architecture"
     raise ConfigError(
-        f"cannot tell what kind of verifier {model} is (its config.json {named}): "
+        f"cannot tell what kind of verifier {files.model} is (its config.json {named}): "
         f"give --kind, one of {', '.join(KINDS)}"
     )
 
@@ -218,15 +227,16 @@ class _Files:
     """The small files of a model, in its directory or on the Hub."""
 
     def __init__(self, model: str | Path):
-        self._model = str(model)
+        self.model = str(model)
         self._directory = Path(model).expanduser()
         self.is_local = self._directory.is_dir()
+        self._is_reachable = "/" in self.model.strip("/") and not self.model.startswith((".", "/", "~"))
 
     @property
     def names(self) -> list[str]:
         """What the model is called: its id, or the directory's name and the id of which it is the Hub's cache."""
         if not self.is_local:
-            return [self._model]
+            return [self.model]
         directory = self._directory.resolve()
         of_cache = directory.parent.parent.name if directory.parent.name == "snapshots" else ""
         return [directory.name, of_cache.removeprefix("models--").replace("--", "/")]
@@ -235,19 +245,18 @@ class _Files:
         if self.is_local:
             path = self._directory / name
             return path if path.is_file() else None
-        if "/" not in self._model.strip("/") or self._model.startswith((".", "/", "~")):
+        if not self._is_reachable:
             return None
         from transformers.utils import cached_file
 
         try:
             found = cached_file(
-                self._model,
+                self.model,
                 name,
                 _raise_exceptions_for_missing_entries=False,
-                _raise_exceptions_for_connection_errors=False,
-                _raise_exceptions_for_gated_repo=False,
             )
-        except (OSError, ValueError):  # no such repository, which loading will say better
+        except (OSError, ValueError):  # no such repository, or no connection: loading will say it better
+            self._is_reachable = False
             return None
         return None if found is None else Path(found)
 
