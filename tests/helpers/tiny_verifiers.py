@@ -33,8 +33,9 @@ _SIZES = {
     "hidden_size": 32,
     "intermediate_size": 64,
     "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
+    # One head of 32 numbers, the least that engines take.
+    "num_attention_heads": 1,
+    "num_key_value_heads": 1,
     "max_position_embeddings": 512,
     "initializer_range": 0.3,
     "tie_word_embeddings": False,
@@ -69,9 +70,9 @@ def _config(kind: type, tokenizer: Any, **others: Any) -> Any:
     return kind(vocab_size=len(tokenizer), **{**_SIZES, **others})
 
 
-def _seeded(build: Callable[[], nn.Module]) -> Any:
+def _seeded(build: Callable[[], nn.Module], seed: int = 0) -> Any:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         return build().float().eval()
 
 
@@ -92,7 +93,7 @@ def save_state(path: Path, config: Any, state: dict[str, torch.Tensor], tokenize
 def _save_classifier(path: Path) -> None:
     tokenizer = tiny_tokenizer()
     config = _config(Qwen2Config, tokenizer, num_labels=2)
-    _seeded(lambda: Qwen2ForTokenClassification(config)).save_pretrained(path)
+    _seeded(lambda: Qwen2ForTokenClassification(config), seed=4).save_pretrained(path)  # of 0, few scores are high
     tokenizer.save_pretrained(path)
 
 

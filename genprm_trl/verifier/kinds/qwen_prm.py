@@ -55,10 +55,10 @@ class QwenPRM(StepScorer):
     def load_model(cls, path: str, *, device: Any = None, dtype: Any = "auto") -> PreTrainedModel:
         """See `load_with_head`."""
 
-        def head(width: int) -> dict[str, nn.Module]:
-            return {"score": nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 2))}
+        def head(width: int) -> nn.Module:
+            return nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 2))
 
-        return load_with_head(path, head, device=device, dtype=dtype, kind="qwen_prm")
+        return load_with_head(path, "score", head, device=device, dtype=dtype, kind="qwen_prm")
 
     def encode(self, problem: str, steps: Sequence[str]) -> StepTokens:
         """The rendered conversation."""
@@ -77,6 +77,5 @@ class QwenPRM(StepScorer):
 
     def scores(self, inputs: Mapping[str, torch.Tensor], rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
         """P(label 1) of the two."""
-        hidden = self.model.base_model(**inputs).last_hidden_state[rows, columns]
-        logits: torch.Tensor = self.model.score(hidden)
+        logits: torch.Tensor = self.model(**inputs).logits[rows, columns]
         return logits.float().softmax(-1)[:, 1]

@@ -43,11 +43,7 @@ class SkyworkPRM(StepScorer):
     @classmethod
     def load_model(cls, path: str, *, device: Any = None, dtype: Any = "auto") -> PreTrainedModel:
         """See `load_with_head`."""
-
-        def head(width: int) -> dict[str, nn.Module]:
-            return {"v_head": nn.ModuleDict({"summary": nn.Linear(width, 1)})}
-
-        return load_with_head(path, head, device=device, dtype=dtype, kind="skywork_prm")
+        return load_with_head(path, "v_head", _ValueHead, device=device, dtype=dtype, kind="skywork_prm")
 
     def encode(self, problem: str, steps: Sequence[str]) -> StepTokens:
         """The problem on a line, and each step on one."""
@@ -63,6 +59,15 @@ class SkyworkPRM(StepScorer):
 
     def scores(self, inputs: Mapping[str, torch.Tensor], rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
         """The sigmoid of the values, which are any numbers."""
-        hidden = self.model.base_model(**inputs).last_hidden_state[rows, columns]
-        values: torch.Tensor = self.model.v_head["summary"](hidden)
-        return values[:, 0].float().sigmoid()
+        values: torch.Tensor = self.model(**inputs).logits[rows, columns, 0]
+        return values.float().sigmoid()
+
+
+class _ValueHead(nn.Module):
+    def __init__(self, width: int):
+        super().__init__()
+        self.summary = nn.Linear(width, 1)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        values: torch.Tensor = self.summary(hidden)
+        return values
