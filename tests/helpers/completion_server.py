@@ -42,6 +42,8 @@ class Dialect:
             without ids, or not at all (`none`).
         bare_ids: Whether `token_ids` stand beside the text.
         lists_models: Whether there is `/v1/models`.
+        context: Where that says the length of the context: `beside` the model's name, in its `meta`, or nowhere.
+        settings: Whether options beyond OpenAI's come as a JSON text, without which it does not sample.
         reasons: What finish reasons are called.
         alternatives: Whether lists of log-probabilities tell of other tokens than those written.
         most_logprobs: More are refused.
@@ -64,6 +66,8 @@ class Dialect:
     tokens: Literal["token_id", "text", "vocabulary", "ids", "content", "whole", "chat", "none"] = "text"
     bare_ids: bool = False
     lists_models: bool = True
+    context: Literal["beside", "meta", "none"] = "none"
+    settings: bool = False
     reasons: Mapping[str, str] = field(default_factory=dict)
     alternatives: bool = True
     most_logprobs: int = 1000
@@ -81,12 +85,12 @@ class Dialect:
 
 
 DIALECTS: dict[str, Dialect] = {
-    "vllm": Dialect(stops="kept", tokens="token_id", bare_ids=True),
-    "llama.cpp": Dialect(tokens="content"),
+    "vllm": Dialect(stops="kept", tokens="token_id", bare_ids=True, context="beside"),
+    "llama.cpp": Dialect(tokens="content", context="meta"),
     "sglang": Dialect(stops="named"),
     "openai": Dialect(takes_ids=False, strict=True),
     # What they do with characters of several tokens.
-    "llama.cpp whole": Dialect(tokens="whole"),
+    "llama.cpp whole": Dialect(tokens="whole", context="meta"),
     "aphrodite": Dialect(stops="kept", tokens="vocabulary"),
     "mlx": Dialect(takes_ids=False, tokens="ids", most_logprobs=10),
     "mlx of 2026": Dialect(takes_ids=False, tokens="content", switch=True, streams_logprobs=False, most_logprobs=10),
@@ -94,6 +98,7 @@ DIALECTS: dict[str, Dialect] = {
         takes_ids=False, tokens="none", lists_models=False, reasons={"eos": "eos_token", "stop": "stop_sequence"}
     ),
     "ollama": Dialect(takes_ids=False, tokens="none"),
+    "transformers": Dialect(takes_ids=False, strict=True, stops="kept", tokens="none", settings=True, done=False),
     "lm studio": Dialect(takes_ids=False, tokens="chat", takes_stream_options=False),
 }
 
@@ -129,7 +134,6 @@ class CompletionServer:
     ):
         self.generator, self.key, self.max_context = generator, key, max_context
         self.dialect = dataclasses.replace(DIALECTS[dialect], **traits)
-        self._says_context = dialect == "vllm"
         self._seen: set[str] = set()  # prompts whose tokens are cached
         self.faults: list[Fault] = []
         self.every: Fault | None = None
@@ -192,8 +196,10 @@ class CompletionServer:
         if self.hangs:
             await asyncio.sleep(60)
         model: dict[str, Any] = {"id": self.name, "object": "model"}
-        if self._says_context:
+        if self.dialect.context == "beside":
             model["max_model_len"] = self.max_context
+        if self.dialect.context == "meta":
+            model["meta"] = {"n_ctx": self.max_context, "n_ctx_train": 4 * self.max_context}
         return web.json_response({"object": "list", "data": [model]})
 
     async def _completions(self, request: web.Request) -> web.StreamResponse:
@@ -213,7 +219,8 @@ class CompletionServer:
 
     async def _answer(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
         prompt, dialect = body["prompt"], self.dialect
-        if (unknown := set(body) - OPENAI_FIELDS) and dialect.strict:
+        known = OPENAI_FIELDS | ({"generation_config"} if dialect.settings else set())
+        if (unknown := set(body) - known) and dialect.strict:
             return refusal(400, f"Unrecognized request argument supplied: {', '.join(sorted(unknown))}")
         if not isinstance(prompt, str) and not dialect.takes_ids:
             return refusal(400, "'prompt' must be a string")
@@ -277,11 +284,12 @@ class CompletionServer:
         seed = body.get("seed", drawn)
         if seeds != "heeded":
             seed = drawn if seeds == "ignored" or (seeds == "one" and "seed" not in body) else 0
+        settings = json.loads(body["generation_config"]) if "generation_config" in body else body
         params = SamplingParams(
             max_new_tokens=body["max_tokens"],
-            temperature=body["temperature"],
+            temperature=body["temperature"] if settings.get("do_sample", not self.dialect.settings) else 0.0,
             top_p=body["top_p"],
-            top_k=max(body.get("top_k", 0), 0),
+            top_k=max(settings.get("top_k", 0), 0),
             stop=tuple(body.get("stop", ())),
             logprobs=logprobs,
             seed=seed,

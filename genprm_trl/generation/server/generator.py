@@ -71,8 +71,8 @@ _NOT_FOR_A_COUNT = ("stream", "stream_options", "logprobs", "top_logprobs")
 _ONE_TOKEN = SamplingParams(max_new_tokens=1, logprobs=0)
 # A server without a list of its models.
 _NO_LIST = (400, 404, 405, 501)
-# What servers call the length of a model's context.
-_CONTEXT_NAMES = ("max_model_len", "context_length", "context_window", "max_context_length")
+# What servers call the length of a model's context; llama.cpp, beside the length in training, that of one request.
+_CONTEXT_NAMES = ("max_model_len", "context_length", "context_window", "max_context_length", "n_ctx")
 
 
 class ServerGenerator(LoopGenerator):
@@ -433,6 +433,8 @@ class ServerGenerator(LoopGenerator):
                 "give served_model_name, or another server"
             )
         described = listed[ids.index(self._model)]
+        if isinstance(described.get("meta"), dict):
+            described = described["meta"] | described
         context = next((described[name] for name in _CONTEXT_NAMES if name in described), None)
         if type(context) is int and context > 0:
             self._served_context = min(context, self._served_context or context)
@@ -619,7 +621,11 @@ def _say(replica: Replica, abilities: Abilities) -> None:
         replica.name,
         "token ids" if abilities.prompts == "ids" else "text",
         stops[abilities.stops],
-        "" if abilities.extras else ", no options beyond OpenAI's (top_k is not applied)",
+        ""
+        if abilities.extras
+        else ", options as a generation_config"
+        if abilities.generation_config
+        else ", no options beyond OpenAI's (top_k is not applied)",
     )
     if not abilities.logprobs:
         logger.warning("%s reports no log-probabilities, from which rewards are read", replica.name)

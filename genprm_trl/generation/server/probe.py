@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Sequence
@@ -124,8 +125,9 @@ class Probe:
         raise AssertionError("there is no way to ask")
 
     async def _find_prompts(self, ids: list[int]) -> tuple[Abilities, Any]:
-        of_text = [Abilities("text", logprobs=0), Abilities("text", logprobs=0, extras=False)]
-        of_ids = [replace(way, prompts="ids") for way in of_text]
+        full, plain = Abilities("text", logprobs=0), Abilities("text", logprobs=0, extras=False)
+        of_ids = [replace(way, prompts="ids") for way in (full, plain)]
+        of_text = [full, replace(plain, generation_config=True), plain]
         abilities, answer, _ = await self._first(ids, _PROBE, of_ids + of_text)
         counted, cached = prompt_count(answer)
         if abilities.prompts == "ids" and counted is not None and len(ids) not in (counted, counted + cached):
@@ -166,7 +168,8 @@ class Probe:
         pairs = (written[start : start + 2] for start in starts)
         stop = next((pair for pair in pairs if PARTIAL not in pair), "")
         params = replace(_PROBE, stop=(stop, "never written") if stop else (), logprobs=MOST_LOGPROBS)
-        if stop:
+        # transformers serve writes an answer to its end for nobody, and others wait for that, unless it is streamed.
+        if stop and not abilities.generation_config:
             try:
                 _, answer, _ = await self._first(ids, params, [abilities])
                 choice = answer["choices"][0]
@@ -196,8 +199,14 @@ class Probe:
             first, *others = [await sample(seed, abilities) for seed in (1, 2, 3)]
         else:
             if any(other != first for other in others):
-                if await sample(1) != first:
-                    logger.warning("%s does not heed seeds: the same command gives other verdicts", self._server)
+                # The seeds of some servers hold for requests that come alone.
+                again, _ = await asyncio.gather(sample(1), sample(2))
+                if again != first:
+                    logger.warning(
+                        "%s does not heed seeds, or not those of requests that come together: the same command gives "
+                        "other verdicts",
+                        self._server,
+                    )
                 return abilities
             unseeded = replace(abilities, seeds=False)
             if await sample(1, unseeded) != await sample(2, unseeded):

@@ -5,6 +5,7 @@ Servers agree on the outline and differ in what a verifier needs most: token ids
 - vLLM: `token_ids` beside the text, and tokens written as `token_id:N` when asked for with
   `return_tokens_as_token_ids`;
 - llama.cpp and mlx-lm: `logprobs.content`, a list of tokens with their ids;
+- transformers serve: text alone, and settings as a JSON text in `generation_config`;
 - SGLang, OpenAI and others: `logprobs.tokens` and `logprobs.top_logprobs` by the tokens' text, by their names in the
   vocabulary, or by their ids.
 
@@ -82,6 +83,7 @@ class Abilities:
         stops: Stop strings are `kept` in its text; or cut off, and `named` beside it; or it does neither, and the text
             is `streamed` until a stop string is seen. Where nothing is streamed either, the `whole` text is cut here.
         extras: Whether it takes fields that OpenAI's interface lacks, such as top_k.
+        generation_config: Whether it takes those of them that transformers has, as a JSON text in one field.
         logprobs: How many log-probabilities a token it reports at most; `MOST_LOGPROBS` if it may be more, 0 for none.
         bare_ids: Whether it reports token ids without being asked for log-probabilities.
         switch: Whether log-probabilities are asked for as those of a chat: by a switch and a number.
@@ -96,6 +98,7 @@ class Abilities:
     prompts: Literal["ids", "text"] = "ids"
     stops: Literal["kept", "named", "streamed", "whole"] = "kept"
     extras: bool = True
+    generation_config: bool = False
     logprobs: int = MOST_LOGPROBS
     bare_ids: bool = True
     switch: bool = False
@@ -145,6 +148,8 @@ def request_body(
             # Sampling defaults of the model's directory, which servers would fill in, are not the caller's.
             "min_p": 0.0,
             "repetition_penalty": 1.0,
+            # llama.cpp would apply top_p before the temperature, and whatever else its options name.
+            "samplers": ["temperature", "top_k", "top_p"],
             "return_token_ids": True,
             "return_tokens_as_token_ids": True,
             # Two names of one thing: vLLM's and SGLang's.
@@ -153,6 +158,10 @@ def request_body(
         }
         if isinstance(prompt, str):
             body["add_special_tokens"] = False
+    elif abilities.generation_config:
+        # Without the first, a model whose settings do not say that it samples would not.
+        settings = {"do_sample": params.temperature > 0, "top_k": params.top_k}
+        body["generation_config"] = json.dumps(settings | {"min_p": 0.0, "repetition_penalty": 1.0})
     return body
 
 
@@ -175,7 +184,8 @@ class Tokens:
         """A prompt as a server takes it. One that adds begin-of-text to a text is not sent it."""
         if abilities.prompts == "ids":
             return ids
-        if not abilities.extras and self._adds_bos and ids[0] == self._tokenizer.bos_token_id:
+        adds = abilities.counted or (abilities.counted is None and not abilities.extras)
+        if adds and self._adds_bos and ids[0] == self._tokenizer.bos_token_id:
             ids = ids[1:]
         return str(self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 

@@ -60,7 +60,7 @@ class TestConformanceWithSeveralServersThatCutStopStrings(GeneratorConformance):
     @pytest_asyncio.fixture
     async def generator(self, engine: TransformersGenerator) -> AsyncIterator[ServerGenerator]:
         with CompletionServer(engine, "llama.cpp") as one, CompletionServer(engine, "llama.cpp") as other:
-            async with connect(one, other, max_context=2048, max_batch_size=50) as generator:
+            async with connect(one, other, max_batch_size=50) as generator:
                 assert generator.abilities.stops == "streamed"
                 yield generator
 
@@ -71,6 +71,7 @@ async def test_finds_out_what_servers_can_do(engine: TransformersGenerator) -> N
         "llama.cpp": Abilities(stops="streamed", bare_ids=False),
         "sglang": Abilities(stops="named", bare_ids=False),
         "openai": Abilities("text", stops="streamed", extras=False, bare_ids=False),
+        "transformers": Abilities("text", "streamed", False, generation_config=True, logprobs=0, bare_ids=False),
     }
     for dialect, abilities in expected.items():
         with CompletionServer(engine, dialect) as server:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import dataclasses
 import json
 import math
@@ -10,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers.processors import TemplateProcessing
 
 from genprm_trl.cli.main import main
 from genprm_trl.conversation.template import ChatFormat
 from genprm_trl.errors import ConfigError
-from genprm_trl.generation import SamplingParams, ServerGenerator, TransformersGenerator
+from genprm_trl.generation import GenerationResult, SamplingParams, ServerGenerator, TransformersGenerator
 from genprm_trl.generation.server import generator as module
 from genprm_trl.generation.server.wire import Abilities
 from genprm_trl.protocol.genprm import GenPRMProtocol
@@ -141,6 +143,25 @@ async def test_counts_that_are_no_sign_of_a_cut(dialect: str, counts: Any, extra
             assert (generator.abilities.counted is None) == (counts in ("silent", "none"))
 
 
+@pytest.mark.parametrize("dialect", ["openai", "ollama", "transformers"])
+@pytest.mark.parametrize(("counts", "extra"), [("all", 1), ("all", 0), ("none", 0)])
+async def test_begin_of_text_is_read_once(dialect: str, counts: Any, extra: int) -> None:
+    tokenizer = copy.deepcopy(tiny_tokenizer())
+    bos = tokenizer.bos_token
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{bos} $A", special_tokens=[(bos, tokenizer.bos_token_id)]
+    )
+    ids = tokenizer.encode("What is 1 + 1?")
+    assert ids[0] == tokenizer.bos_token_id
+    with CompletionServer(Model(), dialect, counts=counts, extra=extra) as server:
+        async with ServerGenerator("tiny-genprm", tokenizer, urls=server.url, max_context=2048) as generator:
+            assert (await generator.generate(ids, PLAIN)).finish_reason == "length"
+    sent = server.bodies[-1]["prompt"]
+    # One that counts a token more puts it there. Of one that counts nothing, OpenAI's fields are a sign of that.
+    adds = extra == 1 or (counts == "none" and DIALECTS[dialect].strict)
+    assert sent == ("" if adds else bos) + "What is 1 + 1?"
+
+
 async def test_a_cut_prompt_is_noticed_by_a_server_that_tells_what_was_cached() -> None:
     with CompletionServer(Model(), "vllm", counts="uncached", num_ctx=120) as server:
         async with connect(server) as generator:
@@ -234,6 +255,25 @@ async def test_seeds_that_do_not_do_what_they_should(
     assert (
         "seed" not in caplog.text and "same sample" not in caplog.text if message is None else message in caplog.text
     )
+
+
+class OneAtATime(CompletionServer):
+    """Sets the seed of whatever it writes when a request comes, as one process with one seed does."""
+
+    seed: int | None = None
+
+    async def _generate(self, ids: list[int], body: dict[str, Any], logprobs: int) -> GenerationResult:
+        self.seed = body.get("seed")
+        await asyncio.sleep(0.05)
+        return await super()._generate(ids, body | {"seed": self.seed}, logprobs)
+
+
+async def test_seeds_of_requests_that_come_together(
+    engine: TransformersGenerator, caplog: pytest.LogCaptureFixture
+) -> None:
+    with OneAtATime(engine, "transformers") as server:
+        await connect(server).close()
+    assert "does not heed seeds, or not those of requests that come together" in caplog.text
 
 
 @pytest.mark.parametrize("dialect", ["llama.cpp", "openai", "ollama"])

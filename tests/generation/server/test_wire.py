@@ -41,6 +41,7 @@ def test_the_body_has_what_the_server_understands() -> None:
     full = request_body("m", [1, 2], PARAMS, 7, Abilities())
     assert (full["prompt"], full["max_tokens"], full["top_k"], full["stop"]) == ([1, 2], 7, 20, ["</analyze>\n"])
     assert (full["logprobs"], full["seed"]) == (2, 5)
+    assert full["samplers"] == ["temperature", "top_k", "top_p"]
     plain = request_body("m", "text", PARAMS, 7, Abilities("text", "streamed", extras=False, bare_ids=False))
     assert plain == {
         "model": "m",
@@ -53,6 +54,12 @@ def test_the_body_has_what_the_server_understands() -> None:
         "stream": True,
         "stream_options": {"include_usage": True},
     }
+    of_transformers = Abilities("text", "streamed", extras=False, generation_config=True, bare_ids=False)
+    assert request_body("m", "text", PARAMS, 7, of_transformers) == plain | {
+        "generation_config": '{"do_sample": true, "top_k": 20, "min_p": 0.0, "repetition_penalty": 1.0}'
+    }
+    greedy = request_body("m", "text", SamplingParams(temperature=0.0), 7, of_transformers)
+    assert '"do_sample": false' in greedy["generation_config"]
     assert request_body("m", [1], SamplingParams(top_k=0), 7, Abilities())["top_k"] == -1
     # Ids come with log-probabilities alone: one is asked for where none is wanted.
     none = SamplingParams(logprobs=0)
