@@ -247,6 +247,8 @@ class ServerGenerator(LoopGenerator):
         """One try at one server: what it is sent, what it answers, and the result in that."""
         # A server that is being tried out may still be taken for gone.
         ask = self._ask if replica in self._abilities else self._post
+        if abilities.prompts == "text" and max(ids) >= len(self._tokens):
+            raise Refused("the prompt has token ids that the tokenizer does not know")
         body = request_body(self._model, self._tokens.prompt(ids, abilities), params, limit, abilities)
         try:
             answer = await ask(replica, body, params)

@@ -180,6 +180,9 @@ class Tokens:
         self._by_text: dict[str, int] | None = None
         self._by_name: dict[str, int] | None = None
 
+    def __len__(self) -> int:
+        return len(self._tokenizer)
+
     def prompt(self, ids: list[int], abilities: Abilities) -> list[int] | str:
         """A prompt as a server takes it. One that adds begin-of-text to a text is not sent it."""
         if abilities.prompts == "ids":

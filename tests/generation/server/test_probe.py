@@ -200,6 +200,14 @@ class TestAnotherPromptIsAnError:
             ServerGenerator("tiny-genprm", tiny_tokenizer(400), urls=server.url, max_context=2048)
 
 
+async def test_an_id_that_no_text_spells_is_an_error() -> None:
+    with CompletionServer(Model(), "openai") as server:
+        async with connect(server) as generator:
+            result = await generator.generate([3, 10**6], PLAIN)
+    assert (result.finish_reason, result.text) == ("error", "")
+    assert "token ids that the tokenizer does not know" in result.message
+
+
 async def test_more_than_was_sent_is_no_verdict() -> None:
     with CompletionServer(Model(), "vllm") as server:
         async with connect(server) as generator:
