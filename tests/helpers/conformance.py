@@ -38,8 +38,9 @@ def encode(text: str) -> list[int]:
     return list(tiny_tokenizer().encode(text))
 
 
-def decode(ids: list[int]) -> str:
-    return str(tiny_tokenizer().decode(ids, skip_special_tokens=True))
+def decode(ids: list[int], generator: Generator | None = None) -> str:
+    tokenizer = tiny_tokenizer() if generator is None else generator.tokenizer
+    return str(tokenizer.decode(ids, skip_special_tokens=True))
 
 
 # From 1 to several hundred tokens.
@@ -72,7 +73,7 @@ class GeneratorConformance:
             chosen = expected.gather(1, torch.tensor(result.token_ids)[:, None])[:, 0]
             assert (chosen >= expected.max(-1).values - self.tolerance).all()
             self.check_logprobs(result, expected, GREEDY.logprobs)
-            assert result.text == decode(result.token_ids)
+            assert result.text == decode(result.token_ids, generator)
             assert result.token_ids == (await generator.generate(prompt, GREEDY)).token_ids
 
     async def test_logprobs_are_those_of_the_model_before_temperature_and_filters(self, generator: Generator) -> None:
@@ -170,7 +171,7 @@ class GeneratorConformance:
         for stop, result in zip(stops, results, strict=True):
             assert result.text == free.text[: free.text.index(stop) + len(stop)]
             assert result.finish_reason == "stop"
-            assert decode(result.token_ids) == result.text
+            assert decode(result.token_ids, generator) == result.text
             assert len(result.top_logprobs) == len(result.token_ids)
             assert result.num_generated <= free.num_generated
             kept = sum(1 for reported in result.top_logprobs if reported)

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from benchmarks._widening import widen_heads
 from tests.helpers.jobs import free_port
-from tests.helpers.processes import family, kill
+from tests.helpers.served import served
 from tests.helpers.tiny_models import tiny_model, tiny_tokenizer
 
 collect_ignore_glob = [] if importlib.util.find_spec("vllm") else ["test_*.py"]
@@ -48,24 +45,5 @@ def vllm_serve(model: Path, log: Path, *, seconds: float = 800) -> Iterator[str]
     """The base URL of a `vllm serve`, once it is ready."""
     port = free_port()
     command = [str(Path(sys.executable).with_name("vllm")), "serve", str(model), "--host", "127.0.0.1"]
-    with log.open("wb") as output:
-        server = subprocess.Popen([*command, "--port", str(port), *SERVE], stdout=output, stderr=output)
-    try:
-        end = time.monotonic() + seconds
-        while True:
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5)
-                break
-            except OSError:
-                assert server.poll() is None, log.read_text(errors="replace")[-5000:]
-                assert time.monotonic() < end, log.read_text(errors="replace")[-5000:]
-                time.sleep(0.5)
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        # A server that is killed leaves its engine behind.
-        processes = family(server.pid)
-        server.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            server.wait(30)
-        kill(processes)
-        server.wait()
+    with served([*command, "--port", str(port), *SERVE], port, log, seconds=seconds) as url:
+        yield url
