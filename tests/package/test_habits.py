@@ -49,7 +49,7 @@ def test_actions_of_others_are_pinned_by_commit():
 
 
 # What needs an environment of another kind, or is about no module.
-APART = ("benchmarks", "distributed", "docs", "hostile", "package", "peers", "vllm")
+APART = ("benchmarks", "distributed", "docs", "hostile", "package", "peers", "real", "vllm")
 
 
 def test_tests_are_named_after_the_module_that_they_are_about():
