@@ -77,7 +77,8 @@ def test_one_of_several_answers_is_chosen(pools, rule, nothing_generated):
     rows = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
     assert [row["id"] for row in rows] == ["a", "b"]
     for row in rows:
-        assert 0 <= row["score"] <= 1 or rule != "best"
+        assert len(row["candidates"]) == 2
+        assert all(0 <= candidate["score"] <= 1 for candidate in row["candidates"])
     numbers = json.loads(output.with_suffix(".json").read_text(encoding="utf-8"))
     assert numbers["problems"] == 2
     assert "| oracle |" in output.with_suffix(".md").read_text(encoding="utf-8")
