@@ -202,5 +202,5 @@ $(VLLM_VENV)/.vllm: constraints-vllm.txt | $(VLLM_VENV)/bin/python
 
 $(VLLM_VENV)/.installed: pyproject.toml $(VLLM_VENV)/.vllm
 	@echo "Installing genprm-trl into $(VLLM_VENV)"
-	@$(VLLM_PIP) install --constraint constraints-vllm.txt --editable . pytest pytest-asyncio pytest-timeout psutil scipy
+	@$(VLLM_PIP) install --constraint constraints-vllm.txt --editable . hypothesis pytest pytest-asyncio pytest-timeout psutil scipy
 	@touch $@
