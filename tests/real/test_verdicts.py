@@ -81,7 +81,7 @@ def test_one_of_several_answers_is_chosen(pools, rule, nothing_generated):
         assert all(0 <= candidate["score"] <= 1 for candidate in row["candidates"])
     numbers = json.loads(output.with_suffix(".json").read_text(encoding="utf-8"))
     assert numbers["problems"] == 2
-    assert "| oracle |" in output.with_suffix(".md").read_text(encoding="utf-8")
+    assert "| oracle (pass@N) |" in output.with_suffix(".md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
