@@ -1,8 +1,9 @@
 """Say what is installed and works here, and what to do about what does not.
 
 Looks at Python, the packages and their supported ranges, GPUs, memory, the sandbox and each of its protections, the
-Hub's login and the room for its cache. Nothing is sent over the network without --online. The exit code is 0 when all
-that is necessary works, else 1.
+Hub's login and the room for its cache. Nothing is sent over the network without --online. With --model, looks at a
+model instead: what it is, its context, chat template and tokens, and what it can be used for. No weights are loaded.
+The exit code is 0 when all that is necessary works, else 1.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ def option_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="genprm doctor", description=description, allow_abbrev=False)
     parser.add_argument("--json", action="store_true", help="Print one JSON object instead of text.")
     parser.add_argument("--online", action="store_true", help="Ask the Hub, too.")
+    parser.add_argument("--model", metavar="NAME", help="Say what works with this model, a directory or a Hub id.")
     from genprm_trl.sandbox.options import SandboxOptions
 
     for each in fields(SandboxOptions):
@@ -53,8 +55,13 @@ def run_words(words: Sequence[str]) -> int:
         parser.error(str(error))
     if not options.verbose:  # what the sandbox logs at its start is in the report
         logging.getLogger("genprm_trl.sandbox").setLevel(logging.ERROR)
+    found = examine(options.online, sandbox)
+    if options.model is not None:
+        from genprm_trl.doctor.model import examine_model
+
+        found = examine_model(options.model)
     findings, said = [], {""}
-    for area, lines in itertools.groupby(examine(options.online, sandbox), key=lambda finding: finding.area):
+    for area, lines in itertools.groupby(found, key=lambda finding: finding.area):
         if not options.json and not options.quiet:
             print(area)
         for finding in lines:

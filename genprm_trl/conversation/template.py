@@ -180,10 +180,10 @@ class ChatFormat:
         self.tokenizer = tokenizer
         self.turn_opening: TurnOpening = turn_opening
         self._template = chat_template
-        if shows_date(source := self._source()):
+        if shows_date(source := self.source()):
             self._template = _with_date(source, date.fromisoformat(template_date or today()))
         self._in_parts = False
-        control = self._control_tokens()
+        control = self.control_tokens()
         control_ids = {*tokenizer.all_special_ids, *tokenizer.convert_tokens_to_ids(control)}
         self._control_ids = frozenset(control_ids - {tokenizer.unk_token_id})
         bos = tokenizer.bos_token_id
@@ -195,14 +195,14 @@ class ChatFormat:
         # Forced texts recur in every step, and what opens a turn in every chain of a solution.
         self._known_ids = functools.lru_cache(maxsize=1024)(self._encode)
         self._in_parts = self._takes_parts()
-        self._system_role = self._supports_system_role()
+        self.takes_system = self._supports_system_role()
         # The chains of a solution open their turns with the same texts.
         self._known_pieces = functools.lru_cache(maxsize=512)(self._render)
         self._check_history()
-        self._neutralize = neutralizer([*control, *self._plain_markers()])
+        self._neutralize = neutralizer([*control, *self.plain_markers()])
         self.rest_of_header = self._rest_of_header() if turn_opening == "generation_prompt" else ""
 
-    def _source(self) -> str:
+    def source(self) -> str:
         """The template's Jinja text."""
         if self._template is not None:
             return self._template
@@ -219,12 +219,12 @@ class ChatFormat:
         """Whether each request holds the ids of its whole text, whatever ids its parts were generated in."""
         return self.turn_opening == "as_published"
 
-    def _control_tokens(self) -> list[str]:
+    def control_tokens(self) -> list[str]:
         """Strings of the tokens that text of others must not bring in: special ones, and those the template writes.
 
         A turn's markers are not always special tokens (DeepSeek-R1-Distill's `<｜User｜>` is not one).
         """
-        template = self._source()
+        template = self.source()
         added = (token.content for token in self.tokenizer.added_tokens_decoder.values())
         written = {text for text in added if text in template and not text.isalnum() and len(text.strip()) > 1}
         return sorted(written | special_tokens(self.tokenizer))
@@ -367,7 +367,7 @@ class ChatFormat:
         if _PROBE not in before or _OTHER_PROBE not in after:
             raise ConfigError(_INCOMPLETE_HISTORY)
 
-    def _plain_markers(self) -> set[str]:
+    def plain_markers(self) -> set[str]:
         """Markers that the template puts around contents and that are no tokens: OLMo 2's `<|user|>`, `[INST]`."""
         said = {"role": "user", "content": "x"}
         told = {"role": "system", "content": "x"}
@@ -421,7 +421,7 @@ class ChatFormat:
 
     def _render(self, messages: Sequence[tuple[str, str]], open_turn: bool) -> list[str]:
         prepared = [{"role": role, "content": content} for role, content in messages]
-        if prepared and prepared[0]["role"] == "system" and not self._system_role:
+        if prepared and prepared[0]["role"] == "system" and not self.takes_system:
             system = prepared.pop(0)["content"]
             prepared[0] = {"role": "user", "content": f"{system}\n\n{prepared[0]['content']}"}
         generation_prompt = open_turn and self.turn_opening == "generation_prompt"

@@ -177,7 +177,7 @@ class GenPRM(Verifier):
         try:
             settings = load_settings(model) if isinstance(model, str | Path) else None
             if settings is None:
-                published = isinstance(model, str | Path) and _has_published_name(model)
+                published = isinstance(model, str | Path) and has_published_name(model)
                 if not published and turn_opening is None:
                     logger.warning(
                         "%s says nothing of the conversations it was trained on (no genprm.json). It is asked with "
@@ -346,7 +346,7 @@ def runs_code(model: Any, mode: Mode | str | None = None) -> bool:
     return Mode.of("full" if mode is None else mode).execute
 
 
-def _has_published_name(model: str | Path) -> bool:
+def has_published_name(model: str | Path) -> bool:
     """Whether a model is a checkpoint of the paper's authors, by its Hub id, place in the Hub's cache or own name.
 
     The names of directories above it say nothing: another model may have been trained there.

@@ -13,7 +13,7 @@ from genprm_trl.conversation.template import ChatFormat, TurnOpening
 from genprm_trl.protocol import GenPRMProtocol
 from genprm_trl.records import Solution
 from genprm_trl.sandbox import LocalSandbox
-from genprm_trl.verifier.genprm import GenPRM, _has_published_name
+from genprm_trl.verifier.genprm import GenPRM, has_published_name
 from tests.helpers import chat_templates
 from tests.helpers.scripted_generator import Reply, ScriptedGenerator
 from tests.helpers.tiny_models import tiny_model, tiny_tokenizer
@@ -148,16 +148,16 @@ def test_released_checkpoints_are_known_by_their_name(tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path)
     (tmp_path / "link").symlink_to(tmp_path / name)
     for model in (tmp_path / name, str(tmp_path / name), name, f"./{name}/", "link"):
-        assert _has_published_name(model) is published
+        assert has_published_name(model) is published
     monkeypatch.chdir(name)
-    assert _has_published_name(".") is published
+    assert has_published_name(".") is published
 
 
 @pytest.mark.parametrize(
     ("name", "published"), [("GenPRM/GenPRM-7B", True), ("GenPRM/GenPRM-x", True), ("m/x", False)]
 )
 def test_released_checkpoints_are_known_by_their_hub_id(name: str, published: bool):
-    assert _has_published_name(name) is published
+    assert has_published_name(name) is published
 
 
 @pytest.mark.parametrize(
