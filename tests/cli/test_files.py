@@ -34,6 +34,7 @@ NEEDED: dict[str, list[str]] = {
     "decontaminate": ["in.jsonl", "--against", "a.jsonl"],
     "grpo": ["in.jsonl", "--model", "m", "--use_cpu"],
     "sft": ["in.jsonl", "--model", "m", "--use_cpu"],
+    "prm": ["in.jsonl", "--model", "m", "--use_cpu"],
     "verify": ["in.jsonl", "--model", "m"],
     "select": ["in.jsonl", "--verdicts", "v.jsonl"],
     "refine": ["in.jsonl", "--model", "m", "--policy", "p"],
@@ -42,8 +43,9 @@ NEEDED: dict[str, list[str]] = {
     "compare": ["in.jsonl"],
     "card": ["m", "--results", "r.json"],
 }
+TRAININGS = ("sft", "prm", "grpo")
 WRITERS = [name for name in COMMANDS if name not in WRITE_NOTHING]
-WITH_OUTPUT = [name for name in WRITERS if name not in ("quickstart", "recipe", "grpo", "sft", "card")]
+WITH_OUTPUT = [name for name in WRITERS if name not in ("quickstart", "recipe", *TRAININGS, "card")]
 CONTENT = b'{"id": "mine", "problem": "What?", "steps": ["This."]}\n'
 
 
@@ -105,11 +107,11 @@ def test_every_command_says_what_it_reads_and_writes():
 NO_INPUTS = {
     "output", "output_dir", "overwrite", "split", "eval_split", "verify_split", "format", "limit", "config",
     "skip_bad_rows", "policy_backend", "backend", "help", "retry_errors", "drop_failed", "until", "push_to_hub",
-    "against_split", "template_date", "policy_template_date",
+    "against_split", "template_date", "policy_template_date", "kind",
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [name for name in WRITERS if name not in ("grpo", "sft")])
+@pytest.mark.parametrize("name", [name for name in WRITERS if name not in TRAININGS])
 def test_every_option_that_names_a_file_is_marked(name):
     for dest, action in actions(name).items():
         speaks = re.search(r"\b(file|dataset|director|JSONL|YAML|Jinja)", str(action.help))
@@ -197,7 +199,7 @@ def test_what_somebody_else_has_written_stays(capsys, directory, name, content):
     assert sorted(path.name for path in directory.iterdir()) == ["in.jsonl", "mine.jsonl", "v.jsonl"]
 
 
-@pytest.mark.parametrize("name", ["sft", "grpo"])
+@pytest.mark.parametrize("name", TRAININGS)
 def test_a_directory_that_is_read_is_not_trained_into(capsys, directory, name):
     model = directory / "model"
     model.mkdir()
@@ -213,7 +215,7 @@ def test_a_directory_that_is_read_is_not_trained_into(capsys, directory, name):
             assert (model / file).read_text() == "mine"
 
 
-@pytest.mark.parametrize("name", ["sft", "grpo"])
+@pytest.mark.parametrize("name", TRAININGS)
 def test_a_checkpoint_that_is_read_is_not_removed(capsys, directory, name):
     checkpoint = directory / "out" / "checkpoint-2"
     checkpoint.mkdir(parents=True)
