@@ -88,8 +88,8 @@ def run(source: SolutionOptions, options: VerifyOptions, verifier: VerifierOptio
             )
         found = ", ".join(f"{status} {count:,}" for status, count in summary.steps.most_common())
         raise GenPRMError(
-            f"none of the judgements holds a verdict ({found}). Is it a GenPRM, asked in a mode that it was trained "
-            "for, and do its prompts fit its context?"
+            f"none of the judgements holds a verdict ({found}). Is its kind right, was it trained for the mode in "
+            "which it is asked, and do its prompts fit its context?"
         )
     if summary.steps["error"]:
         logger.warning(
@@ -102,8 +102,8 @@ def run(source: SolutionOptions, options: VerifyOptions, verifier: VerifierOptio
     without = summary.steps["no_verdict"] / max(summary.steps.total(), 1)
     if without > 0.5:
         logger.warning(
-            "The model wrote no verdict for %.0f %% of the steps, which then have the reward 0.5. Is it a GenPRM, and "
-            "asked in a mode that it was trained for?",
+            "The model wrote no verdict for %.0f %% of the steps, which then have the reward 0.5. Is it a GenPRM, "
+            "trained for the mode in which it is asked?",
             100 * without,
         )
     return 0

@@ -46,7 +46,10 @@ def load_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerBase:
         # AutoTokenizer loads even such a one as the type's usual class, which splits text by other rules.
         declared = get_tokenizer_config(source).get("tokenizer_class")
         generic = declared in ("PreTrainedTokenizerFast", "TokenizersBackend")
-        tokenizer = (PreTrainedTokenizerFast if generic else AutoTokenizer).from_pretrained(source)
+        if generic:
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(source)
+        else:  # without an answer to it, transformers asks at the terminal whether a model's code may run
+            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except Exception as error:
         raise ConfigError(f"cannot load a tokenizer from {name_or_path}: {_brief(error)}") from error
     # Where only tokenizer_config.json is left, a tokenizer of nothing but special tokens is loaded without complaint.
@@ -75,10 +78,7 @@ def load_config(
         )
     except (OSError, ValueError) as error:
         if "trust_remote_code" in str(error):
-            raise ConfigError(
-                f"'{name_or_path}' brings code of its own, which is not run here: give a checkpoint of an "
-                "architecture that transformers has"
-            ) from error
+            raise _brings_code(name_or_path) from error
         raise ConfigError(f"no model could be loaded from '{name_or_path}': {_brief(error)}") from error
 
 
@@ -114,6 +114,7 @@ def load_model(
     if "device_map" in kwargs and device is not None:
         raise ConfigError("give either a device or model_kwargs['device_map'], not both")
     kwargs.setdefault("dtype", dtype)
+    kwargs.setdefault("trust_remote_code", False)
     named = kwargs["dtype"]
     if isinstance(named, str) and named != "auto" and not isinstance(getattr(torch, named, None), torch.dtype):
         raise ConfigError(f"unknown dtype {named!r}; give auto, or a type of torch such as bfloat16")
@@ -129,6 +130,8 @@ def load_model(
     except ConfigError:
         raise
     except Exception as error:
+        if "trust_remote_code" in str(error):
+            raise _brings_code(name_or_path) from error
         raise ConfigError(f"cannot load a causal language model from {name_or_path}: {_brief(error)}") from error
     return model.eval()
 
@@ -227,6 +230,13 @@ def context_length(model: Any, tokenizer: Any) -> int:
     if not length:
         raise ConfigError("the model does not say how long its context is: give max_context")
     return int(length)
+
+
+def _brings_code(name_or_path: str | Path) -> ConfigError:
+    return ConfigError(
+        f"'{name_or_path}' brings code of its own, which is not run here: give a checkpoint of an architecture that "
+        "transformers has"
+    )
 
 
 def _brief(error: Exception) -> str:

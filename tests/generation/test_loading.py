@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from transformers.integrations import deepspeed
 from genprm_trl.errors import ConfigError
 from genprm_trl.generation.loading import load_model
 from genprm_trl.verifier.kinds.token_classifier import load_trained_classifier
-from tests.helpers.tiny_models import tiny_model
+from tests.helpers.tiny_models import tiny_model, tiny_tokenizer
 
 
 class Zero3:
@@ -77,6 +78,18 @@ def test_missing_weights_are_not_drawn_at_random(tmp_path):
 def test_a_missing_output_layer_is_only_right_where_it_is_tied(tmp_path):
     with pytest.raises(ConfigError, match=r"no weights for lm_head\.weight$"):
         load_model(saved(tmp_path, without="lm_head", tie_word_embeddings=False), device="cpu")
+
+
+def test_a_model_that_brings_code_is_refused_and_nobody_is_asked(tmp_path, monkeypatch):
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("the terminal was asked"))
+    copy.deepcopy(tiny_model()).save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    (tmp_path / "own.py").write_text("raise SystemExit('this ran')\n")
+    config = json.loads((tmp_path / "config.json").read_text())
+    config |= {"model_type": "own", "auto_map": {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match="brings code of its own, which is not run here"):
+        load_model(tmp_path)
 
 
 def test_a_step_classifier_is_no_generator(tmp_path):
