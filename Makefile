@@ -63,7 +63,7 @@ test-distributed: $(VENV)/.installed-dev $(DEEPSPEED)/.installed ## Train in two
 
 test-real: $(VENV)/.installed-dev $(SMOLLM2)/base/model.safetensors ## Run every pipeline on a real model, SmolLM2-135M, and real servers
 	PYTHONPATH="$(abspath $(SMOLLM2))" GENPRM_REAL_MODEL="$(abspath $(SMOLLM2))/base" $(BIN)/python -m pytest tests/real \
-		--timeout 600 --durations=15 -o tmp_path_retention_count=0 $(ARGS)
+		--timeout 600 --durations=15 -o tmp_path_retention_policy=failed $(ARGS)
 
 test-vllm: $(VLLM_VENV)/deepspeed/.installed ## Run the tests that need vLLM, on the CPU, in .venv-vllm (4 GB)
 	$(VLLM_VENV)/bin/python -m pytest tests/vllm --timeout 900 --durations=15 $(ARGS)
