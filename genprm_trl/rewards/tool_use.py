@@ -17,6 +17,7 @@ import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
+from urllib.parse import quote
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -25,7 +26,6 @@ from genprm_trl.rewards.groups import whole_groups
 from genprm_trl.rows.jsonl import write_text
 
 Rule = Literal["grpo", "ppo"]
-FILE = "fewest_calls.json"  # in each checkpoint
 
 
 def tool_efficiency(calls: int, fewest: int | None = None, *, c: float = 1.0) -> float:
@@ -53,16 +53,20 @@ class ToolEfficiencyReward(TrainerCallback):
     Calls are the `code_rounds` of `VerifierRollout`, or else the tool calls in the completion's messages. A GenPRM
     whose mode forces code is not charged for the round that is forced at each step: see `forced`.
 
+    A completion is right if the other reward is above 0. Other rewards stay as they are, and their calls set no
+    standard: a penalty would shrink with more calls.
+
     `grpo` keeps the fewest calls of each prompt over the whole training. They are saved in each checkpoint and loaded
-    when training resumes, if the reward is among the trainer's `callbacks`, too.
+    when training resumes, if the reward is among the trainer's `callbacks`, too. The file has the reward's name in it.
 
     Args:
         reward: The ordinary reward, such as `answer_reward` or `verdict_agreement_reward`: a function that is not
-            asynchronous. Its 0 is wrong; None stays None.
+            asynchronous.
         rule: `grpo` compares with the other completions of the prompt, `ppo` looks at one alone.
         c: How mild the rules are; see `tool_efficiency`.
         forced: Code rounds of each judged step that are not counted: 1 for the mode `full`, 0 where code is optional.
-        name: What the reward is called in logs. Default: the other reward's name with `_tools` behind it.
+        name: What the reward is called in logs and checkpoints; each reward of a training needs a name of its own.
+            Default: the other reward's name with `_tools` behind it.
 
     Raises:
         ConfigError: An option is out of range; while rewarding, if the trainer gives no prompts.
@@ -97,7 +101,7 @@ class ToolEfficiencyReward(TrainerCallback):
     def __call__(
         self, completions: Sequence[Any], prompts: Sequence[Any] | None = None, **kwargs: Any
     ) -> list[float | None]:
-        """The reward of each completion, times its efficiency.
+        """The reward of each completion, times its efficiency if it is right.
 
         Args:
             completions: Texts, or lists of messages.
@@ -110,17 +114,18 @@ class ToolEfficiencyReward(TrainerCallback):
         given = self.reward(completions=completions, prompts=prompts, **kwargs)
         calls = self._calls(completions, kwargs)
         keys = [json.dumps(prompt, sort_keys=True, ensure_ascii=False, default=str) for prompt in prompts]
-        groups, _ = whole_groups(keys, list(zip(keys, calls, [bool(reward) for reward in given], strict=True)))
-        for key, count, right in (member for group in groups for member in group):
-            if right:
+        right = [reward is not None and reward > 0 for reward in given]
+        groups, _ = whole_groups(keys, list(zip(keys, calls, right, strict=True)))
+        for key, count, is_right in (member for group in groups for member in group):
+            if is_right:
                 self.fewest[key] = min(count, self.fewest.get(key, count))
         if (log_metric := kwargs.get("log_metric")) is not None and calls:
             log_metric("tools/calls", sum(calls) / len(calls))
             if sum(calls):
-                log_metric("tools/productivity", sum(map(bool, given)) / sum(calls))
+                log_metric("tools/productivity", sum(right) / sum(calls))
         return [
-            None if reward is None else reward and reward * self._efficiency(count, key)
-            for reward, count, key in zip(given, calls, keys, strict=True)
+            reward * self._efficiency(count, key) if reward is not None and is_right else reward
+            for reward, count, key, is_right in zip(given, calls, keys, right, strict=True)
         ]
 
     def _efficiency(self, calls: int, key: str) -> float:
@@ -144,14 +149,19 @@ class ToolEfficiencyReward(TrainerCallback):
         place = args.resume_from_checkpoint
         checkpoint = Path(place) if isinstance(place, str) else _checkpoint(args, state)
         try:
-            self.fewest = json.loads((checkpoint / FILE).read_text(encoding="utf-8"))
+            self.fewest = json.loads((checkpoint / self._file).read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise ConfigError(f"training resumes, but {checkpoint} has no {FILE} of {self.__name__}") from None
+            raise ConfigError(f"training resumes, but {checkpoint} has no {self._file}") from None
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Saves the fewest calls into the checkpoint that has just been written."""
         if state.is_world_process_zero:
-            write_text(_checkpoint(args, state) / FILE, json.dumps(self.fewest))
+            write_text(_checkpoint(args, state) / self._file, json.dumps(self.fewest))
+
+    @property
+    def _file(self) -> str:
+        """In each checkpoint. A name may hold what file names cannot, such as that of a lambda."""
+        return f"fewest_calls_{quote(self.__name__, safe='')}.json"
 
 
 def _checkpoint(args: TrainingArguments, state: TrainerState) -> Path:

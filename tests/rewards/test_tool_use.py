@@ -75,15 +75,34 @@ def test_right_answers_for_each_call():
     assert logged["tools/productivity"] == 0.375
 
 
+def test_a_penalty_is_not_scaled_and_sets_no_standard():
+    def signed(completions: list[str], **kwargs: Any) -> list[float | None]:
+        return [{"right": 1.0, "wrong": -1.0}.get(completion) for completion in completions]
+
+    logged: dict[str, float] = {}
+    reward = ToolEfficiencyReward(signed)
+    completions = ["right", "wrong", "wrong", "unknown"]
+    rewards = reward(completions, prompts=["p"] * 4, code_rounds=[4, 0, 8, 1], log_metric=logged.__setitem__)
+    assert rewards == [1.0, -1.0, -1.0, None]
+    assert list(reward.fewest.values()) == [4]
+    assert logged["tools/productivity"] == pytest.approx(1 / 13)
+    assert reward(completions[1:3], prompts=["q"] * 2, code_rounds=[0, 8]) == [-1.0, -1.0]
+    assert ToolEfficiencyReward(signed, rule="ppo")(["wrong"], prompts=["p"], code_rounds=[8]) == [-1.0]
+
+
 def test_a_resumed_training_knows_the_fewest_calls(tmp_path):
     (tmp_path / "checkpoint-2").mkdir()
     args = SimpleNamespace(output_dir=str(tmp_path), resume_from_checkpoint=None)
     state = SimpleNamespace(global_step=2, is_world_process_zero=True)
     reward = ToolEfficiencyReward(answer_reward)
-    with pytest.raises(ConfigError, match=r"checkpoint-2 has no fewest_calls\.json"):
+    with pytest.raises(ConfigError, match=r"checkpoint-2 has no fewest_calls_answer_reward_tools\.json"):
         reward.on_train_begin(args, state, None)
     reward([called(1, "5")], prompts=[[{"role": "user", "content": "2 + 3?"}]], answer=["5"])
     reward.on_save(args, state, None)
+    other = ToolEfficiencyReward(lambda completions, **kwargs: [1.0])  # its name is no name for a file everywhere
+    other([called(3, "5")], prompts=["4 + 4?"])
+    other.on_save(args, state, None)
+    assert (tmp_path / "checkpoint-2" / "fewest_calls_%3Clambda%3E_tools.json").exists()
     again = ToolEfficiencyReward(answer_reward)
     again.on_train_begin(args, state, None)
     assert list(again.fewest.values()) == [1]
