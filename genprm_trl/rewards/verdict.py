@@ -6,6 +6,7 @@ and `num_steps`. A rollout that the generator or the sandbox failed is not rewar
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -78,7 +79,7 @@ def verdict_majority_reward(
         statuses: Likewise.
         num_steps: Likewise.
         **kwargs: What else a trainer passes; `log_metric` is told `verifier/agreement` of each group, the share of its
-            most frequent verdict.
+            most frequent verdict (0 if no rollout has one).
 
     Raises:
         ConfigError: The rollouts are not those of `VerifierRollout`.
@@ -95,7 +96,8 @@ def verdict_majority_reward(
     def reward(group: list[tuple[bool, int | None]]) -> list[float | None]:
         shares = agreement_shares(clusters := [first for failed, first in group if not failed])
         if clusters and (log_metric := kwargs.get("log_metric")) is not None:
-            log_metric("verifier/agreement", max(map(clusters.count, set(clusters))) / len(clusters))
+            sizes = Counter(first for first in clusters if first is not None)
+            log_metric("verifier/agreement", max(sizes.values(), default=0) / len(clusters))
         of_judged = iter(shares)
         return [None if failed else next(of_judged) for failed, _ in group]
 

@@ -87,6 +87,13 @@ def test_the_verdicts_of_a_group_agree():
     )
     assert rewards == pytest.approx([0.4, 0.4, 0.2, 0.0, None, 0.2])  # the one that failed is no member
     assert logged == [("verifier/agreement", 0.4)]
+    for judged, agreement in ((1, 0.25), (0, 0.0)):  # a missing verdict agrees with nothing
+        rows = [missed] * judged + [mute] * (4 - judged)
+        rewards = verdict_majority_reward(
+            [""] * 4, ["p"] * 4, rows, [["ok"] * 2] * 4, [2] * 4, log_metric=lambda *pair: logged.append(pair)
+        )
+        assert rewards == [0.0] * 4
+        assert logged[-1] == ("verifier/agreement", agreement)
     with pytest.raises(ConfigError, match="verdict_majority_reward needs rollout_func"):
         verdict_majority_reward([""], ["p"])
 
