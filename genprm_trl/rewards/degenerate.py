@@ -15,8 +15,8 @@ from typing import Any
 from genprm_trl.errors import ConfigError, check_at_least, check_share
 from genprm_trl.rewards.texts import completion_text, problem_text
 
-# Mathematics is written with these, whatever the language of the problem.
-_EVERYWHERE = frozenset(("LATIN", "GREEK", "MATHEMATICAL", "DOUBLE-STRUCK", "SCRIPT", "BLACK-LETTER"))
+# Mathematics is written with these, whatever the language of the problem. MODIFIER letters, as primes, have no script.
+_EVERYWHERE = frozenset(("LATIN", "GREEK", "LETTERLIKE", "MODIFIER"))
 
 
 def repeated_share(text: str, size: int = 8) -> float:
@@ -34,7 +34,8 @@ def repeated_share(text: str, size: int = 8) -> float:
 def foreign_share(text: str, prompt: str) -> float:
     """The share of a text's letters that are of a script which the prompt does not use.
 
-    Latin and Greek are at home anywhere. Characters that replace half a character (U+FFFD) count as foreign letters.
+    Latin, Greek and the letters of mathematics are at home anywhere. Characters that replace half a character
+    (U+FFFD) count as foreign letters.
 
     Example:
         >>> foreign_share("So it is \u0442\u0430\u043a.", "What is 2 + 3?")
@@ -98,5 +99,8 @@ def degenerate_text_penalty(
 
 @lru_cache(maxsize=4096)
 def _script(letter: str) -> str:
-    """The first word of the letter's name, which is that of its script."""
-    return unicodedata.name(letter, "UNKNOWN").split()[0]
+    """The first word of the name of the letter's plain form, which is that of its script: LATIN for a raised n."""
+    if "\u2100" <= letter <= "\u214f":  # Unicode's letterlike symbols; the plain form of its aleph is a Hebrew letter
+        return "LETTERLIKE"
+    plain = next(filter(str.isalpha, unicodedata.normalize("NFKC", letter)), letter)
+    return unicodedata.name(plain, "UNKNOWN").split()[0]

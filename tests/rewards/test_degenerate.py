@@ -24,6 +24,14 @@ SOLUTION = (
         (SOLUTION + " Wait, let me check this once more." * 30, "How many pens?", -1.0),
         ("Step 1: \u6211\u4eec\u8ba1\u7b97 3 * 4", "How many pens?", -1.0),
         ("\u7b2c\u4e00\u6b65: 3 * 4 = 12", "\u6709\u591a\u5c11\u652f\u7b14?", 0.0),
+        ("2\u207f", "?", 0.0),  # the exponent n
+        ("5 \u00b5m", "?", 0.0),  # the micro sign
+        ("\u210f\u03c9", "?", 0.0),  # Planck's constant
+        ("\u2126\u212a\u212b\u2102\u2132", "?", 0.0),  # ohm, kelvin, angstrom, the complex numbers, Finv
+        ("2^\u2135 = \u2136", "?", 0.0),  # the cardinals aleph and beth
+        ("f\u02b9 = \U0001d465\U0001d7cb A\u1d40", "?", 0.0),  # a prime, italic x, bold chi, a transpose
+        ("\u05d0\u05d1\u05d2", "?", -1.0),  # Hebrew
+        ("\u0445\u02b0", "?", -1.0),  # Cyrillic
         ("So \ufffd\ufffd\ufffd it \ufffd is", "How many pens?", -1.0),
     ],
 )
