@@ -1,8 +1,11 @@
 """Say what is installed and works here, and what to do about what does not.
 
 Looks at Python, the packages and their supported ranges, GPUs, memory, the sandbox and each of its protections, the
-Hub's login and the room for its cache. Nothing is sent over the network without --online. With --model, looks at a
-model instead: what it is, its context, chat template and tokens, and what it can be used for. No weights are loaded.
+Hub's login and the room for its cache. Nothing is sent over the network without --online.
+
+With --model, looks at a model instead: what it is, its context, chat template and tokens, and what it can be used for.
+No weights are loaded. The small files of a model on the Hub are downloaded. The other options then change nothing.
+
 The exit code is 0 when all that is necessary works, else 1.
 """
 

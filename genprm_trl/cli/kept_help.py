@@ -14,6 +14,7 @@ from pathlib import Path
 
 from genprm_trl.errors import GenPRMError
 from genprm_trl.rows.jsonl import write_text
+from genprm_trl.version import __version__
 
 _PACKAGE = Path(__file__).parents[1]
 _OTHERS = ("trl", "transformers", "torch", "lm_eval")  # they decide which options there are, and their defaults
@@ -22,8 +23,8 @@ _OTHERS = ("trl", "transformers", "torch", "lm_eval")  # they decide which optio
 def print_kept_help(command: str, show: Callable[[], object]) -> None:
     """Prints the help text that `show` prints, and keeps it in the user's cache directory for the next time.
 
-    Another version of a package, or another width of the terminal, has another text. Where the cache directory
-    cannot be used, `show` is called each time.
+    Another version of a package, or another width of the terminal, has another text. Where there is no cache
+    directory, or it cannot be used, `show` is called each time.
 
     Args:
         command: The command's name.
@@ -32,7 +33,12 @@ def print_kept_help(command: str, show: Callable[[], object]) -> None:
     Raises:
         SystemExit: `show` ended with another exit code than 0.
     """
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111 (it does without a home)
+    # A user without a home keeps the ~, and a relative path would be one in the working directory.
+    homes = (os.environ.get("XDG_CACHE_HOME", ""), os.path.expanduser("~/.cache"))  # noqa: PTH111
+    home = next(filter(os.path.isabs, homes), None)
+    if home is None:
+        sys.stdout.write(_printed(show))
+        return
     cache = Path(home, "genprm-trl", "help")
     file = cache / f"{command}-{_key()}.txt"
     try:
@@ -58,10 +64,11 @@ def _printed(show: Callable[[], object]) -> str:
 
 def _key() -> str:
     """A digest of all that a help text depends on."""
-    facts: list[object] = [sys.version, shutil.get_terminal_size().columns]
+    facts: list[object] = [__version__, sys.version, shutil.get_terminal_size().columns]
     for name in _OTHERS:
         with contextlib.suppress(metadata.PackageNotFoundError):
             facts.append((name, metadata.version(name)))
     # An editable installation changes without its version.
-    facts += sorted((str(file), file.stat().st_mtime_ns) for file in _PACKAGE.rglob("*.py"))
+    stats = ((file, file.stat()) for file in _PACKAGE.rglob("*.py"))
+    facts += sorted((str(file), stat.st_mtime_ns, stat.st_size) for file, stat in stats)
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]

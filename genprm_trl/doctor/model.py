@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers.utils import find_adapter_config_file
 
 from genprm_trl.conversation.settings import load_settings
 from genprm_trl.conversation.template import ChatFormat, shows_date
@@ -65,12 +66,11 @@ def examine_model(name: str) -> Iterator[Finding]:
 
 
 def _adapter_of(name: str) -> dict[str, Any] | None:
-    directory = local_directory(name)
-    file = directory / "adapter_config.json" if directory is not None else Path(name, "adapter_config.json")
-    if not file.is_file():
+    file = find_adapter_config_file(str(local_directory(name) or name))
+    if file is None:
         return None
     try:
-        return dict(json.loads(file.read_bytes()))
+        return dict(json.loads(Path(file).read_bytes()))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{file}: {error}") from error
 
@@ -191,7 +191,11 @@ def check_template(model: Examined) -> Iterator[Finding]:
 def check_words(model: Examined) -> Iterator[Finding]:
     """Whether the words of a verdict can be told from their first token."""
     yes, no = (model.tokenizer.tokenize(f"\\boxed{{{word}}}") for word in ("Yes", "No"))
-    at = next(place for place, (a, b) in enumerate(zip(yes, no, strict=False)) if a != b)
+    at = next((place for place, (a, b) in enumerate(zip(yes, no, strict=False)) if a != b), None)
+    if at is None:
+        fix = "take a tokenizer that can write both"
+        yield say("Yes and No", "degraded", "the tokenizer writes both alike, so a verdict gives no reward", fix)
+        return
     whole = all(word in tokens[at] for word, tokens in (("Yes", yes), ("No", no)))
     if whole:
         yield say("Yes and No", "ok", "single tokens")

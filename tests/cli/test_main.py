@@ -238,6 +238,17 @@ def test_help_needs_no_cache_directory(genprm, monkeypatch, cache):
     assert "Language Model Evaluation Harness" in out
 
 
+@pytest.mark.parametrize("named", ["", "cache"])
+def test_help_is_not_kept_in_the_working_directory(genprm, monkeypatch, tmp_path, named):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", named)
+    monkeypatch.setattr("os.path.expanduser", str)  # a user without a home
+    code, out, err = genprm("lm-eval", "--help")
+    assert (code, err) == (0, "")
+    assert "Language Model Evaluation Harness" in out
+    assert list(tmp_path.rglob("*.txt")) == []
+
+
 def test_reading_options_does_not_need_torch(tmp_path):
     program = (
         f"import sys; sys.path.insert(0, {str(tmp_path / 'modules')!r}); from genprm_trl.cli import main as cli;"

@@ -7,7 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import MistralConfig, Olmo2Config, Phi3Config, PreTrainedConfig, Qwen2Config
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import (
+    MistralConfig,
+    Olmo2Config,
+    Phi3Config,
+    PreTrainedConfig,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+)
 
 from genprm_trl.cli.main import main
 from genprm_trl.conversation.settings import ModelSettings
@@ -124,3 +133,11 @@ def test_what_cannot_be_read_is_said_with_a_way_out(tmp_path, capsys):
     report = json.loads(capsys.readouterr().out)
     assert report["works"] is True
     assert {finding["area"] for finding in report["findings"]} == {"model"}
+
+
+def test_words_that_a_tokenizer_writes_alike_are_told_of(tmp_path):
+    words = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel({"[UNK]": 0}, unk_token="[UNK]")))
+    words.chat_template = tiny_tokenizer().chat_template
+    finding = found(saved(tmp_path, words))["Yes and No"]
+    assert finding.status == "degraded"
+    assert "writes both alike" in finding.detail
