@@ -333,7 +333,7 @@ def _memory_for_prefixes(device: torch.device) -> int:
     """Bytes that may be spent on keys and values between batches."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[1] // 5
-    return 2**30
+    return 2**31
 
 
 def _end_of_text(model: PreTrainedModel, tokenizer: Any) -> frozenset[int]:
