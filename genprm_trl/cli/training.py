@@ -401,7 +401,8 @@ class TrainingRun:
         Args:
             trainer: A trainer of TRL.
             summary: Makes the lines to print at the end.
-            is_last: Whether the processes part after it.
+            is_last: Whether the processes part after it. Otherwise they wait until the model is saved: the first one
+                saves it, and the others may load it next.
         """
         first = trainer.is_world_process_zero()
         if first:
@@ -432,6 +433,8 @@ class TrainingRun:
             print("\n".join(summary(trainer)))
         if is_last:
             trainer.end()
+        else:
+            trainer.accelerator.wait_for_everyone()
 
     def _write(self, finished: Mapping[str, Any] | None = None) -> None:
         more = {"continued_at": self._continued_at} if self._continued_at else {}

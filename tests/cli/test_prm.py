@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
 from safetensors.torch import load_file
 
 from genprm_trl import PRMConfig
@@ -19,6 +20,7 @@ from genprm_trl.options.parser import OptionParser
 from genprm_trl.records import Solution
 from genprm_trl.rows.jsonl import write_jsonl
 from genprm_trl.training.prm.scorer import PRMScorer
+from genprm_trl.training.prm.trainer import PRMTrainer
 from tests.helpers.paths import ROOT
 from tests.helpers.prm import toy_rows
 from tests.helpers.tiny_models import tiny_model, tiny_tokenizer
@@ -112,6 +114,28 @@ def test_the_head_is_trained_alone_first(base, rows, tmp_path, capsys):
     assert main(line) == 0
     assert capsys.readouterr().err.count("this training is finished") == 2
     assert load_file(output / "model.safetensors")["score.bias"].equal(end["score.bias"])
+
+
+def test_no_process_loads_the_head_before_it_is_saved(base, rows, tmp_path, monkeypatch):
+    """The first process saves; without a barrier behind it the others would look for what is not there yet."""
+    events, head = [], tmp_path / "model" / "head"
+    wait, start = Accelerator.wait_for_everyone, PRMTrainer.__init__
+
+    def waits(accelerator: Accelerator) -> None:
+        is_saved = (head / "model.safetensors").is_file() and (head / "tokenizer.json").is_file()
+        events.append("wait for a saved head" if is_saved else "wait")
+        wait(accelerator)
+
+    def starts(trainer: PRMTrainer, *arguments: Any, **options: Any) -> None:
+        events.append("start")
+        start(trainer, *arguments, **options)
+
+    monkeypatch.setattr(Accelerator, "wait_for_everyone", waits)
+    monkeypatch.setattr(PRMTrainer, "__init__", starts)
+    line = words(base, rows, tmp_path / "model", head_epochs=0.1, max_steps=1, save_strategy="no")
+    assert main(line) == 0
+    first, second = (place for place, event in enumerate(events) if event == "start")
+    assert "wait for a saved head" in events[first:second]
 
 
 def test_an_adapter_is_trained_with_the_head(base, rows, tmp_path, caplog):
