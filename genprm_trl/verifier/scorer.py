@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import math
 import re
 import threading
@@ -20,12 +21,15 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from genprm_trl.errors import ConfigError, DataError, GenPRMError, check_at_least, check_one_of, check_share
+from genprm_trl.generation.hf.generator import is_out_of_memory
 from genprm_trl.generation.hf.regimes import Regimes
 from genprm_trl.generation.loading import check_device, check_whole, load_tokenizer
 from genprm_trl.records import Solution, StepJudgement, Verdict, prediction_from_rewards
 from genprm_trl.verifier.base import Verifier, check_steps, longest_first
 from genprm_trl.verifier.step_tokens import StepTokens, padding_token
 from genprm_trl.verifier.tally import StopRule
+
+logger = logging.getLogger(__name__)
 
 # What the commands call the arguments of a generator, and what a scorer calls them.
 _MODEL_OPTIONS = {"device": "device", "dtype": "dtype", "max_batch_size": "batch_size", "max_context": "max_length"}
@@ -97,7 +101,7 @@ class StepScorer(Verifier):
             **options: Passed to the class.
 
         Raises:
-            ConfigError: The model cannot be loaded as one of this kind, or an option is unknown.
+            ConfigError: The model cannot be loaded as one of this kind, or an option is unknown or given twice.
         """
         if backend != "transformers":
             raise ConfigError(
@@ -112,6 +116,9 @@ class StepScorer(Verifier):
                 )
         device, dtype = given.pop("device", None), given.pop("dtype", "auto")
         check_device(device)
+        for name in given:
+            if _MODEL_OPTIONS[name] in options:
+                raise ConfigError(f"{cls.__name__} is given {_MODEL_OPTIONS[name]} twice, also as {name}")
         own = {_MODEL_OPTIONS[name]: value for name, value in given.items()}
         if tokenizer is None or isinstance(tokenizer, str | Path):
             tokenizer = load_tokenizer(model if tokenizer is None else tokenizer)
@@ -225,7 +232,7 @@ class StepScorer(Verifier):
         Returns:
             A verdict for each solution, in their order, with one chain. A step that does not fit `max_length` gets the
             reward 0.5 and the status `truncated`; one for which the model computes no probability gets 0.5 and
-            `error`.
+            `error`, and so do the steps of a solution that alone does not fit the memory.
 
         Raises:
             DataError: A solution has no steps.
@@ -271,7 +278,7 @@ class StepScorer(Verifier):
                     batch = order[start : start + self.batch_size]
                     for places in self._regimes.groups([len(tokens[i].input_ids) for i in batch]):
                         part = [batch[place] for place in places]
-                        rewards.update(zip(part, self._rewards([tokens[i] for i in part]), strict=True))
+                        rewards.update(self._rewards({i: tokens[i] for i in part}, solutions))
                     bar.update(len(batch))
         finally:
             self.model.train(was_training)
@@ -287,23 +294,30 @@ class StepScorer(Verifier):
         step_ends = [end for end in tokens.step_ends if end < limit]
         return StepTokens(tokens.input_ids[: step_ends[-1] + 1] if step_ends else [], step_ends)
 
-    def _rewards(self, batch: list[StepTokens]) -> list[list[float]]:
-        """P(correct) of each step of each sequence."""
+    def _rewards(self, batch: dict[int, StepTokens], solutions: Sequence[Solution]) -> dict[int, list[float]]:
+        """P(correct) of each step of some of the solutions, by index; NaN in one that does not fit the memory."""
         found = None
         try:
-            found = self._forward(batch)
-        except torch.OutOfMemoryError as error:
-            if len(batch) == 1:
-                raise GenPRMError(
-                    f"a solution of {len(batch[0].input_ids)} tokens does not fit the memory; lower max_context"
-                ) from error
+            found = self._forward([*batch.values()])
         except RuntimeError as error:
-            raise GenPRMError(f"the model failed on {len(batch)} solutions: {error}") from error
-        if found is None:  # not in the handler, whose error holds the tensors that must go
-            half = len(batch) // 2
-            return self._rewards(batch[:half]) + self._rewards(batch[half:])
+            if not is_out_of_memory(error):
+                raise GenPRMError(f"the model failed on {len(batch)} solutions: {error}") from error
+        # Not in the handler, whose error holds the tensors that must go.
+        if found is None and len(batch) > 1:
+            some = dict(itertools.islice(batch.items(), len(batch) // 2))
+            others = {i: tokens for i, tokens in batch.items() if i not in some}
+            return self._rewards(some, solutions) | self._rewards(others, solutions)
+        if found is None:
+            [(i, tokens)] = batch.items()
+            # The others wait for the same pass. They are not to fail with it.
+            logger.warning(
+                "solution '%s' of %d tokens does not fit the memory; its steps have the status error",
+                solutions[i].id,
+                len(tokens.input_ids),
+            )
+            return {i: [math.nan] * len(tokens.step_ends)}
         remaining = iter(found.tolist())
-        return [list(itertools.islice(remaining, len(tokens.step_ends))) for tokens in batch]
+        return {i: list(itertools.islice(remaining, len(tokens.step_ends))) for i, tokens in batch.items()}
 
     @torch.inference_mode()
     def _forward(self, batch: list[StepTokens]) -> torch.Tensor:

@@ -163,6 +163,35 @@ async def test_a_batch_that_does_not_fit_the_memory_is_halved(scorer: StepScorer
         await scorer.verify(table[0])
 
 
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("too much"), RuntimeError("DefaultCPUAllocator: too much")])
+@pytest.mark.parametrize("kind", ["skywork_prm"], indirect=True)
+async def test_a_solution_that_alone_exceeds_the_memory_fails_no_other(
+    scorer: StepScorer, monkeypatch: Any, caplog: Any, error: Exception
+) -> None:
+    table = [Solution("long", PROBLEM, STEPS * 3), *(Solution(f"{i}", PROBLEM, STEPS[:2]) for i in range(3))]
+    expected = {verdict.id: verdict.rewards for verdict in scorer.score(table)}
+    forward, bound = type(scorer)._forward, len(scorer.encode(PROBLEM, STEPS).input_ids)
+
+    def fits_short(self: StepScorer, batch: list[Any]) -> Any:
+        if any(len(tokens.input_ids) > bound for tokens in batch):
+            raise error
+        return forward(self, batch)
+
+    monkeypatch.setattr(type(scorer), "_forward", fits_short)
+    judged = await asyncio.gather(*(scorer.verify(solution) for solution in table))
+    streamed = [verdict async for verdict in scorer.verify_stream(table)]
+    for verdicts in (judged, scorer.score(table), streamed):
+        [failed] = [verdict for verdict in verdicts if verdict.has_failed]
+        assert (failed.id, failed.rewards) == ("long", [0.5] * 12)
+        assert {judgement.status for judgement in failed.chains[0]} == {"error"}
+        others = [verdict for verdict in verdicts if verdict is not failed]
+        assert len(others) == 3
+        for verdict in others:
+            assert verdict.rewards == pytest.approx(expected[verdict.id], abs=1e-5)
+    assert "solution 'long' of" in caplog.text
+    assert "does not fit the memory" in caplog.text
+
+
 def test_scores_of_exactly_0_and_1_stay_in_their_place(directory: Path, checkpoint: Checkpoint, kind: str) -> None:
     with opened(directory, kind) as sharp:
         with torch.no_grad():

@@ -283,7 +283,7 @@ class TransformersGenerator(Generator):
             with attention_without_plans(self.model.device):
                 decoder.run(self._runner)
         except Exception as error:
-            if _is_out_of_memory(error) and (len(requests) > 1 or len(self._prefixes or ())):
+            if is_out_of_memory(error) and (len(requests) > 1 or len(self._prefixes or ())):
                 return False
             raise
         return True
@@ -343,6 +343,7 @@ def _end_of_text(model: PreTrainedModel, tokenizer: Any) -> frozenset[int]:
     return frozenset(i for i in ids if i is not None)
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether a forward pass did not fit the memory, that of the device or the host's."""
     # Running out of host memory is a plain RuntimeError that names torch's allocator.
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
