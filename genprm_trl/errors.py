@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import math
 from collections.abc import Iterable
+from numbers import Real
 from pathlib import Path
 
 # What the machine refuses, whatever the options say: room on the disk, or a right.
@@ -100,13 +101,16 @@ def check_at_least(least: float, **values: float | None) -> None:
     """Checks settings that must not be below a bound; one that is None is not set.
 
     Raises:
-        ConfigError: A value is below the bound, infinite or not a number.
+        ConfigError: A value is below the bound, infinite or not a number, such as a text.
 
     Examples:
         >>> check_at_least(1, n=8, limit=None)
     """
     for name, value in values.items():
-        if value is not None and not least <= value < math.inf:
+        if value is None:
+            continue
+        _check_number(name, value)
+        if not least <= value < math.inf:
             bound = "finite" if value > least else f"at least {least:g}"
             raise ConfigError(f"{name} must be {bound}, got {value}")
 
@@ -118,6 +122,7 @@ def check_positive(**values: float) -> None:
         ConfigError: A value is 0 or below, or is not a number.
     """
     for name, value in values.items():
+        _check_number(name, value)
         if not value > 0:
             raise ConfigError(f"{name} must be positive, got {value}")
 
@@ -129,8 +134,26 @@ def check_share(**values: float) -> None:
         ConfigError: A value is outside [0, 1], or is not a number.
     """
     for name, value in values.items():
+        _check_number(name, value)
         if not 0 <= value <= 1:
             raise ConfigError(f"{name} must be within [0, 1], got {value}")
+
+
+def _check_number(name: str, value: object) -> None:
+    # Settings of JSON and YAML may hold anything.
+    if not isinstance(value, Real):
+        raise ConfigError(f"{name} must be a number, got {value!r}")
+
+
+def check_text(**values: object) -> None:
+    """Checks settings that must be texts; one that is None is not set.
+
+    Raises:
+        ConfigError: A value is something else.
+    """
+    for name, value in values.items():
+        if value is not None and not isinstance(value, str):
+            raise ConfigError(f"{name} must be a text, got {value!r}")
 
 
 def check_one_of(choices: Iterable[str | None], **values: object) -> None:

@@ -19,6 +19,7 @@ from genprm_trl._loops import run as run_coroutine
 from genprm_trl.cli.training import ModelOptions, TrainingOptions, checked_directory, open_training
 from genprm_trl.errors import ConfigError
 from genprm_trl.options.sources import RowOptions
+from genprm_trl.options.verifier import files_of_options
 from genprm_trl.rows.outputs import CommandFiles, inputs
 from genprm_trl.sandbox.options import SandboxOptions
 from genprm_trl.stages.fingerprint import model_fingerprint
@@ -234,7 +235,8 @@ def _decisive(reward: dict[str, Any] | None) -> dict[str, Any]:
     verifier = reward.get("verifier")
     if verifier is None:
         return {**settings, "verifier": "a server"}
-    return {**settings, "verifier": str(verifier), "verifier_files": model_fingerprint(str(verifier))}
+    files = {"files": model_fingerprint(str(verifier)), **files_of_options(reward)}
+    return {**settings, "verifier": str(verifier), **{f"verifier_{name}": value for name, value in files.items()}}
 
 
 def _step_reward(config: dict[str, Any] | None) -> GenPRMReward | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,6 +12,7 @@ from genprm_trl.generation.logprobs import RewardsFrom
 from genprm_trl.options.generator import GeneratorOptions
 from genprm_trl.protocol.genprm import MODES, FirstTurn, GenPRMProtocol
 from genprm_trl.sandbox.options import SandboxOptions
+from genprm_trl.stages.fingerprint import model_fingerprint
 from genprm_trl.stages.settings import decisive
 from genprm_trl.verifier.opening import AUTO, KINDS, check_options, find_kind, kind_named, open_verifier
 
@@ -21,6 +23,12 @@ if TYPE_CHECKING:
 _SAMPLING = ("temperature", "top_p", "top_k")
 # What every verifier has; other options are the kind's, whose module has to be imported to know them.
 _OF_ALL_KINDS = {"threshold", "stop", "seed"}
+# Arguments of kinds for which options with another name stand.
+_OTHER_NAMES = {
+    "generator_kwargs": "backend_options",
+    "chat_template": "chat_template_path",
+    "sampling": "temperature",
+}
 
 
 @dataclass
@@ -120,8 +128,14 @@ class VerifierOptions(SandboxOptions, GeneratorOptions):
         """The options of the verifier that have another value than the default, and those of `kind_options`.
 
         Raises:
-            ConfigError: An option is given twice.
+            ConfigError: `kind_options` names an option of the command line, which may be given there, too.
         """
+        if not isinstance(self.kind_options, Mapping):
+            raise ConfigError(f"--kind_options must be names and values, got {self.kind_options!r}")
+        names = {each.name: each.name for each in fields(VerifierOptions)} | _OTHER_NAMES
+        for name in self.kind_options:
+            if name in names:
+                raise ConfigError(f"--kind_options names {name}, which is an option of its own: give --{names[name]}")
         others = {each.name for part in (GeneratorOptions, SandboxOptions) for each in fields(part)}
         own = {
             each.name: getattr(self, each.name)
@@ -129,14 +143,12 @@ class VerifierOptions(SandboxOptions, GeneratorOptions):
             if each.name not in others and getattr(self, each.name) != each.default
         }
         own.pop("kind", None)
-        of_kind = own.pop("kind_options")
+        own.pop("kind_options", None)
         if self.chat_template_path is not None:
             own["chat_template"] = self.chat_template()
         if self.sandbox != "local":
             own["sandbox"] = self.sandbox
-        if twice := own.keys() & of_kind.keys():
-            raise ConfigError(f"--kind_options names {', '.join(sorted(twice))}, which is an option of its own")
-        return own | of_kind
+        return own | self.kind_options
 
     def needs_sandbox(self) -> bool:
         """Whether the verifier runs code, or a server is named for it that is to be asked."""
@@ -168,7 +180,35 @@ class VerifierOptions(SandboxOptions, GeneratorOptions):
         kind = self.found_kind()
         # None where earlier versions, which had one kind, wrote nothing.
         of_kind = {"kind": None if kind == "genprm" else kind, "kind_options": self.kind_options or None}
-        return {**decisive(self), **self.what_decides_text(), **of_kind}
+        files = files_of_options({"kind": kind, **self.kind_options})
+        return {**decisive(self), **self.what_decides_text(), **of_kind, **files}
+
+
+def files_of_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Hashes of the files that arguments of `open_verifier` name besides the model, as JSON values.
+
+    What is at a path may be another thing when a run is resumed.
+
+    Args:
+        options: The arguments, `kind` among them. A member of an ensemble may be one, too.
+
+    Returns:
+        `tokenizer_files` and `member_files`, each if something is named.
+
+    Raises:
+        ConfigError: The members of an ensemble cannot be used.
+    """
+    found: dict[str, Any] = {}
+    if isinstance(tokenizer := options.get("tokenizer"), str):
+        found["tokenizer_files"] = model_fingerprint(tokenizer)
+    if options.get("kind") == "ensemble":
+        from genprm_trl.verifier.ensemble import named_members
+
+        found["member_files"] = [
+            {"model_files": model_fingerprint(each["model"]), **files_of_options(each)}
+            for each in named_members(options.get("members"))
+        ]
+    return found
 
 
 def ask_servers(options: VerifierOptions) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from genprm_trl._loops import run
-from genprm_trl.errors import ConfigError
+from genprm_trl.errors import ConfigError, check_text
 from genprm_trl.records import Solution, StepJudgement, StepStatus, Verdict, prediction_from_rewards
 from genprm_trl.verifier.base import Verifier, check_steps
 from genprm_trl.verifier.decision import average
@@ -77,11 +77,7 @@ class Ensemble(Verifier):
         """
         if stop != "never":
             raise ConfigError("an ensemble judges all steps; leave out --stop")
-        named = [each if isinstance(each, Mapping) else {"model": each} for each in members]
-        if not named or not all("model" in each for each in named):
-            raise ConfigError(
-                "an ensemble needs the models of its other members: members=[NAME, {'model': NAME}, ...]"
-            )
+        named = named_members(members)
         shared = {"backend": backend, "generator_kwargs": generator_kwargs, "seed": seed}
         opened: list[Verifier] = []
         try:
@@ -117,6 +113,26 @@ class Ensemble(Verifier):
         """Closes the members."""
         for member in self.members:
             await member.close()
+
+
+def named_members(members: Any) -> list[Mapping[str, Any]]:
+    """The arguments of `open_verifier` for the other members of an ensemble.
+
+    Args:
+        members: What `Ensemble.from_pretrained` takes. It may come from JSON, and so be anything.
+
+    Raises:
+        ConfigError: There are none, one names no model, or what says how it is loaded has another type.
+    """
+    listed = members if isinstance(members, list | tuple) else ()
+    named = [each if isinstance(each, Mapping) else {"model": each} for each in listed]
+    if not named or not all(isinstance(each.get("model"), str | Path) for each in named):
+        raise ConfigError("an ensemble needs the models of its other members: members=[NAME, {'model': NAME}, ...]")
+    for each in named:
+        check_text(**{name: each[name] for name in ("kind", "backend") if name in each})
+        if not isinstance(each.get("generator_kwargs") or {}, Mapping):
+            raise ConfigError(f"generator_kwargs of {each['model']} must be names and values")
+    return named
 
 
 def mean_verdict(verdicts: Sequence[Verdict], threshold: float = 0.5) -> Verdict:

@@ -364,7 +364,7 @@ def check_options(
     threshold: float = 0.5,
     stop: str = "never",
     adaptive: str = "off",
-    max_chains: int | str = "auto",
+    max_chains: Any = "auto",
     rewards_from: str | None = None,
     **others: Any,
 ) -> None:
@@ -373,7 +373,7 @@ def check_options(
     Raises:
         ConfigError: An option has no such value.
     """
-    check_at_least(1, n=n, max_chains=None if max_chains == "auto" else int(max_chains))
+    check_at_least(1, n=n, max_chains=None if max_chains == "auto" else max_chains)
     check_share(threshold=threshold)
     check_one_of(get_args(StopRule), stop=stop)
     check_one_of(get_args(AdaptiveN), adaptive=adaptive)

@@ -155,9 +155,12 @@ async def test_it_is_a_kind_whose_members_have_their_own_options(monkeypatch):
     with pytest.raises(ConfigError, match="cannot be loaded"):
         open_verifier("0.3", "ensemble", members=["bad"])
     assert [each.closed for each in OPENED] == [True]
-    for wrong in ({}, {"members": [{"n": 8}]}):
+    for wrong in ({}, {"members": [{"n": 8}]}, {"members": "0.9"}, {"members": 5}, {"members": [5]}):
         with pytest.raises(ConfigError, match="the models of its other members"):
             open_verifier("0.3", "ensemble", **wrong)
+    for wrong, said in (({"kind": 5}, "kind must be a text"), ({"generator_kwargs": 5}, "must be names and values")):
+        with pytest.raises(ConfigError, match=said):
+            open_verifier("0.3", "ensemble", members=[{"model": "0.9", **wrong}])
     with pytest.raises(ConfigError, match="judges all steps"):
         open_verifier("0.3", "ensemble", members=["0.9"], stop="first_error")
     with pytest.raises(ConfigError, match="kind ensemble have no option 'n'"):

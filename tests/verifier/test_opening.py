@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import Qwen2ForTokenClassification
 
+from genprm_trl.cli.grpo import _decisive as reward_settings
 from genprm_trl.conversation.settings import ModelSettings
 from genprm_trl.errors import ConfigError
 from genprm_trl.options.parser import OptionParser
@@ -90,8 +92,23 @@ def test_commands_take_any_kind_and_refuse_options_that_it_does_not_have(
         load_verifier(options("--backend", "vllm"))
     with pytest.raises(ConfigError, match="no option 'step_separator'"):
         load_verifier(options("--kind_options", '{"step_separator": "x"}', model=genprm_dir))
-    with pytest.raises(ConfigError, match="names n, which is an option of its own"):
+    with pytest.raises(ConfigError, match=r"names n, which is an option of its own: give --n$"):
         load_verifier(options("--n", "2", "--kind_options", '{"n": 3}', model=genprm_dir))
+    for given, said in (
+        ('{"backend": "vllm"}', "names backend, which is an option of its own: give --backend$"),
+        ('{"tokenizer": "X"}', "names tokenizer, which is an option of its own: give --tokenizer$"),
+        ('{"batch_size": 2}', "names batch_size, which is an option of its own: give --batch_size$"),
+        ('{"generator_kwargs": {}}', "names generator_kwargs, .*: give --backend_options$"),
+        ('{"max_length": 50}', "is given max_length twice, also as max_context$"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            load_verifier(options("--batch_size", "4", "--max_context", "99", "--kind_options", given))
+    for given, said in (
+        ('{"step_separator": 2}', "step_separator must be a text, got 2"),
+        ('{"max_length": "50"}', "max_length must be a number, got '50'"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            load_verifier(options("--kind_options", given))
     with pytest.raises(ConfigError, match=r"unknown kind 'prm'; choose auto, genprm, .* or give module:Class"):
         options("--kind", "prm")
     with pytest.raises(ConfigError, match="is no Verifier with from_pretrained"):
@@ -111,6 +128,30 @@ def test_the_settings_of_verdicts_name_the_kind_that_was_found(classifier_dir: P
     assert decisive(classifier_dir, "auto") == decisive(classifier_dir, "token_classifier") == "token_classifier"
     # Runs from before there were kinds go on.
     assert decisive(genprm_dir, "auto") is None
+
+
+def test_the_settings_of_verdicts_hold_the_files_of_an_ensembles_members(classifier_dir: Path, tmp_path: Path) -> None:
+    member, tokenizer = directory(tmp_path / "b", size=1), directory(tmp_path / "t", size=1)
+    nested = {"model": str(classifier_dir), "kind": "ensemble", "members": [str(member)]}
+
+    def settings(members: list[Any]) -> tuple[Any, Any]:
+        options = VerifierOptions(str(classifier_dir), kind="ensemble", kind_options={"members": members})
+        # In a reward's configuration, too.
+        reward = {"verifier": str(classifier_dir), "kind": "ensemble", "members": members}
+        return options.what_decides_verdicts()["member_files"], reward_settings(reward)["verifier_member_files"]
+
+    for changed, members in (
+        (member, [str(member)]),
+        (member, [{"model": str(member), "seed": 3}]),
+        (tokenizer, [{"model": str(classifier_dir), "tokenizer": str(tokenizer)}]),
+        (member, [str(classifier_dir), nested]),
+    ):
+        before = settings(members)
+        assert settings(members) == before
+        (changed / "config.json").write_text((changed / "config.json").read_text() + " ")
+        assert settings(members)[0] != before[0]
+        assert settings(members)[1] != before[1]
+    assert "member_files" not in VerifierOptions(str(classifier_dir)).what_decides_verdicts()
 
 
 async def test_a_verifier_is_opened_by_name_in_rewards_too(classifier_dir: Path) -> None:

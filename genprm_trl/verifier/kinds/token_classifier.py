@@ -23,7 +23,7 @@ from transformers import (
 from transformers.modeling_layers import GenericForTokenClassification
 
 from genprm_trl.conversation.template import neutralizer, special_tokens
-from genprm_trl.errors import ConfigError, MissingExtraError
+from genprm_trl.errors import ConfigError, MissingExtraError, check_text
 from genprm_trl.generation.loading import default_device, load_config, loaded_whole
 from genprm_trl.verifier.scorer import StepScorer
 from genprm_trl.verifier.step_tokens import DEFAULT_STEP_SEPARATOR, StepTokens, load_step_tokenizer, tokenize_steps
@@ -52,7 +52,8 @@ class PRMScorer(StepScorer):
         **options: Further options of `StepScorer`.
 
     Raises:
-        ConfigError: Model or tokenizer cannot be loaded, or the model is no classifier of two labels, or is sharded.
+        ConfigError: Model or tokenizer cannot be loaded, the model is no classifier of two labels or is sharded, or an
+            option has no such value.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class PRMScorer(StepScorer):
         threshold: float = 0.5,
         **options: Any,
     ):
+        check_text(step_separator=step_separator)
         if isinstance(model_or_path, str | os.PathLike):
             path = os.fspath(model_or_path)
             model = load_trained_classifier(path)
