@@ -25,7 +25,7 @@ from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from genprm_trl.errors import ConfigError
 from genprm_trl.generation.backends import local_directory
 
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "vocab.txt")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "vocab.txt")
 
 
 def load_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerBase:
@@ -35,9 +35,9 @@ def load_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerBase:
         ConfigError: There is none, or it cannot be read.
     """
     directory = local_directory(name_or_path)
-    if directory is not None and not any((directory / name).is_file() for name in _TOKENIZER_FILES):
+    if directory is not None and not any((directory / name).is_file() for name in TOKENIZER_FILES):
         raise ConfigError(
-            f"{directory} holds no tokenizer (none of {', '.join(_TOKENIZER_FILES)}). Save the one the model "
+            f"{directory} holds no tokenizer (none of {', '.join(TOKENIZER_FILES)}). Save the one the model "
             f"was trained with there (tokenizer.save_pretrained), or name another directory as the tokenizer."
         )
     source = directory or name_or_path

@@ -26,20 +26,26 @@ _DTYPES = ("auto", "bfloat16", "float16", "half", "float32", "float", "float64",
 
 
 def _is_at_hand(source: str) -> bool:
-    """Whether a tokenizer of the Hub is in its cache, or the Hub answers the first of the requests for it.
+    """Whether a tokenizer may be loaded: it is in the Hub's cache, or the Hub is there when it is asked once.
 
     Loading asks many times, and waits in between: the better part of a minute where there is no network.
     """
     from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
-    name = "tokenizer_config.json"
+    from genprm_trl.generation.loading import TOKENIZER_FILES
+
     try:
-        if isinstance(try_to_load_from_cache(source, name), str):
+        if any(isinstance(try_to_load_from_cache(source, name), str) for name in TOKENIZER_FILES):
             return True
-        get_hf_file_metadata(hf_hub_url(source, name), timeout=5)
+        get_hf_file_metadata(hf_hub_url(source, "tokenizer_config.json"), timeout=5)
         return True
-    except Exception:  # no network, no such model, no right to see it; what opens the generator says which
+    except RepositoryNotFoundError:  # or no right to see it
         return False
+    except HfHubHTTPError:  # it is busy, or has no such file: loading asks again, and for other files
+        return True
+    except Exception as error:  # no network; by its name, since versions of the Hub's client use other libraries
+        return type(error).__name__ == "ReadTimeout"
 
 
 @dataclass

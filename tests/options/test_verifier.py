@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 from collections.abc import Callable
@@ -147,24 +148,40 @@ def test_a_name_that_a_backend_of_ones_own_knows_is_not_looked_up() -> None:
     assert options.template_date is None
 
 
-@pytest.mark.parametrize("answer", [None, 503, 404])
-def test_a_hub_that_does_not_answer_is_asked_once(
-    answer: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [(None, ""), (403, "GatedRepo"), (404, "RepoNotFound"), (404, "EntryNotFound"), (429, ""), (503, "")],
+)
+def test_a_day_is_left_out_where_loading_fails_for_sure(
+    answer: int | None, reason: str, tmp_path: Path, day: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = []
+    """A busy Hub may answer when loading asks again; a repository without this file may have others."""
+    asked, tokenizer = [], copy.deepcopy(tiny_tokenizer())
+    tokenizer.chat_template = DATED
+    is_there = answer in (429, 503) or reason == "EntryNotFound"
 
     class Hub(Quiet, BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
             asked.append(self.path)
             if answer is not None:
                 self.send_response(answer)
+                self.send_header("X-Error-Code", reason)
                 self.end_headers()
 
+    def load(source: str) -> object:
+        if is_there:
+            return tokenizer
+        raise AssertionError(f"{source} cannot be loaded, and loading waits long")
+
+    # Loading itself would ask again and again, with pauses.
+    monkeypatch.setattr("genprm_trl.generation.loading.load_tokenizer", load)
+    monkeypatch.setattr("genprm_trl.conversation.settings.load_settings", lambda model: None)
+    day("2026-12-01")
     with answering(Hub) as url:
         template = url + "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
         options = GeneratorOptions("lab/model")
         options.freeze_date()
-    assert options.template_date is None
+    assert options.template_date == ("2026-12-01" if is_there else None)
     assert asked == ["/lab/model/resolve/main/tokenizer_config.json"]
