@@ -5,7 +5,6 @@ Another kind is a class with `from_pretrained`, and a line in `KINDS`. Torch is 
 
 from __future__ import annotations
 
-import functools
 import inspect
 import json
 import re
@@ -68,7 +67,11 @@ class Kind:
 # In the order in which they are tried. `genprm` is also what any other causal language model is taken for.
 KINDS: Mapping[str, Kind] = {
     "genprm": Kind("genprm_trl.verifier.genprm:GenPRM", names=r"(GenPRM/)?GenPRM-[0-9.]+B"),
-    "token_classifier": Kind("genprm_trl.verifier.kinds.token_classifier:PRMScorer", r"\w+ForTokenClassification"),
+    "token_classifier": Kind(
+        "genprm_trl.verifier.kinds.token_classifier:PRMScorer",
+        architectures=r"\w+ForTokenClassification",
+        names=r"(jinachris/)?PURE-PRM-7B|jinachris/Qwen2\.5-Math-7B-PRM800K",
+    ),
     "qwen_prm": Kind(
         "genprm_trl.verifier.kinds.qwen_prm:QwenPRM",
         architectures=r"Qwen2ForProcessRewardModel",
@@ -183,13 +186,18 @@ def find_kind(model: str | Path) -> str:
         ConfigError: It is another model, of no known kind.
     """
     files = _Files(model)
-    return _kind_of_files(files) if files.is_local else _kind_on_hub(str(model))
+    if files.is_local:
+        return _kind_of_files(files)
+    name = str(model)
+    if name in _found_on_hub:
+        return _found_on_hub[name]
+    kind = _kind_of_name(model_names(name)) or _kind_of_files(files)  # a known name spares requests
+    if files.is_reachable:  # else it is a guess, and the next call may know better
+        _found_on_hub[name] = kind
+    return kind
 
 
-@functools.cache
-def _kind_on_hub(model: str) -> str:
-    files = _Files(model)
-    return _kind_of_name(files.names) or _kind_of_files(files)  # a known name spares requests
+_found_on_hub: dict[str, str] = {}
 
 
 def _kind_of_files(files: _Files) -> str:
@@ -204,7 +212,7 @@ def _kind_of_files(files: _Files) -> str:
     for name, kind in KINDS.items():
         if kind.architectures and any(re.fullmatch(kind.architectures, each) for each in architectures):
             return name
-    if known := _kind_of_name(files.names):
+    if known := _kind_of_name(model_names(files.model)):
         return known
     for name, kind in KINDS.items():
         if kind.weight and files.has_weight(kind.weight):
@@ -223,6 +231,16 @@ def _kind_of_name(names: Sequence[str]) -> str | None:
     return next(found, None)
 
 
+def model_names(model: str | Path) -> list[str]:
+    """What a model is called: its id, or its directory's name and the id of which that is the Hub's cache."""
+    directory = Path(model).expanduser()
+    if not directory.is_dir():
+        return [str(model)]
+    directory = directory.resolve()
+    of_cache = directory.parent.parent.name if directory.parent.name == "snapshots" else ""
+    return [directory.name, of_cache.removeprefix("models--").replace("--", "/")]
+
+
 class _Files:
     """The small files of a model, in its directory or on the Hub."""
 
@@ -230,22 +248,13 @@ class _Files:
         self.model = str(model)
         self._directory = Path(model).expanduser()
         self.is_local = self._directory.is_dir()
-        self._is_reachable = "/" in self.model.strip("/") and not self.model.startswith((".", "/", "~"))
-
-    @property
-    def names(self) -> list[str]:
-        """What the model is called: its id, or the directory's name and the id of which it is the Hub's cache."""
-        if not self.is_local:
-            return [self.model]
-        directory = self._directory.resolve()
-        of_cache = directory.parent.parent.name if directory.parent.name == "snapshots" else ""
-        return [directory.name, of_cache.removeprefix("models--").replace("--", "/")]
+        self.is_reachable = "/" in self.model.strip("/") and not self.model.startswith((".", "/", "~"))
 
     def path(self, name: str) -> Path | None:
         if self.is_local:
             path = self._directory / name
             return path if path.is_file() else None
-        if not self._is_reachable:
+        if not self.is_reachable:
             return None
         from transformers.utils import cached_file
 
@@ -256,7 +265,7 @@ class _Files:
                 _raise_exceptions_for_missing_entries=False,
             )
         except (OSError, ValueError):  # no such repository, or no connection: loading will say it better
-            self._is_reachable = False
+            self.is_reachable = False
             return None
         return None if found is None else Path(found)
 

@@ -67,6 +67,26 @@ def test_a_kind_is_found_in_the_files_and_by_the_name(tmp_path: Path) -> None:
             find_kind(unknown)
 
 
+def test_a_guess_made_without_the_hub_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    published = directory(tmp_path / "published", architectures=["LlamaForTokenClassification"])
+    asked = []
+
+    def unreachable(model: str, name: str, **_: object) -> None:
+        raise OSError("no connection")
+
+    def answers(model: str, name: str, **_: object) -> str | None:
+        asked.append(name)
+        return str(published / name) if (published / name).is_file() else None
+
+    monkeypatch.setattr("transformers.utils.cached_file", unreachable)
+    assert find_kind("me/my-prm") == "genprm"
+    monkeypatch.setattr("transformers.utils.cached_file", answers)
+    assert find_kind("me/my-prm") == "token_classifier"
+    asked.clear()
+    assert find_kind("me/my-prm") == "token_classifier"
+    assert not asked, "what the Hub said is kept"
+
+
 def test_commands_take_any_kind_and_refuse_options_that_it_does_not_have(
     classifier_dir: Path, genprm_dir: Path
 ) -> None:
