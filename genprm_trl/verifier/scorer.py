@@ -150,11 +150,12 @@ class StepScorer(Verifier):
         """
 
     @abstractmethod
-    def scores(self, inputs: Mapping[str, torch.Tensor], rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    def scores(self, inputs: Mapping[str, Any], rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
         """P(correct) at some places of a batch, in [0, 1].
 
         Args:
-            inputs: `input_ids` and `attention_mask` of shape (batch, length), padded on the right.
+            inputs: What the model is called with: `input_ids` and `attention_mask` of shape (batch, length), padded
+                on the right, and `use_cache=False` where the architecture has a cache.
             rows: Row of each place, shape (places,).
             columns: Token of each place, shape (places,).
 
@@ -325,10 +326,12 @@ class StepScorer(Verifier):
         ids = [torch.tensor(tokens.input_ids) for tokens in batch]
         device = self.model.device
         # On the right, padding comes after everything that a causal model looks at.
-        inputs = {
+        inputs: dict[str, Any] = {
             "input_ids": pad_sequence(ids, batch_first=True, padding_value=padding_token(self.tokenizer)).to(device),
             "attention_mask": pad_sequence([torch.ones_like(row) for row in ids], batch_first=True).to(device),
         }
+        if hasattr(self.model.config.get_text_config(), "use_cache"):
+            inputs["use_cache"] = False  # nothing is generated, and keys and values take more memory than the model
         rows = torch.tensor([row for row, tokens in enumerate(batch) for _ in tokens.step_ends], device=device)
         columns = torch.tensor([end for tokens in batch for end in tokens.step_ends], device=device)
         return self.scores(inputs, rows, columns).float().cpu()

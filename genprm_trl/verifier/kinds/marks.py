@@ -39,7 +39,7 @@ class MarkScorer(StepScorer):
         """See `generation.loading.load_model`."""
         return load_model(path, device=device, dtype=dtype)
 
-    def scores(self, inputs: Mapping[str, torch.Tensor], rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    def scores(self, inputs: Mapping[str, Any], rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
         """The softmax over the two marks."""
         hidden = self.model.base_model(**inputs).last_hidden_state[rows, columns]
         # At the steps' places alone: the logits of all tokens of a long batch would not fit.

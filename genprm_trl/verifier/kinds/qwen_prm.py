@@ -75,7 +75,7 @@ class QwenPRM(StepScorer):
     def _safe(self, text: str) -> str:
         return self._chat.neutralize(self._without_marks(text))
 
-    def scores(self, inputs: Mapping[str, torch.Tensor], rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    def scores(self, inputs: Mapping[str, Any], rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
         """P(label 1) of the two."""
         logits: torch.Tensor = self.model(**inputs).logits[rows, columns]
         return logits.float().softmax(-1)[:, 1]

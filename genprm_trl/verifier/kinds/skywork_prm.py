@@ -2,7 +2,7 @@ r"""Skywork-o1-Open-PRM (SkyworkAI/skywork-o1-prm-inference): a causal model wit
 
 Ids are those of begin-of-text, the problem and a line break, then those of each step, encoded alone, with the token
 `\n`. The score of a step is the sigmoid of the value at its `\n`. A line break within a step would be read as the end
-of a step, so it becomes a space.
+of a step, so it becomes a space. Those at a step's ends are left out.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class SkyworkPRM(StepScorer):
 
     def encode(self, problem: str, steps: Sequence[str]) -> StepTokens:
         """The problem on a line, and each step on one."""
-        lines = [_LINE_BREAKS.sub(" ", self._neutralize(step)) for step in steps]
+        lines = [_on_one_line(self._neutralize(step)) for step in steps]
         begin = self.tokenizer.bos_token or ""
         texts = [f"{begin}{self._neutralize(problem)}\n", *lines]
         ids, *steps_ids = self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
@@ -57,10 +57,17 @@ class SkyworkPRM(StepScorer):
             step_ends.append(len(ids) - 1)
         return StepTokens(ids, step_ends)
 
-    def scores(self, inputs: Mapping[str, torch.Tensor], rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    def scores(self, inputs: Mapping[str, Any], rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
         """The sigmoid of the values, which are any numbers."""
         values: torch.Tensor = self.model(**inputs).logits[rows, columns, 0]
         return values.float().sigmoid()
+
+
+def _on_one_line(step: str) -> str:
+    def between(breaks: re.Match[str]) -> str:
+        return " " if breaks.start() > 0 and breaks.end() < len(step) else ""
+
+    return _LINE_BREAKS.sub(between, step)
 
 
 class _ValueHead(nn.Module):
