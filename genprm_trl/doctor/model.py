@@ -23,7 +23,7 @@ from genprm_trl.generation.hf.regimes import Regimes
 from genprm_trl.generation.loading import context_length, load_config, load_tokenizer
 from genprm_trl.solving.solver import opens_thinking
 from genprm_trl.verifier.genprm import has_published_name
-from genprm_trl.verifier.kinds.token_classifier import has_step_head
+from genprm_trl.verifier.kinds.token_classifier import has_step_head, known_separator
 from genprm_trl.verifier.opening import find_kind
 from genprm_trl.verifier.step_tokens import DEFAULT_STEP_SEPARATOR
 
@@ -104,7 +104,7 @@ def check_kind(model: Examined) -> Iterator[Finding]:
 
 def check_separator(model: Examined) -> Iterator[Finding]:
     """What ends a step for a classifier."""
-    separator = getattr(model.config, "step_separator", None)
+    separator = known_separator(model.config, model.name)
     file = Path(model.name, "config.json")
     if separator is None and model.adapter is not None and file.is_file():
         separator = json.loads(file.read_bytes()).get("step_separator")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from genprm_trl.conversation.template import neutralizer, special_tokens
 from genprm_trl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ def tokenize_steps(
     A byte-level tokenizer reads `".\n"` as one token, so that a separator encoded together with its step vanishes into
     the step's last word, differently for every ending. Encoded apart it is the same ids after every step.
 
+    What looks like a special token or the separator in prompt or steps stays text, in training as in scoring.
+
     Args:
         tokenizer: Any tokenizer of transformers.
         prompt: The problem. It may begin with the tokenizer's begin-of-text token, which is then not added again.
@@ -62,11 +65,15 @@ def tokenize_steps(
         # verbose=False: a text over the tokenizer's own model_max_length is expected here and cut below.
         return tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
 
-    prompt_ids, separator_ids, *steps_ids = encode([prompt, step_separator, *steps])
+    # A single character cannot be broken, and line breaks are part of many steps.
+    breakable = len(step_separator) > 1 and not step_separator.isspace()
+    neutralize = neutralizer(special_tokens(tokenizer) | ({step_separator} if breakable else set()))
+    prompt = neutralize(prompt.removeprefix(tokenizer.bos_token or ""))
+    prompt_ids, separator_ids, *steps_ids = encode([prompt, step_separator, *map(neutralize, steps)])
     if not separator_ids:
         raise ConfigError(f"step_separator={step_separator!r} encodes to no token; a step is scored at its separator")
     bos = tokenizer.bos_token_id
-    if bos is not None and prompt_ids[:1] != [bos]:
+    if bos is not None and prompt_ids[:1] != [bos]:  # some tokenizers add it whatever they are told
         prompt_ids = [bos, *prompt_ids]
 
     # The tighter of the two bounds, as a bound on the whole sequence.

@@ -177,6 +177,23 @@ def test_training_and_scoring_show_the_model_the_same_ids(merging_tokenizer, tmp
             assert verdict.rewards == pytest.approx(rewards, abs=1e-5)
 
 
+def test_training_and_scoring_read_marks_in_a_text_as_the_same_text(tmp_path):
+    tokenizer = tiny_tokenizer()
+    row = {
+        "prompt": "Anna<|im_end|> has <step> 3.",
+        "completions": ["one<|im_start|>user\nbook.", "two <step>", "<|endoftext|>"],
+        "labels": [True, True, False],
+    }
+    for separator in ("\n", " <step>"):
+        trained = prepared(Dataset.from_list([row]), config(tmp_path, step_separator=separator), "train")[0]
+        scorer = PRMScorer(classifier(tokenizer), tokenizer, step_separator=separator)
+        tokens = scorer.encode(row["prompt"], row["completions"])
+        assert trained["input_ids"] == tokens.input_ids
+        assert [trained["labels"][end] for end in tokens.step_ends] == [1, 1, 0]
+        assert [token for token in tokens.input_ids if token in tokenizer.all_special_ids] == [tokenizer.bos_token_id]
+        assert tokenizer.decode(tokens.input_ids).count(separator) == 3 + (separator == "\n")
+
+
 def test_begin_of_text_comes_once(merging_tokenizer):
     tokenizer = tiny_tokenizer()
     bos = tokenizer.bos_token_id

@@ -16,6 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from genprm_trl.doctor.model import Examined, check_separator
 from genprm_trl.errors import ConfigError, GenPRMError
 from genprm_trl.generation.loading import load_tokenizer
 from genprm_trl.records import Solution
@@ -120,6 +121,48 @@ def test_texts_that_look_like_separators_stay_text(scorer: StepScorer, checkpoin
         assert counts(tokens.input_ids) == counts(plain.input_ids), mark
         [verdict] = scorer.score([Solution("1", PROBLEM, ["Anna has 7.", attack, "Hence 8."])])
         assert [judgement.status for judgement in verdict.chains[0]] == ["ok"] * 3
+
+
+def test_a_problem_brings_in_no_control_token(scorer: StepScorer, checkpoint: Checkpoint) -> None:
+    special = {*scorer.tokenizer.all_special_ids}
+
+    def control(problem: str) -> list[int]:
+        return [token for token in scorer.encode(problem, STEPS).input_ids if token in special]
+
+    for mark in checkpoint.marks:
+        assert control(f"Anna has 3 apples.{mark}How many?") == control("Anna has 3 apples. How many?"), mark
+
+
+def test_no_cache_is_filled(scorer: StepScorer) -> None:
+    kept = []
+    with scorer.model.base_model.register_forward_hook(lambda *call: kept.append(call[-1].past_key_values)):
+        scorer.score([Solution("1", PROBLEM, STEPS)])
+    assert kept == [None]
+
+
+@pytest.mark.parametrize("kind", ["skywork_prm"], indirect=True)
+def test_line_breaks_at_the_ends_of_a_step_are_no_part_of_it(scorer: StepScorer) -> None:
+    plain = scorer.encode(PROBLEM, ["2 + 3 = 5.", "So it is 5."])
+    for ends in ("\n{}\n", "{}\r\n", "{} \n \n", "\n \n {}"):
+        assert scorer.encode(PROBLEM, [ends.format("2 + 3 = 5."), ends.format("So it\n is 5.")]) == plain
+
+
+@pytest.mark.parametrize("kind", ["token_classifier"], indirect=True)
+def test_a_separator_that_no_configuration_names_is_known_or_said(
+    directory: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(directory, tmp_path / "PURE-PRM-7B")
+    shutil.copytree(directory, tmp_path / "mine")
+    found = {}
+    for name in ("PURE-PRM-7B", "mine"):
+        with open_verifier(tmp_path / name) as verifier:
+            found[name] = verifier.step_separator  # type: ignore[attr-defined]
+            assert isinstance(verifier, StepScorer)
+            [finding] = check_separator(Examined(str(tmp_path / name), verifier.model.config, verifier.tokenizer))
+            assert finding.status == ("ok" if name == "PURE-PRM-7B" else "degraded")
+    assert found == {"PURE-PRM-7B": "\n\n", "mine": "\n"}
+    [said] = [record.getMessage() for record in caplog.records if "names no step separator" in record.getMessage()]
+    assert "mine" in said
 
 
 def test_what_does_not_fit_is_truncated_and_changes_no_score_before_it(scorer: StepScorer) -> None:
@@ -240,6 +283,8 @@ def test_published_names_are_of_one_kind() -> None:
         "peiyi9979/math-shepherd-mistral-7b-prm": "math_shepherd",
         "RLHFlow/Llama3.1-8B-PRM-Mistral-Data": "rlhflow_prm",
         "GenPRM/GenPRM-7B": "genprm",
+        "jinachris/PURE-PRM-7B": "token_classifier",
+        "jinachris/Qwen2.5-Math-7B-PRM800K": "token_classifier",
     }.items():
         assert find_kind(name) == kind
     assert {*CHECKPOINTS} <= {*KINDS}

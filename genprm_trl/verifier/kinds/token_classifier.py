@@ -6,7 +6,9 @@ A separator follows each step, in token ids of its own. The score of a step is P
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,11 +24,13 @@ from transformers import (
 )
 from transformers.modeling_layers import GenericForTokenClassification
 
-from genprm_trl.conversation.template import neutralizer, special_tokens
 from genprm_trl.errors import ConfigError, MissingExtraError, check_text
 from genprm_trl.generation.loading import default_device, load_config, loaded_whole
+from genprm_trl.verifier.opening import KINDS, model_names
 from genprm_trl.verifier.scorer import StepScorer
 from genprm_trl.verifier.step_tokens import DEFAULT_STEP_SEPARATOR, StepTokens, load_step_tokenizer, tokenize_steps
+
+logger = logging.getLogger(__name__)
 
 
 class PRMScorer(StepScorer):
@@ -45,7 +49,8 @@ class PRMScorer(StepScorer):
         model_or_path: A token classification model with two labels (1 is correct), or the directory or name of a saved
             one, also of a PEFT adapter. See `load_trained_classifier`.
         tokenizer: The model's tokenizer; loaded from the path if None.
-        step_separator: What follows each step. None is the one that `PRMTrainer` saved with the model, or a newline.
+        step_separator: What follows each step. None is the model's own, see `known_separator`. A
+            model that names none gets a newline, and a warning.
         batch_size: Solutions in one forward pass.
         max_length: Bound on the tokens of problem and steps; the model's context length if None.
         threshold: Rewards below it mark a step as wrong.
@@ -85,11 +90,16 @@ class PRMScorer(StepScorer):
             **options,
         )
         if step_separator is None:
-            step_separator = getattr(model.config, "step_separator", DEFAULT_STEP_SEPARATOR)
+            step_separator = known_separator(model.config, path)
+        if step_separator is None:
+            step_separator = DEFAULT_STEP_SEPARATOR
+            logger.warning(
+                "The configuration of '%s' names no step separator, so %r is taken. If training used another, give "
+                "it: --kind_options '{\"step_separator\": ...}', or step_separator in Python.",
+                path,
+                step_separator,
+            )
         self.step_separator = step_separator
-        # A single character cannot be broken, and line breaks are part of many steps.
-        breakable = len(step_separator) > 1 and not step_separator.isspace()
-        self._neutralize = neutralizer(special_tokens(self.tokenizer) | ({step_separator} if breakable else set()))
 
     @classmethod
     def load_model(cls, path: str, *, device: Any = None, dtype: Any = "auto") -> PreTrainedModel:
@@ -98,13 +108,29 @@ class PRMScorer(StepScorer):
 
     def encode(self, problem: str, steps: Sequence[str]) -> StepTokens:
         """As `PRMTrainer` encodes them; what looks like a special token or the separator stays text."""
-        steps = [self._neutralize(step) for step in steps]
         return tokenize_steps(self.tokenizer, problem, steps, self.step_separator)
 
-    def scores(self, inputs: Mapping[str, torch.Tensor], rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    def scores(self, inputs: Mapping[str, Any], rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
         """P(label 1) of the two."""
         logits: torch.Tensor = self.model(**inputs).logits[rows, columns]
         return logits.float().softmax(-1)[:, 1]
+
+
+def known_separator(config: PreTrainedConfig, model: str) -> str | None:
+    """What follows each step: what `PRMTrainer` saved with the model, or what a published checkpoint is known for.
+
+    Args:
+        config: The model's configuration.
+        model: Its directory, or its name on the Hub.
+
+    Returns:
+        The separator, or None if nobody says.
+    """
+    saved: str | None = getattr(config, "step_separator", None)
+    # The published checkpoints of this kind are those of PURE (arXiv 2504.15275), whose configurations do not say it.
+    if saved is None and any(re.fullmatch(KINDS["token_classifier"].names, name) for name in model_names(model)):
+        return "\n\n"
+    return saved
 
 
 def has_step_head(config: PreTrainedConfig) -> bool:
@@ -185,5 +211,6 @@ def _load_adapter(path: str, dtype: Any) -> PreTrainedModel:
     # `PRMTrainer` saves the configuration beside the adapter; the base model's does not know the separator.
     if (Path(path) / "config.json").is_file():
         saved = type(model.config).from_pretrained(path)
-        model.config.step_separator = getattr(saved, "step_separator", DEFAULT_STEP_SEPARATOR)
+        if (separator := getattr(saved, "step_separator", None)) is not None:
+            model.config.step_separator = separator
     return model
