@@ -79,8 +79,10 @@ def test_a_verifier_and_its_card(verifier, data, tmp_path, capsys):
         return
     results, samples = read(VERIFIER, tmp_path)
     assert results["failed,maj@n"] == 0
-    for row, solution in zip(samples, SOLUTIONS, strict=False):
-        check_verdict(read_verdict(row["resps"][0][0]), replace(solution, label=None), n=2)
+    judged = {row["doc"]["id"]: row for row in samples}  # a row for each filter
+    for solution in SOLUTIONS[:2]:
+        check_verdict(read_verdict(judged.pop(solution.id)["resps"][0][0]), replace(solution, label=None), n=2)
+    assert judged == {}
     for name in ("error_acc", "correct_acc", "f1"):
         assert 0 <= results[f"{name},maj@n"] <= 100
     assert genprm("card", verifier, only("results_*.json", tmp_path)) == 0
