@@ -86,7 +86,7 @@ def test_a_verifier_and_its_card(verifier, data, tmp_path, capsys):
     for name in ("error_acc", "correct_acc", "f1"):
         assert 0 <= results[f"{name},maj@n"] <= 100
     assert genprm("card", verifier, results=only("results_*.json", tmp_path)) == 0
-    assert "ProcessBench" in (Path(verifier) / "README.md").read_text(encoding="utf-8")
+    assert data.name in (Path(verifier) / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
