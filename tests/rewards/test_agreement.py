@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from functools import partial
@@ -119,7 +120,7 @@ def test_groups_that_processes_share_are_rewarded_as_a_whole(cuts, monkeypatch):
 def test_a_policy_is_trained_on_the_agreement_of_its_groups(tmp_path):
     watch = Watch()
     trainer = GRPOTrainer(
-        tiny_model(),
+        copy.deepcopy(tiny_model()),
         reward_funcs=[partial(answer_agreement_reward, most_share=0.9)],
         args=GRPOConfig(**options(tmp_path, max_steps=1)),
         train_dataset=Dataset.from_dict({"prompt": ["What is 2 + 3?"] * 2}),
