@@ -256,7 +256,7 @@ def rollout(job: Job, name: str) -> dict[str, Any]:
 
 
 def commands(job: Job, name: str) -> dict[str, Any]:
-    """`genprm sft`, `prm` and `grpo`, and each again."""
+    """`genprm sft` and `genprm grpo`, and each again."""
     rows, questions = job.out / "rows.jsonl", job.out / "problems.jsonl"
     if PartialState().is_main_process:
         write_jsonl(rows, records(8))
@@ -269,7 +269,6 @@ def commands(job: Job, name: str) -> dict[str, Any]:
     ]  # fmt: skip
     asked = {
         "sft": [str(rows), "--max_length", "1024"],
-        "prm": [str(rows), "--train_head_only"],
         "grpo": [
             str(questions), "--reward_config", str(job.models / "reward.yaml"),
             "--num_generations", "4", "--max_completion_length", "20",
