@@ -224,6 +224,11 @@ class Verdict:
         return any(judgement.status == "error" for chain in self.chains for judgement in chain)
 
     @property
+    def num_tokens(self) -> int:
+        """Tokens that were generated for it, over all chains and steps."""
+        return sum(judgement.num_tokens for chain in self.chains for judgement in chain)
+
+    @property
     def read(self) -> list[bool]:
         """Whether a chain gave the step a verdict; True of a verifier that writes none. Shape (T,)."""
         by_step = zip(*self.chains, strict=False)

@@ -67,26 +67,15 @@ def _output_path(options: CompareOptions) -> Path:
 
 def run(options: CompareOptions) -> int:
     """Runs the command."""
-    from genprm_trl.data.solutions import iter_solutions
     from genprm_trl.rows.jsonl import write_json, write_text
     from genprm_trl.verdict_report import write_comparison
 
     output = _output_path(options)
-    solutions = None
-    if options.solutions is not None:
-        # What is unusable was not judged either, or its verdicts are shown without texts.
-        solutions = iter_solutions(
-            options.solutions,
-            split=options.split,
-            format=options.format,
-            skip_bad_rows=True,
-            on_format=console.print_format,
-        )
     report = write_comparison(
         options.verdicts,
         output,
         common=options.common,
-        solutions=solutions,
+        solutions=options.read_judged(options.solutions, console.print_format),
         follow=lambda verdicts: console.progress(verdicts, desc="Reading", unit="verdict", delay=0.5),
     )
     text = report.markdown()

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from genprm_trl.cli import console
 from genprm_trl.cli.training import (
+    EvaluatedOptions,
     ModelOptions,
-    TrainingOptions,
     checked_directory,
     described_data,
     last_figures,
@@ -35,14 +35,9 @@ HEAD = "head"  # the directory, inside of the output, of the model whose head al
 
 
 @dataclass(kw_only=True)
-class PRMOptions(RowOptions, TrainingOptions):
+class PRMOptions(RowOptions, EvaluatedOptions):
     """The options of `genprm prm` that `PRMTrainer` does not have."""
 
-    eval_data: str | None = field(
-        default=None,
-        metadata={"help": "Labelled solutions to evaluate on. Needs --eval_strategy.", "reads": "rows"},
-    )
-    eval_split: str | None = field(default=None, metadata={"help": "Split of the evaluation data."})
     head_epochs: float = field(
         default=0,
         metadata={

@@ -45,24 +45,13 @@ def _output_path(options: ReportOptions) -> Path:
 
 def run(options: ReportOptions) -> int:
     """Runs the command."""
-    from genprm_trl.data.solutions import iter_solutions
     from genprm_trl.verdict_report import write_report
 
     output = _output_path(options)
-    solutions = None
-    if options.solutions is not None:
-        # What is unusable was not judged either, or its verdict is shown without texts.
-        solutions = iter_solutions(
-            options.solutions,
-            split=options.split,
-            format=options.format,
-            skip_bad_rows=True,
-            on_format=console.print_format,
-        )
     summary = write_report(
         options.verdicts,
         output,
-        solutions=solutions,
+        solutions=options.read_judged(options.solutions, console.print_format),
         follow=lambda verdicts: console.progress(verdicts, desc="Reading", unit="verdict", delay=0.5),
     )
     if summary.without_solution:

@@ -141,7 +141,7 @@ def run(options: SelectOptions, verifier: OptionalVerifierOptions, judging: Judg
     if without:
         facts["without an answer"] = f"{without} of the candidates mark none, and do not vote"
     if judged[0].verdicts:
-        tokens = sum(j.num_tokens for each in judged for v in each.verdicts for chain in v.chains for j in chain)
+        tokens = sum(verdict.num_tokens for each in judged for verdict in each.verdicts)
         rationales = sum(len(v.chains) for each in judged for v in each.verdicts)
         facts["verifications"] = f"{rationales:,} rationales of {tokens:,} tokens"
     failed = [each for each in judged if each.has_failed]

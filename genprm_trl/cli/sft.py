@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from genprm_trl.cli import console
 from genprm_trl.cli.training import (
+    EvaluatedOptions,
     ModelOptions,
-    TrainingOptions,
     checked_directory,
     described_data,
     last_figures,
@@ -38,14 +38,9 @@ _EVALUATION = ("eval_split", "verify_data", "verify_split", "verify_limit", "ver
 
 
 @dataclass(kw_only=True)
-class SFTOptions(SandboxOptions, TrainingOptions):
+class SFTOptions(SandboxOptions, EvaluatedOptions):
     """The options of `genprm sft` that TRL does not have."""
 
-    eval_data: str | None = field(
-        default=None,
-        metadata={"help": "Rows to evaluate on, of the same kinds. Needs --eval_strategy.", "reads": "rows"},
-    )
-    eval_split: str | None = field(default=None, metadata={"help": "Split of the evaluation data."})
     verify_data: str | None = field(
         default=None,
         metadata={

@@ -77,6 +77,17 @@ class TrainingOptions(OverwriteOptions, SplitOptions):
         )
 
 
+@dataclass(kw_only=True)
+class EvaluatedOptions(TrainingOptions):
+    """The options of a training that can be evaluated on further rows."""
+
+    eval_data: str | None = field(
+        default=None,
+        metadata={"help": "Rows to evaluate on, of the same kinds. Needs --eval_strategy.", "reads": "rows"},
+    )
+    eval_split: str | None = field(default=None, metadata={"help": "Split of the evaluation data."})
+
+
 def _model_arguments(args: Any, options: ModelOptions) -> dict[str, Any]:
     """The arguments for a trainer of TRL that the model's options stand for; some go into `args`."""
     from trl import get_peft_config, get_quantization_config

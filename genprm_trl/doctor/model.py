@@ -23,7 +23,7 @@ from genprm_trl.generation.hf.regimes import Regimes
 from genprm_trl.generation.loading import context_length, load_config, load_tokenizer
 from genprm_trl.solving.solver import opens_thinking
 from genprm_trl.verifier.genprm import has_published_name
-from genprm_trl.verifier.kinds.token_classifier import has_step_head, known_separator
+from genprm_trl.verifier.kinds.token_classifier import adapter_separator, has_step_head, known_separator
 from genprm_trl.verifier.opening import find_kind
 from genprm_trl.verifier.step_tokens import DEFAULT_STEP_SEPARATOR
 
@@ -105,9 +105,8 @@ def check_kind(model: Examined) -> Iterator[Finding]:
 def check_separator(model: Examined) -> Iterator[Finding]:
     """What ends a step for a classifier."""
     separator = known_separator(model.config, model.name)
-    file = Path(model.name, "config.json")
-    if separator is None and model.adapter is not None and file.is_file():
-        separator = json.loads(file.read_bytes()).get("step_separator")
+    if separator is None and model.adapter is not None:
+        separator = adapter_separator(model.config, model.name)
     shown = DEFAULT_STEP_SEPARATOR if separator is None else separator
     tokens = len(model.tokenizer(shown, add_special_tokens=False)["input_ids"])
     detail = f"{shown!r}, {tokens} token{'s' * (tokens != 1)}"

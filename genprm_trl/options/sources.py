@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,23 @@ class FormatOptions(SplitOptions):
             "With math, a box in the solution is the answer."
         },
     )
+
+    def read_judged(
+        self, file: str | None, on_format: Callable[[str], None] | None = None
+    ) -> Iterator[Solution] | None:
+        """The solutions that verdicts are about, read when they are iterated over; None if no file is named.
+
+        What is unusable is left out: it was not judged either, or its verdict is shown without texts.
+
+        Args:
+            file: The file or dataset.
+            on_format: Called with the name of the rows' format, once it is known.
+        """
+        from genprm_trl.data.solutions import iter_solutions
+
+        if file is None:
+            return None
+        return iter_solutions(file, split=self.split, format=self.format, skip_bad_rows=True, on_format=on_format)
 
 
 @dataclass(kw_only=True)

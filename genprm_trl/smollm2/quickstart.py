@@ -295,19 +295,17 @@ class _Judging:
     sandbox: SandboxOptions
 
     def judge(self, benchmark: Benchmark, announce: Callable[[str], None]) -> tuple[list[Verdict], float]:
-        """The verdicts in the solutions' order, and the seconds that they took in this and earlier runs."""
+        """The verdicts in the solutions' order, and the seconds that they took in all runs; 0 if that is not known."""
         path = self.output / "verdicts" / f"{benchmark.name}-{self.name}{f'-{self.n}' if self.n > 1 else ''}.jsonl"
         settings = {**self.settings, "n": self.n, "max_step_tokens": self.plan.max_step_tokens}
         settings["temperature"] = self._sampling().temperature
         before = read_settings(Path(f"{path}.settings.json"))
         # The models' own directories refuse other settings, or have been made anew.
         anew = before is not None and bool(changes(before, settings))
-        clock = path.with_suffix(".seconds.json")
         with VerdictFile(path, settings, benchmark.solutions, overwrite=anew) as file:
             remaining = longest_first(file.remaining())
-            seconds = 0.0 if anew or not file.done else float((read_settings(clock) or {}).get("seconds", 0.0))
             if not remaining:
-                return list(file.verdicts()), seconds
+                return list(file.verdicts()), file.seconds or 0.0
             many = f"{len(remaining)} solutions of {benchmark.name}" + (f", {self.n} times" if self.n > 1 else "")
             announce(f"Judging {many} with {_TEXT_NAMES[self.name]}.")
             started = time.monotonic()
@@ -316,9 +314,8 @@ class _Judging:
                     for verdict in verifier.verify_all(remaining, progress=self.progress, desc=NAMES[self.name]):
                         file.write(verdict)
             finally:
-                seconds += time.monotonic() - started
-                write_json(clock, {"seconds": seconds})
-            return list(file.verdicts()), seconds
+                file.add_seconds(time.monotonic() - started)
+            return list(file.verdicts()), file.seconds or 0.0
 
     def _sampling(self) -> SamplingParams:
         """One rationale is the likeliest one; several are to differ."""

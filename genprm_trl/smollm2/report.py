@@ -57,7 +57,7 @@ def measure(
         seconds: What judging took.
         seed: Fixes the bootstrap's resamples.
     """
-    tokens = sum(j.num_tokens for verdict in verdicts for chain in verdict.chains for j in chain)
+    tokens = sum(verdict.num_tokens for verdict in verdicts)
     if benchmark.pools:
         judged = judged_pools(benchmark.pools, verdicts, file=benchmark.name)
         n = max(len(verdict.chains) for verdict in verdicts)

@@ -134,7 +134,7 @@ async def refine(
             partial.keep(record)
         verdict = Verdict.from_dict(record["verdict"])
         turn["verdict"] = record["verdict"]
-        counts["verifier_tokens"] += sum(judgement.num_tokens for chain in verdict.chains for judgement in chain)
+        counts["verifier_tokens"] += verdict.num_tokens
         if verdict.prediction < 0:
             end = "no_verdict" if verdict.scored_prediction is None else "accepted"
             return _outcome(problem, turns, end, counts, source)

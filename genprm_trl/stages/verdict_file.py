@@ -100,10 +100,10 @@ class VerdictFile(ResumableFile[Solution]):
         """Notes what judging took, with what it took before; see `kept_time`."""
         if self.seconds is None:
             return
-        self.seconds += seconds
+        self.seconds = round(self.seconds + seconds, 3)
         self._timed = max(self._timed, self.done)
         if self._timed and self._writer.has_path():
-            took = {"verdicts": self._timed, "seconds": round(self.seconds, 3)}
+            took = {"verdicts": self._timed, "seconds": self.seconds}
             write_json(self._settings_path, {**self._settings, _TOOK: took})
 
 

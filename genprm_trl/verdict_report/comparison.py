@@ -217,7 +217,7 @@ def _cells(score: ScoreEstimate, sign: str = "") -> list[str]:
 
 
 def _tokens(verdicts: Sequence[Verdict]) -> int:
-    return sum(each.num_tokens for verdict in verdicts for chain in verdict.chains for each in chain)
+    return sum(verdict.num_tokens for verdict in verdicts)
 
 
 def _flagged(verdicts: Sequence[Verdict]) -> int:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Self, get_args
 
 import torch
-from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -26,7 +25,7 @@ from genprm_trl.generation.hf.regimes import Regimes
 from genprm_trl.generation.loading import check_device, check_whole, load_tokenizer
 from genprm_trl.records import Solution, StepJudgement, Verdict, prediction_from_rewards
 from genprm_trl.verifier.base import Verifier, check_steps, longest_first
-from genprm_trl.verifier.step_tokens import StepTokens, padding_token
+from genprm_trl.verifier.step_tokens import StepTokens, pad_right, padding_token
 from genprm_trl.verifier.tally import StopRule
 
 logger = logging.getLogger(__name__)
@@ -149,9 +148,8 @@ class StepScorer(Verifier):
             steps: The steps, at least one, likewise.
         """
 
-    @abstractmethod
     def scores(self, inputs: Mapping[str, Any], rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-        """P(correct) at some places of a batch, in [0, 1].
+        """P(correct) at some places of a batch, in [0, 1]. By default P(label 1) of the model's two.
 
         Args:
             inputs: What the model is called with: `input_ids` and `attention_mask` of shape (batch, length), padded
@@ -162,6 +160,8 @@ class StepScorer(Verifier):
         Returns:
             Probabilities of shape (places,).
         """
+        logits: torch.Tensor = self.model(**inputs).logits[rows, columns]
+        return logits.float().softmax(-1)[:, 1]
 
     @property
     def concurrency(self) -> int:
@@ -323,13 +323,9 @@ class StepScorer(Verifier):
     @torch.inference_mode()
     def _forward(self, batch: list[StepTokens]) -> torch.Tensor:
         self._regimes.forget()
-        ids = [torch.tensor(tokens.input_ids) for tokens in batch]
         device = self.model.device
-        # On the right, padding comes after everything that a causal model looks at.
-        inputs: dict[str, Any] = {
-            "input_ids": pad_sequence(ids, batch_first=True, padding_value=padding_token(self.tokenizer)).to(device),
-            "attention_mask": pad_sequence([torch.ones_like(row) for row in ids], batch_first=True).to(device),
-        }
+        padded = pad_right([tokens.input_ids for tokens in batch], padding_token(self.tokenizer))
+        inputs: dict[str, Any] = {name: tensor.to(device) for name, tensor in padded.items()}
         if hasattr(self.model.config.get_text_config(), "use_cache"):
             inputs["use_cache"] = False  # nothing is generated, and keys and values take more memory than the model
         rows = torch.tensor([row for row, tokens in enumerate(batch) for _ in tokens.step_ends], device=device)

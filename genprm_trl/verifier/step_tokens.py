@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
 from genprm_trl.conversation.template import neutralizer, special_tokens
 from genprm_trl.errors import ConfigError
 
@@ -105,6 +108,26 @@ def padding_token(tokenizer: PreTrainedTokenizerBase) -> int:
     """What pads batches: the tokenizer's padding token, or its end-of-text token, or token 0. The mask hides it."""
     candidates = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
     return next(token for token in candidates if token is not None)
+
+
+def pad_right(rows: Sequence[Sequence[int] | torch.Tensor], pad_token_id: int) -> dict[str, torch.Tensor]:
+    """A batch of token ids, padded on the right, whatever side the tokenizer pads for generation.
+
+    On the right, padding comes after everything that a causal model looks at, so it changes no step's score, also in
+    models with absolute positions.
+
+    Args:
+        rows: Token ids.
+        pad_token_id: Token to pad with. The attention mask hides it, so any token does.
+
+    Returns:
+        `input_ids` and `attention_mask`, LongTensors of shape (rows, longest).
+    """
+    ids = [torch.as_tensor(row, dtype=torch.long) for row in rows]
+    return {
+        "input_ids": pad_sequence(ids, batch_first=True, padding_value=pad_token_id),
+        "attention_mask": pad_sequence([torch.ones_like(row) for row in ids], batch_first=True),
+    }
 
 
 def load_step_tokenizer(path: str) -> PreTrainedTokenizerBase:

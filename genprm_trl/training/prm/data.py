@@ -22,7 +22,7 @@ from genprm_trl.errors import DataError
 from genprm_trl.records import RationaleRecord, Solution
 from genprm_trl.rows.fields import as_identifier, as_list, as_number, as_step_label
 from genprm_trl.training.scores import IGNORED
-from genprm_trl.verifier.step_tokens import DEFAULT_STEP_SEPARATOR, padding_token, tokenize_steps
+from genprm_trl.verifier.step_tokens import DEFAULT_STEP_SEPARATOR, pad_right, padding_token, tokenize_steps
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -402,10 +402,7 @@ def prepare_dataset(rows: Rows, encoder: StepEncoder, num_proc: int | None = Non
 
 @dataclass(frozen=True, slots=True)
 class StepCollator:
-    """Pads `input_ids` and, where present, `labels` on the right, whatever side the tokenizer pads for generation.
-
-    On the right, padding comes after everything that a causal model looks at, so it changes no step's score, also in
-    models with absolute positions.
+    """Pads `input_ids` and, where present, `labels` on the right; see `pad_right`.
 
     Attributes:
         pad_token_id: Token to pad `input_ids` with. The attention mask hides it, so any token does.
@@ -418,11 +415,7 @@ class StepCollator:
 
         All are LongTensors, but for soft labels, which are a FloatTensor.
         """
-        ids = [torch.as_tensor(example["input_ids"], dtype=torch.long) for example in examples]
-        batch = {
-            "input_ids": pad_sequence(ids, batch_first=True, padding_value=self.pad_token_id),
-            "attention_mask": pad_sequence([torch.ones_like(i) for i in ids], batch_first=True),
-        }
+        batch = pad_right([example["input_ids"] for example in examples], self.pad_token_id)
         if "labels" in examples[0]:
             labels = [torch.as_tensor(example["labels"]) for example in examples]
             batch["labels"] = pad_sequence(labels, batch_first=True, padding_value=IGNORED)

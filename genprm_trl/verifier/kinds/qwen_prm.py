@@ -7,10 +7,9 @@ softmax over the labels at its `<extra_0>`, label 1.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -74,8 +73,3 @@ class QwenPRM(StepScorer):
 
     def _safe(self, text: str) -> str:
         return self._chat.neutralize(self._without_marks(text))
-
-    def scores(self, inputs: Mapping[str, Any], rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-        """P(label 1) of the two."""
-        logits: torch.Tensor = self.model(**inputs).logits[rows, columns]
-        return logits.float().softmax(-1)[:, 1]

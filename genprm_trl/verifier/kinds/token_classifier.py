@@ -9,11 +9,10 @@ import contextlib
 import logging
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import (
     MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
     MODEL_MAPPING,
@@ -110,11 +109,6 @@ class PRMScorer(StepScorer):
         """As `PRMTrainer` encodes them; what looks like a special token or the separator stays text."""
         return tokenize_steps(self.tokenizer, problem, steps, self.step_separator)
 
-    def scores(self, inputs: Mapping[str, Any], rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-        """P(label 1) of the two."""
-        logits: torch.Tensor = self.model(**inputs).logits[rows, columns]
-        return logits.float().softmax(-1)[:, 1]
-
 
 def known_separator(config: PreTrainedConfig, model: str) -> str | None:
     """What follows each step: what `PRMTrainer` saved with the model, or what a published checkpoint is known for.
@@ -131,6 +125,22 @@ def known_separator(config: PreTrainedConfig, model: str) -> str | None:
     if saved is None and any(re.fullmatch(KINDS["token_classifier"].names, name) for name in model_names(model)):
         return "\n\n"
     return saved
+
+
+def adapter_separator(config: PreTrainedConfig, path: str) -> str | None:
+    """The separator that `PRMTrainer` saved beside an adapter; the base model's configuration does not know it.
+
+    Args:
+        config: The configuration of the base model.
+        path: The adapter's directory.
+
+    Returns:
+        The separator, or None if none was saved.
+    """
+    if not (Path(path) / "config.json").is_file():
+        return None
+    separator: str | None = getattr(type(config).from_pretrained(path), "step_separator", None)
+    return separator
 
 
 def has_step_head(config: PreTrainedConfig) -> bool:
@@ -208,9 +218,6 @@ def _load_adapter(path: str, dtype: Any) -> PreTrainedModel:
     prepare_head(str(PeftConfig.from_pretrained(path).base_model_name_or_path))
     with loaded_whole():
         model = AutoPeftModelForTokenClassification.from_pretrained(path, dtype=dtype)
-    # `PRMTrainer` saves the configuration beside the adapter; the base model's does not know the separator.
-    if (Path(path) / "config.json").is_file():
-        saved = type(model.config).from_pretrained(path)
-        if (separator := getattr(saved, "step_separator", None)) is not None:
-            model.config.step_separator = separator
+    if (separator := adapter_separator(model.config, path)) is not None:
+        model.config.step_separator = separator
     return model
