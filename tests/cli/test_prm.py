@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -23,17 +22,14 @@ from genprm_trl.training.prm.scorer import PRMScorer
 from genprm_trl.training.prm.trainer import PRMTrainer
 from tests.helpers.paths import ROOT
 from tests.helpers.prm import toy_rows
-from tests.helpers.tiny_models import tiny_model, tiny_tokenizer
+from tests.helpers.tiny_models import save_tiny
 
 CONFIGS = sorted((ROOT / "examples" / "configs").glob("prm_*.yaml"))
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory) -> Path:
-    directory = tmp_path_factory.mktemp("base")
-    copy.deepcopy(tiny_model()).save_pretrained(directory)
-    tiny_tokenizer().save_pretrained(directory)
-    return directory
+    return save_tiny(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture(scope="module")

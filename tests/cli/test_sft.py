@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import shutil
 from pathlib import Path
@@ -18,17 +17,14 @@ from genprm_trl.options.parser import OptionParser
 from genprm_trl.rows.jsonl import JsonlWriter
 from tests.helpers.paths import ROOT
 from tests.helpers.sft import records
-from tests.helpers.tiny_models import tiny_model, tiny_tokenizer
+from tests.helpers.tiny_models import save_tiny
 
 CONFIGS = sorted((ROOT / "examples" / "configs").glob("genprm_sft_*.yaml"))
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory) -> Path:
-    directory = tmp_path_factory.mktemp("base")
-    copy.deepcopy(tiny_model()).save_pretrained(directory)
-    tiny_tokenizer().save_pretrained(directory)
-    return directory
+    return save_tiny(tmp_path_factory.mktemp("base"))
 
 
 def rows_file(path: Path, count: int = 6) -> Path:

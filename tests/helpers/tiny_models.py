@@ -5,8 +5,10 @@ Nothing is downloaded: the tokenizer is trained here on text made here, the mode
 
 from __future__ import annotations
 
+import copy
 import json
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -102,6 +104,13 @@ def tiny_model(
         config: Further fields of `Qwen2Config`, hashable values only.
     """
     return _tiny_model(tokenizer or tiny_tokenizer(), seed, max_context, hidden_size, num_layers, **config)
+
+
+def save_tiny(directory: Path, tokenizer: PreTrainedTokenizerFast | None = None) -> Path:
+    """Saves `tiny_model()` and a tokenizer, `tiny_tokenizer()` by default, as a model directory."""
+    copy.deepcopy(tiny_model()).save_pretrained(directory)  # saving writes into the configuration
+    (tokenizer or tiny_tokenizer()).save_pretrained(directory)
+    return directory
 
 
 @cache

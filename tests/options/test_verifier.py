@@ -23,14 +23,12 @@ from genprm_trl.sandbox.options import SandboxOptions
 from tests.helpers.chat_templates import CHATML, DATED
 from tests.helpers.fusion_server import FusionServer
 from tests.helpers.http_thread import Quiet, answering
-from tests.helpers.tiny_models import tiny_model, tiny_tokenizer
+from tests.helpers.tiny_models import save_tiny, tiny_tokenizer
 
 
 @pytest.fixture(scope="module")
 def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("models") / "tiny-genprm"
-    tiny_model().save_pretrained(path)
-    tiny_tokenizer().save_pretrained(path)
+    path = save_tiny(tmp_path_factory.mktemp("models") / "tiny-genprm")
     ModelSettings(modes=("direct",)).save(path)
     return path
 

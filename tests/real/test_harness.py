@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +15,7 @@ from genprm_trl.cli.main import main
 from genprm_trl.harness.data import read_verdict
 from tests.harness.conftest import only, own_tasks_alone  # noqa: F401
 from tests.helpers.jobs import free_port
+from tests.helpers.served import served
 from tests.real.conftest import SOLUTIONS, check_verdict, genprm
 
 pytestmark = pytest.mark.usefixtures("own_tasks_alone")
@@ -66,7 +63,7 @@ def test_a_critic_through_hf(base, data, tmp_path):
 
 
 def test_a_critic_through_a_server_that_others_wrote(server, base, data, tmp_path):
-    arguments = f"model={base},base_url={server}/v1/completions,tokenizer_backend=None,tokenized_requests=False"
+    arguments = f"model={base},base_url={server}/completions,tokenizer_backend=None,tokenized_requests=False"
     words = ("--gen_kwargs", "max_gen_toks=32", "--batch_size", "1")
     assert evaluate(CRITIC, data, tmp_path, "local-completions", arguments, *words) == 0
     check_critic(tmp_path)
@@ -94,20 +91,6 @@ def server(base, tmp_path_factory) -> Iterator[str]:
     """The address of `transformers serve`."""
     port, log = free_port(), tmp_path_factory.mktemp("server") / "log"
     command = [str(Path(sys.executable).with_name("transformers")), "serve", base, "--host", "127.0.0.1"]
-    with log.open("wb") as output:
-        words = [*command, "--port", str(port), "--device", "cpu", "--dtype", "float32"]
-        process = subprocess.Popen(words, stdout=output, stderr=output, env=dict(os.environ))
-    try:
-        end = time.monotonic() + 240
-        while True:
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5)
-                break
-            except OSError:
-                assert process.poll() is None, log.read_text(errors="replace")[-5000:]
-                assert time.monotonic() < end, log.read_text(errors="replace")[-5000:]
-                time.sleep(0.5)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.kill()
-        process.wait()
+    command += ["--port", str(port), "--device", "cpu", "--dtype", "float32"]
+    with served(command, port, log, seconds=240) as url:
+        yield url

@@ -16,7 +16,7 @@ from tests.helpers.conformance import GREEDY, PROMPTS, GeneratorConformance
 from tests.helpers.jobs import free_port
 from tests.helpers.served import served
 from tests.helpers.tiny_gguf import ascii_tokenizer
-from tests.helpers.tiny_models import tiny_model
+from tests.helpers.tiny_models import save_tiny, tiny_model
 
 FOUND = Abilities("text", "streamed", extras=False, generation_config=True, logprobs=0, bare_ids=False)
 SAMPLED = SamplingParams(max_new_tokens=9, temperature=1.0, top_p=0.95, top_k=50, logprobs=0, seed=7)
@@ -24,10 +24,7 @@ SAMPLED = SamplingParams(max_new_tokens=9, temperature=1.0, top_p=0.95, top_k=50
 
 @pytest.fixture(scope="module")
 def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("model")
-    tiny_model().save_pretrained(directory)
-    ascii_tokenizer().save_pretrained(directory)
-    return directory
+    return save_tiny(tmp_path_factory.mktemp("model"), ascii_tokenizer())
 
 
 @pytest.fixture(scope="module")

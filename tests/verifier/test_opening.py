@@ -19,7 +19,7 @@ from genprm_trl.rewards import GenPRMReward, VerifierReward
 from genprm_trl.training.prm.scorer import PRMScorer
 from genprm_trl.verifier import GenPRM, open_verifier
 from genprm_trl.verifier.opening import KINDS, find_kind
-from tests.helpers.tiny_models import tiny_model, tiny_tokenizer
+from tests.helpers.tiny_models import save_tiny, tiny_model, tiny_tokenizer
 
 SOLUTION = Solution("1", "Anna has 3 apples.", ["She buys 2 books.", "She sells 4 eggs.", "She has 1 coin."])
 
@@ -35,9 +35,7 @@ def classifier_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def genprm_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("models") / "genprm"
-    tiny_model().save_pretrained(path)
-    tiny_tokenizer().save_pretrained(path)
+    path = save_tiny(tmp_path_factory.mktemp("models") / "genprm")
     ModelSettings(modes=("direct",)).save(path)
     return path
 
