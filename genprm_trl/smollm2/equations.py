@@ -55,23 +55,28 @@ def _value(node: ast.AST) -> float:
 def check_code(equations: Sequence[Sequence[str]]) -> str:
     """Python that prints `True` or `False` for each equation; `no equation` where there is none.
 
-    Whole numbers are compared exactly, others within `TOLERANCE`.
+    Whole numbers are compared exactly, others within `TOLERANCE`. A line puts what a step states behind an equals sign,
+    as the step does, so a model copies it token by token. Right behind a bracket the same characters are other tokens,
+    and a small model loses count of the brackets.
 
     Args:
         equations: Each with two expressions at least.
 
     Examples:
         >>> print(check_code([["48 + 24", "72"], ["12/60", "0.2"]]))
-        print(48 + 24 == 72)
-        print(abs(12/60 - 0.2) < 0.05)
+        same = 48 + 24 == 72
+        print(same)
+        same = abs(12/60 - 0.2) < 0.05
+        print(same)
     """
-    lines = []
+    comparisons = []
     for equation in equations:
         if any(mark in side for side in equation for mark in "/."):
             pairs = pairwise(equation)
-            lines += [f"print(abs({left} - {_operand(right)}) < {TOLERANCE})" for left, right in pairs]
+            comparisons += [f"abs({left} - {_operand(right)}) < {TOLERANCE}" for left, right in pairs]
         else:
-            lines.append(f"print({' == '.join(equation)})")
+            comparisons.append(" == ".join(equation))
+    lines = [f"same = {comparison}\nprint(same)" for comparison in comparisons]
     return "\n".join(lines) if lines else f'print("{NO_EQUATION}")'
 
 

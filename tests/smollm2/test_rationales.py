@@ -30,7 +30,7 @@ def test_a_solution_is_judged_up_to_its_first_error():
     parsed = [parse_rationale(text) for text in record.rationales]
     assert {each.status for each in parsed} == {"ok"}
     assert [each.rationale.blocks[0].output for each in parsed] == ["no equation", "True", "False"]
-    assert parsed[1].rationale.blocks[0].code == "print(abs(12/60 - 0.2) < 0.05)"
+    assert parsed[1].rationale.blocks[0].code == "same = abs(12/60 - 0.2) < 0.05\nprint(same)"
     assert "It states 2 + 3 = 6." in parsed[2].rationale.analysis
     assert record.solution.to_dict()["extra"] == {"error_kind": "sum"}
 
