@@ -55,8 +55,8 @@ def _value(node: ast.AST) -> float:
 def check_code(equations: Sequence[Sequence[str]]) -> str:
     """Python that prints `True` or `False` for each equation; `no equation` where there is none.
 
-    Whole numbers are compared exactly, others within `TOLERANCE`. A line puts what a step states behind an equals sign,
-    as the step does, so a model copies it token by token. Right behind a bracket the same characters are other tokens,
+    Whole numbers are compared exactly, others within `TOLERANCE`. What a step states follows an equals sign, as in
+    the step itself, so a model copies it token by token. Right behind a bracket the same characters are other tokens,
     and a small model loses count of the brackets.
 
     Args:

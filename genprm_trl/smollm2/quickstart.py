@@ -38,6 +38,7 @@ from genprm_trl.smollm2.expressions import make_expressions
 from genprm_trl.smollm2.gsm8k import make_gsm8k_solutions
 from genprm_trl.smollm2.rationales import rationale_records
 from genprm_trl.smollm2.report import NAMES, Measured, as_json, measure, measure_rule, table
+from genprm_trl.stages.fingerprint import model_fingerprint
 from genprm_trl.stages.settings import changes, read_settings
 from genprm_trl.stages.verdict_file import VerdictFile
 from genprm_trl.training.prm.scorer import PRMScorer
@@ -299,8 +300,9 @@ class _Judging:
         path = self.output / "verdicts" / f"{benchmark.name}-{self.name}{f'-{self.n}' if self.n > 1 else ''}.jsonl"
         settings = {**self.settings, "n": self.n, "max_step_tokens": self.plan.max_step_tokens}
         settings["temperature"] = self._sampling().temperature
+        settings["model_files"] = model_fingerprint(self.output / self.name)
         before = read_settings(Path(f"{path}.settings.json"))
-        # The models' own directories refuse other settings, or have been made anew.
+        # The models' own directories refuse other settings; what was judged by an earlier model is judged again.
         anew = before is not None and bool(changes(before, settings))
         with VerdictFile(path, settings, benchmark.solutions, overwrite=anew) as file:
             remaining = longest_first(file.remaining())

@@ -127,6 +127,17 @@ def test_nothing_is_done_twice_and_more_rationales_come_on_top(places, ran):
         quickstart(places, seed=1)
 
 
+def test_a_model_that_was_made_anew_judges_anew(places, ran):
+    weights = places[0] / "discriminative" / "model.safetensors"
+    with weights.open("r+b") as file:
+        file.seek(-4, 2)
+        file.write(b"\0\0\1\0")
+    _, told = quickstart(places)
+    assert [sentence.split(" with ")[-1] for sentence in told if "Judging" in sentence] == [
+        "the discriminative baseline."
+    ] * 3
+
+
 def test_fewer_solutions_may_be_judged(places):
     plan = RealPlan(limit=None, pools=50).judging_at_most(150)
     assert (plan.limit, plan.pools) == (150, 37)
