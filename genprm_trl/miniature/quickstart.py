@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import platform
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +17,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import PreTrainedTokenizerBase
 
 from genprm_trl.cards.model_card import CardContent, MeasuredScore, write_model_card
@@ -32,7 +29,7 @@ from genprm_trl.miniature.models import tiny_causal_lm, tiny_token_classifier
 from genprm_trl.miniature.policy import natural_solutions, train_policy
 from genprm_trl.miniature.reasoner import rationale_records
 from genprm_trl.miniature.side_process import SideProcess
-from genprm_trl.miniature.stage_directories import StageDirectories, timed
+from genprm_trl.miniature.stage_directories import StageDirectories, machine, timed
 from genprm_trl.miniature.tokenizer import build_tokenizer
 from genprm_trl.miniature.world import make_solutions
 from genprm_trl.records import RationaleRecord, Solution, Verdict
@@ -456,7 +453,6 @@ def _write_results(
     records: Sequence[RationaleRecord],
     stages: _Stages,
 ) -> None:
-    machine = f"{os.cpu_count()} CPU cores, {platform.machine()}, torch {torch.__version__}"
     seconds = ", ".join(f"{name} {value:.0f} s" for name, value in stages.seconds.items())
     notes = "\n".join(f"- {row.name}: {MODE_NOTES[row.key]}" for row in rows)
     lines = "\n".join(f"- {line}" for line in conclusions(rows))
@@ -464,12 +460,12 @@ def _write_results(
         output / "results.md",
         f"{results_table(rows)}\n{lines}\n\n{kinds_table(rows)}\nWhat each could see:\n\n{notes}\n\n"
         f"{plan.heldout_solutions + plan.natural_heldout} held-out solutions, {plan.natural_heldout} of them finished "
-        f"by a tiny policy, the others with a planted error or none; {machine}; {seconds}.\n",
+        f"by a tiny policy, the others with a planted error or none; {machine()}; {seconds}.\n",
         result=True,
     )
     results = {
         "settings": stages.settings,
-        "machine": machine,
+        "machine": machine(),
         "seconds": stages.seconds,
         "rows": [
             {

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import platform
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -98,3 +100,11 @@ def timed(work: Callable[..., None], *args: Any) -> float:
     started = time.monotonic()
     work(*args)
     return time.monotonic() - started
+
+
+def machine() -> str:
+    """What this process computes on: the GPU, or else the processor's cores, and torch."""
+    import torch
+
+    on = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores"
+    return f"{on}, {platform.machine()}, torch {torch.__version__}"

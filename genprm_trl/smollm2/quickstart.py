@@ -9,8 +9,6 @@ makes sense; the tables say which errors are found.
 from __future__ import annotations
 
 import logging
-import os
-import platform
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -28,7 +26,7 @@ from genprm_trl.errors import DataError
 from genprm_trl.generation.base import SamplingParams
 from genprm_trl.labeling.data_card import Statistics, decontamination_path, write_data_card
 from genprm_trl.loading import iter_rationales
-from genprm_trl.miniature.stage_directories import StageDirectories
+from genprm_trl.miniature.stage_directories import StageDirectories, machine
 from genprm_trl.records import RationaleRecord, Verdict
 from genprm_trl.rows.jsonl import write_json, write_jsonl, write_text
 from genprm_trl.sandbox.options import SandboxOptions
@@ -350,17 +348,15 @@ def _write_results(
     plan: RealPlan,
     n: int,
 ) -> None:
-    on = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores"
-    machine = f"{on}, {platform.machine()}, torch {torch.__version__}"
     seconds = ", ".join(f"{name} {value:.0f} s" for name, value in stages.seconds.items())
-    write_text(output / "results.md", "\n".join([*tables, f"{machine}; {seconds}.\n"]), result=True)
+    write_text(output / "results.md", "\n".join([*tables, f"{machine()}; {seconds}.\n"]), result=True)
     write_json(
         output / "results.json",
         {
             "plan": asdict(plan),
             "settings": stages.settings,
             "n": n,
-            "machine": machine,
+            "machine": machine(),
             "seconds": stages.seconds,
             "results": {name: as_json(measured) for name, measured in results.items()},
         },
