@@ -250,7 +250,9 @@ class ChatFormat:
         out. A template that writes the token twice, or other text before it, is encoded as it stands, so that the
         token is there again further on.
         """
-        ids = self._plain_encode(self._from_begin(text))
+        return self._with_begin(self._plain_encode(self._from_begin(text)))
+
+    def _with_begin(self, ids: list[int]) -> list[int]:
         bos = self.tokenizer.bos_token_id
         return [bos, *ids] if self._adds_bos and ids[:1] != [bos] else ids
 
@@ -273,10 +275,11 @@ class ChatFormat:
                 f"{type(self.tokenizer).__name__} does not say where its tokens stand in a text, which training with "
                 "turn_opening as_published needs; load a fast tokenizer or set turn_opening to as_published_ids_kept"
             )
-        ids, start = self.encode_start(text), self._from_begin(text)
-        offsets = self.tokenizer(start, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
-        before = len(text) - len(start)
-        return ids, [0] * (len(ids) - len(offsets)) + [before + end for _, end in offsets]
+        start = self._from_begin(text)
+        encoded = self.tokenizer(start, add_special_tokens=False, return_offsets_mapping=True)
+        ids, before = self._with_begin(list(encoded["input_ids"])), len(text) - len(start)
+        ends = [before + end for _, end in encoded["offset_mapping"]]
+        return ids, [0] * (len(ids) - len(ends)) + ends
 
     def neutralize(self, text: str) -> str:
         """Makes text of others safe to encode.
