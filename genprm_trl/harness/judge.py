@@ -115,9 +115,6 @@ class Judge:
             ConfigError: The model, a server or the sandbox cannot be used.
         """
         if self.options is not None:
-            from genprm_trl.generation.loading import load_tokenizer
-
-            load_tokenizer(self.options.tokenizer or self.options.model)
             self.options.check_model()
             self.options.freeze_date()
             if self.options.backend == "server":
