@@ -393,23 +393,18 @@ class Worker:
 
     async def _ended(self) -> Ended:
         """What the zygote says about the end. A worker that has only closed its channel is ended first."""
-        data = b""
+        loop, data, part = asyncio.get_running_loop(), b"", b"x"
         for seconds in (LAST_SECONDS, SPAWN_SECONDS):
-            with contextlib.suppress(TimeoutError):
+            try:
                 async with asyncio.timeout(seconds):
-                    while len(data) < wire.EXIT.size:
-                        try:
-                            part = await asyncio.get_running_loop().sock_recv(self._status, wire.EXIT.size - len(data))
-                        except OSError:
-                            return Ended(None)
-                        if not part:
-                            return Ended(None)
-                        data += part
-                    break
-            self._zygote.kill(self._key)
-        if len(data) < wire.EXIT.size:
-            return Ended(None)
-        return Ended(*wire.EXIT.unpack(data))
+                    while part and len(data) < wire.EXIT.size:
+                        data += (part := await loop.sock_recv(self._status, wire.EXIT.size - len(data)))
+                break
+            except TimeoutError:
+                self._zygote.kill(self._key)
+            except OSError:
+                break
+        return Ended(*wire.EXIT.unpack(data)) if len(data) == wire.EXIT.size else Ended(None)
 
     def kill(self) -> None:
         """Ends the process without waiting for its end. A caller that waits for its answer gets an error."""
