@@ -30,8 +30,9 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install install-dev install-trl install-oldest quickstart test test-alone test-peers test-distributed
-.PHONY: test-real test-vllm coverage lint format docs bench requirements constraints-vllm dist clean distclean
+.PHONY: help install install-dev install-tests install-trl install-oldest quickstart test test-alone test-peers
+.PHONY: test-distributed test-real test-vllm coverage lint format docs bench requirements constraints-vllm dist clean
+.PHONY: distclean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +42,9 @@ install: $(VENV)/.installed ## Create .venv and install the package
 
 install-dev: $(VENV)/.installed-dev ## The same, with what tests and linting need
 
+install-tests: $(VLLM_VENV)/deepspeed/.installed $(PEERS)/.fetched $(DEEPSPEED)/.installed ## What the tests of other targets need, vLLM included
+install-tests: $(SMOLLM2)/base/model.safetensors
+
 quickstart: $(VENV)/.installed ## Train a small GenPRM on this machine, measure it, show the results (ARGS=--fast)
 	$(BIN)/genprm quickstart $(ARGS)
 
@@ -48,10 +52,14 @@ quickstart: $(VENV)/.installed ## Train a small GenPRM on this machine, measure 
 test: $(VENV)/.installed-dev ## Run the tests (ARGS="-k protocol" for some of them)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --dist loadfile --no-loadscope-reorder \
 		-m "not serial and not alone and not peers" --durations=15 $(ARGS) || [ $$? -eq 5 ] # 5: ARGS has left none over
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "serial and not alone" --durations=15 $(ARGS) || [ $$? -eq 5 ]
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "serial and not alone" $(call marked,serial) --durations=15 $(ARGS) \
+		|| [ $$? -eq 5 ]
 
 test-alone: $(VENV)/.installed-dev ## Run the tests that want the machine for themselves: the sandbox on other hosts, 10,000 sessions
-	$(BIN)/python -m pytest -m alone --durations=15 $(ARGS)
+	$(BIN)/python -m pytest -m alone $(call marked,alone) --durations=15 $(ARGS)
+
+# Where tests are searched for that have a mark: importing all the other files would take half a minute.
+marked = -o testpaths="$$(grep -rlF --include="*.py" pytest.mark.$(1) tests | xargs)"
 
 test-peers: $(VENV)/.installed-dev $(PEERS)/.fetched ## Run what the test files of TRL and lm-eval check, with our classes in their place
 	GENPRM_PEERS="$(abspath $(PEERS))" OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/peers --numprocesses logical \
@@ -62,8 +70,9 @@ test-distributed: $(VENV)/.installed-dev $(DEEPSPEED)/.installed ## Train in two
 		--durations=15 $(ARGS)
 
 test-real: $(VENV)/.installed-dev $(SMOLLM2)/base/model.safetensors ## Run every pipeline on a real model, SmolLM2-135M, and real servers
-	PYTHONPATH="$(abspath $(SMOLLM2))" GENPRM_REAL_MODEL="$(abspath $(SMOLLM2))/base" $(BIN)/python -m pytest tests/real \
-		--timeout 600 --durations=15 -o tmp_path_retention_policy=failed $(ARGS)
+	PYTHONPATH="$(abspath $(SMOLLM2))" GENPRM_REAL_MODEL="$(abspath $(SMOLLM2))/base" OMP_NUM_THREADS=1 $(BIN)/python \
+		-m pytest tests/real --numprocesses 2 --dist worksteal --timeout 600 --durations=15 \
+		-o tmp_path_retention_policy=failed $(ARGS)
 
 test-vllm: $(VLLM_VENV)/deepspeed/.installed ## Run the tests that need vLLM, on the CPU, in .venv-vllm (4 GB)
 	$(VLLM_VENV)/bin/python -m pytest tests/vllm --timeout 900 --durations=15 $(ARGS)
