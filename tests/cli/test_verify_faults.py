@@ -22,8 +22,6 @@ from tests.helpers.judging_model import judging_model
 from tests.helpers.solution_rows import row, write_rows
 from tests.helpers.tiny_models import tiny_tokenizer
 
-pytestmark = pytest.mark.serial
-
 COUNT = 30
 
 

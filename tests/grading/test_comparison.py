@@ -24,8 +24,6 @@ from genprm_trl.grading.extract import before_cut, extract_answer, extract_boxed
 from tests.helpers.growth import growth
 from tests.helpers.paths import SAMPLES, shared_data
 
-pytestmark = pytest.mark.serial
-
 
 def worker_processes(pid=None):
     children = psutil.Process(pid).children(recursive=True)

@@ -21,8 +21,6 @@ import pytest
 
 from genprm_trl.sandbox import ExecutionResult, Limits, LocalSandbox, Session
 
-pytestmark = pytest.mark.serial
-
 PROGRAMS = sorted((Path(__file__).parent / "programs").glob("*/*.py"))
 LIMITS = Limits(timeout=0.7, grace=0.7, memory=256 << 20, disk=16 << 20, file_size=32 << 20)
 PATIENT = replace(LIMITS, timeout=15, grace=5)

@@ -16,8 +16,6 @@ from genprm_trl.sandbox.guest.tidy import remove_tree
 from tests.helpers.hosts import another_host
 from tests.helpers.paths import ROOT
 
-pytestmark = pytest.mark.serial
-
 USER = 61_234  # an id that nobody has
 CORPUS = "tests/hostile/test_hostile.py"
 ASSUMES_NAMESPACES = f"--deselect={CORPUS}::test_every_protection_holds_here"

@@ -7,8 +7,6 @@ import pytest
 
 from genprm_trl.sandbox import FusionSandbox, Limits, Sandbox, Session
 
-pytestmark = pytest.mark.serial
-
 E = "Code execute Error: "
 CLOSED = "ValueError: I/O operation on closed file."
 TIMEOUT_TEXT = "Code execute time out: Code execution timed out"

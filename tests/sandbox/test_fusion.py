@@ -13,8 +13,6 @@ from genprm_trl.sandbox import FusionSandbox, Limits
 from genprm_trl.sandbox import fusion as module
 from tests.helpers.fusion_server import FusionServer
 
-pytestmark = pytest.mark.serial
-
 FAST = Limits(timeout=1.0, grace=0.5)
 FAULTS = ["429", "500", "502", "503", "hang up", "cut short", "html", "not json", "wrong schema", "a list", "empty"]
 FAULTS += ["null fields", "sandbox error", "redirects", "redirected away", "reset", "bad compression", "not utf-8"]

@@ -22,8 +22,6 @@ from genprm_trl.sandbox.guest.tidy import remove_tree
 from genprm_trl.sandbox.local import REQUIRED
 from tests.helpers.processes import descendants, gone
 
-pytestmark = pytest.mark.serial
-
 STUBBORN = "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})\nwhile 1: pass"
 SHORT = Limits(timeout=0.3, grace=0.3)
 

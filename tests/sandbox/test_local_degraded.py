@@ -15,8 +15,6 @@ from genprm_trl.sandbox.guest.wire import REQUEST, RESULT
 from tests.helpers.hosts import ELSEWHERE, REFUSING, another_host, can_unshare
 from tests.helpers.paths import ROOT
 
-pytestmark = pytest.mark.serial
-
 PROGRAM = """
 import asyncio, json, logging
 from genprm_trl.errors import ConfigError

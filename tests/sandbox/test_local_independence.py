@@ -2,11 +2,7 @@
 
 import asyncio
 
-import pytest
-
 from genprm_trl.sandbox import LocalSandbox
-
-pytestmark = pytest.mark.serial
 
 # Changes what sessions could share if they shared anything: modules, caches, generators, contexts, the process itself.
 POLLUTE = """

@@ -12,8 +12,6 @@ import pytest
 
 from tests.helpers.paths import ROOT
 
-pytestmark = pytest.mark.serial
-
 PROGRAM = """
 import asyncio, logging, sys
 from genprm_trl.sandbox import LocalSandbox

@@ -12,7 +12,7 @@ import pytest
 
 from genprm_trl.sandbox import Limits, LocalSandbox, Session
 
-pytestmark = [pytest.mark.serial, pytest.mark.skipif(sys.platform != "linux", reason="about Linux")]
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="about Linux")
 
 LOCKS = {  # what one session does to a file of the library, and what another asks
     "flock": "fcntl.flock(h, fcntl.LOCK_EX | fcntl.LOCK_NB)",

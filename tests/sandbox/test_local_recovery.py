@@ -11,8 +11,6 @@ import pytest
 
 from genprm_trl.sandbox import Limits, LocalSandbox, Session
 
-pytestmark = pytest.mark.serial
-
 LIMITS = Limits(timeout=2.0, grace=1.0)
 ANSWER = """
 import os, struct, sys

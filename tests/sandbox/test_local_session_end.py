@@ -14,8 +14,6 @@ import pytest
 
 from genprm_trl.sandbox import Limits, LocalSandbox
 
-pytestmark = pytest.mark.serial
-
 SHORT = Limits(timeout=0.3, grace=0.3)
 STUBBORN = "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})\nwhile 1: pass"
 

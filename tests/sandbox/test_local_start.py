@@ -11,7 +11,7 @@ import pytest
 
 from tests.helpers.hosts import can_unshare
 
-pytestmark = [pytest.mark.serial, pytest.mark.skipif(sys.platform != "linux", reason="about Linux")]
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="about Linux")
 
 START = """
 import asyncio

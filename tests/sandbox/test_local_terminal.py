@@ -7,8 +7,6 @@ import time
 
 import pytest
 
-pytestmark = pytest.mark.serial
-
 HOST = """
 import asyncio, os, signal
 from genprm_trl.sandbox import LocalSandbox

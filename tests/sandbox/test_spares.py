@@ -14,8 +14,6 @@ from genprm_trl.sandbox import LocalSandbox
 from genprm_trl.sandbox import spares as spares_module
 from tests.helpers.processes import descendants, gone
 
-pytestmark = pytest.mark.serial
-
 FEW = max(2, os.cpu_count() or 1)  # ready for sessions that nobody has opened yet
 
 

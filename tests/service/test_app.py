@@ -21,8 +21,6 @@ from tests.helpers.running_service import direct, lines, rows, running, solution
 from tests.helpers.scripted_generator import Reply, ScriptedGenerator, checking_script
 from tests.helpers.tiny_models import tiny_model, tiny_tokenizer
 
-pytestmark = pytest.mark.serial
-
 
 def verdict_of(row: dict) -> dict:
     """A verdict's row without what the clock decides."""

@@ -36,8 +36,6 @@ from tests.helpers.running_service import (
     wait_for,
 )
 
-pytestmark = pytest.mark.serial
-
 GET = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 

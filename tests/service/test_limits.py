@@ -17,8 +17,6 @@ from genprm_trl.service.auth import read_token
 from genprm_trl.service.server import listen
 from tests.helpers.running_service import TOKEN, direct, lines, rows, running, talk, wait_for
 
-pytestmark = pytest.mark.serial
-
 LIMITS = ServiceLimits(
     max_body_mb=20_000 / 2**20, max_solutions=5, max_steps=4, max_characters=1000, max_n=3, body_seconds=0.5
 )

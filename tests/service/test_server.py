@@ -33,8 +33,6 @@ from tests.helpers.running_service import TOKEN, direct, lines, rows, running, w
 from tests.helpers.scripted_generator import Reply, ScriptedGenerator
 from tests.helpers.tiny_models import tiny_model, tiny_tokenizer
 
-pytestmark = pytest.mark.serial
-
 
 def test_not_ready_before_the_model_is_there():
     with running(direct()) as service:

@@ -30,7 +30,7 @@ from tests.helpers.judging_model import judging_model
 from tests.helpers.stage_program import Number, Numbers
 from tests.helpers.tiny_models import tiny_tokenizer
 
-pytestmark = [pytest.mark.slow, pytest.mark.serial]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -369,7 +369,6 @@ def test_another_tokenizer_is_refused():
 # Two processes -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.serial
 @pytest.mark.slow
 def test_two_processes_learn_what_one_learns():
     one = learn_as_rank()

@@ -701,7 +701,6 @@ def test_lora_meant_for_another_task_still_trains_the_head(tmp_path, caplog):
     assert any("score" in name and p.requires_grad for name, p in trainer.model.named_parameters())
 
 
-@pytest.mark.serial
 @pytest.mark.slow
 def test_two_processes_give_the_losses_of_one_with_twice_the_batch(base_dir, tmp_path):
     both, _ = in_two_processes(train_and_report, base_dir, tmp_path / "two", 4)

@@ -1021,7 +1021,6 @@ def test_seam_encoded_rows_pass_through_the_overridden_methods(tmp_path, packing
 # --- Several processes -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.serial
 @pytest.mark.slow
 def test_two_processes_train_as_one_with_twice_the_batch(tmp_path):
     both, _ = in_two_processes(train_and_report, tmp_path, 2)

@@ -409,7 +409,6 @@ def test_a_column_that_a_transform_makes_is_found(tmp_path):
 # Two processes -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.serial
 @pytest.mark.slow
 def test_two_processes_give_the_advantages_of_one(tmp_path):
     # Two processes that write the same file would be in each other's way.

@@ -27,8 +27,6 @@ from tests.helpers.judging_generator import Judging
 from tests.helpers.running_service import TOKEN, direct, running, solutions, wait_for, yes
 from tests.helpers.scripted_generator import Reply
 
-pytestmark = pytest.mark.serial
-
 
 class TestVerifierClient(VerifierConformance):
     @pytest.fixture

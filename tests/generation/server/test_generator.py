@@ -26,8 +26,6 @@ from tests.helpers.completion_server import CompletionServer, answers, breaks_of
 from tests.helpers.conformance import GREEDY, PROMPTS, SAMPLED, GeneratorConformance, decode
 from tests.helpers.tiny_models import tiny_tokenizer
 
-pytestmark = pytest.mark.serial
-
 ENDLESS = dataclasses.replace(GREEDY, max_new_tokens=2000)
 
 

@@ -27,8 +27,6 @@ from tests.helpers.completion_server import DIALECTS, CompletionServer, says, un
 from tests.helpers.scripted_generator import Reply, ScriptedGenerator, current_turn
 from tests.helpers.tiny_models import tiny_tokenizer
 
-pytestmark = pytest.mark.serial
-
 ANALYSIS = "It says √2 · √2 = 2 ✓ and ∠ABC ≅ ∠DEF 😀, 你好 “x ≤ y” ⌊3.5⌋ = 3. That fits."
 PLAIN = SamplingParams(max_new_tokens=9, temperature=0.6, logprobs=0)
 SOLUTION = Solution("a", "What is 2 * 3 + 1?", ["2 * 3 = 6 √", "WRONG: 6 + 1 = 8 😀"])

@@ -7,8 +7,6 @@ import pytest
 from genprm_trl.sandbox import LocalSandbox
 from genprm_trl.sandbox.guest import cgroup, linux
 
-pytestmark = pytest.mark.serial
-
 
 def machine(root: Path, own: str, handing_on: list[str], version: int = 2) -> Path:
     """Files as the kernel shows them to a process in the group `own`."""

@@ -7,8 +7,6 @@ import pytest
 
 from genprm_trl.sandbox.guest import seccomp
 
-pytestmark = pytest.mark.serial
-
 ALLOW, PRETEND, DENY, UNKNOWN = 0x7FFF0000, 0x50000, 0x50000 | errno.EPERM, 0x50000 | errno.ENOSYS
 SIGNAL = 0x30000
 ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
