@@ -1,5 +1,6 @@
 """Settings that hold for every test; made before any of them imports torch."""
 
+import gc
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -19,6 +20,12 @@ settings.load_profile("patient")
 collect_ignore = ["hostile/programs"]
 
 _LEVELS = {logger: logger.level for logger in map(logging.getLogger, (None, "genprm_trl", "py.warnings"))}
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays to the end. Trainers collect garbage often, and would look through all of it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
