@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import faulthandler
+import gc
 import json
 import os
 import sys
@@ -324,6 +325,7 @@ def forget() -> None:
 
 def run(setup: str, models: str, out: str, *names: str) -> None:
     on_a_cpu(setup)
+    gc.freeze()  # each training collects garbage, and need not look through what was imported
     job = Job(setup, Path(models), Path(out))
     for name in names or TRAININGS:
         watch(SECONDS)
