@@ -27,7 +27,7 @@ def fusion() -> Iterator[Sandbox]:
 
     with FusionServer().running() as server:
         # Its fresh interpreters import their libraries within the block.
-        yield FusionSandbox(server.endpoint, Limits(timeout=3.0, grace=2.0), max_concurrency=4)
+        yield FusionSandbox(server.endpoint, Limits(timeout=5.0, grace=2.0), max_concurrency=4)
 
 
 PROVIDERS: dict[str, Callable[[], AbstractContextManager[Sandbox]]] = {"local": local, "fusion": fusion}
