@@ -49,6 +49,7 @@ class Host:
     directory: Path
     listeners: list[socket.socket]
     names: dict[str, object]
+    threads: int
 
     def state(self) -> dict[str, object]:
         shared_memory = Path("/proc/sysvipc")
@@ -81,6 +82,7 @@ class Host:
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    threads = threading.active_count()
     patch = pytest.MonkeyPatch()
     patch.setenv("CANARY_TOKEN", SECRET)
     directory = tmp_path_factory.mktemp("canary")
@@ -112,7 +114,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
         "ABSTRACT_SOCKET": f"\0genprm-canary-{os.getpid()}",
         "HOST_PID": os.getpid(),
     }
-    yield Host(sandbox, sibling, directory, listeners, names)
+    yield Host(sandbox, sibling, directory, listeners, names, threads)
     asyncio.run(sandbox.close())
     for listener in listeners:
         listener.close()
@@ -173,7 +175,7 @@ async def test_program(host: Host, path: Path):
     async with host.sandbox.session() as fresh:
         result = await fresh.run("print(6 * 7, 'CANARY' in globals())")
         assert result.output == "42 False", result
-    await only_the_pool_is_new(children)
+    await only_the_pool_is_new(children, host.threads)
 
 
 async def run_in(host: Host, sandbox: LocalSandbox, code: str) -> tuple[Session, ExecutionResult]:
@@ -183,12 +185,12 @@ async def run_in(host: Host, sandbox: LocalSandbox, code: str) -> tuple[Session,
     return session, await session.run(code)
 
 
-async def only_the_pool_is_new(before: set[int]) -> None:
+async def only_the_pool_is_new(before: set[int], threads: int) -> None:
     """The program's processes must be gone; as many workers as there were wait for the next session."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         now = {p.pid for p in psutil.Process().children(recursive=True)}
-        if len(now) <= len(before) + 2 and threading.active_count() < 20:
+        if len(now) <= len(before) + 2 and threading.active_count() < threads + 20:
             return
         await asyncio.sleep(0.01)
     pytest.fail(f"{len(now)} processes, {len(before)} before")

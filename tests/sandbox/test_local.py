@@ -46,6 +46,7 @@ async def test_soft_timeout_keeps_what_the_block_had_defined():
         assert (await session.run("print(x)")).output == "2"
 
 
+@pytest.mark.serial
 async def test_a_session_waits_for_descriptors():
     """Others of this process may have taken all of them for a while."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -241,6 +241,7 @@ def test_the_descriptor_limit_becomes_the_hard_one():
     assert done.stdout == "60 (60, 60)\n"
 
 
+@pytest.mark.serial
 def test_no_descriptor_for_a_connection_is_one_line(caplog):
     """asyncio would write tracebacks by the thousand."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
