@@ -162,11 +162,11 @@ def workers() -> list[psutil.Process]:
 
 
 @pytest.mark.parametrize("whom", ["worker", "all"])
-async def test_a_block_that_the_machine_ended_is_run_again(session: Session, whom: str):
+async def test_a_block_that_the_machine_ended_is_run_again(sandbox: LocalSandbox, session: Session, whom: str):
     await session.run("x = 1")
     block = asyncio.create_task(session.run("import time; time.sleep(0.5); y = x + 1; print(y)"))
     await asyncio.sleep(0.2)
-    for process in workers() if whom == "worker" else psutil.Process().children():
+    for process in workers() if whom == "worker" else [psutil.Process(sandbox._start()._process.pid)]:
         process.send_signal(signal.SIGKILL)
     result = await block
     assert (result.status, result.output) == ("ok", "2")
