@@ -152,6 +152,8 @@ class StepJudgement:
         status: How the judgement was reached.
         code_rounds: The code blocks that ran, in order.
         num_tokens: Tokens the model generated for this step.
+        solution_reward: P(correct) in [0, 1] of the solution up to this step as a whole. None of verifiers that do not
+            say it, and in judgements before the last one.
     """
 
     rationale: str
@@ -159,6 +161,7 @@ class StepJudgement:
     status: StepStatus
     code_rounds: list[CodeRound] = field(default_factory=list)
     num_tokens: int = 0
+    solution_reward: float | None = None
 
     @property
     def is_read(self) -> bool:
@@ -167,13 +170,16 @@ class StepJudgement:
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as a JSON object."""
-        return {
+        row = {
             "rationale": self.rationale,
             "reward": float(self.reward),
             "status": self.status,
             "code_rounds": [code_round.to_dict() for code_round in self.code_rounds],
             "num_tokens": int(self.num_tokens),
         }
+        if self.solution_reward is not None:
+            row["solution_reward"] = float(self.solution_reward)
+        return row
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> Self:
@@ -182,12 +188,14 @@ class StepJudgement:
         Raises:
             DataError: A field is missing, of the wrong type or out of range.
         """
+        whole = row.get("solution_reward")
         return cls(
             rationale=as_text(row.get("rationale"), "rationale"),
             reward=as_number(row.get("reward"), "reward", low=0, high=1),
             status=cast(StepStatus, as_choice(row.get("status"), "status", get_args(StepStatus))),
             code_rounds=as_objects(row.get("code_rounds") or [], "code_rounds", CodeRound.from_dict),
             num_tokens=as_integer(row.get("num_tokens", 0), "num_tokens", low=0),
+            solution_reward=None if whole is None else as_number(whole, "solution_reward", low=0, high=1),
         )
 
 
@@ -243,6 +251,13 @@ class Verdict:
     def chain_rewards(self) -> list[list[float]]:
         """The rewards of each chain, NaN where it gave the step no verdict. Shape (M, T)."""
         return [[judgement.reward if judgement.is_read else math.nan for judgement in chain] for chain in self.chains]
+
+    @property
+    def solution_reward(self) -> float | None:
+        """P(correct) of the whole solution, averaged over the chains that say it; None if none does."""
+        said = [chain[-1].solution_reward for chain in self.chains if chain]
+        known = [reward for reward in said if reward is not None]
+        return sum(known) / len(known) if known else None
 
     @property
     def scored_prediction(self) -> int | None:

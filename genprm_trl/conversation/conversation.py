@@ -9,7 +9,7 @@ from typing import Literal
 from genprm_trl.conversation.template import ChatFormat
 from genprm_trl.protocol.base import SegmentKind
 
-TokenKind = Literal["template", "forced", "written", "interpreter", "end_of_turn"]
+TokenKind = Literal["template", "forced", "written", "interpreter", "mark", "end_of_turn"]
 
 
 @dataclass(slots=True)
@@ -72,8 +72,8 @@ class Conversation:
         self._prompt = None
 
     def append(self, text: str, kind: SegmentKind) -> None:
-        """Adds text to the open turn. Control tokens' strings in it stay text (see `ChatFormat.neutralize`)."""
-        self.append_ids(self._chat.encode(self._chat.neutralize(text)), text, kind)
+        """Adds text to the open turn. Control tokens' strings in it stay text, except in a mark."""
+        self.append_ids(self._chat.encode(safe_text(self._chat, text, kind)), text, kind)
 
     def append_ids(self, ids: Sequence[int], text: str, kind: SegmentKind = "written") -> None:
         """Adds text to the open turn in the token ids that it was generated in."""
@@ -127,7 +127,7 @@ class Conversation:
         return [
             self._chat.written_text(each.text, each.ids)
             if each.kind == "written"
-            else self._chat.neutralize(each.text)
+            else safe_text(self._chat, each.text, each.kind)
             for each in turn.segments
         ]
 
@@ -207,3 +207,8 @@ class Conversation:
                 closing = self._chat.closing_length(ids[start:place])
                 kinds[start : start + closing] = ["end_of_turn"] * closing
         return ids, kinds
+
+
+def safe_text(chat: ChatFormat, text: str, kind: SegmentKind) -> str:
+    """A segment's text as it is encoded: only a mark may hold control tokens (see `ChatFormat.neutralize`)."""
+    return text if kind == "mark" else chat.neutralize(text)

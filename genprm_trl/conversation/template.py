@@ -21,6 +21,7 @@ from string import ascii_letters
 from typing import Any, Literal, get_args
 
 from genprm_trl.errors import ConfigError, check_one_of
+from genprm_trl.grading.thinking import opens_thinking
 
 logger = logging.getLogger(__name__)
 
@@ -218,6 +219,12 @@ class ChatFormat:
     def encodes_anew(self) -> bool:
         """Whether each request holds the ids of its whole text, whatever ids its parts were generated in."""
         return self.turn_opening == "as_published"
+
+    @property
+    def opens_thinking(self) -> bool:
+        """Whether the generation prompt leaves a thinking block open (as those of QwQ and DeepSeek-R1)."""
+        [opening] = self.render([{"role": "user", "content": "x"}], open_turn=True)
+        return opens_thinking(opening)
 
     def control_tokens(self) -> list[str]:
         """Strings of the tokens that text of others must not bring in: special ones, and those the template writes.

@@ -21,7 +21,6 @@ from genprm_trl.errors import ConfigError
 from genprm_trl.generation.backends import local_directory
 from genprm_trl.generation.hf.regimes import Regimes
 from genprm_trl.generation.loading import context_length, load_config, load_tokenizer
-from genprm_trl.solving.solver import opens_thinking
 from genprm_trl.verifier.genprm import has_published_name
 from genprm_trl.verifier.kinds.token_classifier import adapter_separator, has_step_head, known_separator
 from genprm_trl.verifier.opening import find_kind
@@ -84,8 +83,9 @@ def check_kind(model: Examined) -> Iterator[Finding]:
         yield say("kind", "degraded", str(error).partition(": give")[0], "name another model, or give --kind")
         return
     if settings is not None:
-        how = f"trained in mode {', '.join(settings.modes)}, asked with turn_opening {settings.turn_opening}"
-        yield say("kind", "ok", f"a GenPRM, {how}")
+        trained = f", trained in mode {', '.join(settings.modes)}" if kind == "genprm" else ""
+        name = "GenPRM" if kind == "genprm" else "ThinkPRM"
+        yield say("kind", "ok", f"a {name}{trained}, asked with turn_opening {settings.turn_opening}")
     elif has_published_name(model.name):
         yield say("kind", "ok", "a GenPRM of the paper's authors, asked as_published")
     elif kind == "genprm":
@@ -173,7 +173,7 @@ def check_template(model: Examined) -> Iterator[Finding]:
     yield say("chat template", "ok", "holds conversations" + ("" if chat.takes_system else ", without a system role"))
     if shows_date(chat.source()):
         yield say("date", "ok", "the template shows today's; a run keeps the day on which it began")
-    if opens_thinking(chat):
+    if chat.opens_thinking:
         fix = "" if load_settings(model.name) else "a policy's thoughts are no steps: see --thinking of genprm grpo"
         yield say("thinking", "degraded" if fix else "ok", "the template opens a thinking block", fix)
     if (whose := chat.untrained_end()) is not None:

@@ -19,7 +19,6 @@ from genprm_trl.labeling.critiques import RationaleSample, SampledCode, SampledS
 from genprm_trl.protocol.synthesis import SynthesisProtocol
 from genprm_trl.records import Solution
 from genprm_trl.sandbox.base import Sandbox
-from genprm_trl.solving.solver import opens_thinking
 from genprm_trl.stages.file import Outcome
 from genprm_trl.stages.partial import Partial
 from genprm_trl.stages.run import ItemFailed
@@ -100,7 +99,7 @@ class Reasoner:
     ):
         self.settings = settings if settings is not None else RationaleSettings()
         chat = ChatFormat(generator.tokenizer, chat_template=chat_template, template_date=template_date)
-        self._protocol = self.settings.protocol(opens_thinking(chat))
+        self._protocol = self.settings.protocol(chat.opens_thinking)
         self._driver = ChainDriver(generator, sandbox, chat, self.settings.sampling(), self.settings.seed)
         self._chains = asyncio.Semaphore(self.settings.max_chains)
 

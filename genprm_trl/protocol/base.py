@@ -13,12 +13,15 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from genprm_trl.records import StepJudgement, StepStatus
 
-SegmentKind = Literal["forced", "written", "interpreter"]
+SegmentKind = Literal["forced", "written", "interpreter", "mark"]
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A stretch of an assistant turn and who put it there: the protocol, the model, or the interpreter."""
+    """A stretch of an assistant turn and who put it there: the protocol, the model, or the interpreter.
+
+    A `mark` is the format's own text, such as `</think>`. The model learns to write it. It may be a control token.
+    """
 
     kind: SegmentKind
     text: str
@@ -89,11 +92,21 @@ class Execute:
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """The reward of step `index` (from 0) is settled; the open turn's text so far is its rationale."""
+    """The reward of step `index` (from 0) is settled.
+
+    Attributes:
+        index: The step.
+        reward: P(correct) in [0, 1].
+        status: How it was reached.
+        rationale: The text that judges it. Default: the open turn's text so far.
+        solution_reward: P(correct) of the whole solution, if the chain has said it; see `records.StepJudgement`.
+    """
 
     index: int
     reward: float
     status: StepStatus
+    rationale: str | None = None
+    solution_reward: float | None = None
 
 
 Action = OpenTurn | Append | Rewind | Generate | Score | ExpectCode | Execute | Judge

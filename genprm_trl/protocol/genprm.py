@@ -22,12 +22,11 @@ from genprm_trl.protocol.base import (
     Judge,
     OpenTurn,
     Rewind,
-    Score,
     Segment,
     SegmentKind,
     Written,
 )
-from genprm_trl.protocol.scoring import binary_probability, find_word_token
+from genprm_trl.protocol.scoring import binary_probability, failure, score_word
 from genprm_trl.records import StepJudgement, StepStatus
 
 SYSTEM_PROMPT = "You are a math teacher. Your task is to review and critique the paragraphs in solution step by step."
@@ -383,7 +382,7 @@ class GenPRMProtocol:
             yield Append(prefix)
             written = yield Generate((ANALYZE_END,), self.max_step_tokens, logprobs=False)
             if written.finish_reason in ("error", "context"):
-                return 0.5, _failure(written)
+                return 0.5, failure(written)
             kept_segments = written.turn_segments
             if not written.text.endswith(ANALYZE_END):
                 # Out of tokens, or the model ended its text: close the analysis for it.
@@ -409,7 +408,7 @@ class GenPRMProtocol:
             # own. Before that comes a long text of code, of which none are needed.
             written = yield Generate(stops, self.max_step_tokens - used, logprobs=not before)
             if written.finish_reason in ("error", "context"):
-                return 0.5, _failure(written)
+                return 0.5, failure(written)
             stopped_at_code = mode.execute and written.text.endswith(CODE_END)
             if not stopped_at_code:
                 judged = yield from self._score_verdict(before, written)
@@ -440,17 +439,7 @@ class GenPRMProtocol:
     def _score_verdict(self, before: str, written: Written) -> Generator[Action, Any, tuple[float, StepStatus] | None]:
         """Reads P(Yes) at the verdict in a text, however it was generated; None without verdict."""
         position = find_verdict(before, written)
-        if position is None:
-            return None
-        alternatives: Sequence[tuple[str, float]] | None = None
-        token = find_word_token(written, position)
-        if token is not None and token.index >= len(written.top_logprobs):
-            scored: Written = yield Score(token.index)
-            if scored.finish_reason in ("error", "context"):
-                return 0.5, _failure(scored)
-            alternatives = scored.top_logprobs[0] if scored.top_logprobs else ()
-        reward = binary_probability(written, position, "Yes", "No", alternatives)
-        return None if reward is None else (reward, "ok")
+        return None if position is None else (yield from score_word(written, position, "Yes", "No"))
 
     def _force_verdict(self) -> Generator[Action, Any, tuple[float, StepStatus]]:
         """Opens the verdict for the model and reads P(Yes) from what follows."""
@@ -506,14 +495,10 @@ class GenPRMProtocol:
         return parts
 
 
-def _failure(written: Written) -> StepStatus:
-    return "truncated" if written.finish_reason == "context" else "error"
-
-
 def _read_forced_verdict(before: str, written: Written, status: StepStatus = "ok") -> tuple[float, StepStatus]:
     """The verdict that the model was made to write after `before`, with `status`; 0.5 if it wrote none."""
     if written.finish_reason in ("error", "context"):
-        return 0.5, _failure(written)
+        return 0.5, failure(written)
     reward = read_verdict(before, written)
     return (0.5, "no_verdict") if reward is None else (reward, status)
 

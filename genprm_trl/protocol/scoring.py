@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from genprm_trl.protocol.base import Written
+from genprm_trl.protocol.base import Action, Score, Written
+from genprm_trl.records import StepStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,37 @@ def find_word_token(written: Written, position: int) -> WordToken | None:
         return None
     lead, opening = written.tokens[index][:lead_length], written.tokens[index][lead_length:]
     return WordToken(index, lead) if written.text.startswith(opening, position) else None
+
+
+def score_word(
+    written: Written, position: int, positive: str, negative: str
+) -> Generator[Action, Any, tuple[float, StepStatus] | None]:
+    """The part of a script that reads the probability of a word, however its text was generated.
+
+    Args:
+        written: What the model has written last.
+        position: The character of `written.text` at which the word begins.
+        positive: The word whose probability is asked for.
+        negative: The other word.
+
+    Returns:
+        The probability (see `binary_probability`) and `ok`; 0.5 and why the generator failed; None if neither word is
+        there.
+    """
+    alternatives: Sequence[tuple[str, float]] | None = None
+    token = find_word_token(written, position)
+    if token is not None and token.index >= len(written.top_logprobs):
+        scored: Written = yield Score(token.index)
+        if scored.finish_reason in ("error", "context"):
+            return 0.5, failure(scored)
+        alternatives = scored.top_logprobs[0] if scored.top_logprobs else ()
+    reward = binary_probability(written, position, positive, negative, alternatives)
+    return None if reward is None else (reward, "ok")
+
+
+def failure(written: Written) -> StepStatus:
+    """The status of a step for which the generator reports `error` or `context`."""
+    return "truncated" if written.finish_reason == "context" else "error"
 
 
 def binary_probability(

@@ -172,11 +172,6 @@ class Solver:
         return result
 
 
-def opens_thinking(chat: ChatFormat) -> bool:
-    """Whether the chat template's generation prompt leaves a thinking block open (as those of QwQ and DeepSeek-R1)."""
-    return thinking.opens_thinking(_opening(chat))
-
-
 def _opening(chat: ChatFormat) -> str:
     [text] = chat.render([{"role": "user", "content": "x"}], open_turn=True)
     return text

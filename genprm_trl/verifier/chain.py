@@ -181,8 +181,8 @@ class Chain(Generic[EndT]):
                     passage.code_rounds.append(code_round)
                     # The sandbox's own failure is not something the program printed: the model must not see it.
                     reply = None if code_round.status == "sandbox_error" else code_round.output
-                case Judge():
-                    passage.text = conversation.turn_text
+                case Judge(rationale=rationale):
+                    passage.text = conversation.turn_text if rationale is None else rationale
                     return action, passage
 
     async def judge_step(self) -> StepJudgement:
@@ -200,7 +200,14 @@ class Chain(Generic[EndT]):
         assert not isinstance(judged, ChainEnd), "a protocol judges every step"
         verdict, passage = judged
         self._is_full = verdict.status == "truncated"
-        return StepJudgement(passage.text, verdict.reward, verdict.status, passage.code_rounds, passage.num_tokens)
+        return StepJudgement(
+            passage.text,
+            verdict.reward,
+            verdict.status,
+            passage.code_rounds,
+            passage.num_tokens,
+            verdict.solution_reward,
+        )
 
     def tokens(self) -> tuple[list[int], list[TokenKind]]:
         """The conversation so far as training sees it: see `Conversation.finished`."""

@@ -21,7 +21,6 @@ from genprm_trl.miniature.world import make_solutions
 from genprm_trl.records import Solution
 from genprm_trl.sandbox import LocalSandbox
 from genprm_trl.sandbox.base import ExecutionResult
-from genprm_trl.solving.solver import opens_thinking
 from genprm_trl.stages.file import stage_directory
 from tests.helpers.forked import exit_code_of
 from tests.helpers.rationale_program import open_scripted, run, run_and_die, worker
@@ -95,8 +94,8 @@ async def test_thinking_is_no_part_of_the_answer(sandbox, keep, opened_by):
 
 def test_templates_that_open_a_thinking_block_are_recognised():
     tokenizer = ScriptedGenerator(critic).tokenizer
-    assert not opens_thinking(ChatFormat(tokenizer))
-    assert opens_thinking(ChatFormat(tokenizer, chat_template=THINKING_TEMPLATE))
+    assert not ChatFormat(tokenizer).opens_thinking
+    assert ChatFormat(tokenizer, chat_template=THINKING_TEMPLATE).opens_thinking
 
 
 async def test_endless_thinking_is_counted(sandbox):
