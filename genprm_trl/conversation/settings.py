@@ -6,13 +6,15 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 from genprm_trl.conversation.template import TurnOpening, check_date, shows_date, today
 from genprm_trl.errors import ConfigError, check_one_of
 from genprm_trl.protocol.genprm import MODES, FirstTurn
 
 SETTINGS_FILE = "genprm.json"
+
+ProtocolName = Literal["genprm", "thinkprm"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,8 @@ class ModelSettings:
         modes: Names of the modes that the model was trained in (`protocol.MODES`), the main one first.
         template_date: The day that the chat template showed as today's in training, such as `2026-12-01`. None if the
             template shows none, or if the day is not known.
+        protocol: The format that the model was trained in, and so its kind of verifier. Only a `genprm` has a form of
+            the first turn, and modes.
 
     Raises:
         ConfigError: for an unknown value, listing the known ones.
@@ -34,8 +38,10 @@ class ModelSettings:
     first_turn: FirstTurn = "evaluation"
     modes: tuple[str, ...] = ("full",)
     template_date: str | None = None
+    protocol: ProtocolName = "genprm"
 
     def __post_init__(self) -> None:
+        check_one_of(get_args(ProtocolName), protocol=self.protocol)
         check_one_of(get_args(TurnOpening), turn_opening=self.turn_opening)
         check_one_of(get_args(FirstTurn), first_turn=self.first_turn)
         if not self.modes:

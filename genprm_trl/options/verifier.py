@@ -11,6 +11,7 @@ from genprm_trl.errors import ConfigError
 from genprm_trl.generation.logprobs import RewardsFrom
 from genprm_trl.options.generator import GeneratorOptions
 from genprm_trl.protocol.genprm import MODES, FirstTurn, GenPRMProtocol
+from genprm_trl.rows.digests import content_digest
 from genprm_trl.sandbox.options import SandboxOptions
 from genprm_trl.stages.fingerprint import model_fingerprint
 from genprm_trl.stages.settings import decisive
@@ -193,14 +194,18 @@ def files_of_options(options: Mapping[str, Any]) -> dict[str, Any]:
         options: The arguments, `kind` among them. A member of an ensemble may be one, too.
 
     Returns:
-        `tokenizer_files` and `member_files`, each if something is named.
+        `tokenizer_files`, `prompt_text` and `member_files`, each if something is named.
 
     Raises:
-        ConfigError: The members of an ensemble cannot be used.
+        ConfigError: The prompt of a critic cannot be read, or the members of an ensemble cannot be used.
     """
     found: dict[str, Any] = {}
     if isinstance(tokenizer := options.get("tokenizer"), str):
         found["tokenizer_files"] = model_fingerprint(tokenizer)
+    if "prompt_file" in options:
+        from genprm_trl.verifier.kinds.critic import read_prompt
+
+        found["prompt_text"] = content_digest(read_prompt(options["prompt_file"]))
     if options.get("kind") == "ensemble":
         from genprm_trl.verifier.ensemble import named_members
 

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
@@ -164,7 +165,8 @@ class GenPRM(Verifier):
         check_options(**kwargs)
         if isinstance(model, str | Path):
             source = model if tokenizer is None else tokenizer
-            _check_context((generator_kwargs or {}).get("max_context"), source, chat_template)
+            shortest = GenPRMProtocol().opening_messages("", [""], 0)
+            check_context((generator_kwargs or {}).get("max_context"), source, chat_template, shortest)
         executes = runs_code(model, mode)
         if sandbox is None and executes:
             from genprm_trl.sandbox import LocalSandbox
@@ -192,6 +194,11 @@ class GenPRM(Verifier):
                         model,
                     )
                 settings = ModelSettings(turn_opening="as_published" if published else "generation_prompt")
+            if settings.protocol != "genprm":
+                raise ConfigError(
+                    f"{model} was trained as a {settings.protocol}: leave out --kind, or give --kind "
+                    f"{settings.protocol}; in Python open it with open_verifier"
+                )
             protocol = GenPRMProtocol(
                 mode=mode if mode is not None else settings.modes[0],
                 first_turn=first_turn or settings.first_turn,
@@ -383,8 +390,14 @@ def check_options(
         raise ConfigError(f"n is {n}; more than {MAX_N} rationales a solution are surely a mistake")
 
 
-def _check_context(max_context: int | None, tokenizer: Any, chat_template: str | None) -> None:
-    """Raises `ConfigError` for a context in which not even an empty step of an empty problem has room."""
+def check_context(
+    max_context: int | None, tokenizer: Any, chat_template: str | None, shortest: Sequence[dict[str, str]]
+) -> None:
+    """Checks that the shortest prompt has room, that of an empty step of an empty problem.
+
+    Raises:
+        ConfigError: It has none.
+    """
     if max_context is None:
         return
     if isinstance(tokenizer, str | Path):
@@ -392,7 +405,7 @@ def _check_context(max_context: int | None, tokenizer: Any, chat_template: str |
 
         tokenizer = load_tokenizer(tokenizer)
     conversation = Conversation(ChatFormat(tokenizer, chat_template=chat_template))
-    conversation.open_turn(GenPRMProtocol().opening_messages("", [""], 0))
+    conversation.open_turn(shortest)
     if len(conversation.token_ids) >= max_context:
         raise ConfigError(
             f"max_context {max_context} holds no prompt: the shortest has {len(conversation.token_ids)} tokens"

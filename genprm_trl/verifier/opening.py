@@ -56,10 +56,11 @@ class Kind:
         provider = self.load()
         takers = [provider.from_pretrained]
         for each in inspect.getmro(provider):
+            # What takes any option passes it on to the next.
+            if not any(p.kind is p.VAR_KEYWORD for p in inspect.signature(takers[-1]).parameters.values()):
+                break
             if "__init__" in vars(each):
                 takers.append(vars(each)["__init__"])
-                if not any(p.kind is p.VAR_KEYWORD for p in inspect.signature(takers[-1]).parameters.values()):
-                    break
         names = [name for taker in takers for name in inspect.signature(taker).parameters]
         return [name for name in dict.fromkeys(names) if name not in _NO_OPTIONS]
 
@@ -67,6 +68,8 @@ class Kind:
 # In the order in which they are tried. `genprm` is also what any other causal language model is taken for.
 KINDS: Mapping[str, Kind] = {
     "genprm": Kind("genprm_trl.verifier.genprm:GenPRM", names=r"(GenPRM/)?GenPRM-[0-9.]+B"),
+    "thinkprm": Kind("genprm_trl.verifier.kinds.thinkprm:ThinkPRM", names=r"(launch/)?ThinkPRM-[0-9.]+B"),
+    "critic": Kind("genprm_trl.verifier.kinds.critic:Critic"),
     "token_classifier": Kind(
         "genprm_trl.verifier.kinds.token_classifier:PRMScorer",
         architectures=r"\w+ForTokenClassification",
@@ -175,9 +178,9 @@ def check_options(kind: str, options: Iterable[str]) -> None:
 def find_kind(model: str | Path) -> str:
     """The kind of a model, by its files and its name.
 
-    In this order: `genprm.json` in its directory is a GenPRM's. `architectures` in its `config.json`, the name of a
-    published checkpoint and weights can tell a kind. Any other causal language model is taken for a GenPRM, and so is
-    a model without a `config.json`, whose backend may know it.
+    In this order: `genprm.json` in its directory names the protocol that it was trained in, or else is a GenPRM's.
+    `architectures` in its `config.json`, the name of a published checkpoint and weights can tell a kind. Any other
+    causal language model is taken for a GenPRM, and so is a model without a `config.json`, whose backend may know it.
 
     Args:
         model: A directory, or a name on the Hub.
@@ -208,7 +211,8 @@ def _kind_of_files(files: _Files) -> str:
         config = config or adapter
         architectures = ["AdapterForTokenClassification" if adapter.get("task_type") == "TOKEN_CLS" else "ForCausalLM"]
     if files.has(SETTINGS_FILE):
-        return "genprm"
+        # Of what it should not name, opening it says more.
+        return "thinkprm" if (files.json(SETTINGS_FILE) or {}).get("protocol") == "thinkprm" else "genprm"
     for name, kind in KINDS.items():
         if kind.architectures and any(re.fullmatch(kind.architectures, each) for each in architectures):
             return name

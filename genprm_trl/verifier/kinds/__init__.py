@@ -1,1 +1,1 @@
-"""Discriminative verifiers, one kind of checkpoint a file. `verifier.opening` has the table of all kinds."""
+"""Verifiers other than GenPRM, one kind a file. `verifier.opening` has the table of all kinds."""

@@ -1,0 +1,239 @@
+r"""ThinkPRM's verification chain (Khalifa et al. 2025, arXiv 2504.16828, and the code at github.com/mukhal/ThinkPRM).
+
+One chain of thought judges all steps, without code. After each step it boxes `correct` or `incorrect`. Then the model
+says whether the solution as a whole is correct. Released checkpoints were trained on these exact strings.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from genprm_trl.errors import check_at_least, check_positive
+from genprm_trl.grading.thinking import THINK_END, THINK_START
+from genprm_trl.protocol.base import (
+    Action,
+    Append,
+    ChainScript,
+    Generate,
+    Judge,
+    OpenTurn,
+    Rewind,
+    Segment,
+    Written,
+)
+from genprm_trl.protocol.scoring import binary_probability, failure, score_word
+from genprm_trl.records import StepJudgement, StepStatus
+
+PROMPT = (
+    "You are given a math problem and a proposed step-by-step solution:\n\n[Math Problem]\n\n{problem}\n\n"
+    "[Solution]\n\n{solution}\n\nReview and critique each step in the proposed solution to determine whether each "
+    "step is correct. If the solution is incomplete, only verify the provided steps."
+)
+OPENING = "Let's verify step by step:"
+QUESTION = "\nIs the solution correct? "
+THINKING_OPENS = THINK_START + "\n"
+
+_STOPS = (QUESTION.strip(), THINK_END)
+_ANSWER_TOKENS = 4
+_STEP_NUMBER = re.compile(r"Step \d+:")
+_BOX = re.compile(
+    r"\\boxed\s*+\{(?:\\(?:text|math)[a-z]*+\s*+\{|[{*_$\s])*+(correct|incorrect)(?![A-Za-z]|\s*+/)", re.IGNORECASE
+)
+# A line that says which step it is about: `Step 3:`, `**Step 3:**`, `### Step 3:`.
+_HEADING = re.compile(r"^[^\S\n]*+[#>*_-]*+[^\S\n]*+[*_]*+Step[^\S\n]++(\d{1,9})[*_]*+[^\S\n]*+:", re.I | re.M)
+_ANSWER = re.compile(r"[\s*_$]*+(yes|no)(?![A-Za-z])", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """What a chain says of a step.
+
+    Attributes:
+        step: The step, from 0.
+        word: The character at which `correct` or `incorrect` begins.
+        end: The character behind that word.
+    """
+
+    step: int
+    word: int
+    end: int
+
+
+def read_boxes(text: str, num_steps: int) -> list[Box]:
+    r"""The boxes in a chain that are about a step, in the order of the text. Accepts any string.
+
+    A box is about the step of the last heading (`Step 3:` at the start of a line) since the box before it. Without a
+    heading it is about the step after that of the box before. Boxes about steps that do not exist are left out.
+
+    Examples:
+        >>> [box.step for box in read_boxes("Fine: \\boxed{correct}\nStep 3: no. \\boxed{incorrect}", 3)]
+        [0, 2]
+    """
+    boxes = []
+    number = at = 0
+    for found in _BOX.finditer(text):
+        number += 1
+        for heading in _HEADING.finditer(text, at, found.start()):
+            number = int(heading[1])
+        at = found.end()
+        if 1 <= number <= num_steps:
+            boxes.append(Box(number - 1, found.start(1), found.end()))
+    return boxes
+
+
+@dataclass(frozen=True, slots=True)
+class ThinkPRMProtocol:
+    r"""ThinkPRM's chain as a verification protocol.
+
+    The released code asks its models in another form than they were trained in. With `as_published` the opening begins
+    with a line break, which leaves a blank line behind a template's `<think>`; the question follows without a
+    `</think>`; and `yes` and `no` are compared, though the models learned `Yes` and `No`. Otherwise all is as in
+    training: `<think>\nLet's verify step by step:`, the chain, `\n</think>\nIs the solution correct? `, `Yes` or `No`.
+
+    Attributes:
+        as_published: Whether models are asked as in the released code.
+        opens_thinking: Whether the chat template's generation prompt ends with `<think>`.
+        max_tokens: Bound on the tokens of a chain (8,192 as published, where that includes the prompt).
+        decision_temperature: Divides the log-odds of `yes` to `no`.
+    """
+
+    as_published: bool = True
+    opens_thinking: bool = False
+    max_tokens: int = 8192
+    decision_temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_at_least(1, max_tokens=self.max_tokens)
+        check_positive(decision_temperature=self.decision_temperature)
+
+    def opening_messages(
+        self, problem: str, steps: Sequence[str], *, numbered: bool = False
+    ) -> tuple[dict[str, str], ...]:
+        """The user's turn.
+
+        Args:
+            problem: The problem.
+            steps: The steps. Their own numbers (`Step 2:`) are left out, as published.
+            numbered: Whether to number them anew, as the published search does.
+        """
+        shown = [_STEP_NUMBER.sub("", step).strip() for step in steps]
+        if numbered:
+            shown = [f"Step {number}: {step}" for number, step in enumerate(shown, start=1)]
+        content = PROMPT.format(problem=problem, solution="\n".join(shown))
+        return ({"role": "user", "content": content},)
+
+    def chain(self, problem: str, steps: Sequence[str]) -> ChainScript:
+        """One chain over the whole solution (see `base.VerificationProtocol.chain`)."""
+        return self._chain(problem, steps, (), numbered=False)
+
+    def resumed_chain(self, problem: str, steps: Sequence[str], judged: Sequence[StepJudgement]) -> ChainScript:
+        """A chain that judges the whole prefix from the start, of which the new steps' judgements count.
+
+        As in the published search, steps are numbered, and a chain ends where it turns to a step that is not there.
+        """
+        for index, earlier in enumerate(judged):
+            yield Judge(index, earlier.reward, earlier.status, earlier.rationale, earlier.solution_reward)
+        yield from self._chain(problem, steps, judged, numbered=True)
+
+    def _chain(
+        self, problem: str, steps: Sequence[str], judged: Sequence[StepJudgement], *, numbered: bool
+    ) -> ChainScript:
+        if len(judged) == len(steps):
+            return
+        stops = (*_STOPS, f"Step {len(steps) + 1}:") if numbered else _STOPS
+        yield OpenTurn(self.opening_messages(problem, steps, numbered=numbered))
+        opening = self._opening()
+        for segment in opening:
+            yield Append(segment.text, segment.kind)
+        written: Written = yield Generate(stops, self.max_tokens, logprobs=False)
+        has_failed = written.finish_reason in ("error", "context")
+        missing: StepStatus = failure(written) if has_failed else "no_verdict"
+
+        stop = next((stop for stop in stops if written.text.endswith(stop)), "")
+        text = written.text.removesuffix(stop)
+        boxes = read_boxes(text, len(steps))
+        parts = _parts(text, boxes, len(steps))
+        parts[0] = "".join(segment.text for segment in opening) + parts[0]
+        places = {box.step: box.word for box in boxes}  # the last box about a step counts
+        last = len(steps) - 1
+        for index in range(len(judged), len(steps)):
+            read = None
+            if index in places:
+                read = yield from score_word(written, places[index], "correct", "incorrect")
+            reward, status = read or (0.5, missing)
+            solution_reward = None
+            if index == last and not has_failed:
+                if stop:  # published servers leave it out
+                    yield Rewind(len(opening))
+                    yield Append(text, "written")
+                solution_reward, said = yield from self._ask(text, stop)
+                parts[last] += said
+            yield Judge(index, reward, status, parts[index], solution_reward)
+
+    def _opening(self) -> tuple[Segment, ...]:
+        if self.as_published:
+            return (Segment("forced", "\n" + OPENING),)
+        opening = Segment("forced", OPENING)
+        return (opening,) if self.opens_thinking else (Segment("mark", THINKING_OPENS), opening)
+
+    def _ask(self, text: str, stop: str) -> Generator[Action, Any, tuple[float | None, str]]:
+        """Asks whether the solution is correct. Gives the probability, None if no answer can be read, and the text."""
+        question = QUESTION
+        if not self.as_published:
+            question = ("" if text.endswith("\n") else "\n") + THINK_END + QUESTION
+        yield Append(question, "mark")
+        written: Written = yield Generate(("\n",), _ANSWER_TOKENS)
+        return self.read_answer(written), question + written.text
+
+    def read_answer(self, written: Written) -> float | None:
+        """P(yes) / (P(yes) + P(no)) at the first token after the question; None if there is none.
+
+        As published, `yes` and `no` in lower case are compared, whatever the model has written. Where the engine does
+        not report both, and in the form of the training, the answer that the model has written is read.
+        """
+        answer = _ANSWER.match(written.text)
+        alternatives = written.top_logprobs[0] if written.top_logprobs else ()
+        if self.as_published and {"yes", "no"} <= {text for text, _ in alternatives}:
+            reward = binary_probability(Written("yes", tokens=("yes",)), 0, "yes", "no", alternatives)
+        elif answer is not None:
+            reward = binary_probability(written, answer.start(1), "Yes", "No")
+        else:
+            return None
+        if reward is None or reward in (0, 1):
+            return reward
+        log_odds = math.log(reward) - math.log1p(-reward)
+        return (1 + math.tanh(log_odds / self.decision_temperature / 2)) / 2
+
+    def messages(self, problem: str, steps: Sequence[str], rationales: Sequence[str]) -> list[dict[str, str]]:
+        """The finished conversation over the first `len(rationales)` steps: one turn of each side."""
+        turn = {"role": "assistant", "content": "".join(rationales)}
+        return [*self.opening_messages(problem, steps[: len(rationales)]), turn]
+
+    def segments(self, rationale: str) -> list[Segment]:
+        """Splits an assistant turn into what is forced, marks of the format, and what the model writes."""
+        parts = []
+        if not self.opens_thinking and rationale.startswith(THINKING_OPENS):
+            parts.append(Segment("mark", THINKING_OPENS))
+            rationale = rationale.removeprefix(THINKING_OPENS)
+        for opening in (OPENING, "\n" + OPENING):
+            if rationale.startswith(opening):
+                parts.append(Segment("forced", opening))
+                rationale = rationale.removeprefix(opening)
+                break
+        chain, end, answer = rationale.rpartition(THINK_END + QUESTION)
+        parts += [Segment("written", chain), Segment("mark", end), Segment("written", answer)]
+        return [part for part in parts if part.text]
+
+
+def _parts(text: str, boxes: Sequence[Box], num_steps: int) -> list[str]:
+    """The text about each step, from the box before to its own. The last step has what follows the last box."""
+    parts, at = [""] * num_steps, 0
+    for box in boxes:
+        parts[box.step] += text[at : box.end]
+        at = box.end
+    parts[-1] += text[at:]
+    return parts
