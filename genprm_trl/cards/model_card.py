@@ -77,6 +77,25 @@ model's configuration. Label 1 means a correct step.""",
     pipeline_tag="token-classification",
     tags=("genprm-trl", "prm", "process-reward-model", "trl", "generated_from_trainer"),
 )
+_OPEN_AND_JUDGE = """\
+from genprm_trl import open_verifier
+from genprm_trl.records import Solution
+
+with open_verifier({model}) as verifier:
+    solution = Solution("1", "What is 2 + 3 * 4?", ["3 * 4 = 12.", "2 + 12 = 15."])
+    [verdict] = verifier.verify_all([solution])
+print(verdict.rewards, verdict.prediction)"""
+IMPLICIT = ModelKind(
+    introduction="""\
+An implicit process reward model. It is a language model that was trained on outcomes of whole solutions. The reward \
+of a step is the sigmoid of beta times the log-ratio of the step against the model that training started from.""",
+    usage=_OPEN_AND_JUDGE,
+    notes="""\
+Scoring loads the reference model, too. `step_scorer.json` names it, and holds beta, the step separator and the \
+threshold. A reward is the sigmoid of a log-ratio; it is no calibrated probability that the step is correct.""",
+    pipeline_tag="text-generation",
+    tags=("genprm-trl", "implicit-prm", "process-reward-model", "trl", "generated_from_trainer"),
+)
 
 
 @dataclass(frozen=True, slots=True)

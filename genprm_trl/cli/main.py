@@ -66,6 +66,7 @@ COMMANDS: dict[str, Command] = {
     "grpo": Command("genprm_trl.cli.grpo", "train a policy with rewards for the steps of its solutions", True),
     "sft": Command("genprm_trl.cli.sft", "train a GenPRM on solutions with rationales", True),
     "prm": Command("genprm_trl.cli.prm", "train a discriminative PRM on solutions with step labels", True),
+    "implicit": Command("genprm_trl.cli.implicit", "train an implicit PRM on solutions with outcomes alone", True),
     "verify": Command("genprm_trl.cli.verify", "judge a file of solutions step by step"),
     "select": Command("genprm_trl.cli.select", "choose one of several solutions of each problem"),
     "refine": Command("genprm_trl.cli.refine", "let a policy refine its answers with a verifier's critique"),

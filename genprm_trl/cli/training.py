@@ -88,6 +88,21 @@ class EvaluatedOptions(TrainingOptions):
     eval_split: str | None = field(default=None, metadata={"help": "Split of the evaluation data."})
 
 
+@dataclass(kw_only=True)
+class ThresholdOptions:
+    """The data on which a threshold is chosen."""
+
+    threshold_data: str | None = field(
+        default=None,
+        metadata={
+            "help": "Held-out solutions with step labels, on which the threshold of the finished model is chosen (the "
+            "best F1). Never the ones on which you report a score. Default: the threshold is 0.5.",
+            "reads": "rows",
+        },
+    )
+    threshold_split: str | None = field(default=None, metadata={"help": "Split of that data."})
+
+
 def _model_arguments(args: Any, options: ModelOptions) -> dict[str, Any]:
     """The arguments for a trainer of TRL that the model's options stand for; some go into `args`."""
     from trl import get_peft_config, get_quantization_config
@@ -194,7 +209,7 @@ def _check_reports(report_to: Sequence[str] | str) -> None:
 _SAVED = (
     "README.md", "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
     "chat_template.jinja", "special_tokens_map.json", "model.safetensors", "adapter_model.safetensors",
-    "adapter_config.json", "training_args.bin", "genprm.json",
+    "adapter_config.json", "training_args.bin", "genprm.json", "step_scorer.json",
 )  # fmt: skip
 
 
@@ -468,6 +483,29 @@ def last_figures(trainer: Any, names: Mapping[str, str]) -> list[str]:
     last = {shown: next((e[name] for e in reversed(history) if name in e), None) for shown, name in names.items()}
     lines = [f"{shown:<22}{value:.4g}" for shown, value in last.items() if value is not None]
     return [*lines, f"{'model':<22}{trainer.args.output_dir}"]
+
+
+def read_held_out(options: Any, trained: Any) -> list[Any] | None:
+    """The solutions on which the threshold is chosen; None if no data are named for it.
+
+    Args:
+        options: The command's options: `ThresholdOptions`, and those that say how rows are read.
+        trained: The problems of the training data.
+
+    Raises:
+        DataError: A row is bad, has no label, or has a problem that is trained on.
+    """
+    if options.threshold_data is None:
+        if options.threshold_split is not None:
+            raise ConfigError("--threshold_split needs --threshold_data")
+        return None
+    from genprm_trl.data.solutions import load_solutions
+    from genprm_trl.training.threshold import check_held_out
+
+    reading = options.arguments() | {"split": options.threshold_split, "limit": None, "format": "auto"}
+    solutions = load_solutions(options.threshold_data, **reading)
+    check_held_out(solutions, trained, options.threshold_data)
+    return solutions
 
 
 def described_data(data: str, settings: Mapping[str, Any]) -> DescribedData:

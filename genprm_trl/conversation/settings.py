@@ -73,22 +73,9 @@ def load_settings(model: str | os.PathLike[str]) -> ModelSettings | None:
     Raises:
         ConfigError: if there is a settings file that cannot be used.
     """
-    path = Path(model, SETTINGS_FILE)
-    if not path.is_file():
-        if Path(model).is_dir():
-            return None
-        from transformers.utils import cached_file
-
-        found = cached_file(
-            os.fspath(model),
-            SETTINGS_FILE,
-            _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_connection_errors=False,
-            _raise_exceptions_for_gated_repo=False,
-        )
-        if found is None:
-            return None
-        path = Path(found)
+    path = settings_path(model, SETTINGS_FILE)
+    if path is None:
+        return None
     try:
         # Keys that a later version may add are passed over.
         values = {key: value for key, value in json.loads(path.read_bytes()).items() if key in _FIELDS}
@@ -97,6 +84,33 @@ def load_settings(model: str | os.PathLike[str]) -> ModelSettings | None:
         return ModelSettings(**values)
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path}: not the settings of a GenPRM: {error}") from error
+
+
+def settings_path(model: str | os.PathLike[str], name: str) -> Path | None:
+    """Where a small file of a model is.
+
+    Args:
+        model: A model directory, or the Hub id of a model.
+        name: The file's name.
+
+    Returns:
+        Its path; None if the model has no such file.
+    """
+    path = Path(model, name)
+    if path.is_file():
+        return path
+    if Path(model).is_dir():
+        return None
+    from transformers.utils import cached_file
+
+    found = cached_file(
+        os.fspath(model),
+        name,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+        _raise_exceptions_for_gated_repo=False,
+    )
+    return None if found is None else Path(found)
 
 
 def frozen_date(chat_template: str, *models: str | os.PathLike[str]) -> str | None:

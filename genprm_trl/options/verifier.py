@@ -65,7 +65,13 @@ class VerifierOptions(SandboxOptions, GeneratorOptions):
             "help": "off: sample all N rationales. exact: stop when the others can no longer change the prediction."
         },
     )
-    threshold: float = field(default=0.5, metadata={"help": "A step is judged wrong if its reward is below this."})
+    threshold: float = field(
+        default=0.5,
+        metadata={
+            "help": "A step is judged wrong if its reward is below this. A model's own threshold (step_scorer.json) "
+            "counts while this is 0.5."
+        },
+    )
     seed: int = field(default=0, metadata={"help": "The same seed gives the same verdicts."})
     temperature: float = field(default=0.6, metadata={"help": "Sampling temperature; 0 is greedy."})
     top_p: float = field(

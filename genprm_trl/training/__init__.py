@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 from genprm_trl._lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from genprm_trl.training.implicit_prm import ImplicitPairTrainer as ImplicitPairTrainer
     from genprm_trl.training.implicit_prm import ImplicitPRM as ImplicitPRM
+    from genprm_trl.training.implicit_prm import ImplicitPRMConfig as ImplicitPRMConfig
+    from genprm_trl.training.implicit_prm import ImplicitPRMTrainer as ImplicitPRMTrainer
     from genprm_trl.training.prm import PRMConfig as PRMConfig
     from genprm_trl.training.prm import PRMTrainer as PRMTrainer
     from genprm_trl.training.sft import GenPRMConfig as GenPRMConfig
@@ -23,7 +26,7 @@ __all__, __getattr__, __dir__ = lazy_exports(
         ".sft": ["GenPRMConfig", "GenPRMTrainer"],
         ".prm": ["PRMConfig", "PRMTrainer"],
         ".step_grpo": ["StepGRPOConfig", "StepGRPOTrainer"],
-        ".implicit_prm": ["ImplicitPRM"],
+        ".implicit_prm": ["ImplicitPRM", "ImplicitPRMConfig", "ImplicitPRMTrainer", "ImplicitPairTrainer"],
         ".verifier_rl": ["VerifierRollout", "verifier_dataset"],
     },
 )

@@ -1,4 +1,4 @@
-"""What the trainers of both kinds of reward models share: evaluation on rows of any form, and the card."""
+"""What the trainers of reward models share: evaluation on rows of any form, the threshold, and the card."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from genprm_trl.training.card_facts import (
 
 
 class RewardModelTrainer(Trainer):
-    """What the trainers of both kinds of reward models share. Named before a trainer class of TRL.
+    """What the trainers of reward models share. Named before a trainer class of TRL.
 
     Attributes:
         card_kind: What the model is.

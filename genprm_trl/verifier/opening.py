@@ -18,6 +18,7 @@ from genprm_trl.conversation.settings import SETTINGS_FILE
 from genprm_trl.errors import ConfigError
 from genprm_trl.generation.backends import load_class
 from genprm_trl.verifier.base import Verifier
+from genprm_trl.verifier.scorer_settings import STEP_SCORER_FILE
 
 AUTO = "auto"
 # Not options: what every kind is given, and what stands for others.
@@ -91,6 +92,7 @@ KINDS: Mapping[str, Kind] = {
     "rlhflow_prm": Kind(
         "genprm_trl.verifier.kinds.rlhflow_prm:RLHFlowPRM", names=r"(RLHFlow/)?Llama3\.1-8B-PRM-\w+-Data"
     ),
+    "implicit": Kind("genprm_trl.verifier.kinds.implicit:ImplicitScorer"),
     "ensemble": Kind("genprm_trl.verifier.ensemble:Ensemble"),
 }
 _CAUSAL = re.compile(r"\w*(ForCausalLM|LMHeadModel|ForConditionalGeneration)")
@@ -178,9 +180,10 @@ def check_options(kind: str, options: Iterable[str]) -> None:
 def find_kind(model: str | Path) -> str:
     """The kind of a model, by its files and its name.
 
-    In this order: `genprm.json` in its directory names the protocol that it was trained in, or else is a GenPRM's.
-    `architectures` in its `config.json`, the name of a published checkpoint and weights can tell a kind. Any other
-    causal language model is taken for a GenPRM, and so is a model without a `config.json`, whose backend may know it.
+    In this order: `step_scorer.json` in its directory names the kind. `genprm.json` names the protocol that it was
+    trained in, or else is a GenPRM's. `architectures` in its `config.json`, the name of a published checkpoint and
+    weights can tell a kind. Any other causal language model is taken for a GenPRM, and so is a model without a
+    `config.json`, whose backend may know it.
 
     Args:
         model: A directory, or a name on the Hub.
@@ -210,6 +213,8 @@ def _kind_of_files(files: _Files) -> str:
     if (adapter := files.json("adapter_config.json")) is not None:
         config = config or adapter
         architectures = ["AdapterForTokenClassification" if adapter.get("task_type") == "TOKEN_CLS" else "ForCausalLM"]
+    if (named := (files.json(STEP_SCORER_FILE) or {}).get("kind")) in KINDS:
+        return str(named)
     if files.has(SETTINGS_FILE):
         # Of what it should not name, opening it says more.
         return "thinkprm" if (files.json(SETTINGS_FILE) or {}).get("protocol") == "thinkprm" else "genprm"

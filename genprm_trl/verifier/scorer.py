@@ -12,6 +12,7 @@ from abc import abstractmethod
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from copy import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, get_args
 
@@ -293,7 +294,8 @@ class StepScorer(Verifier):
             return None
         limit = len(tokens.input_ids) if self.max_length is None else self.max_length
         step_ends = [end for end in tokens.step_ends if end < limit]
-        return StepTokens(tokens.input_ids[: step_ends[-1] + 1] if step_ends else [], step_ends)
+        kept = tokens.input_ids[: step_ends[-1] + 1] if step_ends else []
+        return replace(tokens, input_ids=kept, step_ends=step_ends)
 
     def _rewards(self, batch: dict[int, StepTokens], solutions: Sequence[Solution]) -> dict[int, list[float]]:
         """P(correct) of each step of some of the solutions, by index; NaN in one that does not fit the memory."""
@@ -330,7 +332,7 @@ class StepScorer(Verifier):
             inputs["use_cache"] = False  # nothing is generated, and keys and values take more memory than the model
         rows = torch.tensor([row for row, tokens in enumerate(batch) for _ in tokens.step_ends], device=device)
         columns = torch.tensor([end for tokens in batch for end in tokens.step_ends], device=device)
-        return self.scores(inputs, rows, columns).float().cpu()
+        return self.scores(inputs, rows, columns).cpu()
 
     def _verdict(self, solution: Solution, rewards: list[float]) -> Verdict:
         chain = [

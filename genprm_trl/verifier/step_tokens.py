@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from genprm_trl.conversation.template import neutralizer, special_tokens
+from genprm_trl.conversation.template import ChatFormat, neutralizer, special_tokens
 from genprm_trl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,10 +26,60 @@ class StepTokens:
         input_ids: Begin-of-text where the tokenizer has one, the prompt, then each kept step with its separator.
         step_ends: One position in `input_ids` per kept step: the last token of its separator, where the step is
             labelled and scored. It is shorter than the list of steps if not all of them fit.
+        prompt_length: Tokens before the first step, where an encoder says it; else 0.
     """
 
     input_ids: list[int]
     step_ends: list[int]
+    prompt_length: int = 0
+
+
+class AnswerEncoder:
+    """Encodes a problem as a user's turn, and its steps as the beginning of the assistant's answer.
+
+    Ids are those of the chat template up to where the answer begins, then those of each step and of the separator,
+    encoded apart from each other as in `tokenize_steps`. The turn is not closed, so the last step ends like the
+    others, in training as in scoring.
+
+    What looks like a control token or the separator in problem or steps stays text.
+
+    Args:
+        tokenizer: Any tokenizer of transformers.
+        step_separator: Text that ends every step, the last one too.
+        chat_template: A Jinja template that replaces the tokenizer's.
+        template_date: The day that the template shows as today's.
+
+    Raises:
+        ConfigError: There is no chat template, or the separator encodes to no token.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        step_separator: str,
+        *,
+        chat_template: str | None = None,
+        template_date: str | None = None,
+    ):
+        self.step_separator = step_separator
+        self._chat = ChatFormat(tokenizer, chat_template=chat_template, template_date=template_date)
+        self._without_separators = neutralizer(_breakable(step_separator))
+        self._separator_ids = self._chat.encode(step_separator)
+        if not self._separator_ids:
+            raise _no_token(step_separator)
+
+    def __call__(self, problem: str, steps: Sequence[str]) -> StepTokens:
+        """The ids of all steps, and where each ends."""
+        [opening] = self._chat.render([{"role": "user", "content": self._safe(problem)}], open_turn=True)
+        input_ids = self._chat.encode_start(opening + self._chat.rest_of_header)
+        prompt_length, step_ends = len(input_ids), []
+        for step in steps:
+            input_ids += self._chat.encode(self._safe(step)) + self._separator_ids
+            step_ends.append(len(input_ids) - 1)
+        return StepTokens(input_ids, step_ends, prompt_length)
+
+    def _safe(self, text: str) -> str:
+        return self._chat.neutralize(self._without_separators(text))
 
 
 def tokenize_steps(
@@ -68,13 +118,11 @@ def tokenize_steps(
         # verbose=False: a text over the tokenizer's own model_max_length is expected here and cut below.
         return tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
 
-    # A single character cannot be broken, and line breaks are part of many steps.
-    breakable = len(step_separator) > 1 and not step_separator.isspace()
-    neutralize = neutralizer(special_tokens(tokenizer) | ({step_separator} if breakable else set()))
+    neutralize = neutralizer(special_tokens(tokenizer) | _breakable(step_separator))
     prompt = neutralize(prompt.removeprefix(tokenizer.bos_token or ""))
     prompt_ids, separator_ids, *steps_ids = encode([prompt, step_separator, *map(neutralize, steps)])
     if not separator_ids:
-        raise ConfigError(f"step_separator={step_separator!r} encodes to no token; a step is scored at its separator")
+        raise _no_token(step_separator)
     bos = tokenizer.bos_token_id
     if bos is not None and prompt_ids[:1] != [bos]:  # some tokenizers add it whatever they are told
         prompt_ids = [bos, *prompt_ids]
@@ -89,6 +137,18 @@ def tokenize_steps(
         input_ids += step_ids + separator_ids
         step_ends.append(len(input_ids) - 1)
     return StepTokens(input_ids, step_ends)
+
+
+def _breakable(step_separator: str) -> set[str]:
+    """The separator, if texts of others can be kept from spelling it.
+
+    A single character cannot be broken, and line breaks are part of many steps.
+    """
+    return {step_separator} if len(step_separator) > 1 and not step_separator.isspace() else set()
+
+
+def _no_token(step_separator: str) -> ConfigError:
+    return ConfigError(f"step_separator={step_separator!r} encodes to no token; a step is scored at its separator")
 
 
 def single_token(tokenizer: PreTrainedTokenizerBase, text: str) -> int:

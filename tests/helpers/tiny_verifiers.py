@@ -6,7 +6,9 @@ Another kind is another row of `CHECKPOINTS`: what saves a checkpoint, and the p
 from __future__ import annotations
 
 import copy
+import itertools
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,10 +24,12 @@ from transformers import (
     MistralForCausalLM,
     PreTrainedModel,
     Qwen2Config,
+    Qwen2ForCausalLM,
     Qwen2ForTokenClassification,
     Qwen2Model,
 )
 
+from genprm_trl.verifier.scorer_settings import StepScorerSettings
 from tests.helpers.chat_templates import llama3, sentencepiece
 from tests.helpers.tiny_models import tiny_tokenizer
 
@@ -44,6 +48,11 @@ _SIZES = {
 _CHATML_MARKS = ("<|im_end|>", "<|im_start|>user\n", "<|endoftext|>")
 
 
+def _sharpen_head(scorer: Any, checkpoint: Checkpoint) -> None:
+    with torch.no_grad():
+        scorer.model.get_submodule(checkpoint.head).weight.mul_(1e6)
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """A kind's tiny checkpoint.
@@ -56,6 +65,7 @@ class Checkpoint:
         head: The last module before the scores.
         published_name: What a directory of the published checkpoint is called.
         options: Arguments of the kind.
+        sharpen: Makes the scores of an opened verifier 0 and 1.
     """
 
     save: Callable[[Path], None]
@@ -64,6 +74,7 @@ class Checkpoint:
     head: str
     published_name: str = ""
     options: dict[str, Any] = field(default_factory=dict)
+    sharpen: Callable[[Any, Checkpoint], None] = _sharpen_head
 
 
 def _config(kind: type, tokenizer: Any, **others: Any) -> Any:
@@ -213,6 +224,52 @@ def _rlhflow_scores(tokenizer: Any, model: PreTrainedModel, problem: str, steps:
     return scores
 
 
+# ---- implicit PRMs ----
+
+_BETA = 0.3
+
+
+def _causal(seed: int) -> Any:
+    config = _config(Qwen2Config, tiny_tokenizer())
+    return _seeded(lambda: Qwen2ForCausalLM(config), seed)
+
+
+def _save_implicit(path: Path) -> None:
+    reference = path.with_name("reference")
+    for model, directory in ((_causal(6), path), (_causal(5), reference)):
+        model.save_pretrained(directory)
+    tiny_tokenizer().save_pretrained(path)
+    StepScorerSettings("implicit", " ;", beta=_BETA, reference=str(reference)).save(path)
+
+
+def _answer(tokenizer: Any, problem: str, steps: Sequence[str]) -> tuple[list[int], list[int]]:
+    """A prompt and the steps with their separators as token ids, and the end of each, that of the prompt first."""
+    ids = tokenizer.apply_chat_template([{"role": "user", "content": problem}], add_generation_prompt=True)[
+        "input_ids"
+    ]
+    ends = [len(ids)]
+    for step in steps:
+        ids += tokenizer.encode(step) + tokenizer.encode(" ;")
+        ends.append(len(ids))
+    return ids, ends
+
+
+def _implicit_scores(tokenizer: Any, model: PreTrainedModel, problem: str, steps: Sequence[str]) -> list[float]:
+    ids, ends = _answer(tokenizer, problem, steps)
+    rows = torch.tensor([ids])
+    ours, theirs = (
+        each(rows).logits[0, :-1].float().log_softmax(-1).gather(1, rows[0, 1:, None])[:, 0]
+        for each in (model, _causal(5).to(model.dtype))
+    )
+    ratios = [0.0, *(ours - theirs).tolist()]  # of the first token there is none
+    sums = [_BETA * sum(ratios[start:end]) for start, end in itertools.pairwise(ends)]
+    return [1 / (1 + math.exp(-each)) for each in sums]
+
+
+def _sharpen_implicit(scorer: Any, checkpoint: Checkpoint) -> None:
+    scorer.beta *= 1e6
+
+
 CHECKPOINTS = {
     "token_classifier": Checkpoint(
         _save_classifier, _classifier_scores, (" ;", *_CHATML_MARKS), "score", options={"step_separator": " ;"}
@@ -230,5 +287,8 @@ CHECKPOINTS = {
         ("<|eot_id|>", "<|start_header_id|>assistant<|end_header_id|>\n\n+"),
         "lm_head",
         "Llama3.1-8B-PRM-Deepseek-Data",
+    ),
+    "implicit": Checkpoint(
+        _save_implicit, _implicit_scores, (" ;", *_CHATML_MARKS), "lm_head", sharpen=_sharpen_implicit
     ),
 }

@@ -237,12 +237,11 @@ async def test_a_solution_that_alone_exceeds_the_memory_fails_no_other(
 
 def test_scores_of_exactly_0_and_1_stay_in_their_place(directory: Path, checkpoint: Checkpoint, kind: str) -> None:
     with opened(directory, kind) as sharp:
-        with torch.no_grad():
-            sharp.model.get_submodule(checkpoint.head).weight.mul_(1e6)
+        checkpoint.sharpen(sharp, checkpoint)
         steps = [f"So {i} + {i} = {7 * i}." for i in range(12)]
         [verdict] = sharp.score([Solution("1", PROBLEM, steps)])
         assert {0.0, 1.0} == set(verdict.rewards)
-        assert verdict.rewards == published(directory, sharp, checkpoint, steps)
+        assert verdict.rewards == [round(each) for each in published(directory, sharp, checkpoint, steps)]
         assert {judgement.status for judgement in verdict.chains[0]} == {"ok"}
         first = verdict.rewards.index(0.0)
         assert verdict.prediction == first

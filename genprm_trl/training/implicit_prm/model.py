@@ -22,13 +22,13 @@ import torch
 from accelerate import PartialState
 from accelerate.logging import get_logger
 from accelerate.utils import broadcast, reduce
-from torch.nn import functional
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl.trainer.utils import is_async_callable
 
 from genprm_trl.errors import ConfigError, check_at_least, check_one_of
+from genprm_trl.generation.hf.logps import completion_logps
 from genprm_trl.generation.loading import check_whole, load_model
-from genprm_trl.training.implicit_prm.logps import completion_logps
+from genprm_trl.training.implicit_prm.objective import outcome_loss
 
 logger = get_logger(__name__)
 
@@ -256,7 +256,7 @@ class ImplicitPRM(TrainerCallback):
                 if known:
                     logits = torch.stack([self._logit(part[place], of_part[place]) for place in known])
                     targets = torch.tensor([part[place].label for place in known], device=device)
-                    loss = functional.binary_cross_entropy_with_logits(logits, targets, reduction="sum")
+                    loss = outcome_loss(logits, targets)
                     (loss / count).backward()
                     told = (logits > 0) == (targets > 0.5)
                     sums += torch.stack([loss.detach(), told.sum().float(), logits.detach().sum()])

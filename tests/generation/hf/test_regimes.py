@@ -19,9 +19,9 @@ from transformers import (
 )
 
 from genprm_trl.generation import GenerationResult, SamplingParams, TransformersGenerator
+from genprm_trl.generation.hf.logps import completion_logps
 from genprm_trl.generation.hf.regimes import Regimes
 from genprm_trl.records import Solution
-from genprm_trl.training.implicit_prm.logps import completion_logps
 from genprm_trl.training.prm.scorer import PRMScorer
 from tests.helpers.tiny_models import tiny_model, tiny_tokenizer
 

@@ -1,0 +1,83 @@
+"""`step_scorer.json`: what belongs to a verifier that was trained here to score steps, beside its weights."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from genprm_trl.conversation.settings import settings_path
+from genprm_trl.errors import ConfigError, check_positive, check_share, check_text
+
+STEP_SCORER_FILE = "step_scorer.json"
+
+
+@dataclass(frozen=True, slots=True)
+class StepScorerSettings:
+    """What scoring must know of a training.
+
+    Attributes:
+        kind: The kind of verifier, a name in `opening.KINDS`.
+        step_separator: Text that follows every step.
+        beta: Factor of an implicit PRM's log-ratios; None for other kinds.
+        reference: Directory or Hub id of an implicit PRM's reference model. None: the model without its adapter.
+        threshold: A step whose reward is below it is judged wrong.
+        threshold_from: How the threshold was chosen: the data, and the score that it reached on them. None: it is the
+            one that the kind has without a choice.
+
+    Raises:
+        ConfigError: A value is of another type, or out of range.
+    """
+
+    kind: str
+    step_separator: str
+    beta: float | None = None
+    reference: str | None = None
+    threshold: float = 0.5
+    threshold_from: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        check_text(kind=self.kind, step_separator=self.step_separator, reference=self.reference)
+        check_share(threshold=self.threshold)
+        if self.beta is not None:
+            check_positive(beta=self.beta)
+
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of the kind's class that they stand for."""
+        values = asdict(self)
+        return {name: values[name] for name in (*_SCORES, "threshold") if values.get(name) is not None}
+
+    def save(self, model_dir: str | os.PathLike[str]) -> None:
+        """Writes `step_scorer.json` into a model directory."""
+        values = {name: value for name, value in asdict(self).items() if value is not None}
+        Path(model_dir, STEP_SCORER_FILE).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def load_scorer_settings(model: str | os.PathLike[str]) -> StepScorerSettings | None:
+    """Reads the settings that a verifier was saved with.
+
+    Args:
+        model: A model directory, or the Hub id of a model.
+
+    Returns:
+        The settings; None if there are none, for example because the model was trained elsewhere.
+
+    Raises:
+        ConfigError: There is a settings file that cannot be used.
+    """
+    path = settings_path(model, STEP_SCORER_FILE)
+    if path is None:
+        return None
+    try:
+        # Keys that a later version may add are passed over.
+        values = {key: value for key, value in json.loads(path.read_bytes()).items() if key in _FIELDS}
+        return StepScorerSettings(**values)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{path}: not the settings of a verifier that scores steps: {error}") from error
+
+
+# What makes the scores, and so the threshold that was chosen for them.
+_SCORES = ("step_separator", "beta", "reference")
+_FIELDS = frozenset(StepScorerSettings.__dataclass_fields__)

@@ -1,0 +1,195 @@
+"""Implicit PRMs trained on outcomes: the losses by hand-worked numbers, the rows, and what TRL is relied on for."""
+
+from __future__ import annotations
+
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from genprm_trl.errors import ConfigError, DataError
+from genprm_trl.records import Solution
+from genprm_trl.rows.jsonl import write_jsonl
+from genprm_trl.training.implicit_prm import ImplicitPairTrainer, ImplicitPRMConfig, ImplicitPRMTrainer
+from genprm_trl.training.implicit_prm.objective import outcome_loss
+from genprm_trl.training.implicit_prm.pairs import as_rows, paired, unpaired
+from genprm_trl.training.outcomes import load_outcomes, outcome
+from genprm_trl.verifier.kinds.implicit import ImplicitScorer, step_log_odds
+from genprm_trl.verifier.step_tokens import AnswerEncoder
+from tests.helpers.implicit_prm import LABELS, call, make_prm
+from tests.helpers.outcomes import toy_solutions
+from tests.helpers.tiny_models import save_tiny, tiny_tokenizer
+
+ENCODE = AnswerEncoder(tiny_tokenizer(), "\n\n")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("base"))
+
+
+def trainer_of(base: Path, output: Path, loss: str, rows: Any = None, **options: Any) -> Any:
+    values = {
+        "per_device_train_batch_size": 4, "max_steps": 1, "logging_steps": 1, "learning_rate": 1e-3, "use_cpu": True,
+        "report_to": "none", "save_strategy": "no", "disable_tqdm": True, "gradient_checkpointing": False,
+        "lr_scheduler_type": "constant",
+    }  # fmt: skip
+    args = ImplicitPRMConfig(str(output), loss_type=loss, **{**values, **options})
+    kind = ImplicitPairTrainer if loss in ImplicitPairTrainer.losses else ImplicitPRMTrainer
+    return kind(str(base), args=args, train_dataset=toy_solutions(4) if rows is None else rows)
+
+
+def test_rewards_of_the_steps_by_hand() -> None:
+    """Log-ratios (2, -1), (4), (-6, 1) of three steps, beta 0.05."""
+    ratios, ends = torch.tensor([2.0, -1, 4, -6, 1]), [1, 2, 4]
+    assert step_log_odds(ratios, ends, 0.05).tolist() == pytest.approx([0.05, 0.20, -0.25])
+    accumulated = step_log_odds(ratios, ends, 0.05, "accumulated")
+    assert accumulated.tolist() == pytest.approx([0.05, 0.25, 0.0])
+    assert accumulated.sigmoid().tolist() == pytest.approx([0.5125, 0.5622, 0.5], abs=1e-4)
+
+
+def test_cross_entropy_by_hand() -> None:
+    for log_odds, right, wrong in ((0.0, 0.693147, 0.693147), (0.3, 0.554355, 0.854355)):
+        both = [outcome_loss(torch.tensor([log_odds]), torch.tensor([label])).item() for label in (True, False)]
+        assert both == pytest.approx([right, wrong], abs=1e-6)
+
+
+# Of a model that is its own reference all log-ratios are 0.
+@pytest.mark.parametrize(
+    ("loss", "first"), [("ce", math.log(2)), ("kto", 0.5), ("dpo", math.log(2)), ("nca", 2 * math.log(2))]
+)
+def test_the_first_loss_is_known_and_the_reference_stays(base: Path, tmp_path: Path, loss: str, first: float) -> None:
+    trainer = trainer_of(base, tmp_path, loss, max_steps=4, per_device_train_batch_size=16)
+    trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert losses[0] == pytest.approx(first, abs=1e-5)
+    assert losses[-1] < losses[0] - 0.01
+    trainer.save_model()
+    assert trainer.settings.reference == str(base.resolve())
+    with ImplicitScorer.from_pretrained(tmp_path) as scorer:
+        assert (scorer.beta, scorer.step_separator, scorer.threshold) == (0.05, "\n\n", 0.5)
+        row = toy_solutions(1, seed=5)[0]
+        [verdict] = scorer.score([Solution.from_dict(row)])
+    # What is scored is what was trained: the last accumulated log-odds are those of the whole solution.
+    tokens = ENCODE(row["problem"], row["steps"])
+    inputs, mask = torch.tensor([tokens.input_ids]), torch.ones(1, len(tokens.input_ids), dtype=torch.long)
+    completion = mask.clone()
+    completion[:, : tokens.prompt_length] = 0
+    trainer.calculate_KL = False
+    logps = []
+    for model in (trainer.model, trainer.ref_model):
+        batch = {"input_ids": inputs, "attention_mask": mask, "completion_mask": completion}
+        if loss in ("ce", "kto"):
+            logps.append(trainer.compute_ref_log_probs(model, batch)[0].item())
+        else:
+            twice = {name: each.repeat(2, 1) for name, each in batch.items()}
+            logps.append(trainer.compute_ref_log_probs(model, twice)[0].item())
+    log_odds = sum(math.log(reward / (1 - reward)) for reward in verdict.rewards)
+    assert log_odds == pytest.approx(0.05 * (logps[0] - logps[1]), abs=1e-4)
+
+
+def test_the_online_training_has_the_same_loss() -> None:
+    metrics: dict[str, float] = {}
+    rewards = call(make_prm(update="after"), log_metric=metrics.__setitem__)
+    log_odds = torch.tensor([sum(reward or 0.0 for reward in row) for row in rewards])
+    assert metrics["implicit_prm/loss"] == pytest.approx(outcome_loss(log_odds, torch.tensor(LABELS)).item() / 4)
+
+
+def test_the_loss_of_a_balanced_pair_by_hand() -> None:
+    """TRL's `bco_pair` of c = 0.3 and r = -0.2."""
+    log_odds, outcomes = torch.tensor([0.3, -0.2]), torch.tensor([1.0, 0.0])
+    assert outcome_loss(log_odds, outcomes).item() == pytest.approx(1.152494)
+    assert outcome_loss(log_odds, outcomes, torch.tensor([1.0, 3.0])).item() == pytest.approx(2.348772, abs=1e-5)
+
+
+def test_outcomes_are_read_graded_or_inferred() -> None:
+    def right(**known: Any) -> bool:
+        return outcome(Solution("1", "1 + 1?", ["It is \\boxed{2}."], **known))
+
+    assert right(final_answer_correct=True, label=0, answer="3")
+    assert not right(answer="3", label=-1)
+    assert right(answer="2")
+    assert right(label=-1)
+    assert not right(label=0)
+    with pytest.raises(DataError, match=r"final_answer_correct.*is missing, and so are answer and label"):
+        right()
+
+
+def test_rows_of_a_file_have_their_place_in_errors(tmp_path: Path) -> None:
+    rows = [*toy_solutions(1), {"id": "x", "problem": "1 + 1?", "steps": ["2"]}]
+    write_jsonl(tmp_path / "rows.jsonl", rows)
+    with pytest.raises(DataError, match=r"rows.jsonl, row 5, .*final_answer_correct"):
+        load_outcomes(tmp_path / "rows.jsonl")
+    read = load_outcomes(tmp_path / "rows.jsonl", skip_bad_rows=True)
+    assert read["final_answer_correct"] == [True, False, True, False]
+
+
+def test_pairs_are_of_one_problem_and_use_no_solution_twice(caplog: pytest.LogCaptureFixture) -> None:
+    rows = as_rows([*toy_solutions(3), *toy_solutions(1, name="Bob")[:1]], "rows")
+    with caplog.at_level(logging.WARNING):
+        pairs = paired(rows, ENCODE, 200, "rows", seed=1)
+    assert "rows: 1 of 4 problems left out, all right or all wrong." in caplog.text
+    assert len(pairs) == 6
+    right = {tuple(ENCODE(row["problem"], row["steps"]).input_ids): row["final_answer_correct"] for row in rows}
+    used = [tuple(pair["prompt_ids"] + pair[side]) for pair in pairs for side in ("chosen_ids", "rejected_ids")]
+    assert [right[ids] for ids in used] == [True, False] * 6
+    assert pairs.to_list() == paired(rows, ENCODE, 200, "rows", seed=1).to_list()
+    assert pairs.to_list() != paired(rows, ENCODE, 200, "rows", seed=2).to_list()
+    with pytest.raises(DataError, match="has no problem with both a right and a wrong solution"):
+        paired(rows.filter(lambda row: row["final_answer_correct"]), ENCODE, 200, "rows", seed=1)
+
+
+def test_a_solution_that_does_not_fit_is_left_out_whole(caplog: pytest.LogCaptureFixture) -> None:
+    long = {"problem": "1 + 1?", "steps": ["egg " * 99], "final_answer_correct": True}
+    with caplog.at_level(logging.WARNING):
+        kept = unpaired(as_rows([*toy_solutions(1), long], "rows"), ENCODE, 90, "rows", seed=0)
+    assert len(kept) == 4
+    assert "rows: 1 of 5 left out, over max_length=90." in caplog.text
+    with pytest.raises(DataError, match="has no solution within max_length=3"):
+        unpaired(as_rows([long], "rows"), ENCODE, 3, "rows", seed=0)
+
+
+def test_ktos_baseline_is_of_the_neighbours_in_a_batch(base: Path, tmp_path: Path) -> None:
+    """A seam of TRL: its trainer reads `KL_completion_ids`, which its own preparation of rows would make."""
+    rows = trainer_of(base, tmp_path, "kto").train_dataset
+    for start in range(0, len(rows), 4):
+        batch = rows[start : start + 4]
+        neighbours = batch["completion_ids"]
+        assert batch["KL_completion_ids"] == [neighbours[-1], *neighbours[:-1]]
+    assert "KL_completion_ids" not in trainer_of(base, tmp_path, "ce").train_dataset.column_names
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"loss_type": "ipo"}, "unknown loss_type 'ipo'; choose one of ce, kto, dpo, nca"),
+        ({"beta": 0}, "beta must be positive"),
+        ({"max_length": 0}, "max_length must be at least 1"),
+        ({"loss_type": "nca", "desirable_weight": 2.0}, "are for ce and kto; pairs are balanced"),
+        ({"sync_ref_model": True}, "sync_ref_model moves the reference"),
+        ({"loss_type": "kto", "per_device_train_batch_size": 1}, "kto estimates its baseline within a batch"),
+        ({"loss_type": "kto", "train_sampling_strategy": "random"}, "kto needs train_sampling_strategy sequential"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        ImplicitPRMConfig("out", use_cpu=True, **options)
+
+
+def test_a_trainer_refuses_the_other_ones_loss(base: Path, tmp_path: Path) -> None:
+    args = ImplicitPRMConfig(str(tmp_path), loss_type="dpo", use_cpu=True)
+    with pytest.raises(ConfigError, match="trains with the losses ce and kto, not dpo"):
+        ImplicitPRMTrainer(str(base), args=args, train_dataset=toy_solutions(1))
+
+
+def test_an_untrained_model_finds_no_step_wrong(base: Path) -> None:
+    with ImplicitScorer.from_pretrained(base, reference=str(base)) as scorer:
+        [verdict] = scorer.score([Solution("1", "1 + 1?", ["2.", "3."])])
+        assert (verdict.rewards, verdict.prediction) == ([0.5, 0.5], -1)
+    with pytest.raises(ConfigError, match="its directory does not name that: give --kind_options"):
+        ImplicitScorer.from_pretrained(base)
+    with pytest.raises(ConfigError, match=r"the reference of the implicit PRM: .*/gone .*If it is elsewhere, give"):
+        ImplicitScorer.from_pretrained(base, reference="/gone")
