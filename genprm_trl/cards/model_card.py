@@ -97,6 +97,18 @@ threshold. A reward is the sigmoid of a log-ratio; it is no calibrated probabili
     tags=("genprm-trl", "implicit-prm", "process-reward-model", "trl", "generated_from_trainer"),
 )
 
+PREFERENCE = ModelKind(
+    introduction="""\
+A process preference model. It reads a problem and a solution and gives one number at the end of each step. It was \
+trained on pairs of steps, of which one is better.""",
+    usage=_OPEN_AND_JUDGE,
+    notes="""\
+A reward is the sigmoid of the number. Only differences between steps of one problem were trained, so it ranks \
+solutions. It is no probability that a step is correct. `step_scorer.json` holds step separator and threshold.""",
+    pipeline_tag="text-classification",
+    tags=("genprm-trl", "ppm", "process-reward-model", "trl", "generated_from_trainer"),
+)
+
 
 @dataclass(frozen=True, slots=True)
 class MeasuredScore:

@@ -11,7 +11,7 @@ _PATTERNS = ("*.safetensors", "*.bin", "*.json", "*.jinja", "*.model")
 # What training leaves beside a model and does not decide anything.
 _IGNORED = {
     *("trainer_state.json", "training_args.bin", "quickstart.json"),
-    *("genprm-sft.json", "genprm-grpo.json", "genprm-prm.json", "genprm-implicit.json"),
+    *("genprm-sft.json", "genprm-grpo.json", "genprm-prm.json", "genprm-implicit.json", "genprm-ppm.json"),
 }
 _SAMPLES, _SAMPLE_BYTES = 64, 16_384
 

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from genprm_trl.training.implicit_prm import ImplicitPRM as ImplicitPRM
     from genprm_trl.training.implicit_prm import ImplicitPRMConfig as ImplicitPRMConfig
     from genprm_trl.training.implicit_prm import ImplicitPRMTrainer as ImplicitPRMTrainer
+    from genprm_trl.training.ppm import PPMConfig as PPMConfig
+    from genprm_trl.training.ppm import PPMTrainer as PPMTrainer
     from genprm_trl.training.prm import PRMConfig as PRMConfig
     from genprm_trl.training.prm import PRMTrainer as PRMTrainer
     from genprm_trl.training.sft import GenPRMConfig as GenPRMConfig
@@ -25,6 +27,7 @@ __all__, __getattr__, __dir__ = lazy_exports(
     {
         ".sft": ["GenPRMConfig", "GenPRMTrainer"],
         ".prm": ["PRMConfig", "PRMTrainer"],
+        ".ppm": ["PPMConfig", "PPMTrainer"],
         ".step_grpo": ["StepGRPOConfig", "StepGRPOTrainer"],
         ".implicit_prm": ["ImplicitPRM", "ImplicitPRMConfig", "ImplicitPRMTrainer", "ImplicitPairTrainer"],
         ".verifier_rl": ["VerifierRollout", "verifier_dataset"],

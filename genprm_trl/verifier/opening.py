@@ -93,6 +93,7 @@ KINDS: Mapping[str, Kind] = {
         "genprm_trl.verifier.kinds.rlhflow_prm:RLHFlowPRM", names=r"(RLHFlow/)?Llama3\.1-8B-PRM-\w+-Data"
     ),
     "implicit": Kind("genprm_trl.verifier.kinds.implicit:ImplicitScorer"),
+    "ppm": Kind("genprm_trl.verifier.kinds.ppm:PreferenceScorer"),
     "ensemble": Kind("genprm_trl.verifier.ensemble:Ensemble"),
 }
 _CAUSAL = re.compile(r"\w*(ForCausalLM|LMHeadModel|ForConditionalGeneration)")

@@ -25,6 +25,7 @@ from transformers import (
     PreTrainedModel,
     Qwen2Config,
     Qwen2ForCausalLM,
+    Qwen2ForSequenceClassification,
     Qwen2ForTokenClassification,
     Qwen2Model,
 )
@@ -270,6 +271,24 @@ def _sharpen_implicit(scorer: Any, checkpoint: Checkpoint) -> None:
     scorer.beta *= 1e6
 
 
+# ---- process preference models ----
+
+
+def _save_ppm(path: Path) -> None:
+    config = _config(Qwen2Config, tiny_tokenizer(), num_labels=1)
+    _seeded(lambda: Qwen2ForSequenceClassification(config)).save_pretrained(path)
+    tiny_tokenizer().save_pretrained(path)
+    StepScorerSettings("ppm", " ;").save(path)
+
+
+def _ppm_scores(tokenizer: Any, model: PreTrainedModel, problem: str, steps: Sequence[str]) -> list[float]:
+    scores = []
+    for count in range(1, len(steps) + 1):  # the model itself reads the last token of a text alone
+        ids, _ = _answer(tokenizer, problem, steps[:count])
+        scores.append(model(torch.tensor([ids])).logits[0, 0].double().sigmoid().item())
+    return scores
+
+
 CHECKPOINTS = {
     "token_classifier": Checkpoint(
         _save_classifier, _classifier_scores, (" ;", *_CHATML_MARKS), "score", options={"step_separator": " ;"}
@@ -291,4 +310,5 @@ CHECKPOINTS = {
     "implicit": Checkpoint(
         _save_implicit, _implicit_scores, (" ;", *_CHATML_MARKS), "lm_head", sharpen=_sharpen_implicit
     ),
+    "ppm": Checkpoint(_save_ppm, _ppm_scores, (" ;", *_CHATML_MARKS), "score"),
 }

@@ -1,0 +1,118 @@
+"""Pairs of steps from labelled solutions, by the rules of rStar-Math (arXiv 2501.04519, section 3.3).
+
+A node is a problem with the steps up to somewhere. Its children are the steps that solutions go on with. The value of
+a child is Q = 2 y - 1, where y is its Monte Carlo estimate, or 1 and 0 for right and wrong where there is none. One
+more node of each problem has its whole solutions as children, with Q = 1 or -1 by their outcome.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from datasets import Dataset
+
+from genprm_trl.errors import DataError
+from genprm_trl.records import Solution
+from genprm_trl.training.outcomes import outcome, read_outcomes
+from genprm_trl.training.prm.data import estimated_steps, labelled_steps
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """What a node goes on with.
+
+    Attributes:
+        steps: The steps up to and with the child's, or all of a solution.
+        q: Its value, in [-1, 1].
+        right: Whether it leads to a right answer.
+    """
+
+    steps: tuple[str, ...]
+    q: float
+    right: bool
+
+
+def chosen_pairs(children: Sequence[Child], margin: float = 0.5, each: int = 2) -> list[tuple[Child, Child]]:
+    """The pairs of a node: the right children with the highest Q against the wrong ones with the lowest.
+
+    Args:
+        children: The children of the node.
+        margin: Pairs whose values differ by less are dropped.
+        each: Children to take of each side; twice as many if the other side has one alone.
+
+    Returns:
+        The better and the worse child of each pair.
+    """
+    best = sorted((child for child in children if child.right), key=lambda child: -child.q)
+    worst = sorted((child for child in children if not child.right), key=lambda child: child.q)
+    some_best = best[: each * (2 if len(worst) == 1 else 1)]
+    some_worst = worst[: each * (2 if len(best) == 1 else 1)]
+    # Values are shares of a few rollouts: a difference of the margin itself is kept whatever its last digit.
+    return [(good, bad) for good in some_best for bad in some_worst if good.q - bad.q >= margin - 1e-9]
+
+
+def nodes_of(solutions: Iterable[Solution]) -> dict[tuple[str, tuple[str, ...] | None], list[Child]]:
+    """The nodes of some solutions, with their children.
+
+    Of the same step after the same steps, the mean of the values counts, and whether any of its solutions found it
+    right.
+
+    Args:
+        solutions: Solutions with labels or estimates of their steps.
+
+    Returns:
+        The children by problem and steps before them. None in place of the steps stands for whole solutions.
+
+    Raises:
+        DataError: A solution has no labels.
+    """
+    found: dict[tuple[str, tuple[str, ...] | None], dict[tuple[str, ...], list[tuple[float, bool]]]] = {}
+    for solution in solutions:
+        steps, right = tuple(solution.steps), outcome(solution)
+        found.setdefault((solution.problem, None), {}).setdefault(steps, []).append((1.0 if right else -1.0, right))
+        labels = labelled_steps(solution).labels
+        given = estimated_steps(solution).labels if solution.extra.get("mc") is not None else []
+        for place, label in enumerate(labels):
+            estimate = given[place] if place < len(given) else None
+            q = 2 * (float(label) if estimate is None else estimate) - 1
+            children = found.setdefault((solution.problem, steps[:place]), {})
+            children.setdefault(steps[: place + 1], []).append((q, label))
+    return {
+        node: [
+            Child(steps, sum(q for q, _ in values) / len(values), any(right for _, right in values))
+            for steps, values in children.items()
+        ]
+        for node, children in found.items()
+    }
+
+
+def load_pairs(source: Any, *, margin: float = 0.5, **reading: Any) -> Dataset:
+    """Reads a file of solutions with step labels, and makes pairs of their steps; errors name the file and its row.
+
+    Args:
+        source: A source that `load_solutions` takes, or one of rationale records.
+        margin: As in `chosen_pairs`.
+        **reading: Arguments of `outcomes.read_outcomes`.
+
+    Returns:
+        A dataset with the columns `problem`, `chosen` and `rejected`: lists of steps. Every pair is there once.
+
+    Raises:
+        DataError: The source is unreadable, a row is bad, or there is no pair.
+        ConfigError: An argument of the reading cannot be used.
+    """
+    solutions = [*read_outcomes(source, check=labelled_steps, **reading)]
+    pairs: dict[tuple[str, tuple[str, ...], tuple[str, ...]], None] = {}
+    for (problem, _), children in nodes_of(solutions).items():
+        pairs |= dict.fromkeys((problem, good.steps, bad.steps) for good, bad in chosen_pairs(children, margin))
+    if not pairs:
+        raise DataError(
+            "has no pair: steps are compared where several solutions of a problem begin alike, or as whole solutions, "
+            f"and their values must differ by {margin:g}",
+            file=str(source),
+        )
+    return Dataset.from_list(
+        [{"problem": problem, "chosen": list(good), "rejected": list(bad)} for problem, good, bad in pairs]
+    )

@@ -1,0 +1,172 @@
+"""Training a process preference model on pairs of steps (rStar-Math, Guan et al. 2025, arXiv 2501.04519)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from accelerate.logging import get_logger
+from accelerate.utils import is_peft_model
+from datasets import Dataset
+from trl import RewardConfig, RewardTrainer
+
+from genprm_trl.cards.model_card import PREFERENCE
+from genprm_trl.errors import ConfigError, DataError, check_at_least, check_text
+from genprm_trl.training.answer_trainer import AnswerTrainer, tokenizer_of
+from genprm_trl.training.options import TrainerOptions
+from genprm_trl.verifier.kinds.ppm import PreferenceScorer
+from genprm_trl.verifier.kinds.trained import DEFAULT_ANSWER_SEPARATOR
+from genprm_trl.verifier.scorer_settings import StepScorerSettings
+from genprm_trl.verifier.step_tokens import AnswerEncoder
+
+logger = get_logger(__name__)
+
+
+@dataclass
+class PPMConfig(TrainerOptions, RewardConfig):
+    """Options of `PPMTrainer`, on top of those of `trl.RewardConfig`.
+
+    Differs from it in two defaults: `learning_rate` is the paper's, and `max_length` is 2048.
+
+    Attributes:
+        step_separator: Text that follows every step, in token ids of its own.
+        max_length: Bound on the tokens of problem and steps. A pair with a longer side is left out. None is no bound.
+    """
+
+    learning_rate: float = field(default=7e-6, metadata={"help": "The initial learning rate for AdamW."})
+    step_separator: str = field(default=DEFAULT_ANSWER_SEPARATOR, metadata={"help": "Text that follows every step."})
+    max_length: int | None = field(
+        default=2048,
+        metadata={"help": "Bound on the tokens of problem and steps; a pair with a longer side is left out."},
+    )
+
+    def __post_init__(self) -> None:
+        check_text(step_separator=self.step_separator)
+        check_at_least(1, max_length=self.max_length)
+        super().__post_init__()
+
+
+_CITATION = """\
+@article{guan2025rstar,
+  title   = {rStar-Math: Small LLMs Can Master Math Reasoning with Self-Evolved Deep Thinking},
+  author  = {Guan, Xinyu and Zhang, Li Lyna and Liu, Yifei and Shang, Ning and Sun, Youran and Zhu, Yi and Yang, Fan
+             and Yang, Mao},
+  journal = {arXiv preprint arXiv:2501.04519},
+  year    = {2025}
+}"""
+
+
+class PPMTrainer(AnswerTrainer, RewardTrainer):
+    r"""Trains a linear head with one output, and the model below it, by TRL's `RewardTrainer` on pairs of steps.
+
+    The loss of a pair is \(-\log\sigma(s_{chosen} - s_{rejected})\), where s is the head's number at the end of the
+    last step. No end-of-text token follows it, so that a step scores the same wherever the solution ends.
+
+    Example:
+        ```python
+        from genprm_trl.training import PPMConfig, PPMTrainer
+
+        rows = [{"problem": "What is 2 + 3 * 4?", "chosen": ["3 * 4 = 12."], "rejected": ["2 + 3 = 5."]}]
+        trainer = PPMTrainer("Qwen/Qwen2.5-1.5B-Instruct", args=PPMConfig("math-ppm"), train_dataset=rows)
+        trainer.train()
+        trainer.save_model()
+        ```
+
+    Args:
+        model: The model to train, or where to load it from. A causal model gets a new head.
+        args: Options.
+        train_dataset: Rows of `problem`, `chosen` and `rejected`, lists of steps: a `datasets.Dataset`, as
+            `load_pairs` makes it, or a list.
+        eval_dataset: The same, or a dict of such rows by name.
+        peft_config: Wraps the model in an adapter, which is trained with the head.
+        **options: Further arguments of `trl.RewardTrainer`.
+
+    Raises:
+        ConfigError: Options contradict each other.
+        DataError: A row is unusable, or none fits.
+    """
+
+    _tag_names: ClassVar[list[str]] = ["trl", "ppm", "genprm-trl"]
+    card_kind = PREFERENCE
+    card_citation = _CITATION
+
+    def __init__(
+        self,
+        model: Any,
+        args: PPMConfig | None = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        peft_config: Any = None,
+        **options: Any,
+    ):
+        path = str(model) if isinstance(model, str | Path) else str(model.config.name_or_path)
+        args = PPMConfig(f"{Path(path).name or 'model'}-PPM") if args is None else PPMConfig.of(args)
+        if train_dataset is None:
+            raise ConfigError("`train_dataset` is required")
+        rows = _as_rows(train_dataset, "train_dataset")
+        if peft_config is not None:
+            from peft import TaskType
+
+            peft_config.task_type = TaskType.SEQ_CLS  # the one in which an adapter has the head
+            if str(getattr(peft_config, "target_modules", "")).lower() == "all-linear":
+                # PEFT would take the head for one of them, which is trained as it is.
+                peft_config.exclude_modules = peft_config.exclude_modules or ["score"]
+        if options.get("processing_class") is None:
+            options["processing_class"] = tokenizer_of(model, args)
+        self.settings = StepScorerSettings("ppm", args.step_separator)
+        super().__init__(
+            path if isinstance(model, Path) else model,
+            args,
+            train_dataset=rows,
+            eval_dataset=None if eval_dataset is None else self._prepare_eval(eval_dataset),
+            peft_config=peft_config,
+            **options,
+        )
+        self.rows_facts = {
+            "pairs": f"{len(rows):,}",
+            "pairs trained on": f"{len(self.train_dataset):,}",
+            "problems": f"{len(set(rows['problem'])):,}",
+        }
+
+    def _prepare_eval(self, rows: Any) -> Any:
+        if isinstance(rows, dict):
+            return {name: _as_rows(part, f"eval_dataset[{name!r}]") for name, part in rows.items()}
+        return _as_rows(rows, "eval_dataset")
+
+    def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:
+        if "chosen_ids" in dataset.column_names:
+            return dataset
+        encode = AnswerEncoder(processing_class, args.step_separator)
+        rows = [
+            {f"{side}_ids": encode(row["problem"], row[side]).input_ids for side in ("chosen", "rejected")}
+            for row in dataset
+        ]
+        kept = [row for row in rows if args.max_length is None or max(map(len, row.values())) <= args.max_length]
+        if not kept:
+            raise DataError(f"has no pair within max_length={args.max_length}", file=dataset_name)
+        if len(kept) < len(rows):
+            logger.warning(
+                f"{dataset_name}: {len(rows) - len(kept)} of {len(rows)} pairs left out, "
+                f"over max_length={args.max_length}."
+            )
+        return Dataset.from_list(kept)
+
+    def scorer(self) -> PreferenceScorer:
+        """A verifier of the model as it is now."""
+        model: Any = self.accelerator.unwrap_model(self.model)
+        return PreferenceScorer(
+            model.get_base_model() if is_peft_model(model) else model,
+            self.processing_class,
+            step_separator=self.settings.step_separator,
+            batch_size=self.args.per_device_eval_batch_size,
+        )
+
+
+def _as_rows(rows: Any, name: str) -> Dataset:
+    rows = rows if isinstance(rows, Dataset) else Dataset.from_list(list(rows))
+    if len(rows) == 0:
+        raise DataError("has no rows", file=name)
+    if lacking := {"problem", "chosen", "rejected"} - {*rows.column_names}:
+        raise DataError("is missing", file=name, field=min(lacking))
+    return rows

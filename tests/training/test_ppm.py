@@ -1,0 +1,213 @@
+"""Process preference models: pairs of steps by hand-worked numbers, the loss, and training."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import Qwen2ForSequenceClassification
+from trl import RewardTrainer
+
+from genprm_trl.cli.main import main
+from genprm_trl.cli.ppm import PPMOptions
+from genprm_trl.cli.training import ModelOptions
+from genprm_trl.errors import ConfigError, DataError
+from genprm_trl.options.parser import OptionParser
+from genprm_trl.records import Solution
+from genprm_trl.rows.jsonl import write_jsonl
+from genprm_trl.training.ppm import PPMConfig, PPMTrainer
+from genprm_trl.training.ppm.pairs import Child, chosen_pairs, load_pairs, nodes_of
+from genprm_trl.verifier import open_verifier
+from genprm_trl.verifier.kinds.ppm import PreferenceScorer
+from genprm_trl.verifier.opening import find_kind
+from tests.helpers.outcomes import toy_solutions
+from tests.helpers.paths import ROOT
+from tests.helpers.tiny_models import save_tiny, tiny_model, tiny_tokenizer
+
+CONFIGS = sorted((ROOT / "examples" / "configs").glob("ppm_*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base model, rows to train on, and rows that are held out."""
+    path = tmp_path_factory.mktemp("ppm")
+    save_tiny(path / "base")
+    write_jsonl(path / "rows.jsonl", toy_solutions(6))
+    write_jsonl(path / "held_out.jsonl", toy_solutions(3, name="Bob"))
+    return path
+
+
+def words(directory: Path, output: Path, **options: object) -> list[str]:
+    defaults = {
+        "model": directory / "base", "output_dir": output, "max_steps": 2, "logging_steps": 1, "save_steps": 1,
+        "per_device_train_batch_size": 4, "report_to": "none", "lr_scheduler_type": "constant", "learning_rate": 1e-3,
+    }  # fmt: skip
+    pairs = [w for name, value in (defaults | options).items() for w in (f"--{name}", str(value))]
+    return ["ppm", str(directory / "rows.jsonl"), "--use_cpu", *pairs]
+
+
+def children(*values: tuple[float, bool]) -> list[Child]:
+    return [Child((str(q),), q, right) for q, right in values]
+
+
+def values(pairs: list[tuple[Child, Child]]) -> list[tuple[float, float]]:
+    return [(good.q, bad.q) for good, bad in pairs]
+
+
+def test_pairs_of_a_node_by_hand() -> None:
+    node = [(0.9, True), (0.2, True), (-0.1, True), (0.4, False), (-0.8, False), (-0.9, False)]
+    assert values(chosen_pairs(children(*node))) == [(0.9, -0.9), (0.9, -0.8), (0.2, -0.9), (0.2, -0.8)]
+    # The negative margin is dropped, the one of exactly 0.5 is kept.
+    few = [(0.9, True), (0.2, True), (-0.1, True), (0.4, False), (-0.9, False)]
+    assert values(chosen_pairs(children(*few))) == [(0.9, -0.9), (0.9, 0.4), (0.2, -0.9)]
+    # Up to four against a single one.
+    many = [(0.9, True), (0.8, True), (0.7, True), (0.6, True), (0.5, True), (-0.9, False)]
+    assert values(chosen_pairs(children(*many))) == [(q, -0.9) for q in (0.9, 0.8, 0.7, 0.6)]
+    assert chosen_pairs(children((0.9, True), (0.2, True))) == []
+
+
+def test_estimates_labels_and_outcomes_make_the_values() -> None:
+    def solution(name: str, steps: list[str], label: int, right: bool, mc: list[float] | None = None) -> Solution:
+        return Solution(name, "p", steps, label=label, final_answer_correct=right, extra={"mc": mc} if mc else {})
+
+    table = [
+        solution("1", ["a", "b", "c"], -1, True, [0.75, 0.5, 1.0]),
+        solution("2", ["a", "x"], 1, False, [0.25, 0.0]),
+        solution("3", ["a", "b", "d"], 2, False),
+    ]
+    nodes = nodes_of(table)
+    assert nodes["p", ()] == [Child(("a",), pytest.approx((0.5 - 0.5 + 1) / 3), True)]
+    assert nodes["p", ("a",)] == [Child(("a", "b"), 0.5, True), Child(("a", "x"), -1.0, False)]
+    assert nodes["p", ("a", "b")] == [Child(("a", "b", "c"), 1.0, True), Child(("a", "b", "d"), -1.0, False)]
+    assert [(child.steps, child.q, child.right) for child in nodes["p", None]] == [
+        (("a", "b", "c"), 1.0, True), (("a", "x"), -1.0, False), (("a", "b", "d"), -1.0, False)
+    ]  # fmt: skip
+    rows = [each.to_dict() for each in table]
+    made = [(row["chosen"], row["rejected"]) for row in load_pairs(rows)]
+    assert made == [
+        (["a", "b", "c"], ["a", "x"]),
+        (["a", "b", "c"], ["a", "b", "d"]),  # both as whole solutions and as steps, and there once
+        (["a", "b"], ["a", "x"]),
+    ]
+    with pytest.raises(DataError, match="has no pair: steps are compared where"):
+        load_pairs(rows[:1])
+    with pytest.raises(DataError, match="field 'label': must be the index of the first wrong step"):
+        load_pairs([{**rows[0], "label": None}])
+
+
+def test_the_loss_by_hand(directory: Path, tmp_path: Path) -> None:
+    """A seam of TRL: the loss is the mean over the pairs of a batch, the better ones first. No token is added."""
+    args = PPMConfig(str(tmp_path), use_cpu=True, report_to="none")
+    rows = [{"problem": "1 + 1?", "chosen": ["2."], "rejected": ["It is 3.", "So 3."]}]
+    trainer = PPMTrainer(str(directory / "base"), args=args, train_dataset=rows)
+    [row] = trainer.train_dataset
+    assert not {tiny_tokenizer().eos_token_id} & {row["chosen_ids"][-1], row["rejected_ids"][-1]}
+
+    class Fixed(torch.nn.Module):
+        def forward(self, **inputs: Any) -> Any:
+            class Output:
+                logits = torch.tensor([1.2, 1.2, 0.4, 0.4, 0.1, -0.5, 0.1, -0.5])[:, None]
+
+            return Output
+
+    loss = RewardTrainer.compute_loss(trainer, Fixed(), {"attention_mask": torch.ones(8, 3)})
+    assert loss.item() == pytest.approx(0.337658, abs=1e-6)
+    each = [-math.log(1 / (1 + math.exp(-d))) for d in (1.1, 1.7, 0.3, 0.9)]
+    assert each == pytest.approx([0.287335, 0.167786, 0.554355, 0.341154], abs=1e-6)
+
+
+def test_a_file_becomes_a_verifier_and_a_longer_run_goes_on(
+    directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output, held_out = tmp_path / "model", directory / "held_out.jsonl"
+    options = {"eval_data": held_out, "eval_strategy": "steps", "eval_steps": 1, "threshold_data": held_out}
+    assert main(words(directory, output, **options)) == 0
+    shown = capsys.readouterr().out
+    for name in ("format", "threshold", "train loss", "eval loss", "pairs told"):
+        assert name in shown
+    card = (output / "README.md").read_text(encoding="utf-8")
+    for said in ("process preference model", "of held_out.jsonl, F1", "SHA-256 of the rows", "pairs trained on"):
+        assert said in card
+    assert main(words(directory, output, **options)) == 0
+    assert "this training is finished" in capsys.readouterr().err
+    assert main(words(directory, output, max_steps=3, **options)) == 0
+    saved = json.loads((output / "step_scorer.json").read_text(encoding="utf-8"))
+    assert (saved["kind"], find_kind(output)) == ("ppm", "ppm")
+    with open_verifier(output) as scorer:
+        assert isinstance(scorer, PreferenceScorer)
+        assert scorer.threshold == saved["threshold"]
+        solution = Solution("1", "Anna has 3 apples.", ["She buys 2 books.", "She buys 4 eggs."])
+        [verdict] = scorer.score([solution])
+    # As the model itself reads a text.
+    tokens = scorer.encode(solution.problem, solution.steps)
+    model = Qwen2ForSequenceClassification.from_pretrained(output).eval()
+    with torch.no_grad():
+        expected = [model(torch.tensor([tokens.input_ids[: end + 1]])).logits.item() for end in tokens.step_ends]
+    assert verdict.rewards == pytest.approx([1 / (1 + math.exp(-each)) for each in expected], abs=1e-5)
+
+
+def test_an_adapter_is_trained_with_the_head(directory: Path, tmp_path: Path) -> None:
+    line = words(directory, tmp_path, use_peft="true", lora_r=2, lora_target_modules="all-linear")
+    assert main([*line, "--threshold_data", str(directory / "held_out.jsonl")]) == 0
+    assert any("score" in name for name in load_file(tmp_path / "adapter_model.safetensors"))
+    assert find_kind(tmp_path) == "ppm"
+    with open_verifier(tmp_path) as scorer:
+        [verdict] = scorer.score([Solution("1", "Anna", ["a", "b"])])  # type: ignore[attr-defined]
+        assert {judgement.status for judgement in verdict.chains[0]} == {"ok"}
+
+
+def test_other_heads_are_refused(tmp_path: Path, directory: Path) -> None:
+    config = tiny_model().config.to_dict() | {"architectures": None}
+    wide = Qwen2ForSequenceClassification(type(tiny_model().config)(**config, num_labels=2))
+    wide.save_pretrained(tmp_path / "wide")
+    tiny_tokenizer().save_pretrained(tmp_path / "wide")
+    for path, message in (
+        (tmp_path / "wide", r"has 2 labels: give another --kind"),
+        (directory / "base", r"no trained process preference model: it has no weights for score.weight"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            open_verifier(path, "ppm")
+
+
+def test_pairs_that_do_not_fit_are_left_out(directory: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [{"problem": "1 + 1?", "chosen": ["2."], "rejected": [text]} for text in ("3.", "egg " * 99)]
+    args = PPMConfig(str(tmp_path), use_cpu=True, report_to="none", max_length=60)
+    with caplog.at_level(logging.WARNING):
+        trainer = PPMTrainer(str(directory / "base"), args=args, train_dataset=rows)
+    assert len(trainer.train_dataset) == 1
+    assert "1 of 2 pairs left out, over max_length=60." in caplog.text
+    with pytest.raises(DataError, match="has no pair within max_length=60"):
+        PPMTrainer(str(directory / "base"), args=args, train_dataset=rows[1:])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "none does not exist"),
+        ({"eval_strategy": "steps"}, "evaluation needs both --eval_data and --eval_strategy"),
+        ({"load_in_4bit": "true"}, "the new head would be quantized"),
+        ({"pair_margin": -1}, "pair_margin must be at least 0"),
+        ({"pair_margin": 3}, "has no pair: steps are compared"),
+        ({"max_length": 0}, "max_length must be at least 1"),
+    ],
+)
+def test_bad_input_is_refused_before_the_model_is_loaded(
+    directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: dict[str, Any], message: str
+) -> None:
+    assert main(words(directory, tmp_path / "model", **{"model": directory / "none", **options})) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_the_example_configuration_can_be_read(config: Path) -> None:
+    parser = OptionParser([PPMOptions, PPMConfig, ModelOptions], prog="genprm ppm")
+    parsed = parser.parse(["rows.jsonl", "--config", str(config), "--bf16", "false", "--use_cpu"])
+    assert parsed[1].learning_rate == 7e-6
