@@ -130,10 +130,43 @@ def load_model(
     except ConfigError:
         raise
     except Exception as error:
-        if "trust_remote_code" in str(error):
-            raise _brings_code(name_or_path) from error
-        raise ConfigError(f"cannot load a causal language model from {name_or_path}: {_brief(error)}") from error
+        raise unloadable(error, name_or_path, "causal language model") from error
     return model.eval()
+
+
+def unloadable(error: Exception, name_or_path: str | Path, what: str) -> ConfigError:
+    """The error for a model that transformers does not load, on one line.
+
+    Args:
+        error: What transformers said.
+        name_or_path: The model.
+        what: What it was to be loaded as.
+    """
+    if "trust_remote_code" in str(error):
+        return _brings_code(name_or_path)
+    if "ignore_mismatched_sizes" in str(error):
+        return ConfigError(
+            f"'{name_or_path}' is no {what}: some of its weights have other shapes than such a model (see the table "
+            "above); give one that its config.json fits"
+        )
+    return ConfigError(f"cannot load a {what} from {name_or_path}: {_brief(error)}")
+
+
+def check_shapes(info: Mapping[str, Any], what: str, instead: str) -> None:
+    """Checks that all weights that transformers has loaded had the shapes of the model.
+
+    Args:
+        info: What `from_pretrained` tells with `output_loading_info`.
+        what: What errors say first.
+        instead: What they say to do.
+
+    Raises:
+        ConfigError: A weight has another shape, as that of a head with another number of labels.
+    """
+    for weight, found, expected in sorted(info["mismatched_keys"]):
+        raise ConfigError(
+            f"{what}: its weight {weight} has the shape {tuple(found)} instead of {tuple(expected)}; {instead}"
+        )
 
 
 @contextlib.contextmanager

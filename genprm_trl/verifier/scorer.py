@@ -76,6 +76,7 @@ class StepScorer(Verifier):
         self.threshold = threshold
         self.stop: StopRule = stop
         self.seed = seed
+        self._vocabulary = len(model.get_input_embeddings().weight)
         self._regimes = Regimes(model, left_padded=False)
         # Fast tokenizers do not bear two threads, and a pass puts the model into another mode and back.
         self._in_use = threading.Lock()
@@ -190,7 +191,7 @@ class StepScorer(Verifier):
         """Judges one solution. Calls that wait at the same time share forward passes.
 
         Raises:
-            ConfigError: The solution has no steps.
+            ConfigError: The solution has no steps, or the tokenizer is another model's.
             GenPRMError: The verifier is closed.
         """
         check_steps(solution)
@@ -290,6 +291,12 @@ class StepScorer(Verifier):
         """The solution's tokens up to the last step that fits whole; None if a step has no place of its own."""
         problem, *steps = (_SURROGATE.sub("\ufffd", text) for text in (solution.problem, *solution.steps))
         tokens = self.encode(problem, steps)
+        highest = max(tokens.input_ids, default=0)
+        if highest >= self._vocabulary:
+            raise ConfigError(
+                f"the tokenizer gives the token {highest}, and the model knows {self._vocabulary} tokens: give the "
+                "model's own tokenizer"
+            )
         if len(tokens.step_ends) != len(steps):
             return None
         limit = len(tokens.input_ids) if self.max_length is None else self.max_length
@@ -326,7 +333,10 @@ class StepScorer(Verifier):
     def _forward(self, batch: list[StepTokens]) -> torch.Tensor:
         self._regimes.forget()
         device = self.model.device
-        padded = pad_right([tokens.input_ids for tokens in batch], padding_token(self.tokenizer))
+        padding = padding_token(self.tokenizer)
+        if padding >= self._vocabulary:  # added to the tokenizer alone
+            padding = 0
+        padded = pad_right([tokens.input_ids for tokens in batch], padding)
         inputs: dict[str, Any] = {name: tensor.to(device) for name, tensor in padded.items()}
         if hasattr(self.model.config.get_text_config(), "use_cache"):
             inputs["use_cache"] = False  # nothing is generated, and keys and values take more memory than the model

@@ -822,7 +822,7 @@ def test_unusable_settings_are_refused(tmp_path, base_dir):
         PRMTrainer(no_tokenizer, args=config(tmp_path), train_dataset=rows)
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(ConfigError, match="No token classification model"):
+    with pytest.raises(ConfigError, match="cannot load a token classifier"):
         PRMTrainer(empty, args=config(tmp_path), train_dataset=rows)
 
 

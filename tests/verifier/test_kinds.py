@@ -6,6 +6,7 @@ Another kind is a row of `tests.helpers.tiny_verifiers.CHECKPOINTS`. A generativ
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import shutil
 from collections.abc import Iterator
@@ -289,7 +290,7 @@ def test_published_names_are_of_one_kind() -> None:
     assert {*CHECKPOINTS} <= {*KINDS}
 
 
-@pytest.mark.parametrize("kind", ["qwen_prm", "skywork_prm"], indirect=True)
+@pytest.mark.parametrize("kind", ["token_classifier", "qwen_prm", "skywork_prm"], indirect=True)
 def test_a_head_of_another_size_and_a_missing_one_are_refused(
     directory: Path, checkpoint: Checkpoint, kind: str, tmp_path: Path
 ) -> None:
@@ -302,9 +303,10 @@ def test_a_head_of_another_size_and_a_missing_one_are_refused(
         path = tmp_path / name
         shutil.copytree(directory, path)
         save_file(changed, path / "model.safetensors", {"format": "pt"})
-        what = r"has the shape \(5, 32\) instead of" if name == "wide" else "has no weights for"
-        with pytest.raises(ConfigError, match=f"is no verifier of the kind {kind}: .*{what}.* give another --kind"):
+        what = r"has the shape \(5, 32\) instead of .*; give " if name == "wide" else "has no weights for"
+        with pytest.raises(ConfigError, match=f"^'{path}' is no .*: it.* {what}") as found:
             opened(path, kind)
+        assert "\n" not in str(found.value)
 
 
 def test_a_tokenizer_without_the_separator_is_refused(tmp_path: Path) -> None:
@@ -313,6 +315,25 @@ def test_a_tokenizer_without_the_separator_is_refused(tmp_path: Path) -> None:
         CHECKPOINTS[kind].save(path)
         with pytest.raises(ConfigError, match=f"{what}.*; give the model's own"):
             opened(path, kind, tokenizer=tiny_tokenizer())
+
+
+def test_a_tokenizer_of_another_model_is_refused_and_its_padding_is_not(tmp_path: Path) -> None:
+    CHECKPOINTS["token_classifier"].save(tmp_path)
+    wide = copy.deepcopy(tiny_tokenizer())
+    wide.add_tokens(["<pad>", "<more>"], special_tokens=True)
+    wide.pad_token = "<pad>"
+    table = [Solution("1", PROBLEM, STEPS), Solution("2", PROBLEM, STEPS[:1])]
+    with opened(tmp_path, "token_classifier", tokenizer=wide) as padded, opened(tmp_path, "token_classifier") as own:
+        for found, expected in zip(padded.score(table), own.score(table), strict=True):
+            assert found.rewards == pytest.approx(expected.rewards, abs=1e-5)
+    separator, known = {"step_separator": "<more>"}, len(tiny_tokenizer())
+    with (
+        open_verifier(tmp_path, "token_classifier", tokenizer=wide, **separator) as other,
+        pytest.raises(ConfigError, match=f"gives the token {known + 1}, and the model knows {known} tokens: give the"),
+    ):
+        list(other.verify_all(table))
+    with pytest.raises(ConfigError, match="step_separator='' encodes to no token"):
+        open_verifier(tmp_path, "token_classifier", step_separator="")
 
 
 def test_a_checkpoint_that_wants_to_run_its_own_code_is_refused_in_one_line(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import torch
 from transformers import AutoModelForTokenClassification, PreTrainedModel
 
 from genprm_trl.errors import ConfigError
+from genprm_trl.generation.loading import unloadable
 from genprm_trl.verifier.kinds.token_classifier import prepare_head
 
 
@@ -34,8 +35,8 @@ def load_new_classifier(path: str, init_kwargs: Any = None) -> PreTrainedModel:
             output_loading_info=True,
             **init_kwargs,
         )
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"No token classification model could be loaded from '{path}': {error}") from error
+    except (OSError, ValueError, RuntimeError) as error:
+        raise unloadable(error, path, "token classifier of two labels") from error
     if missing := sorted(key for key in info["missing_keys"] if key.startswith(f"{model.base_model_prefix}.")):
         # transformers draws them at random.
         raise ConfigError(f"the checkpoint {path} is incomplete: it has no weights for {', '.join(missing[:3])}")

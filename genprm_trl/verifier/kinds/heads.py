@@ -10,7 +10,7 @@ from torch import nn
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 
 from genprm_trl.errors import ConfigError
-from genprm_trl.generation.loading import default_device, load_config, loaded_whole
+from genprm_trl.generation.loading import check_shapes, default_device, load_config, loaded_whole, unloadable
 
 _Head = Callable[[int], nn.Module]
 
@@ -61,16 +61,11 @@ def load_with_head(
                 path, name, head, config=config, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
             )
     except (OSError, ValueError, RuntimeError) as error:
-        first = (str(error).strip().splitlines() or [""])[0]
-        raise ConfigError(f"no verifier of the kind {kind} could be loaded from '{path}': {first}") from error
+        raise unloadable(error, path, f"verifier of the kind {kind}") from error
     if missing := sorted(info["missing_keys"]):
         raise ConfigError(
             f"'{path}' is no verifier of the kind {kind}: it has no weights for {', '.join(missing[:3])}; give "
             "another --kind"
         )
-    for weight, found, expected in sorted(info["mismatched_keys"]):
-        raise ConfigError(
-            f"'{path}' is no verifier of the kind {kind}: its weight {weight} has the shape {tuple(found)} instead of "
-            f"{tuple(expected)}; give another --kind"
-        )
+    check_shapes(info, f"'{path}' is no verifier of the kind {kind}", "give another --kind")
     return model.to(device or default_device()).eval()

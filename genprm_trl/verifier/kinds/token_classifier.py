@@ -24,7 +24,7 @@ from transformers import (
 from transformers.modeling_layers import GenericForTokenClassification
 
 from genprm_trl.errors import ConfigError, MissingExtraError, check_text
-from genprm_trl.generation.loading import default_device, load_config, loaded_whole
+from genprm_trl.generation.loading import check_shapes, default_device, load_config, loaded_whole, unloadable
 from genprm_trl.verifier.opening import KINDS, model_names
 from genprm_trl.verifier.scorer import StepScorer
 from genprm_trl.verifier.step_tokens import DEFAULT_STEP_SEPARATOR, StepTokens, load_step_tokenizer, tokenize_steps
@@ -56,8 +56,8 @@ class PRMScorer(StepScorer):
         **options: Further options of `StepScorer`.
 
     Raises:
-        ConfigError: Model or tokenizer cannot be loaded, the model is no classifier of two labels or is sharded, or an
-            option has no such value.
+        ConfigError: Model or tokenizer cannot be loaded, the model is no classifier of two labels or is sharded, an
+            option has no such value, or the separator has no tokens.
     """
 
     def __init__(
@@ -99,6 +99,7 @@ class PRMScorer(StepScorer):
                 step_separator,
             )
         self.step_separator = step_separator
+        self.encode("", ["1"])  # says so if the separator is no token
 
     @classmethod
     def load_model(cls, path: str, *, device: Any = None, dtype: Any = "auto") -> PreTrainedModel:
@@ -197,16 +198,21 @@ def load_trained_classifier(path: str, *, device: Any = None, dtype: Any = "auto
             prepare_head(path)
             with loaded_whole():
                 model, info = AutoModelForTokenClassification.from_pretrained(
-                    path, dtype=dtype, output_loading_info=True, trust_remote_code=False
+                    path, dtype=dtype, output_loading_info=True, trust_remote_code=False, ignore_mismatched_sizes=True
                 )
+            check_shapes(
+                info,
+                f"'{path}' is no process reward model as its config.json says",
+                "give a classifier of two labels, with its own config.json",
+            )
             if info["missing_keys"]:
                 # transformers draws them at random: a causal model would give scores that mean nothing.
                 missing = ", ".join(sorted(info["missing_keys"]))
                 raise ConfigError(f"'{path}' is no trained process reward model: it has no weights for {missing}")
     except ConfigError:
         raise
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"No process reward model could be loaded from '{path}': {error}") from error
+    except (OSError, ValueError, RuntimeError) as error:
+        raise unloadable(error, path, "process reward model") from error
     return model.to(device or default_device())
 
 
