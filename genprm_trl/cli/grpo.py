@@ -19,7 +19,7 @@ from genprm_trl._loops import run as run_coroutine
 from genprm_trl.cli.training import ModelOptions, TrainingOptions, checked_directory, open_training
 from genprm_trl.errors import ConfigError
 from genprm_trl.options.sources import RowOptions
-from genprm_trl.options.verifier import files_of_options
+from genprm_trl.options.verifier import files_of_options, paths_of_options
 from genprm_trl.rows.outputs import CommandFiles, inputs
 from genprm_trl.sandbox.options import SandboxOptions
 from genprm_trl.stages.fingerprint import model_fingerprint
@@ -94,8 +94,8 @@ def files(options: GRPOOptions, *others: Any) -> CommandFiles:
     """What the command reads and writes."""
     from genprm_trl.rewards.configured import read_config
 
-    reads = inputs("model", read_config(options.reward_config).get("verifier")) if options.reward_config else []
-    return options.files(options, *others, reads=reads)
+    config = read_config(options.reward_config) if options.reward_config else {}
+    return options.files(options, *others, reads=inputs("model", config.get("verifier"), paths_of_options(config)))
 
 
 def run(options: GRPOOptions, args: StepGRPOConfig, model_options: ModelOptions) -> int:
@@ -219,6 +219,8 @@ def _reward_config(options: GRPOOptions, args: StepGRPOConfig) -> dict[str, Any]
     if options.kind != "auto":
         if not options.verifier:
             raise ConfigError("--kind is the kind of --verifier; in --reward_config it is the argument kind")
+        if options.kind == "ensemble":
+            raise ConfigError("an ensemble has members: name it and them in a file, with --reward_config")
         config["kind"] = options.kind
     of_sandbox = options.given_sandbox()
     if of_sandbox and "server" in config:

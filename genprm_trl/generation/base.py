@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from genprm_trl._loops import Closable
 from genprm_trl.errors import ConfigError, check_at_least
@@ -46,6 +47,22 @@ class SamplingParams:
             raise ConfigError(f"top_p must be above 0 and at most 1, got {self.top_p}")
         if not isinstance(self.stop, tuple) or not all(isinstance(s, str) and s for s in self.stop):
             raise ConfigError(f"stop must be a tuple of non-empty strings, got {self.stop!r}")
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """How a file or a command line says that a verifier samples.
+
+        Args:
+            values: Any of `temperature`, `top_p` and `top_k`.
+
+        Raises:
+            ConfigError: There is another name, or a value is no number or outside its range.
+        """
+        for name in values:
+            if name not in ("temperature", "top_p", "top_k"):
+                raise ConfigError(f"sampling is temperature, top_p and top_k, not '{name}'")
+        check_at_least(0, **values)
+        return cls(**values)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from genprm_trl.generation.logprobs import RewardsFrom
 from genprm_trl.options.generator import GeneratorOptions
 from genprm_trl.protocol.genprm import MODES, FirstTurn, GenPRMProtocol
 from genprm_trl.rows.digests import content_digest
+from genprm_trl.rows.outputs import Input, inputs
 from genprm_trl.sandbox.options import SandboxOptions
 from genprm_trl.stages.fingerprint import model_fingerprint
 from genprm_trl.stages.settings import decisive
@@ -159,11 +160,11 @@ class VerifierOptions(SandboxOptions, GeneratorOptions):
 
     def needs_sandbox(self) -> bool:
         """Whether the verifier runs code, or a server is named for it that is to be asked."""
-        from genprm_trl.verifier.genprm import runs_code
+        from genprm_trl.verifier.ensemble import may_run_code
 
         kind = self.found_kind()
-        may_run = kind == "genprm" or "sandbox" in kind_named(kind).options()
-        return self.sandbox != "local" or (may_run and runs_code(self.model, self.mode))
+        member = {**self.kind_options, "model": self.model, "kind": kind, "mode": self.mode}
+        return self.sandbox != "local" or may_run_code(member)
 
     def check_model(self) -> None:
         """Finds what would keep the verifier from being opened, as far as that takes no model.
@@ -181,6 +182,11 @@ class VerifierOptions(SandboxOptions, GeneratorOptions):
         load_tokenizer(self.model if self.tokenizer is None else self.tokenizer)
         load_config(self.model)
         check_device(self.device)
+
+    def reads_also(self) -> list[Input]:
+        """The models and files that `kind_options` names, which `inputs_of` cannot see."""
+        named = self.kind_options if isinstance(self.kind_options, Mapping) else {}
+        return inputs("model", paths_of_options({"kind": self.kind, **named}))
 
     def what_decides_verdicts(self) -> dict[str, Any]:
         """The settings that all verdicts of a file must share, as JSON values."""
@@ -200,7 +206,7 @@ def files_of_options(options: Mapping[str, Any]) -> dict[str, Any]:
         options: The arguments, `kind` among them. A member of an ensemble may be one, too.
 
     Returns:
-        `tokenizer_files`, `prompt_text` and `member_files`, each if something is named.
+        `tokenizer_files`, `prompt_text`, `member_files` and `first_files`, each if something is named.
 
     Raises:
         ConfigError: The prompt of a critic cannot be read, or the members of an ensemble cannot be used.
@@ -213,13 +219,35 @@ def files_of_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
         found["prompt_text"] = content_digest(read_prompt(options["prompt_file"]))
     if options.get("kind") == "ensemble":
-        from genprm_trl.verifier.ensemble import named_members
-
+        first, *others = _members(options)
+        if of_first := files_of_options(first):
+            found["first_files"] = of_first
         found["member_files"] = [
-            {"model_files": model_fingerprint(each["model"]), **files_of_options(each)}
-            for each in named_members(options.get("members"))
+            {"model_files": model_fingerprint(each["model"]), **files_of_options(each)} for each in others
         ]
     return found
+
+
+def paths_of_options(options: Mapping[str, Any]) -> list[str]:
+    """The directories and files, or names on the Hub, that arguments of `open_verifier` name besides the model.
+
+    Args:
+        options: As for `files_of_options`.
+
+    Raises:
+        ConfigError: The members of an ensemble cannot be used.
+    """
+    found = [path for name in ("tokenizer", "prompt_file") if isinstance(path := options.get(name), str)]
+    if options.get("kind") == "ensemble":
+        for each in _members(options):
+            found += [str(each["model"]), *paths_of_options(each)]
+    return [name for name in found if name]
+
+
+def _members(options: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    from genprm_trl.verifier.ensemble import named_members
+
+    return named_members(options.get("model", ""), options.get("members"), options.get("first"))
 
 
 def ask_servers(options: VerifierOptions) -> None:

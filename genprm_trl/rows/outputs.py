@@ -171,7 +171,7 @@ def command_files(files: CommandFiles) -> Iterator[CommandFiles]:
 
 
 def inputs_of(*options: Any) -> list[Input]:
-    """What options read: the fields of dataclasses with `metadata={"reads": KIND}`.
+    """What options read: the fields of dataclasses with `metadata={"reads": KIND}`, and what their `reads_also` names.
 
     Examples:
         >>> @dataclass
@@ -186,6 +186,8 @@ def inputs_of(*options: Any) -> list[Input]:
         for option in fields(each) if is_dataclass(each) else ():
             if kind := option.metadata.get("reads") or _READ_BY_TRL.get(option.name):
                 found += inputs(kind, getattr(each, option.name))
+        if hasattr(each, "reads_also"):
+            found += each.reads_also()
     return found
 
 

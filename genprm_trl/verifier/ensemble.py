@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 from genprm_trl._loops import run
-from genprm_trl.errors import ConfigError, check_text
+from genprm_trl.errors import ConfigError, check_one_of, check_share, check_text
 from genprm_trl.records import Solution, StepJudgement, StepStatus, Verdict, prediction_from_rewards
+from genprm_trl.sandbox.base import Sandbox
 from genprm_trl.verifier.base import Verifier, check_steps
 from genprm_trl.verifier.decision import average
-from genprm_trl.verifier.opening import open_verifier
+from genprm_trl.verifier.opening import AUTO, find_kind, kind_named, open_verifier
+from genprm_trl.verifier.tally import StopRule
 
 
 class Ensemble(Verifier):
@@ -31,18 +33,22 @@ class Ensemble(Verifier):
     Args:
         members: The verifiers. They are closed with it.
         threshold: A step whose mean reward is below it is judged wrong.
+        stop: `never` shows every step. `first_error` cuts a verdict after the first step below the threshold.
 
     Attributes:
         n: Chains of a verdict: one for each member, with the reward, texts, code and tokens of its verdict.
 
     Raises:
-        ConfigError: There are no members, or one cannot judge all steps.
+        ConfigError: There are no members, one cannot judge all steps, or an option has no such value.
     """
 
-    def __init__(self, members: Sequence[Verifier], threshold: float = 0.5):
+    def __init__(self, members: Sequence[Verifier], threshold: float = 0.5, stop: StopRule = "never"):
         if not members:
             raise ConfigError("an ensemble needs at least one verifier")
+        check_share(threshold=threshold)
+        check_one_of(get_args(StopRule), stop=stop)
         self.members, self.threshold = list(members), threshold
+        self.stop: StopRule = stop
         self.n = len(self.members)
         self._judges = [each if each.stop == "never" else each.with_options(stop="never") for each in self.members]
 
@@ -52,12 +58,14 @@ class Ensemble(Verifier):
         model: str | Path,
         *,
         members: Sequence[str | Mapping[str, Any]] = (),
+        first: Mapping[str, Any] | None = None,
         tokenizer: Any = None,
         backend: str = "transformers",
         generator_kwargs: Mapping[str, Any] | None = None,
         threshold: float = 0.5,
-        stop: str = "never",
+        stop: StopRule = "never",
         seed: int = 0,
+        sandbox: Sandbox | None = None,
     ) -> Self:
         """Loads an ensemble, one member after the other.
 
@@ -65,29 +73,44 @@ class Ensemble(Verifier):
             model: The first member: a directory, or a name on the Hub.
             members: The other members: such a name each, or arguments of `open_verifier`, such as
                 `{"model": "outputs/genprm", "mode": "direct", "n": 8}`. The kind of each is found, unless it is given.
+            first: More arguments of the first member, such as `{"kind": "genprm", "n": 8}`.
             tokenizer: The first member's tokenizer, or where it is. Default: the model's.
             backend: What runs the models. A member may have another.
             generator_kwargs: Passed to the backend. A member may have others.
             threshold: A step whose mean reward is below it is judged wrong.
-            stop: `never`.
+            stop: `never` shows every step. `first_error` cuts a verdict after the first step below the threshold.
             seed: The members' seed. A member may have another.
+            sandbox: Runs the code of all members that run code. Default: each opens its own.
 
         Raises:
-            ConfigError: There is no other member, one cannot be opened, or `stop` is not `never`.
+            ConfigError: There is no other member, one cannot be opened, or an option has no such value.
         """
-        if stop != "never":
-            raise ConfigError("an ensemble judges all steps; leave out --stop")
-        named = named_members(members)
+        check_share(threshold=threshold)
+        check_one_of(get_args(StopRule), stop=stop)
+        named = named_members(model, members, first)
         shared = {"backend": backend, "generator_kwargs": generator_kwargs, "seed": seed}
+        if tokenizer is not None:
+            named[0] = {"tokenizer": tokenizer, **named[0]}
         opened: list[Verifier] = []
         try:
-            for each in ({"model": model, "tokenizer": tokenizer}, *named):
-                opened.append(open_verifier(**{**shared, **each}))
+            for each in named:
+                of_code = {"sandbox": sandbox} if sandbox is not None and may_run_code(each) else {}
+                opened.append(open_verifier(**{**shared, **of_code, **each}))
         except BaseException:
             for verifier in opened:
                 run(verifier.close())
             raise
-        return cls(opened, threshold)
+        return cls(opened, threshold, stop)
+
+    def with_options(self, **changes: Any) -> Ensemble:
+        """An ensemble of the same members with another `threshold` or `stop`.
+
+        Raises:
+            ConfigError: There is no such option, it has no such value, or it cannot be changed.
+        """
+        own = {name: changes.pop(name) for name in ("threshold", "stop") if name in changes}
+        super().with_options(**changes)
+        return type(self)(self.members, **{"threshold": self.threshold, "stop": self.stop, **own})
 
     @property
     def concurrency(self) -> int:
@@ -107,7 +130,18 @@ class Ensemble(Verifier):
                 judging = [group.create_task(judge.verify(solution)) for judge in self._judges]
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
-        return mean_verdict([each.result() for each in judging], self.threshold)
+        return mean_verdict([each.result() for each in judging], self.threshold, self.stop)
+
+    async def verify_further(
+        self, solution: Solution, verdict: Verdict | None = None, *, affinity: str | None = None
+    ) -> Verdict:
+        """Judges the whole solution, whatever `stop` says.
+
+        Raises:
+            ConfigError: The solution has no steps.
+            GenPRMError: A member raised it.
+        """
+        return await self.with_options(stop="never").verify(solution)
 
     async def close(self) -> None:
         """Closes the members."""
@@ -115,32 +149,60 @@ class Ensemble(Verifier):
             await member.close()
 
 
-def named_members(members: Any) -> list[Mapping[str, Any]]:
-    """The arguments of `open_verifier` for the other members of an ensemble.
+def named_members(model: str | Path, members: Any, first: Mapping[str, Any] | None = None) -> list[Mapping[str, Any]]:
+    """The arguments of `open_verifier` for each member of an ensemble.
 
     Args:
-        members: What `Ensemble.from_pretrained` takes. It may come from JSON, and so be anything.
+        model: The first member.
+        members: The others, as `Ensemble.from_pretrained` takes them. They may come from JSON, and so be anything.
+        first: More arguments of the first member, likewise.
 
     Raises:
-        ConfigError: There are none, one names no model, or what says how it is loaded has another type.
+        ConfigError: There are no others, one names no model, or what says how it is loaded has another type.
     """
     listed = members if isinstance(members, list | tuple) else ()
     named = [each if isinstance(each, Mapping) else {"model": each} for each in listed]
     if not named or not all(isinstance(each.get("model"), str | Path) for each in named):
-        raise ConfigError("an ensemble needs the models of its other members: members=[NAME, {'model': NAME}, ...]")
+        raise ConfigError(
+            "an ensemble needs the models of its other members: members=[NAME, {'model': NAME}, ...]; on the command "
+            """line: --kind_options '{"members": ["NAME"]}'"""
+        )
+    if not isinstance(first or {}, Mapping) or "model" in (first or {}):
+        raise ConfigError(f"first must be names and values, without the model: arguments of the member {model}")
+    named.insert(0, {"model": model, **(first or {})})
     for each in named:
         check_text(**{name: each[name] for name in ("kind", "backend") if name in each})
         if not isinstance(each.get("generator_kwargs") or {}, Mapping):
             raise ConfigError(f"generator_kwargs of {each['model']} must be names and values")
+        if "sandbox" in each:
+            raise ConfigError(f"all members have the sandbox of the ensemble: leave out that of {each['model']}")
     return named
 
 
-def mean_verdict(verdicts: Sequence[Verdict], threshold: float = 0.5) -> Verdict:
+def may_run_code(member: Mapping[str, Any]) -> bool:
+    """Whether a member runs code, as far as that can be known before it is loaded.
+
+    Args:
+        member: The arguments of `open_verifier` for it.
+
+    Raises:
+        ConfigError: Its kind cannot be told.
+    """
+    from genprm_trl.verifier.genprm import runs_code
+
+    kind = find_kind(member["model"]) if member.get("kind", AUTO) == AUTO else member["kind"]
+    if kind == "ensemble":
+        return any(map(may_run_code, named_members(member["model"], member.get("members"), member.get("first"))))
+    return "sandbox" in kind_named(kind).options() and runs_code(member["model"], member.get("mode"))
+
+
+def mean_verdict(verdicts: Sequence[Verdict], threshold: float = 0.5, stop: StopRule = "never") -> Verdict:
     """The verdict of an ensemble, of its members' verdicts on one solution; see `Ensemble`.
 
     Args:
         verdicts: The members' verdicts, at least one. The steps that all of them judged count.
         threshold: A step whose mean reward is below it is judged wrong.
+        stop: `first_error` leaves out the steps after the first one below the threshold.
 
     Examples:
         >>> of = lambda reward, status: Verdict("s", [reward], -1, [[StepJudgement("", reward, status)]])
@@ -152,6 +214,8 @@ def mean_verdict(verdicts: Sequence[Verdict], threshold: float = 0.5) -> Verdict
     read = [[each.reward for each in step if each.is_read] for step in zip(*chains, strict=True)]
     rewards = [average(each) if each else 0.5 for each in read]
     prediction = prediction_from_rewards(rewards, threshold)
+    if stop == "first_error" and prediction >= 0:
+        rewards, chains = rewards[: prediction + 1], [chain[: prediction + 1] for chain in chains]
     first = verdicts[0]
     return Verdict(first.id, rewards, prediction, chains, first.label, threshold, first.solution_digest)
 

@@ -17,6 +17,7 @@ from typing import Any
 from genprm_trl.conversation.settings import SETTINGS_FILE
 from genprm_trl.errors import ConfigError
 from genprm_trl.generation.backends import load_class
+from genprm_trl.generation.base import SamplingParams
 from genprm_trl.verifier.base import Verifier
 from genprm_trl.verifier.scorer_settings import STEP_SCORER_FILE
 
@@ -118,6 +119,7 @@ def open_verifier(
             `transformers`.
         generator_kwargs: Passed to the backend: `device`, `dtype`, `max_batch_size`, `max_context` and others.
         **options: Options of the kind: those of its class, such as `threshold`, `stop` and `seed`, which all have.
+            `sampling` may be names and values, such as `{"temperature": 0.0}`.
 
     Raises:
         ConfigError: The kind cannot be told, has no such option, or cannot use the model.
@@ -133,6 +135,8 @@ def open_verifier(
     """
     name = find_kind(model) if kind == AUTO else kind
     check_options(name, options)
+    if isinstance(sampling := options.get("sampling"), Mapping):  # of JSON or YAML
+        options["sampling"] = SamplingParams.of(sampling)
     verifier: Verifier = (
         kind_named(name)
         .load()
@@ -172,8 +176,11 @@ def check_options(kind: str, options: Iterable[str]) -> None:
     known = found.options()
     for option in options:
         if option not in known:
+            instead = "give another kind"
+            if kind == "ensemble":
+                instead = 'give it to its members: --kind_options \'{"first": {...}, "members": [{"model": ...}]}\''
             raise ConfigError(
-                f"verifiers of the kind {kind} have no option '{option}'; leave it out, or give another kind. "
+                f"verifiers of the kind {kind} have no option '{option}'; leave it out, or {instead}. "
                 f"They have {', '.join(known)}"
             )
 

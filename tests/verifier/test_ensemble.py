@@ -7,11 +7,14 @@ from typing import Any
 import pytest
 
 from genprm_trl.errors import ConfigError, GenPRMError
+from genprm_trl.options.verifier import VerifierOptions, load_verifier
 from genprm_trl.records import Solution, StepJudgement, Verdict, prediction_from_rewards
 from genprm_trl.verifier import Ensemble, Verifier, open_verifier
 from genprm_trl.verifier.base import check_steps
 from genprm_trl.verifier.ensemble import mean_verdict
 from tests.helpers.conformance import VerifierConformance
+from tests.helpers.judging_generator import BACKEND
+from tests.helpers.judging_model import save_judging_model
 from tests.helpers.verdict_examples import verdict
 
 
@@ -85,6 +88,19 @@ async def test_rewards_are_the_members_means():
 async def test_members_judge_all_steps_whatever_their_rule():
     ensemble = Ensemble([SteadyVerifier(0.2, "first_error"), SteadyVerifier(0.9)])
     assert (await ensemble.verify(Solution("s", "p", ["a", "b", "c"]))).rewards == pytest.approx([0.55] * 3)
+
+
+async def test_a_verdict_ends_at_the_first_error_if_that_is_the_rule():
+    ensemble = Ensemble([SteadyVerifier(0.2), SteadyVerifier(0.9)], threshold=0.6)
+    solution = Solution("s", "p", ["a", "b"])
+    cut = ensemble.with_options(stop="first_error")
+    found = await cut.verify(solution)
+    assert (found.rewards, found.prediction) == ([pytest.approx(0.55)], 0)
+    assert [len(chain) for chain in found.chains] == [1, 1]
+    assert len((await cut.verify_further(solution)).rewards) == 2
+    assert len((await cut.with_options(threshold=0.5).verify(solution)).rewards) == 2
+    with pytest.raises(ConfigError, match="unknown stop"):
+        ensemble.with_options(stop="soon")
 
 
 def test_a_member_without_a_verdict_is_no_half():
@@ -161,7 +177,52 @@ async def test_it_is_a_kind_whose_members_have_their_own_options(monkeypatch):
     for wrong, said in (({"kind": 5}, "kind must be a text"), ({"generator_kwargs": 5}, "must be names and values")):
         with pytest.raises(ConfigError, match=said):
             open_verifier("0.3", "ensemble", members=[{"model": "0.9", **wrong}])
-    with pytest.raises(ConfigError, match="judges all steps"):
-        open_verifier("0.3", "ensemble", members=["0.9"], stop="first_error")
-    with pytest.raises(ConfigError, match="kind ensemble have no option 'n'"):
+    with pytest.raises(ConfigError, match="kind ensemble have no option 'n'; leave it out, or give it to its members"):
         open_verifier("0.3", "ensemble", members=["0.9"], n=8)
+    for first in (5, {"model": "0.1"}):
+        with pytest.raises(ConfigError, match="first must be names and values, without the model"):
+            open_verifier("0.3", "ensemble", members=["0.9"], first=first)
+    with pytest.raises(ConfigError, match=r"have the sandbox of the ensemble: leave out that of 0\.9"):
+        open_verifier("0.3", "ensemble", members=[{"model": "0.9", "sandbox": "http://127.0.0.1:1"}])
+
+
+def test_the_first_member_has_its_own_options_too(monkeypatch):
+    monkeypatch.setattr("genprm_trl.verifier.opening.find_kind", lambda model: f"{__name__}:SteadyKind")
+    first = {"shift": 0.2, "tokenizer": "its own"}
+    with open_verifier("0.3", "ensemble", members=["0.9"], first=first, seed=4, tokenizer="t") as ensemble:
+        assert [each.reward for each in ensemble.members] == [0.5, 0.9]
+        assert [(each.told[0], each.told[3]) for each in ensemble.members] == [("its own", 4), (None, 4)]
+
+
+def test_generative_members_sample_as_they_are_told(tmp_path):
+    """As a command line says it, which knows JSON alone."""
+    save_judging_model(tmp_path)
+    named = {"model": str(tmp_path), "backend": BACKEND, "mode": "direct", "n": 2}
+    member = {**named, "sampling": {"temperature": 0.9, "top_k": 0}}
+    options = {"first": {name: value for name, value in member.items() if name != "model"}, "members": [named]}
+    with load_verifier(VerifierOptions(str(tmp_path), kind="ensemble", kind_options=options)) as ensemble:
+        assert [(each.n, each.sampling.temperature, each.sampling.top_k) for each in ensemble.members] == [
+            (2, 0.9, 0), (2, 0.6, 20),
+        ]  # fmt: skip
+    for sampling, said in (
+        ({"seed": 1}, "sampling is temperature, top_p and top_k, not 'seed'"),
+        ({"temperature": "hot"}, "temperature must be a number"),
+        ({"top_p": 0}, "top_p must be above 0"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            open_verifier(str(tmp_path), "ensemble", members=[{**named, "sampling": sampling}], first=options["first"])
+
+
+def test_a_member_that_runs_code_has_the_sandbox_that_is_named(tmp_path):
+    save_judging_model(tmp_path)
+    coded = {"model": str(tmp_path), "backend": BACKEND, "mode": "full"}
+    plain = {**coded, "mode": "direct"}
+    for members, runs in (([plain], False), ([plain, coded], True)):
+        options = {"first": {"mode": "direct", "backend": BACKEND}, "members": members}
+        given = VerifierOptions(
+            str(tmp_path), kind="ensemble", kind_options=options, sandbox_require=["seccomp"], allow_weak_sandbox=True
+        )
+        assert given.needs_sandbox() is runs
+        with load_verifier(given) as ensemble:
+            required = [each.sandbox._required if each.sandbox else () for each in ensemble.members]
+            assert ["seccomp" in each for each in required] == [False, False, *[True] * runs]
