@@ -98,7 +98,7 @@ def run(options: SelectOptions, verifier: OptionalVerifierOptions, judging: Judg
     Raises:
         ConfigError: The rule needs verdicts, and the options name neither verdicts nor a verifier.
         DataError: No problem has several candidates, or a row is unusable.
-        GenPRMError: Every judgement failed.
+        GenPRMError: No judgement holds a verdict. Then nothing is written but the verdicts.
     """
     from genprm_trl.data.pools import read_pools
     from genprm_trl.data.solutions import iter_verdicts
@@ -129,6 +129,10 @@ def run(options: SelectOptions, verifier: OptionalVerifierOptions, judging: Judg
         judged = judged_pools(pools, iter_verdicts(options.verdicts), file=options.verdicts)
     else:
         judged = [JudgedPool(pool) for pool in pools]
+    verdicts = [verdict for each in judged for verdict in each.verdicts]
+    again = "to judge them again, give --model and --retry_errors"
+    if verdicts and all(verdict.is_unread for verdict in verdicts):
+        raise GenPRMError(f"no judgement holds a verdict, so nothing can be chosen by them; {again}")
     choices = [choose(each, options.rule, options.score, options.alpha) for each in judged]
     rows = (
         choice_row(each, choice, options.rule, options.score) for each, choice in zip(judged, choices, strict=True)
@@ -168,10 +172,6 @@ def run(options: SelectOptions, verifier: OptionalVerifierOptions, judging: Judg
     texts.warn("candidates of each problem")
     if verifier.temperature > 0 or not verifier.model:
         rationales_of.warn("rationales of each solution")
-    verdicts = [verdict for each in judged for verdict in each.verdicts]
-    again = "to judge them again, give --model and --retry_errors"
-    if verdicts and all(verdict.is_unread for verdict in verdicts):
-        raise GenPRMError(f"no judgement holds a verdict, so nothing was chosen by them; {again}")
     if failed:
         logger.warning(
             "%d candidates have a judgement that failed, and the lowest score; %s",

@@ -52,7 +52,7 @@ def read_scores(results: str | Path, model: str | Path) -> list[MeasuredScore]:
 
     Raises:
         DataError: There is no such file, or it holds no result of these tasks.
-        ConfigError: The results are another model's.
+        ConfigError: The results are another model's, or those of an ensemble.
     """
     path = _newest(Path(results))
     loaded = parse_json(path.read_text(encoding="utf-8"), file=str(path))
@@ -77,6 +77,8 @@ def _newest(path: Path) -> Path:
 
 def _check_model(config: Mapping[str, Any], model: Path, path: Path) -> None:
     settings, arguments = config.get("genprm") or {}, config.get("model_args") or {}
+    if settings.get("kind") == "ensemble":
+        raise ConfigError(f"{path} holds results of an ensemble, which are no single model's")
     measured = settings.get("model_files")
     if measured is not None:
         same = measured == model_fingerprint(model)

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 from urllib.parse import quote
+from weakref import WeakSet
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -26,6 +27,7 @@ from genprm_trl.rewards.groups import whole_groups
 from genprm_trl.rows.jsonl import write_text
 
 Rule = Literal["grpo", "ppo"]
+_rewards: WeakSet[ToolEfficiencyReward] = WeakSet()  # those that exist: two of a name would share a file
 
 
 def tool_efficiency(calls: int, fewest: int | None = None, *, c: float = 1.0) -> float:
@@ -69,7 +71,8 @@ class ToolEfficiencyReward(TrainerCallback):
             Default: the other reward's name with `_tools` behind it.
 
     Raises:
-        ConfigError: An option is out of range; while rewarding, if the trainer gives no prompts.
+        ConfigError: An option is out of range; when training begins, if another of these rewards has the same name in
+            it; while rewarding, if the trainer gives no prompts.
 
     Example:
         >>> from genprm_trl.rewards import ToolEfficiencyReward, answer_reward
@@ -97,6 +100,8 @@ class ToolEfficiencyReward(TrainerCallback):
         self.__name__ = name or f"{getattr(named, '__name__', type(named).__name__)}_tools"
         self.columns = getattr(reward, "columns", ())
         self.fewest: dict[str, int] = {}
+        self._training: TrainerState | None = None
+        _rewards.add(self)
 
     def __call__(
         self, completions: Sequence[Any], prompts: Sequence[Any] | None = None, **kwargs: Any
@@ -144,6 +149,9 @@ class ToolEfficiencyReward(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Loads the fewest calls of the checkpoint from which training resumes."""
+        if any(each is not self and each._training is state and each._file == self._file for each in _rewards):
+            raise ConfigError(f"two rewards of this training are called {self.__name__}: give one another name=")
+        self._training = state
         if not state.global_step:
             return
         place = args.resume_from_checkpoint

@@ -198,6 +198,19 @@ def test_single_solutions_are_nothing_to_choose_from(tmp_path, capsys):
     assert f"{rows}: each problem has one solution, so there is nothing to choose" in capsys.readouterr().err
 
 
+def test_nothing_is_chosen_without_any_verdict(tmp_path, capsys):
+    """As `genprm verify` ends then, and before a choice by chance is written."""
+    verdicts, output = tmp_path / "mute.jsonl", tmp_path / "c.jsonl"
+    chain = [StepJudgement("", 0.5, "no_verdict")]
+    solutions = load_solutions(GSM8K, limit=24)
+    rows = [Verdict(each.id, [0.5], -1, [chain], solution_digest=each.digest) for each in solutions]
+    write_jsonl(verdicts, rows)
+    command = ["select", str(GSM8K), "--verdicts", str(verdicts), "--limit", "6", "--output", str(output)]
+    assert main(command) == 2
+    assert "no judgement holds a verdict, so nothing can be chosen by them" in capsys.readouterr().err
+    assert not output.exists()
+
+
 def test_missing_verdicts_are_counted(oracle, tmp_path, capsys):
     some = tmp_path / "some.jsonl"
     some.write_bytes(b"".join(oracle.read_bytes().splitlines(keepends=True)[:5]))

@@ -13,6 +13,8 @@ from genprm_trl.cli.main import main
 from genprm_trl.errors import ConfigError, DataError
 from genprm_trl.harness.results import read_scores
 from tests.harness.conftest import only, run
+from tests.helpers.judging_generator import BACKEND
+from tests.helpers.tiny_verifiers import CHECKPOINTS
 
 pytestmark = pytest.mark.usefixtures("own_tasks_alone")
 
@@ -52,6 +54,33 @@ def test_the_card_has_the_numbers_of_the_results_file(genprm_dir, processbench_d
     (model / "config.json").write_text((model / "config.json").read_text() + "\n")
     with pytest.raises(ConfigError, match="another model"):
         read_scores(out, model)
+
+
+def test_results_of_an_ensemble_are_no_members_own(genprm_dir, processbench_dir, tmp_path):
+    """The first member is what `pretrained` names."""
+    member = {"backend": BACKEND, "mode": "direct"}
+    arguments = {
+        "pretrained": str(genprm_dir), "backend": BACKEND, "kind": "ensemble",
+        "kind_options": {"first": member, "members": [{"model": str(genprm_dir), **member, "n": 2}]},
+    }  # fmt: skip
+    task, data = "processbench_genprm_math", json.dumps({"data_dir": str(processbench_dir)})
+    words = ["--model", "genprm", "--model_args", json.dumps(arguments), "--tasks", task, "--metadata", data]
+    assert main(["lm-eval", *words, "--limit", "2", "--output_path", str(tmp_path)]) == 0
+    with pytest.raises(ConfigError, match="holds results of an ensemble"):
+        read_scores(tmp_path, genprm_dir)
+
+
+def test_discriminative_verifiers_have_scores(processbench_dir, tmp_path, capsys):
+    model = tmp_path / "prm"
+    CHECKPOINTS["qwen_prm"].save(model)
+    task, data = "processbench_genprm_math", json.dumps({"data_dir": str(processbench_dir)})
+    words = ["--model", "genprm", "--model_args", f"pretrained={model}", "--tasks", task, "--metadata", data]
+    assert main(["lm-eval", *words, "--output_path", str(tmp_path / "out")]) == 0
+    saved = json.loads(only("results_*.json", tmp_path / "out").read_text())
+    assert saved["config"]["genprm"]["kind"] == "qwen_prm"
+    assert main(["card", str(model), "--results", str(tmp_path / "out")]) == 0
+    error_acc = saved["results"][task]["error_acc,maj@n"]
+    assert f"error_acc {error_acc:.1f} (Pass@1)" in capsys.readouterr().out
 
 
 def test_one_rationale_is_listed_once(genprm_dir, processbench_dir, tmp_path):

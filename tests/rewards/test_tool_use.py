@@ -104,9 +104,12 @@ def test_a_resumed_training_knows_the_fewest_calls(tmp_path):
     other.on_save(args, state, None)
     assert (tmp_path / "checkpoint-2" / "fewest_calls_%3Clambda%3E_tools.json").exists()
     again = ToolEfficiencyReward(answer_reward)
+    state = SimpleNamespace(global_step=2, is_world_process_zero=True)  # another training's, though the first still is
     again.on_train_begin(args, state, None)
     assert list(again.fewest.values()) == [1]
     assert again.fewest == reward.fewest
+    with pytest.raises(ConfigError, match=r"two rewards of this training are called answer_reward_tools: give one"):
+        ToolEfficiencyReward(answer_reward).on_train_begin(args, state, None)
 
 
 @pytest.mark.parametrize(
