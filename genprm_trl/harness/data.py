@@ -32,6 +32,7 @@ class _Benchmark:
         files: Which files of a directory hold its rows. The first pattern that fits some is taken. Empty for a
             directory that is read as a dataset is.
         folder: Its folder in a directory of several benchmarks, if that has another name.
+        splits: Its splits, of which a directory may hold some. Empty if it has none.
     """
 
     title: str
@@ -39,6 +40,7 @@ class _Benchmark:
     command: str
     files: tuple[str, ...] = ()
     folder: str = ""
+    splits: tuple[str, ...] = ()
 
 
 _MR_GSM8K = "https://raw.githubusercontent.com/dvlab-research/MR-GSM8K/main"
@@ -46,15 +48,25 @@ _CLONE_MR_GSM8K = "git clone https://github.com/dvlab-research/MR-GSM8K DIR"
 # Those whose explanations people and GPT-4 have judged.
 _CRITICS = ("Claude", "GPT3_5", "llama2_70b", "mammoth_70B", "metamath_70B", "wizardmath_70B")
 
-_BENCHMARKS = {
+BENCHMARKS = {
     "processbench": _Benchmark(
-        "ProcessBench", (PROCESSBENCH,), f"hf download {PROCESSBENCH} --repo-type dataset --local-dir DIR"
+        "ProcessBench",
+        (PROCESSBENCH,),
+        f"hf download {PROCESSBENCH} --repo-type dataset --local-dir DIR",
+        splits=("gsm8k", "math", "olympiadbench", "omnimath"),
     ),
     "bigbench_mistake": _Benchmark(
         "BIG-Bench Mistake",
         ("https://raw.githubusercontent.com/WHGTyen/BIG-Bench-Mistake/main/{split}.jsonl",),
         "git clone https://github.com/WHGTyen/BIG-Bench-Mistake DIR",
         ("{split}.json*", "{split}_*.json*"),
+        splits=(
+            "dyck_languages",
+            "logical_deduction",
+            "multistep_arithmetic",
+            "tracking_shuffled_objects",
+            "word_sorting",
+        ),
     ),
     "prmbench": _Benchmark(
         "PRMBench",
@@ -111,7 +123,7 @@ def read_benchmark(name: str, data_dir: Any, split: str = "", open_reader: OpenR
         DataError: The data are missing (it says how to get them) or a row is unusable.
         ConfigError: `data_dir` is no path.
     """
-    benchmark = _BENCHMARKS[name]
+    benchmark = BENCHMARKS[name]
     part = None if benchmark.files else split
     found: list[Any] = []
     try:
@@ -127,6 +139,30 @@ def read_benchmark(name: str, data_dir: Any, split: str = "", open_reader: OpenR
             file=error.file,
         ) from None
     return found
+
+
+def splits_there(name: str, data_dir: Any) -> list[str]:
+    """The splits of a benchmark of which a directory holds a file.
+
+    Args:
+        name: The benchmark.
+        data_dir: As for `read_benchmark`.
+    """
+    if not isinstance(data_dir, str | Path) or not (directory := _folder(name, Path(data_dir))).is_dir():
+        return []
+    benchmark = BENCHMARKS[name]
+    patterns = benchmark.files or ("{split}.*",)
+
+    def is_there(split: str) -> bool:
+        return any(next(directory.glob(pattern.format(split=split)), None) for pattern in patterns)
+
+    return list(filter(is_there, benchmark.splits))
+
+
+def _folder(name: str, directory: Path) -> Path:
+    """The folder of a benchmark in a directory of several, or the directory."""
+    folder = directory / (BENCHMARKS[name].folder or name)
+    return folder if folder.is_dir() else directory
 
 
 def _labelled_reader(format: str) -> OpenReader:
@@ -148,15 +184,13 @@ def _labelled_reader(format: str) -> OpenReader:
 
 def _sources(name: str, data_dir: Any, split: str) -> list[Any]:
     """What the rows of a benchmark are read from: files, a directory, or what is published."""
-    benchmark = _BENCHMARKS[name]
+    benchmark = BENCHMARKS[name]
     published = [source.format(split=split) for source in benchmark.sources]
     if data_dir is None:
         return published
     if isinstance(data_dir, str) and data_dir.startswith(("http://", "https://")):
         return [f"{data_dir.rstrip('/')}/{source.rpartition('/')[2]}" for source in published]
-    directory = named_path(data_dir, "data_dir")
-    folder = directory / (benchmark.folder or name)
-    directory = folder if folder.is_dir() else directory
+    directory = _folder(name, named_path(data_dir, "data_dir"))
     if not benchmark.files or not directory.is_dir():
         return [directory]
     patterns = [pattern.format(split=split) for pattern in benchmark.files]

@@ -15,6 +15,8 @@ from typing import Any, ClassVar
 from lm_eval.api.metrics import mean
 from lm_eval.api.task import ConfigurableTask
 
+from genprm_trl.errors import DataError
+from genprm_trl.harness.data import BENCHMARKS, splits_there
 from genprm_trl.metrics.estimates import mean_estimate, processbench_estimates
 from genprm_trl.metrics.processbench import (
     SCORES,
@@ -48,6 +50,27 @@ class StepTask(ConfigurableTask):
     def __init__(self, config: Mapping[str, Any] | None = None):
         # `class` is how the YAML names this class; the harness's own configuration has no such field.
         super().__init__(config={name: value for name, value in (config or {}).items() if name != "class"})
+
+    def download(self, dataset_kwargs: dict[str, Any] | None = None, **others: Any) -> None:
+        """Loads the data.
+
+        Raises:
+            DataError: They are missing or unusable. If a directory holds other splits, it names the tasks of those.
+        """
+        try:
+            super().download(dataset_kwargs, **others)
+        except DataError as error:
+            split = (dataset_kwargs or {}).get("split")
+            family, _, of_split = str(self.config.task).partition("_" + str(split))
+            benchmark = next((name for name in BENCHMARKS if family.startswith(name)), None)
+            there = splits_there(benchmark, (self.config.metadata or {}).get("data_dir")) if benchmark else []
+            if error.row is not None or split in there or not there:
+                raise
+            tasks = ",".join(f"{family}_{each}{of_split}" for each in there)
+            raise DataError(
+                f"{error.message}. To score what is there, name its tasks in place of the group: --tasks {tasks}",
+                file=error.file,
+            ) from None
 
     def aggregation(self) -> dict[str, Callable[[Any], float]]:
         """Tells the harness how each metric is made of the values of all solutions."""

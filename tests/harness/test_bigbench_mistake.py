@@ -134,6 +134,7 @@ def test_missing_data_are_one_line_that_says_how_to_get_them(mistake_dir, tmp_pa
         error = capsys.readouterr().err.strip().splitlines()[-1]
         assert "git clone https://github.com/WHGTyen/BIG-Bench-Mistake DIR" in error
         assert """--metadata '{"data_dir": "DIR"}'""" in error
+        assert ("--tasks bigbench_mistake_logical_deduction,bigbench_mistake_" in error) is (directory == mistake_dir)
     with pytest.raises(ConfigError, match="data_dir must be a path, not 5"):
         load_tasks(["bigbench_mistake_dyck_languages"], data_dir=5)
 

@@ -213,6 +213,19 @@ def test_missing_data_say_how_to_get_them(tmp_path, monkeypatch):
         assert "--metadata" in str(caught.value)
 
 
+@pytest.mark.parametrize("folder", [".", "processbench"])
+def test_the_tasks_whose_data_are_there_are_named(tmp_path, folder):
+    (tmp_path / folder).mkdir(exist_ok=True)
+    row = {"id": "a", "problem": "p", "steps": ["s"], "label": 0}
+    for split in ("gsm8k", "omnimath"):
+        (tmp_path / folder / f"{split}.jsonl").write_text(json.dumps(row) + "\n")
+    for group in ("processbench", "processbench_genprm"):
+        named = f"name its tasks in place of the group: --tasks {group}_gsm8k,{group}_omnimath"
+        with pytest.raises(DataError, match="no split 'math'.*hf download.*" + named):
+            load_tasks([group], data_dir=str(tmp_path))
+        load_tasks([f"{group}_gsm8k", f"{group}_omnimath"], data_dir=str(tmp_path))
+
+
 def test_a_bad_row_is_named(tmp_path):
     row = {"id": "a", "problem": "p", "steps": ["s"], "label": 0}
     (tmp_path / "gsm8k.jsonl").write_text(json.dumps(row) + "\n" + json.dumps({**row, "id": "b", "label": 3}) + "\n")
