@@ -60,6 +60,24 @@ what they protect from before you point it at models or problems that you do not
     pipeline_tag="text-generation",
     tags=("genprm-trl", "genprm", "process-reward-model", "trl", "sft"),
 )
+THINKING = ModelKind(
+    introduction="""\
+A generative process reward model that thinks (ThinkPRM, arXiv 2504.16828). It judges all steps of a mathematical \
+solution in one chain of thought, without code, and then says whether the solution is correct.""",
+    usage="""\
+from genprm_trl import open_verifier
+from genprm_trl.records import Solution
+
+with open_verifier({model}, n=4) as verifier:
+    solution = Solution("1", "What is 2 * 3 + 1?", ["2 * 3 = 6", "6 + 1 = 8"])
+    [verdict] = verifier.verify_all([solution])
+print(verdict.rewards, verdict.prediction, verdict.solution_reward)""",
+    notes="""\
+The reward of a step is P(correct) at the word that the model boxes. `genprm.json` beside the weights says how the \
+model is asked.""",
+    pipeline_tag="text-generation",
+    tags=("genprm-trl", "thinkprm", "process-reward-model", "trl", "sft"),
+)
 DISCRIMINATIVE = ModelKind(
     introduction="""\
 A discriminative process reward model. It reads a problem and a solution and gives, at the end of each step, the \

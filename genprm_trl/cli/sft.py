@@ -2,9 +2,9 @@
 
 DATA is a file (JSONL, JSON, parquet) or dataset of rationale records (`solution`, `rationales`, `labels`) or of ready
 conversations (`messages`). With --mode direct, solutions with step labels are enough: ProcessBench, or
-stepwise-supervision rows. The other options are those of `trl sft`. To resume from the last checkpoint, run the same
-command again. A run with other data or options is refused, but for a longer one. On several GPUs: accelerate launch -m
-genprm_trl sft DATA ...
+stepwise-supervision rows. With --protocol thinkprm, so are these and the published chains of ThinkPRM. The other
+options are those of `trl sft`. To resume from the last checkpoint, run the same command again. A run with other data
+or options is refused, but for a longer one. On several GPUs: accelerate launch -m genprm_trl sft DATA ...
 """
 
 from __future__ import annotations
@@ -87,6 +87,7 @@ def _train(options: SFTOptions, args: GenPRMConfig, model_options: ModelOptions)
     reading: dict[str, Any] = {
         "mode": args.mode,
         "first_turn": args.first_turn,
+        "protocol": args.protocol,
         "skip_bad_rows": args.skip_bad_rows,
     }
     train_data = load_conversations(options.data, split=options.split, **reading)
@@ -113,7 +114,7 @@ def _train(options: SFTOptions, args: GenPRMConfig, model_options: ModelOptions)
 
     if solutions is not None:
         modes = [args.mode] if args.mode else train_data.unique("mode")
-        if Mode.of(args.model_settings(modes).default_mode).execute:
+        if args.protocol == "genprm" and Mode.of(args.model_settings(modes).default_mode).execute:
             options.check_sandbox()
     trainer = GenPRMTrainer(**training.arguments, args=args, train_dataset=train_data, eval_dataset=eval_data)
     trainer.described_data = described_data(options.data, training.settings)

@@ -43,6 +43,8 @@ _STEP_NUMBER = re.compile(r"Step \d+:")
 _BOX = re.compile(
     r"\\boxed\s*+\{(?:\\(?:text|math)[a-z]*+\s*+\{|[{*_$\s])*+(correct|incorrect)(?![A-Za-z]|\s*+/)", re.IGNORECASE
 )
+_TEXT_IN_BOX = re.compile(r"\\boxed\s*+\{\s*+\\text\s*+\{\s*+(correct|incorrect)\s*+\}\s*+\}", re.IGNORECASE)
+_END_OF_BOX = re.compile(r"[\s*_$]*+\}++\$?")
 # A line that says which step it is about: `Step 3:`, `**Step 3:**`, `### Step 3:`.
 _HEADING = re.compile(r"^[^\S\n]*+[#>*_-]*+[^\S\n]*+[*_]*+Step[^\S\n]++(\d{1,9})[*_]*+[^\S\n]*+:", re.I | re.M)
 _ANSWER = re.compile(r"[\s*_$]*+(yes|no)(?![A-Za-z])", re.IGNORECASE)
@@ -227,6 +229,53 @@ class ThinkPRMProtocol:
         chain, end, answer = rationale.rpartition(THINK_END + QUESTION)
         parts += [Segment("written", chain), Segment("mark", end), Segment("written", answer)]
         return [part for part in parts if part.text]
+
+
+def read_decisions(chain: str) -> list[bool] | None:
+    """Whether a chain calls each step correct, from the first one on; None if it leaves one out."""
+    said = {box.step: chain[box.word : box.end].casefold() == "correct" for box in read_boxes(chain, len(chain))}
+    return [said[step] for step in range(len(said))] if said.keys() == {*range(len(said))} else None
+
+
+def follows_labels(decisions: Sequence[bool], labels: Sequence[bool]) -> bool:
+    """Whether a chain is kept for training, by the published filter.
+
+    It must agree with the labels up to the first wrong step. It must end there, or with the last step.
+
+    Examples:
+        >>> [follows_labels(said, [True, False, False]) for said in ([True], [True, False], [True, False, True])]
+        [False, True, True]
+    """
+    until = [*labels, False].index(False) + 1
+    return len(decisions) in (min(until, len(labels)), len(labels)) and [*decisions[:until]] == [*labels[:until]]
+
+
+def clean_chain(text: str) -> str:
+    r"""A chain as another model wrote it, without what surrounds it.
+
+    Its thinking tags and opening are left out, and so is all that follows the last box. A `\text{correct}` in a box
+    becomes `correct`.
+    """
+    text = text.partition(THINK_END)[0].strip().removeprefix(THINK_START).strip().removeprefix(OPENING).strip()
+    text = _TEXT_IN_BOX.sub(lambda found: f"\\boxed{{{found[1].lower()}}}", text)
+    boxes = list(_BOX.finditer(text))
+    if not boxes:
+        return text
+    end = boxes[-1].end()
+    closed = _END_OF_BOX.match(text, end)
+    return text[: closed.end() if closed else end]
+
+
+def finished_turn(chain: str, is_correct: bool) -> str:
+    """The assistant's turn that a model is trained on: opening, chain, and whether the solution is correct."""
+    return f"{THINKING_OPENS}{OPENING}\n{chain}\n{THINK_END}{QUESTION}{'Yes' if is_correct else 'No'}"
+
+
+def read_turn(turn: str) -> tuple[list[bool], bool] | None:
+    """Whether a finished turn calls each step, and the solution, correct; None if it is not finished."""
+    chain, _, answer = turn.rpartition(THINK_END + QUESTION)
+    decisions = read_decisions(chain)
+    return (decisions, answer == "Yes") if decisions and answer in ("Yes", "No") else None
 
 
 def _parts(text: str, boxes: Sequence[Box], num_steps: int) -> list[str]:

@@ -12,7 +12,9 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from genprm_trl.cards.model_card import MeasuredScore
 from genprm_trl.errors import DataError
 from genprm_trl.metrics.processbench import processbench_scores
+from genprm_trl.protocol.base import VerificationProtocol
 from genprm_trl.protocol.genprm import GenPRMProtocol, Mode
+from genprm_trl.protocol.thinkprm import ThinkPRMProtocol
 from genprm_trl.records import Solution
 from genprm_trl.sandbox.options import SandboxOptions
 from genprm_trl.training.gathered import check_can_gather, gathered_model
@@ -37,9 +39,9 @@ class VerificationCallback(TrainerCallback):
     Args:
         trainer: The trainer; add the callback to it with `trainer.add_callback`.
         solutions: Solutions with a `label`; a few dozen, since generation is slow.
-        mode: The mode to judge in; default: the main one that the model is trained in.
+        mode: The mode to judge in; default: the main one that the model is trained in. A ThinkPRM has none.
         n: Chains per solution.
-        max_step_tokens: Bound on the tokens of one rationale.
+        max_step_tokens: Bound on the tokens of one rationale; of a ThinkPRM, on those of a chain.
         max_batch_size: Chains that generate at once.
         seed: Seed of the sampling, the same at each evaluation.
         sandbox: Where code runs, and what is required of it.
@@ -87,10 +89,16 @@ class VerificationCallback(TrainerCallback):
         self.trainer = trainer
         self.solutions = list(solutions)
         settings = trainer.model_settings
-        self.mode = mode or settings.default_mode
-        self.protocol = GenPRMProtocol(self.mode, settings.first_turn, max_step_tokens)
         self.sandbox = sandbox if sandbox is not None else SandboxOptions()
-        self._executes = Mode.of(self.mode).execute
+        self.protocol: VerificationProtocol
+        self.mode: str
+        if settings.protocol == "thinkprm":
+            self.mode, self._executes = settings.protocol, False
+            self.protocol = ThinkPRMProtocol(False, trainer.chat_format.opens_thinking, max_step_tokens)
+        else:
+            self.mode = mode or settings.default_mode
+            self.protocol = GenPRMProtocol(self.mode, settings.first_turn, max_step_tokens)
+            self._executes = Mode.of(self.mode).execute
         if self._executes:
             self.sandbox.check_sandbox()
         self.n = n

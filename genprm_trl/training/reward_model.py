@@ -28,7 +28,7 @@ class RewardModelTrainer(Trainer):
         described_data: What the caller knows of the training data.
     """
 
-    card_kind: ClassVar[ModelKind]
+    card_kind: ModelKind
     card_citation: ClassVar[str] = CITATION
     described_data: DescribedData | None = None
 

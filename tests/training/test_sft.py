@@ -32,7 +32,6 @@ from genprm_trl.conversation.conversation import Conversation
 from genprm_trl.conversation.settings import ModelSettings, load_settings
 from genprm_trl.conversation.template import ChatFormat
 from genprm_trl.errors import ConfigError, DataError
-from genprm_trl.generation.base import GenerationResult, Generator, SamplingParams
 from genprm_trl.generation.loading import load_tokenizer
 from genprm_trl.protocol import MODES, GenPRMProtocol, Rationale
 from genprm_trl.records import Solution
@@ -42,6 +41,7 @@ from genprm_trl.training.sft.trainer import verdict_metrics
 from tests.helpers import chat_templates
 from tests.helpers.forked import in_two_processes
 from tests.helpers.paths import ROOT
+from tests.helpers.replay_generator import ReplayGenerator
 from tests.helpers.sft import config, losses, rationale, records, train_and_report, trainer
 from tests.helpers.tiny_models import CHATML_TEMPLATE, tiny_model, tiny_tokenizer
 
@@ -51,28 +51,6 @@ def trained_text(row: dict[str, Any]) -> str:
 
 
 # --- Token ids and labels --------------------------------------------------------------------------------------------
-
-
-class ReplayGenerator(Generator):
-    """Writes what the training conversation holds next, up to the stop string, and keeps the prompts it was given."""
-
-    def __init__(self, tokenizer: Any, conversation: str):
-        self.tokenizer, self.max_context, self.max_concurrent = tokenizer, 100_000, 8
-        self.conversation = conversation
-        self.prompts: list[list[int]] = []
-
-    async def generate(
-        self, token_ids: list[int], params: SamplingParams, *, affinity: str | None = None
-    ) -> GenerationResult:
-        self.prompts.append(token_ids)
-        prompt = self.tokenizer.decode(token_ids)
-        assert self.conversation.startswith(prompt)
-        rest = self.conversation[len(prompt) :]
-        end = min((rest.find(stop) + len(stop) for stop in params.stop if stop in rest), default=len(rest))
-        ids = self.tokenizer.encode(rest[:end], add_special_tokens=False)[: params.max_new_tokens]
-        return GenerationResult(self.tokenizer.decode(ids), ids, [], "stop", len(ids))
-
-    async def close(self) -> None: ...
 
 
 @pytest.mark.parametrize(
@@ -945,6 +923,7 @@ def test_settings_round_trip_and_bad_ones_are_refused(tmp_path):
     path.write_text(json.dumps({"modes": ["direct"], "of_a_later_version": 1}), encoding="utf-8")
     assert load_settings(tmp_path) == ModelSettings(modes=("direct",))
     bad = ["{", "[]", '{"modes": 3}', '{"modes": []}', '{"modes": [["full"]]}', '{"turn_opening": "wide"}']
+    bad += ['{"protocol": "prm"}']
     bad += ['{"template_date": "yesterday"}', '{"template_date": 20261201}', '{"template_date": ["2026-12-01"]}']
     for text in bad:
         path.write_text(text, encoding="utf-8")

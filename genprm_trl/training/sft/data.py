@@ -16,7 +16,8 @@ from accelerate import PartialState
 from accelerate.logging import get_logger
 from datasets import Dataset, Features, IterableDataset, List, Value
 
-from genprm_trl.conversation.conversation import Conversation, TokenKind
+from genprm_trl.conversation.conversation import Conversation, TokenKind, safe_text
+from genprm_trl.conversation.settings import ProtocolName
 from genprm_trl.conversation.template import ChatFormat, TurnOpening
 from genprm_trl.data.sources import open_source, refuse_frame
 from genprm_trl.errors import DataError
@@ -29,9 +30,11 @@ from genprm_trl.protocol.genprm import (
     Rationale,
     parse_rationale,
 )
+from genprm_trl.protocol.thinkprm import THINKING_OPENS, ThinkPRMProtocol, read_boxes, read_turn
 from genprm_trl.records import RationaleRecord, Solution
 from genprm_trl.training.prm.data import labelled_steps, refuse_transform
 from genprm_trl.training.scores import IGNORED
+from genprm_trl.training.sft.chains import read_chain
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -64,10 +67,10 @@ class JudgedConversation:
     """A finished verification conversation, as text.
 
     Attributes:
-        mode: Name of the mode that its rationales are in.
+        mode: Name of the mode that its rationales are in; `full` where the protocol has none.
         openings: The messages before each turn of the assistant, since the previous one.
         rationales: The assistant's turns.
-        judgements: The verdict of each.
+        judgements: The verdict of each; of a ThinkPRM, which has one turn, the verdict on each step.
     """
 
     mode: str
@@ -88,6 +91,7 @@ def read_row(
     mode: str | None = None,
     first_turn: FirstTurn = "evaluation",
     *,
+    protocol: ProtocolName = "genprm",
     file: str | None = None,
     number: int = 1,
 ) -> JudgedConversation:
@@ -101,6 +105,8 @@ def read_row(
             field `mode` or `source.mode`; where it has none, the direct mode if its system prompt says so, or else
             the full one.
         first_turn: Form of the first user turn; see `protocol.GenPRMProtocol`.
+        protocol: The format to train in. A `thinkprm` takes `messages` with one turn of the assistant, and the rows of
+            `chains.read_chain`. It has no mode and no form of the first turn.
         file: Name of the dataset, for errors.
         number: Row number counted from 1, for errors.
 
@@ -109,7 +115,7 @@ def read_row(
             and field.
     """
     try:
-        return _read_row(row, mode, first_turn, number)
+        return _read_chain_row(row, number) if protocol == "thinkprm" else _read_row(row, mode, first_turn, number)
     except DataError as error:
         raise error.at(file=file, row=number) from None
 
@@ -133,6 +139,38 @@ def _read_row(row: Row, mode: str | None, first_turn: FirstTurn, number: int) ->
     steps = labelled_steps(row)
     rationales = [Rationale(index, label).render() for index, label in enumerate(steps.labels, start=1)]
     return _conversation("direct", steps.prompt, steps.steps, rationales, steps.labels, first_turn)
+
+
+def _read_chain_row(row: Row, number: int) -> JudgedConversation:
+    if isinstance(row, Mapping):
+        for name in ("messages", "conversations"):
+            if row.get(name) is not None:
+                return _read_chain_messages(row, name)
+    if not isinstance(row, Mapping | Solution | RationaleRecord):
+        raise DataError(f"must be a record or a mapping, got {type(row).__name__}")
+    chain = read_chain(row, number)
+    opening = ThinkPRMProtocol().opening_messages(chain.problem, chain.steps)
+    return JudgedConversation("full", [list(opening)], [chain.turn], chain.decisions)
+
+
+def _read_chain_messages(row: Mapping[str, Any], name: str) -> JudgedConversation:
+    openings, turns, places = _split_messages(row, name)
+    if len(turns) > 1:
+        raise DataError("must hold one turn of the assistant, in which it judges all steps", field=name)
+    field_name = f"{name}[{places[0]}]"
+    turn = turns[0] if turns[0].startswith(THINKING_OPENS) else THINKING_OPENS + turns[0]
+    read = read_turn(turn)
+    if read is None:
+        raise DataError(
+            "is no finished chain: it boxes correct or incorrect for each step, and ends with </think>, a line "
+            "`Is the solution correct?` and Yes or No",
+            field=field_name,
+        )
+    decisions, is_correct = read
+    if is_correct != all(decisions):
+        said = "Yes" if is_correct else "No"
+        raise DataError(f"says {said} of the solution, but its boxes say otherwise", field=field_name)
+    return JudgedConversation("full", openings, [turn], decisions)
 
 
 def _without_none(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -180,7 +218,8 @@ def _read_record(
     return _conversation(chosen, solution.problem, solution.steps, rationales, list(record.labels), first_turn)
 
 
-def _read_messages(row: Mapping[str, Any], name: str, mode: str | None) -> JudgedConversation:
+def _split_messages(row: Mapping[str, Any], name: str) -> tuple[list[list[dict[str, str]]], list[str], list[int]]:
+    """What comes before each turn of the assistant, these turns, and their places among the messages."""
     messages = row[name]
     if isinstance(messages, str) or not isinstance(messages, Sequence) or not messages:
         raise DataError("must be a list of messages", field=name)
@@ -199,6 +238,11 @@ def _read_messages(row: Mapping[str, Any], name: str, mode: str | None) -> Judge
             openings[-1].append({"role": role, "content": content})
     if openings.pop():
         raise DataError("must end with an assistant's turn", field=name)
+    return openings, rationales, places
+
+
+def _read_messages(row: Mapping[str, Any], name: str, mode: str | None) -> JudgedConversation:
+    openings, rationales, places = _split_messages(row, name)
     own = _own_mode(row.get("mode"), "mode")
     chosen = mode or own
     if chosen is None:
@@ -299,6 +343,7 @@ class ConversationEncoder:
         first_turn: Form of the first user turn; see `protocol.GenPRMProtocol`.
         template_date: The day that the chat template shows as today's; see `template.ChatFormat`.
         mode: The mode to train in; see `read_row`.
+        protocol: The format to train in; see `read_row`.
         trained: Kinds of tokens that are trained on.
         max_length: Bound on the tokens of a conversation; turns at its end that do not fit are left out.
         skip_bad_rows: Report a bad row instead of raising `DataError`.
@@ -312,7 +357,8 @@ class ConversationEncoder:
     first_turn: FirstTurn = "evaluation"
     template_date: str | None = None
     mode: str | None = None
-    trained: tuple[TokenKind, ...] = ("written", "end_of_turn")
+    protocol: ProtocolName = "genprm"
+    trained: tuple[TokenKind, ...] = ("written", "mark", "end_of_turn")
     max_length: int | None = None
     skip_bad_rows: bool = False
     name: str | None = None
@@ -333,7 +379,9 @@ class ConversationEncoder:
     def __call__(self, row: Mapping[str, Any], index: int) -> dict[str, Any]:
         """A row's columns: those of `EncodedConversation`, `mode`, turns `kept`, and the `problem` of a bad row."""
         try:
-            conversation = read_row(row, self.mode, self.first_turn, file=self.name, number=index + 1)
+            conversation = read_row(
+                row, self.mode, self.first_turn, protocol=self.protocol, file=self.name, number=index + 1
+            )
         except DataError as error:
             if not self.skip_bad_rows:
                 raise
@@ -374,7 +422,9 @@ class ConversationEncoder:
         total = len(conversation.rationales)
         if not turns:
             return EncodedConversation([], [], [], total)
-        tokens, verdicts = self._grow(conversation, turns)
+        tokens, verdicts = (
+            self._grow_chain(conversation) if self.protocol == "thinkprm" else self._grow(conversation, turns)
+        )
         input_ids, kinds = tokens.finished()
         if self.chat.encodes_anew:
             verdicts = [self._verdict_anew(conversation, turns, turn, input_ids) for turn in range(turns)]
@@ -415,6 +465,26 @@ class ConversationEncoder:
                     if is_last and not self.chat.encodes_anew:
                         verdicts.append(self._verdict(text, ids, conversation.judgements[turn], written))
                     written += len(ids)
+        return tokens, verdicts
+
+    def _grow_chain(self, conversation: JudgedConversation) -> tuple[Conversation, list[list[int]]]:
+        """The turn of a ThinkPRM, and a verdict (see `_verdict`) for each step: the word in its box."""
+        protocol = ThinkPRMProtocol(as_published=False, opens_thinking=self.chat.opens_thinking)
+        tokens = Conversation(self.chat)
+        tokens.open_turn(conversation.openings[0])
+        [turn] = conversation.rationales
+        verdicts: list[list[int]] = []
+        for segment in protocol.segments(turn.removeprefix(THINKING_OPENS) if protocol.opens_thinking else turn):
+            text = segment.text
+            ids = self.chat.encode(safe_text(self.chat, text, segment.kind))
+            tokens.append_ids(ids, text, segment.kind)
+            if segment.kind == "written" and not verdicts:  # the chain; the answer comes after it
+                boxes = {box.step: box for box in read_boxes(text, len(conversation.judgements))}
+                for step, judgement in enumerate(conversation.judgements):
+                    box = boxes[step]
+                    opposite = text[: box.word] + ("incorrect" if judgement else "correct") + text[box.end :]
+                    others = self.chat.encode(self.chat.neutralize(opposite))
+                    verdicts.append(_difference(ids, others, judgement))
         return tokens, verdicts
 
     def _verdict(self, text: str, ids: list[int], judgement: bool, written: int) -> list[int]:
@@ -459,7 +529,9 @@ def as_dataset(rows: Any, encoder: ConversationEncoder) -> Dataset | IterableDat
             file=encoder.name,
         )
     numbered = enumerate(rows, start=1)
-    return _conversations(numbered, encoder.name, encoder.mode, encoder.first_turn, encoder.skip_bad_rows)
+    return _conversations(
+        numbered, encoder.name, encoder.mode, encoder.first_turn, encoder.protocol, encoder.skip_bad_rows
+    )
 
 
 def load_conversations(
@@ -468,6 +540,7 @@ def load_conversations(
     split: str | None = None,
     mode: str | None = None,
     first_turn: FirstTurn = "evaluation",
+    protocol: ProtocolName = "genprm",
     skip_bad_rows: bool = False,
 ) -> Dataset:
     """Reads a file of rows that `GenPRMTrainer` takes; errors name the file and its row.
@@ -477,6 +550,7 @@ def load_conversations(
         split: The split, where the source has several.
         mode: The mode to train in; see `read_row`.
         first_turn: Form of the first user turn; see `read_row`.
+        protocol: The format to train in; see `read_row`.
         skip_bad_rows: Leave bad rows out, with a warning that counts them.
 
     Returns:
@@ -486,7 +560,7 @@ def load_conversations(
         DataError: The source is unreadable or has no usable row; or, unless `skip_bad_rows`, a row is bad.
     """
     name, _, rows = open_source(source, split)
-    return _conversations(rows, name, mode, first_turn, skip_bad_rows)
+    return _conversations(rows, name, mode, first_turn, protocol, skip_bad_rows)
 
 
 def _conversations(
@@ -494,6 +568,7 @@ def _conversations(
     name: str | None,
     mode: str | None,
     first_turn: FirstTurn,
+    protocol: ProtocolName,
     skip_bad_rows: bool,
 ) -> Dataset:
     read, problems = [], []
@@ -501,7 +576,7 @@ def _conversations(
         try:
             if isinstance(row, DataError):
                 raise row
-            read.append(read_row(row, mode, first_turn, file=name, number=number).to_row())
+            read.append(read_row(row, mode, first_turn, protocol=protocol, file=name, number=number).to_row())
         except DataError as error:
             if not skip_bad_rows:
                 raise

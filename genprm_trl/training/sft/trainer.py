@@ -17,9 +17,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixi
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput, get_last_checkpoint
 from trl import SFTConfig, SFTTrainer
 
-from genprm_trl.cards.model_card import GENERATIVE
+from genprm_trl.cards.model_card import GENERATIVE, THINKING
 from genprm_trl.conversation.conversation import TokenKind
-from genprm_trl.conversation.settings import ModelSettings, frozen_date, load_settings
+from genprm_trl.conversation.settings import ModelSettings, ProtocolName, frozen_date, load_settings
 from genprm_trl.conversation.template import ChatFormat, TurnOpening
 from genprm_trl.errors import ConfigError
 from genprm_trl.generation.loading import load_config, load_tokenizer
@@ -52,6 +52,8 @@ class GenPRMConfig(TrainerOptions, SFTConfig):
             left out, and `direct` needs no rationales but step labels. None trains each row in its own mode (its field
             `mode` or `source.mode`), the full one where it has none. Tokenized rows do not show their mode, so it has
             to be said here. The modes of a stream are those of the rows that were read.
+        protocol: The format to train in: a GenPRM's, or a ThinkPRM's single chain of thought (arXiv 2504.16828), which
+            has no modes. The rows of a ThinkPRM are those of `training.sft.chains.read_chain`.
         turn_opening: How an assistant's turn opens; see `conversation.template.ChatFormat`. With `as_published` and
             `as_published_ids_kept` all turns are trained with the template's own marker before them, which the
             verifier leaves out before the one turn that it opens, as the published inference does; only
@@ -81,6 +83,13 @@ class GenPRMConfig(TrainerOptions, SFTConfig):
             "help": "Train every row in this mode; what its rationales hold beyond it is left out. 'direct' needs "
             "only step labels. Unset: each row's own mode, full where it has none.",
             "choices": list(MODES),
+        },
+    )
+    protocol: str = field(
+        default="genprm",
+        metadata={
+            "help": "The format to train in. thinkprm: one chain of thought judges all steps, without code.",
+            "choices": list(get_args(ProtocolName)),
         },
     )
     turn_opening: str = field(
@@ -119,6 +128,10 @@ class GenPRMConfig(TrainerOptions, SFTConfig):
         super().__post_init__()
         # Checks the three values at once; the settings that are saved are the ones that were used.
         self.model_settings([self.mode or "full"])
+        if self.protocol == "thinkprm" and (self.mode is not None or self.turn_opening != "generation_prompt"):
+            raise ConfigError(
+                "a thinkprm has no mode and no other turn_opening than generation_prompt; leave them out"
+            )
         if self.max_length is not None and self.max_length < 1:
             raise ConfigError(f"max_length must be at least 1 or unset, got {self.max_length}")
         if self.packing and self.packing_strategy == "wrapped":
@@ -143,12 +156,13 @@ class GenPRMConfig(TrainerOptions, SFTConfig):
             turn_opening=self.turn_opening,  # type: ignore[arg-type]  # checked there
             first_turn=self.first_turn,  # type: ignore[arg-type]
             modes=tuple(sorted(modes, key=lambda name: known.get(name, -1))),
+            protocol=self.protocol,  # type: ignore[arg-type]
         )
 
     @property
     def trained_kinds(self) -> tuple[TokenKind, ...]:
         """The kinds of tokens (`conversation.TokenKind`) that the loss is on."""
-        kinds: list[TokenKind] = ["written", "end_of_turn"]
+        kinds: list[TokenKind] = ["written", "mark", "end_of_turn"]
         if self.train_on_interpreter_output:
             kinds.append("interpreter")
         if self.train_on_forced_prefix:
@@ -217,6 +231,8 @@ class GenPRMTrainer(RewardModelTrainer, SFTTrainer):
             path = model if isinstance(model, str) else model.config.name_or_path
             args = GenPRMConfig(f"{Path(path).name or 'model'}-GenPRM")
         args = GenPRMConfig.of(args)
+        if args.protocol == "thinkprm":
+            self.card_kind = THINKING
         if train_dataset is None:
             raise ConfigError("`train_dataset` is required")
         if kwargs.get("formatting_func") is not None:
@@ -251,7 +267,7 @@ class GenPRMTrainer(RewardModelTrainer, SFTTrainer):
         # Verdicts are for evaluation alone.
         if _VERDICTS in _columns(self.train_dataset):
             self.train_dataset = self.train_dataset.remove_columns(_VERDICTS)
-        if args.mode is None and not self._met.any():
+        if args.mode is None and args.protocol == "genprm" and not self._met.any():
             logger.warning(
                 "The rows are tokenized and do not show their mode: genprm.json will say that it is full. Name "
                 "another with the option mode."
@@ -421,6 +437,8 @@ class GenPRMTrainer(RewardModelTrainer, SFTTrainer):
     def card_training(self) -> dict[str, Any]:
         """Returns the modes and the form of the conversation that the model was trained with."""
         settings = self.model_settings
+        if settings.protocol == "thinkprm":
+            return {"protocol": settings.protocol}
         return {
             "modes": ", ".join(settings.modes),
             "turns open with": settings.turn_opening,
@@ -512,6 +530,7 @@ def _encoder(args: GenPRMConfig, name: str) -> ConversationEncoder:
         turn_opening=args.turn_opening,  # type: ignore[arg-type]
         first_turn=args.first_turn,  # type: ignore[arg-type]
         mode=args.mode,
+        protocol=args.protocol,  # type: ignore[arg-type]
         trained=args.trained_kinds,
         skip_bad_rows=args.skip_bad_rows,
         name=name,
