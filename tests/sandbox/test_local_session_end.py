@@ -21,12 +21,12 @@ STUBBORN = "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGA
 @pytest.mark.parametrize("later", ["os._exit(1)", "os.write(63, b'x' * 29)"])
 async def test_what_happens_between_blocks_is_not_the_next_blocks_fault(later: str):
     """A thread ends the process, or plants bytes in the channel, after its block has been answered."""
-    code = f"import os, threading, time\nthreading.Thread(target=lambda: (time.sleep(0.02), {later})).start()"
+    code = f"import os, threading, time\nthreading.Thread(target=lambda: (time.sleep(0.1), {later})).start()"
     async with LocalSandbox() as sandbox, sandbox.session() as session:
         await session.run("x = 41")
         assert (await session.run(code)).status == "ok"
         session._history.pop()  # or it would do the same again
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.5)
         result = await session.run("print(x + 1)")
     assert (result.status, result.output) == ("ok", "42")
 
