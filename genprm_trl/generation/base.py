@@ -26,6 +26,8 @@ class SamplingParams:
         logprobs: How many of the most likely tokens to report at each position, from the model's own distribution
             (before temperature and filters). 0 reports none.
         seed: Makes a sampled request reproducible, whatever else is in the batch. None draws a fresh seed.
+        logprob_token_ids: Tokens to report in place of the most likely ones, however unlikely they are. A generator
+            that cannot do so reports the most likely ones. Without `logprobs` none are reported.
 
     Raises:
         ConfigError: A value is outside its range.
@@ -38,6 +40,7 @@ class SamplingParams:
     stop: tuple[str, ...] = ()
     logprobs: int = 20
     seed: int | None = None
+    logprob_token_ids: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         check_at_least(0, max_new_tokens=self.max_new_tokens, top_k=self.top_k, logprobs=self.logprobs)
@@ -47,6 +50,8 @@ class SamplingParams:
             raise ConfigError(f"top_p must be above 0 and at most 1, got {self.top_p}")
         if not isinstance(self.stop, tuple) or not all(isinstance(s, str) and s for s in self.stop):
             raise ConfigError(f"stop must be a tuple of non-empty strings, got {self.stop!r}")
+        if not isinstance(self.logprob_token_ids, tuple) or any(token < 0 for token in self.logprob_token_ids):
+            raise ConfigError(f"logprob_token_ids must be a tuple of token ids, got {self.logprob_token_ids!r}")
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
@@ -73,9 +78,9 @@ class GenerationResult:
         text: The text, ended by the stop string where one was hit. Special tokens are left out.
         token_ids: Token ids whose text is `text`. If a token spilled over the stop string, the kept part of it is
             re-encoded, so that the ids can be continued exactly.
-        top_logprobs: One map per entry of `token_ids`, from token id to log-probability: the `logprobs` most likely
-            tokens and the sampled one. The maps of re-encoded tokens are empty. The list is empty if none were asked
-            for.
+        top_logprobs: One map per entry of `token_ids`, from token id to log-probability: the sampled token, and either
+            all of `logprob_token_ids` or the `logprobs` most likely ones. The maps of re-encoded tokens are empty. The
+            list is empty if none were asked for.
         finish_reason: `stop` (a stop string or the end-of-text token), `length` (max_new_tokens), `context` (prompt
             and output fill the model's context; also a prompt that does not fit, with empty text), `error` (the
             generator failed on this request; `message` says how).

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from typing import Any
 
 PARTIAL = "\ufffd"  # what decoders put where the bytes of a character are not complete (yet)
@@ -42,6 +44,17 @@ class Detokenizer:
                 if self.decode(ids[start:]) == text:
                     return ids[start:]
         return list(self._tokenizer.encode(text, add_special_tokens=False))
+
+    def tokens_with(self, pattern: re.Pattern[str], accept: Callable[[str], bool]) -> tuple[int, ...]:
+        """The tokens of the vocabulary whose text is accepted, in order.
+
+        Args:
+            pattern: What the beginning of their names in the vocabulary matches, which spares decoding all of it. In
+                names, ASCII stands for itself, and a space or another byte for some other character.
+            accept: Says whether a token's text will do.
+        """
+        likely = (i for name, i in self._tokenizer.get_vocab().items() if pattern.match(name))
+        return tuple(i for i in sorted(likely) if accept(self.token_text(i)))
 
     def token_text(self, token: int) -> str:
         """The text of one token, remembered."""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import copy
 import itertools
 import logging
+from collections import deque
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,9 @@ from genprm_trl.generation.replicas import ReplicaPool
 from genprm_trl.generation.tokens import Detokenizer
 
 logger = logging.getLogger(__name__)
+
+# Tokens that a request may name (vLLM 0.32).
+_NAMED, _MOST_NAMED = "logprob_token_ids", 128
 
 # Seconds that the engine gets to end its processes before they are killed.
 _SHUTDOWN_SECONDS = 10.0
@@ -120,6 +126,7 @@ class VLLMGenerator(LoopGenerator):
         # With data parallelism every rank has its own cache, so a prefix is worth returning to. vLLM queues whatever
         # is too much for a rank, so none is ever full.
         self._ranks = ReplicaPool([str(rank) for rank in range(ranks)])
+        self._turns = _Turns()
 
     def _shut_down(self) -> None:
         if self._closed:
@@ -157,13 +164,15 @@ class VLLMGenerator(LoopGenerator):
         rank = await self._ranks.acquire(affinity) if several else None
         output = None
         try:
-            async for output in self._engine.generate(  # noqa: B007
-                {"type": "token", "prompt_token_ids": token_ids},
-                _vllm_params(params, limit),
-                f"genprm-{number}",
-                data_parallel_rank=None if rank is None else int(rank.name),
-            ):
-                pass  # only the last one comes
+            asked = _vllm_params(params, limit)
+            async with self._turns.of(bool(getattr(asked, _NAMED, None)) if params.logprobs else None):
+                async for output in self._engine.generate(  # noqa: B007
+                    {"type": "token", "prompt_token_ids": token_ids},
+                    asked,
+                    f"genprm-{number}",
+                    data_parallel_rank=None if rank is None else int(rank.name),
+                ):
+                    pass  # only the last one comes
             return self._result(output, params, limit)
         except EngineDeadError as error:
             if self._closed:
@@ -204,6 +213,56 @@ class VLLMGenerator(LoopGenerator):
         return self._assembler.assemble(self._assembler.begin(params.stop, ids), logprobs, params, finish, ended=ended)
 
 
+class _Turns:
+    """Keeps requests that name tokens apart from those for likely ones; whichever waits longest is next.
+
+    In its runner for the CPU, vLLM 0.32 reports no likely ones to a batch of which one request names tokens.
+    """
+
+    def __init__(self) -> None:
+        self._kind: bool | None = None
+        self._inside = 0
+        self._waiting: deque[tuple[bool, asyncio.Future[None]]] = deque()
+
+    @contextlib.asynccontextmanager
+    async def of(self, kind: bool | None) -> AsyncIterator[None]:
+        """The turn of a request that names tokens, or does not. None is for one without log-probabilities."""
+        if kind is None:
+            yield
+            return
+        await self._enter(kind)
+        try:
+            yield
+        finally:
+            self._leave()
+
+    async def _enter(self, kind: bool) -> None:
+        if not self._inside or (kind == self._kind and not self._waiting):
+            self._kind = kind
+            self._inside += 1
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((kind, turn))
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if not turn.cancelled():  # it was let in at the same time
+                self._leave()
+            raise
+
+    def _leave(self) -> None:
+        self._inside -= 1
+        if self._inside:
+            return
+        waiting = [(one, turn) for one, turn in self._waiting if not turn.done()]
+        self._waiting = deque((one, turn) for one, turn in waiting if one != waiting[0][0])
+        for one, turn in waiting:
+            if one == waiting[0][0]:
+                self._kind = one
+                self._inside += 1
+                turn.set_result(None)
+
+
 _REQUEST = "vllm-request-"
 
 
@@ -217,6 +276,10 @@ def _vllm_params(params: SamplingParams, limit: int) -> Any:
     import vllm
     from vllm.sampling_params import RequestOutputKind
 
+    reported: dict[str, Any] = {"logprobs": params.logprobs or None}
+    # The engine takes them since vLLM 0.32.
+    if params.logprobs and 0 < len(params.logprob_token_ids) <= _MOST_NAMED and hasattr(vllm.SamplingParams, _NAMED):
+        reported = {_NAMED: list(params.logprob_token_ids)}
     return vllm.SamplingParams(
         max_tokens=limit,
         temperature=params.temperature,
@@ -224,7 +287,7 @@ def _vllm_params(params: SamplingParams, limit: int) -> Any:
         top_k=params.top_k,
         stop=list(params.stop),
         include_stop_str_in_output=True,
-        logprobs=params.logprobs or None,
+        **reported,
         flat_logprobs=True,  # instead of an object for each of 20 alternatives to each token
         # A separate random generator slows a request down, and greedy decoding draws nothing.
         seed=None if params.seed is None or params.temperature == 0 else params.seed % 2**63,

@@ -58,11 +58,19 @@ class Generate:
 
     With `logprobs` it reports log-probabilities for every token. That slows engines down a lot, so use it for a few
     tokens that will hold a verdict. For a verdict in a long text, `Score` asks for its token afterwards.
+
+    Attributes:
+        stop: Stop strings.
+        max_new_tokens: Bound on generated tokens.
+        logprobs: Whether to report log-probabilities.
+        words: The words of the verdict. Where the generator can, those of all their tokens are reported. Otherwise,
+            and without words, those of the most likely tokens are.
     """
 
     stop: tuple[str, ...]
     max_new_tokens: int
     logprobs: bool = True
+    words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +81,11 @@ class Score:
 
     Attributes:
         token: The token's index in `Written.tokens`.
+        words: As in `Generate`.
     """
 
     token: int
+    words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,7 @@ CODE_START = "```python\n"
 CODE_END = "\n```\n"
 OUTPUT_PREFIX = "<output>\n**Judgement**: $\\boxed"
 OUTPUT_END = "</output>\n"
+VERDICT_WORDS = ("Yes", "No")
 _OUTPUT_CLOSED = OUTPUT_END.rstrip()
 CODE_OUTPUT_START = "[Code Output]\n\n```\n"
 CODE_OUTPUT = CODE_OUTPUT_START + "{output}" + CODE_END
@@ -396,7 +397,7 @@ class GenPRMProtocol:
 
         if not mode.verify:
             # The rest of the turn is the verdict; it follows the same prefix that a fallback would force.
-            written = yield Generate((OUTPUT_END,), self.verdict_tokens)
+            written = yield Generate((OUTPUT_END,), self.verdict_tokens, words=VERDICT_WORDS)
             return _read_forced_verdict(opening, written)
         stops = (CODE_END, OUTPUT_END) if mode.execute else (OUTPUT_END,)
         before = opening  # what was put before the text that the model writes next
@@ -406,7 +407,7 @@ class GenPRMProtocol:
                 break
             # Once an output has been shown, the verdict is near: log-probabilities cost less than a request of their
             # own. Before that comes a long text of code, of which none are needed.
-            written = yield Generate(stops, self.max_step_tokens - used, logprobs=not before)
+            written = yield Generate(stops, self.max_step_tokens - used, logprobs=not before, words=VERDICT_WORDS)
             if written.finish_reason in ("error", "context"):
                 return 0.5, failure(written)
             stopped_at_code = mode.execute and written.text.endswith(CODE_END)
@@ -439,12 +440,12 @@ class GenPRMProtocol:
     def _score_verdict(self, before: str, written: Written) -> Generator[Action, Any, tuple[float, StepStatus] | None]:
         """Reads P(Yes) at the verdict in a text, however it was generated; None without verdict."""
         position = find_verdict(before, written)
-        return None if position is None else (yield from score_word(written, position, "Yes", "No"))
+        return None if position is None else (yield from score_word(written, position, *VERDICT_WORDS))
 
     def _force_verdict(self) -> Generator[Action, Any, tuple[float, StepStatus]]:
         """Opens the verdict for the model and reads P(Yes) from what follows."""
         yield Append(OUTPUT_PREFIX)
-        written = yield Generate((OUTPUT_END,), self.verdict_tokens)
+        written = yield Generate((OUTPUT_END,), self.verdict_tokens, words=VERDICT_WORDS)
         return _read_forced_verdict(OUTPUT_PREFIX, written, status="fallback")
 
     def segments(self, rationale: str, outputs: Sequence[str] = ()) -> list[Segment]:
@@ -506,7 +507,7 @@ def _read_forced_verdict(before: str, written: Written, status: StepStatus = "ok
 def read_verdict(before: str, written: Written) -> float | None:
     """P(Yes) at the verdict that ends `before + written.text`, None if `written` holds none."""
     position = find_verdict(before, written)
-    return None if position is None else binary_probability(written, position, "Yes", "No")
+    return None if position is None else binary_probability(written, position, *VERDICT_WORDS)
 
 
 def find_verdict(before: str, written: Written) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,7 +57,7 @@ def score_word(
     alternatives: Sequence[tuple[str, float]] | None = None
     token = find_word_token(written, position)
     if token is not None and token.index >= len(written.top_logprobs):
-        scored: Written = yield Score(token.index)
+        scored: Written = yield Score(token.index, (positive, negative))
         if scored.finish_reason in ("error", "context"):
             return 0.5, failure(scored)
         alternatives = scored.top_logprobs[0] if scored.top_logprobs else ()
@@ -81,10 +81,10 @@ def binary_probability(
 
     The word at character `position` of `written.text` may start inside a token (`{Yes`) or span several (`Y`, `es`).
     An alternative counts for a word if it has the same characters before the word and then the word or more. The
-    beginning of a word counts only where the word is not a single token. If only one of the two words is among the
-    reported alternatives, the other takes the smallest reported log-probability (the published rule). If a single
-    log-probability is reported, the other word has the rest of the probability. Without any the written word decides:
-    1 or 0.
+    beginning of a word counts only where the word is not a single token. The probability is exact if both words are
+    among the alternatives. If only one is, the other takes the smallest reported log-probability (the published rule).
+    If a single log-probability is reported, the other word has the rest of the probability. Without any the written
+    word decides: 1 or 0.
 
     Args:
         written: What the model wrote.
@@ -136,6 +136,23 @@ def binary_probability(
     if difference >= 0:
         return 1 / (1 + math.exp(-difference))
     return math.exp(difference) / (1 + math.exp(difference))
+
+
+def opens_word(text: str, word: str, is_token: Callable[[str], bool]) -> bool:
+    """Whether a token may open a word, behind whatever stands before the word in the same token.
+
+    `binary_probability` can count only such tokens for the word, in any case.
+
+    Args:
+        text: The token's text.
+        word: The word, of letters.
+        is_token: Says whether a text is one token.
+    """
+    start = next((at for at, character in enumerate(text) if character.isalpha()), len(text))
+    lead, rest = text[:start], text[start:].casefold()
+    if _starts_with_word(rest, word.casefold()):
+        return True
+    return bool(rest) and word.casefold().startswith(rest) and not is_token(lead + word)
 
 
 def _starts_with_word(text: str, word: str) -> bool:

@@ -188,7 +188,7 @@ class ThinkPRMProtocol:
         if not self.as_published:
             question = ("" if text.endswith("\n") else "\n") + THINK_END + QUESTION
         yield Append(question, "mark")
-        written: Written = yield Generate(("\n",), _ANSWER_TOKENS)
+        written: Written = yield Generate(("\n",), _ANSWER_TOKENS, words=("Yes", "No"))
         return self.read_answer(written), question + written.text
 
     def read_answer(self, written: Written) -> float | None:

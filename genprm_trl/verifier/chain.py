@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import collections.abc
 import logging
+import re
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar, overload
@@ -32,6 +34,7 @@ from genprm_trl.protocol.base import (
     Score,
     Written,
 )
+from genprm_trl.protocol.scoring import opens_word
 from genprm_trl.records import CodeRound, StepJudgement
 from genprm_trl.sandbox.base import Sandbox, Session
 
@@ -40,6 +43,9 @@ logger = logging.getLogger(__name__)
 EndT = TypeVar("EndT")
 ItemT = TypeVar("ItemT")
 ViewT = TypeVar("ViewT")
+
+# The tokens of words, by tokenizer: a look through a whole vocabulary takes a while, and drivers are made often.
+_word_tokens: weakref.WeakKeyDictionary[Any, dict[tuple[str, ...], tuple[int, ...]]] = weakref.WeakKeyDictionary()
 
 
 @dataclass(slots=True)
@@ -94,6 +100,27 @@ class ChainDriver:
         self.generator, self.sandbox, self.chat = generator, sandbox, chat
         self.sampling, self.seed, self.rewards_from = sampling, seed, rewards_from
         self.detokenizer = Detokenizer(generator.tokenizer)
+
+    def word_tokens(self, words: tuple[str, ...]) -> tuple[int, ...]:
+        """All tokens that may open one of the words; none where the most likely tokens are wanted, whatever they say.
+
+        Rewards as the sampler sees them need those: temperature and filters are applied to them.
+        """
+        if not words or not self.sampling.logprobs or self.rewards_from == "sampler":
+            return ()
+        of_words = _word_tokens.setdefault(self.generator.tokenizer, {})
+        if (known := of_words.get(words)) is None:
+            beginnings = "|".join(re.escape(word[:end]) for word in words for end in range(len(word), 0, -1))
+            # A letter more is another word. Names hold letters of other scripts where there is a space or a byte.
+            pattern = re.compile(rf"[^A-Za-z]*(?:{beginnings})(?![A-Za-z])", re.IGNORECASE)
+            known = of_words[words] = self.detokenizer.tokens_with(
+                pattern, lambda text: any(opens_word(text, word, self.is_token) for word in words)
+            )
+        return known
+
+    def is_token(self, text: str) -> bool:
+        """Whether a text is one token."""
+        return len(self.chat.encode(text)) == 1
 
     def open(
         self, script: collections.abc.Generator[Action, Any, EndT], name: str, *, affinity: str | None = None
@@ -172,8 +199,8 @@ class Chain(Generic[EndT]):
                     result = await self._generate(action)
                     passage.num_tokens += result.num_generated
                     reply = self._written(result)
-                case Score(token):
-                    reply = await self._score(token)
+                case Score():
+                    reply = await self._score(action)
                 case ExpectCode():
                     self._open_session()
                 case Execute(code):
@@ -230,6 +257,7 @@ class Chain(Generic[EndT]):
                 stop=action.stop,
                 max_new_tokens=action.max_new_tokens,
                 logprobs=driver.sampling.logprobs if action.logprobs else 0,
+                logprob_token_ids=driver.word_tokens(action.words) if action.logprobs else (),
                 seed=derive_seed(driver.seed, self._name, self._requests),
             )
             result = await self._request(prompt, params)
@@ -238,7 +266,7 @@ class Chain(Generic[EndT]):
         self._last = (prompt, result)
         return result
 
-    async def _score(self, token: int) -> Written:
+    async def _score(self, action: Score) -> Written:
         """Asks for the log-probabilities of a token that was generated without them.
 
         One token is generated in its place. The log-probabilities depend only on the text before it.
@@ -248,14 +276,21 @@ class Chain(Generic[EndT]):
         if not driver.sampling.logprobs:
             return Written("")
         prompt, last = self._last
-        params = replace(driver.sampling, temperature=0.0, stop=(), max_new_tokens=1, seed=None)
-        result = await self._request(prompt + last.token_ids[:token], params)
+        params = replace(
+            driver.sampling,
+            temperature=0.0,
+            stop=(),
+            max_new_tokens=1,
+            seed=None,
+            logprob_token_ids=driver.word_tokens(action.words),
+        )
+        result = await self._request(prompt + last.token_ids[: action.token], params)
         return Written(
             result.text,
             result.finish_reason,
             tokens=_View(result.token_ids, driver.detokenizer.token_text),
             top_logprobs=_View(result.top_logprobs, self._by_text),
-            is_token=self._is_token,
+            is_token=self._driver.is_token,
         )
 
     async def _request(self, prompt: list[int], params: SamplingParams) -> GenerationResult:
@@ -279,7 +314,7 @@ class Chain(Generic[EndT]):
             tokens=_View(result.token_ids, self._driver.detokenizer.token_text),
             top_logprobs=_View(result.top_logprobs, self._by_text),
             message=result.message,
-            is_token=self._is_token,
+            is_token=self._driver.is_token,
         )
 
     def _by_text(self, logprobs: dict[int, float]) -> Sequence[tuple[str, float]]:
@@ -288,9 +323,6 @@ class Chain(Generic[EndT]):
             logprobs = sampled_logprobs(logprobs, driver.sampling)
         text_of = driver.detokenizer.token_text
         return [(text_of(token), logprob) for token, logprob in logprobs.items()]
-
-    def _is_token(self, text: str) -> bool:
-        return len(self._driver.chat.encode(text)) == 1
 
     async def _execute(self, code: str) -> CodeRound:
         outcome = await self._open_session().run(code)

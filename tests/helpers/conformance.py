@@ -24,10 +24,16 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
+from genprm_trl.conversation.conversation import Conversation
+from genprm_trl.conversation.template import ChatFormat
 from genprm_trl.errors import ConfigError, GenPRMError
 from genprm_trl.generation import GenerationResult, Generator, SamplingParams
+from genprm_trl.protocol.base import Append, ChainScript, Generate, OpenTurn, Score, Written
+from genprm_trl.protocol.genprm import OUTPUT_PREFIX
+from genprm_trl.protocol.scoring import binary_probability
 from genprm_trl.records import Solution, StepStatus, Verdict, prediction_from_rewards
 from genprm_trl.verifier import Verifier
+from genprm_trl.verifier.chain import ChainDriver
 from tests.helpers.tiny_models import corpus, tiny_model, tiny_tokenizer
 
 GREEDY = SamplingParams(max_new_tokens=24, temperature=0, logprobs=5)
@@ -57,6 +63,8 @@ def reference_logprobs(prompt: list[int], continuation: list[int]) -> torch.Tens
 class GeneratorConformance:
     # Largest difference of a log-probability from the reference, in nats.
     tolerance = 1e-4
+    # Whether it reports tokens that a request names in place of the most likely ones.
+    reports_named = True
 
     def test_has_the_interface(self, generator: Generator) -> None:
         assert isinstance(generator, Generator)
@@ -81,6 +89,52 @@ class GeneratorConformance:
         result = await generator.generate(PROMPTS[3], params)
         self.check_logprobs(result, reference_logprobs(PROMPTS[3], result.token_ids), params.logprobs)
         assert (await generator.generate(PROMPTS[3], dataclasses.replace(SAMPLED, logprobs=0))).top_logprobs == []
+
+    async def test_named_tokens_are_reported_however_unlikely_they_are(self, generator: Generator) -> None:
+        prompt = PROMPTS[3]
+        order = reference_logprobs(prompt, [0])[0].argsort(descending=True).tolist()
+        named = dataclasses.replace(SAMPLED, logprobs=20, logprob_token_ids=(order[0], order[40], order[-1]))
+        fewer = dataclasses.replace(GREEDY, logprob_token_ids=(order[-2],))
+        # Beside requests for likely tokens, and for none.
+        kinds = [named, GREEDY, fewer, dataclasses.replace(SAMPLED, logprobs=0)] * 2
+        results = await asyncio.gather(*(generator.generate(prompt, kind) for kind in kinds))
+        for kind, result in zip(kinds, results, strict=True):
+            expected = reference_logprobs(prompt, result.token_ids)
+            if not kind.logprobs:
+                assert result.top_logprobs == []
+            elif not kind.logprob_token_ids or not self.reports_named:
+                self.check_logprobs(result, expected, kind.logprobs)
+            else:
+                assert len(result.top_logprobs) == len(expected)
+                for token, reported, row in zip(result.token_ids, result.top_logprobs, expected, strict=True):
+                    assert reported.keys() == {token, *kind.logprob_token_ids}
+                    assert reported == pytest.approx({i: row[i].item() for i in reported}, abs=self.tolerance)
+
+    async def test_the_words_of_a_verdict_have_their_exact_probability(self, generator: Generator) -> None:
+        if not self.reports_named:
+            pytest.skip("it reports the most likely tokens")
+        chat = ChatFormat(generator.tokenizer)
+        question, words = OpenTurn(({"role": "user", "content": "Is 2 + 3 = 5?"},)), ("Yes", "No")
+
+        def script() -> ChainScript:
+            yield question
+            yield Append(OUTPUT_PREFIX)
+            asked = yield Generate((), 1, words=words)
+            scored = yield Score(0, words)
+            return asked.top_logprobs[0], scored.top_logprobs[0]
+
+        driver = ChainDriver(generator, None, chat, dataclasses.replace(GREEDY, logprobs=20), seed=0)
+        end = await driver.run(script(), "verdict")
+        conversation = Conversation(chat)
+        conversation.open_turn(question.messages)
+        conversation.append(OUTPUT_PREFIX, "forced")
+        [row] = reference_logprobs(conversation.token_ids, [0])
+        yes, no = (row[encode(f"{{{word}")].item() for word in words)
+        assert min(yes, no) < row.topk(20).values[-1]
+        for alternatives in end.value:
+            written = Written("{Yes", tokens=["{Yes"], top_logprobs=[alternatives])
+            probability = binary_probability(written, 1, *words)
+            assert probability == pytest.approx(1 / (1 + math.exp(no - yes)), abs=self.tolerance)
 
     def check_logprobs(self, result: GenerationResult, expected: torch.Tensor, count: int) -> None:
         assert len(result.top_logprobs) == len(result.token_ids) == len(expected)

@@ -23,6 +23,7 @@ VERDICT = "{Yes}$\n</output>\n"
 STOP_ANALYSIS = ("</analyze>\n",)
 STOP_CODE = ("\n```\n", "</output>\n")
 STOP_OUTPUT = ("</output>\n",)
+WORDS = ("Yes", "No")
 
 
 @dataclass
@@ -104,11 +105,11 @@ def test_full_mode():
         Append(ANALYZE),
         Generate(STOP_ANALYSIS, 2048, logprobs=False),
         Append(VERIFY),
-        Generate(STOP_CODE, 2048 - used, logprobs=False),
+        Generate(STOP_CODE, 2048 - used, logprobs=False, words=WORDS),
         Execute("print(4)"),
         Append(shown, "interpreter"),
-        Generate(STOP_CODE, 2048 - used - len("print(4)\n```\n" + shown)),
-        Score(len(f"So.</verify>\n{OUTPUT}{{")),
+        Generate(STOP_CODE, 2048 - used - len("print(4)\n```\n" + shown), words=WORDS),
+        Score(len(f"So.</verify>\n{OUTPUT}{{"), WORDS),
         Judge(0, 1.0, "ok"),
     ]
     assert driver.text == (f"{ANALYZE}Fine.</analyze>\n{VERIFY}print(4)\n```\n{shown}So.</verify>\n{OUTPUT}{VERDICT}")
@@ -159,8 +160,8 @@ def test_no_steps_no_actions():
                 Append(ANALYZE),
                 Generate(STOP_ANALYSIS, 2048, logprobs=False),
                 Append(VERIFY),
-                Generate(STOP_OUTPUT, 2048 - len(ANALYZE + "Fine.</analyze>\n" + VERIFY), logprobs=False),
-                Score(len(f"print(4)\n```\n[Code Output]\n\n```\n4\n```\n</verify>\n{OUTPUT}{{")),
+                Generate(STOP_OUTPUT, 2048 - len(ANALYZE + "Fine.</analyze>\n" + VERIFY), logprobs=False, words=WORDS),
+                Score(len(f"print(4)\n```\n[Code Output]\n\n```\n4\n```\n</verify>\n{OUTPUT}{{"), WORDS),
             ],
         ),
         (
@@ -170,20 +171,20 @@ def test_no_steps_no_actions():
                 Append(ANALYZE),
                 Generate(STOP_ANALYSIS, 2048, logprobs=False),
                 Append(OUTPUT),
-                Generate(STOP_OUTPUT, 20),
+                Generate(STOP_OUTPUT, 20, words=WORDS),
             ],
         ),
         (
             "code_execution",
             [f"</verify>\n{OUTPUT}{VERDICT}"],
-            [Append(VERIFY), Generate(STOP_CODE, 2048 - len(VERIFY), logprobs=False), Score(42)],
+            [Append(VERIFY), Generate(STOP_CODE, 2048 - len(VERIFY), logprobs=False, words=WORDS), Score(42, WORDS)],
         ),
         (
             "code",
             [f"</verify>\n{OUTPUT}{VERDICT}"],
-            [Append(VERIFY), Generate(STOP_OUTPUT, 2048 - len(VERIFY), logprobs=False), Score(42)],
+            [Append(VERIFY), Generate(STOP_OUTPUT, 2048 - len(VERIFY), logprobs=False, words=WORDS), Score(42, WORDS)],
         ),
-        ("direct", [VERDICT], [Append(OUTPUT), Generate(STOP_OUTPUT, 20)]),
+        ("direct", [VERDICT], [Append(OUTPUT), Generate(STOP_OUTPUT, 20, words=WORDS)]),
     ],
 )
 def test_other_modes(mode, replies, expected):
@@ -243,7 +244,7 @@ def test_rounds_run_out_after_an_analysis():
     driver = Driver(["Fine.</analyze>\n", code, f"```python\n{code}", f"```python\n{code}", "{No}$\n"], ["4"] * 3)
     judges = driver.run(GenPRMProtocol())
     assert judges == [Judge(0, 0.0, "fallback")]
-    assert driver.actions[-4:] == [Rewind(2), Append(OUTPUT), Generate(STOP_OUTPUT, 20), judges[0]]
+    assert driver.actions[-4:] == [Rewind(2), Append(OUTPUT), Generate(STOP_OUTPUT, 20, words=WORDS), judges[0]]
     assert driver.text == f"{ANALYZE}Fine.</analyze>\n{OUTPUT}{{No}}$\n"
 
 
@@ -251,7 +252,12 @@ def test_rounds_run_out_without_an_analysis():
     driver = Driver(["print(4)\n```\n", VERDICT], ["4"])
     judges = driver.run(GenPRMProtocol("code_execution", max_code_rounds=1))
     assert judges == [Judge(0, 1.0, "fallback")]
-    assert driver.actions[-4:] == [Append("</verify>\n"), Append(OUTPUT), Generate(STOP_OUTPUT, 20), judges[0]]
+    assert driver.actions[-4:] == [
+        Append("</verify>\n"),
+        Append(OUTPUT),
+        Generate(STOP_OUTPUT, 20, words=WORDS),
+        judges[0],
+    ]
     assert driver.text == f"{VERIFY}print(4)\n```\n[Code Output]\n\n```\n4\n```\n</verify>\n{OUTPUT}{VERDICT}"
 
 

@@ -39,6 +39,8 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 class TestConformance(GeneratorConformance):
+    reports_named = False
+
     @pytest_asyncio.fixture
     async def generator(self, url: str) -> AsyncIterator[ServerGenerator]:
         async with ServerGenerator("tiny", ascii_tokenizer(), urls=url, abilities=LLAMA_CPP) as generator:

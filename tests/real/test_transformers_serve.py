@@ -53,6 +53,8 @@ class TestConformance(GeneratorConformance):
 
     test_greedy_takes_the_most_likely_token_whatever_the_batch = None  # type: ignore[assignment]
     test_logprobs_are_those_of_the_model_before_temperature_and_filters = None  # type: ignore[assignment]
+    test_named_tokens_are_reported_however_unlikely_they_are = None  # type: ignore[assignment]
+    test_the_words_of_a_verdict_have_their_exact_probability = None  # type: ignore[assignment]
     test_output_can_be_continued_exactly = None  # type: ignore[assignment]
     test_samples_follow_the_filtered_distribution = None  # type: ignore[assignment]
     test_a_seed_reproduces_whatever_else_is_in_flight = None  # type: ignore[assignment]

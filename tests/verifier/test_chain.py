@@ -8,8 +8,10 @@ from genprm_trl.conversation.template import ChatFormat
 from genprm_trl.generation import TransformersGenerator
 from genprm_trl.generation.base import SamplingParams
 from genprm_trl.protocol.base import Append, Execute, ExpectCode, Generate, Judge, OpenTurn, Score
+from genprm_trl.protocol.scoring import opens_word
 from genprm_trl.sandbox import LocalSandbox
 from genprm_trl.verifier.chain import ChainDriver, Passage
+from tests.helpers.chat_templates import llama3, sentencepiece
 from tests.helpers.scripted_generator import ScriptedGenerator
 from tests.helpers.tiny_models import tiny_model, tiny_tokenizer
 
@@ -123,6 +125,41 @@ async def test_a_token_is_scored_as_if_log_probabilities_had_been_asked_for():
             )
             assert [text for text, _ in found] == [text for text, _ in expected]
             assert [value for _, value in found] == pytest.approx([value for _, value in expected], abs=1e-4)
+
+
+@pytest.mark.parametrize("tokenizer", [tiny_tokenizer, llama3, sentencepiece], ids=["tiny", "llama3", "sentencepiece"])
+async def test_the_tokens_of_words_are_all_that_may_open_one(tokenizer):
+    words, asked = ("Yes", "No"), []
+    generator = ScriptedGenerator(lambda prompt: "{Yes}", tokenizer())
+
+    def script():
+        yield OPENING
+        yield Generate((), 5, words=words)
+        yield Generate((), 5, logprobs=False, words=words)
+        yield Score(0, words)
+        yield Generate((), 5)
+
+    async def generate(ids, params, *, affinity=None):
+        asked.append(params.logprob_token_ids)
+        return await ScriptedGenerator.generate(generator, ids, params)
+
+    generator.generate = generate  # type: ignore[method-assign]
+    one = driver(generator)
+    await one.run(script(), "a")
+    texts = {i: one.detokenizer.token_text(i) for i in range(len(generator.tokenizer))}
+    names = generator.tokenizer.convert_ids_to_tokens(list(texts))
+    expected = [i for i, text in texts.items() if any(opens_word(text, word, one.is_token) for word in words)]
+    # Without the bytes of SentencePiece, for which there are letters.
+    expected = [i for i in expected if not names[i].startswith("<0x")]
+    assert asked == [tuple(expected), (), tuple(expected), ()]
+    # What a model may begin a verdict with, in whatever pieces its tokenizer has for it.
+    for word in ("Yes", "No", " No"):
+        opening = next(i for i in one.detokenizer.encode(word) if texts[i].strip())
+        assert opening in expected
+    assert not any(texts[i].strip().casefold() in ("not", "year", "ne") for i in expected)
+    # Rewards as the sampler sees them are made of the most likely tokens.
+    sampler = ChainDriver(generator, None, one.chat, SamplingParams(), seed=3, rewards_from="sampler")
+    assert sampler.word_tokens(words) == ()
 
 
 async def test_seeds_depend_on_the_name_and_the_number_of_the_request():

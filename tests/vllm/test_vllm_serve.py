@@ -21,6 +21,8 @@ def url(wide_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 class TestConformance(GeneratorConformance):
+    reports_named = False
+
     @pytest_asyncio.fixture
     async def generator(self, wide_model_dir: Path, url: str) -> AsyncIterator[ServerGenerator]:
         async with ServerGenerator(wide_model_dir, urls=url) as generator:

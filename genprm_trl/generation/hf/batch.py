@@ -38,7 +38,7 @@ class Request:
         generated: What it has generated so far.
         uniforms: The request's random numbers, shape `(limit,)`.
         future: Receives the result.
-        recorded: One pair of token ids and log-probabilities per batch passed through, `(steps, candidates + 1)` each.
+        recorded: One pair of token ids and log-probabilities per batch passed through, `(steps, columns)` each.
         failed: Whether it has ended with reason `error`.
     """
 
@@ -86,14 +86,13 @@ class Request:
         self.resolve(Assembler.assemble(self.generated, self._top_logprobs, self.params, reason, ended=ended))
 
     def _top_logprobs(self, count: int) -> list[dict[int, float]]:
-        n = self.params.logprobs
+        # A token that cannot be may be named, but is none of the most likely ones.
+        named = bool(self.params.logprob_token_ids)
         maps: list[dict[int, float]] = []
         for ids, values in self.recorded:
-            # The last column is the chosen token's; it comes last, so that a dict keeps it in its place if it is among
-            # the most likely ones.
-            columns = [*range(min(n, ids.shape[1] - 1)), ids.shape[1] - 1]
-            for row_ids, row_values in zip(ids[:, columns].tolist(), values[:, columns].tolist(), strict=True):
-                maps.append({i: v for i, v in zip(row_ids, row_values, strict=True) if v > -np.inf})
+            # The last column is the chosen token's, so a dict keeps it in its place if it is among the others.
+            for row_ids, row_values in zip(ids.tolist(), values.tolist(), strict=True):
+                maps.append({i: v for i, v in zip(row_ids, row_values, strict=True) if named or v > -np.inf})
         return maps[:count]
 
 
@@ -211,5 +210,5 @@ class BatchDecoder(StoppingCriteria):
         request.finish(reason, ended=ended)
 
     def _store_logprobs(self, row: int, request: Request) -> None:
-        if request.params.logprobs and self._sampler.recorder is not None and self._steps:
-            request.recorded.append(self._sampler.recorder.row(row, self._steps))
+        if (recorded := self._sampler.recorded(row, self._steps)) is not None:
+            request.recorded.append(recorded)

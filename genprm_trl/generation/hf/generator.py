@@ -177,9 +177,10 @@ class TransformersGenerator(Generator):
     def _refuse(self, token_ids: list[int], params: SamplingParams) -> GenerationResult | None:
         """The result of a request that the model need not, or must not, see."""
         # An id past the embeddings would end a CUDA process for good, and take the rest of the batch with it.
-        if token_ids and not 0 <= min(token_ids) <= max(token_ids) < self._vocabulary:
-            message = f"the prompt has token ids outside the model's {self._vocabulary} embeddings"
-            return GenerationResult("", [], finish_reason="error", message=message)
+        for what, ids in (("the prompt has", token_ids), ("logprob_token_ids has", params.logprob_token_ids)):
+            if ids and not 0 <= min(ids) <= max(ids) < self._vocabulary:
+                message = f"{what} token ids outside the model's {self._vocabulary} embeddings"
+                return GenerationResult("", [], finish_reason="error", message=message)
         return refuse(token_ids, params, self.max_context)
 
     # The rest runs in the worker thread.

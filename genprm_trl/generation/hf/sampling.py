@@ -33,10 +33,7 @@ def draw_uniforms(params: SamplingParams, count: int) -> torch.Tensor:
 
 
 class LogprobRecorder:
-    """Keeps, for every step of a batch, the candidates' log-probabilities until a row asks for its own.
-
-    The chosen token is in the last column, the most likely ones are in descending order before it.
-    """
+    """Keeps, for every step of a batch, the candidates' log-probabilities until a row asks for its own."""
 
     def __init__(self) -> None:
         self._pending: list[tuple[torch.Tensor, torch.Tensor]] = []
@@ -45,15 +42,17 @@ class LogprobRecorder:
         self._logprobs = np.empty((0, 0, 0), dtype=np.float32)
 
     def add(self, ids: torch.Tensor, logprobs: torch.Tensor) -> None:
-        """Records a step: `ids` and `logprobs`, each of shape `(rows, candidates + 1)`."""
+        """Records a step: `ids` and `logprobs`, each of shape `(rows, columns)`."""
         self._pending.append((ids, logprobs))
         if len(self._pending) >= _FLUSH_EVERY:
             self._flush()
 
-    def row(self, index: int, steps: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-        """The first `steps` steps of a row: token ids and log-probabilities, each `(steps, candidates + 1)`."""
+    def row(
+        self, index: int, steps: int, columns: Sequence[int]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """Columns of the first `steps` steps of a row: token ids and log-probabilities, each `(steps, columns)`."""
         self._flush()
-        return self._ids[:steps, index].copy(), self._logprobs[:steps, index].copy()
+        return self._ids[:steps, index, columns], self._logprobs[:steps, index, columns]
 
     def _flush(self) -> None:
         if not self._pending:
@@ -103,7 +102,13 @@ class BatchSampler(LogitsProcessor):
         # Of those, the ones with a top-p filter.
         filtered = [place for place, i in enumerate(wide) if params[i].top_p < 1]
         self._filtered = torch.tensor(filtered, dtype=torch.long, device=device)
-        self._width = max(p.logprobs for p in params)
+        self._params = list(params)
+        named = [p.logprob_token_ids if p.logprobs else () for p in params]
+        self._width = max(0 if ids else p.logprobs for p, ids in zip(params, named, strict=True))
+        # Rows that name fewer tokens than others get token 0 in the columns that are left.
+        self._named = torch.zeros(rows, max(map(len, named)), dtype=torch.long, device=device)
+        for i, ids in enumerate(named):
+            self._named[i, : len(ids)] = torch.tensor(ids, dtype=torch.long)
         self._candidates = max(1, self._width, *(p.top_k for p in params if p.temperature > 0), 1) + _TIE_MARGIN
         steps = max(len(row) for row in uniforms)
         padded = torch.zeros(rows, max(steps, 1))
@@ -112,7 +117,23 @@ class BatchSampler(LogitsProcessor):
         self._uniforms = padded.to(device)
         self._step = 0
         self._broken = torch.zeros(rows, dtype=torch.bool, device=device)
-        self.recorder = LogprobRecorder() if self._width else None
+        self._recorder = LogprobRecorder() if any(p.logprobs for p in params) else None
+
+    def recorded(self, row: int, steps: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]] | None:
+        """What a row asked for of its first `steps` steps: ids and log-probabilities, `(steps, columns)` each.
+
+        The columns are the tokens that it names, or the most likely ones in descending order, and then the chosen one.
+        None if it asked for nothing.
+        """
+        params = self._params[row]
+        if self._recorder is None or not params.logprobs or not steps:
+            return None
+        named = self._named.shape[1]
+        if params.logprob_token_ids:
+            columns = range(len(params.logprob_token_ids))
+        else:
+            columns = range(named, named + min(params.logprobs, self._width))
+        return self._recorder.row(row, steps, [*columns, -1])
 
     def broken_rows(self) -> set[int]:
         """Rows whose logits were not finite at some step so far. What they generated since then means nothing."""
@@ -131,11 +152,10 @@ class BatchSampler(LogitsProcessor):
             if len(self._wide):
                 sampled[self._wide] = self._sample_wide(scores[self._wide], uniform[self._wide])
             chosen = torch.where(self._greedy.unsqueeze(1), chosen, sampled)
-        if self.recorder is not None:
-            self.recorder.add(
-                torch.cat([ids[:, : self._width], chosen], dim=1),
-                torch.cat([values[:, : self._width], scores.gather(1, chosen)], dim=1) - normalizer,
-            )
+        if self._recorder is not None:
+            self._width = min(self._width, scores.shape[1])
+            reported = torch.cat([self._named, ids[:, : self._width], chosen], dim=1)
+            self._recorder.add(reported, scores.gather(1, reported) - normalizer)
         self._step += 1
         return scores.scatter_(1, chosen, torch.inf)
 

@@ -35,7 +35,7 @@ class RecordedGenerator(Generator):
             self.max_context = min(self.max_context, len(token_ids) + self._bound)
         room = self.max_context - len(token_ids)
         # Tokens that spilled over a stop string were encoded again. They are told by their missing log-probabilities.
-        asked = replace(params, max_new_tokens=min(params.max_new_tokens, room), logprobs=1)
+        asked = replace(params, max_new_tokens=min(params.max_new_tokens, room), logprobs=1, logprob_token_ids=())
         result = await self._generator.generate(token_ids, asked, affinity=affinity)
         known = _common_prefix(self._ids, token_ids)
         self._ids = [*token_ids, *result.token_ids]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -105,16 +106,20 @@ def test_candidates_that_change_rank_by_rounding_change_no_sample() -> None:
 
 
 def test_recorded_log_probabilities_are_raw_and_in_order() -> None:
-    params = [SamplingParams(temperature=0.3, top_k=2, logprobs=3, seed=1), SamplingParams(temperature=0, logprobs=20)]
+    sampled = SamplingParams(temperature=0.3, top_k=2, logprobs=3, seed=1)
+    least = LOGITS.argsort()[:2].tolist()
+    params = [sampled, SamplingParams(temperature=0, logprobs=20), replace(sampled, logprob_token_ids=tuple(least))]
     sampler = BatchSampler(params, [draw_uniforms(p, 3) for p in params], CPU)
-    chosen = [sampler(torch.zeros(2, 1), LOGITS.repeat(2, 1)).argmax(-1) for _ in range(3)]
-    assert sampler.recorder is not None
+    chosen = [sampler(torch.zeros(3, 1), LOGITS.repeat(3, 1)).argmax(-1) for _ in range(3)]
     expected = LOGITS.log_softmax(-1)
-    for row in range(2):
-        ids, logprobs = sampler.recorder.row(row, 3)
+    likely = LOGITS.argsort(descending=True).tolist()
+    for row, columns in enumerate((likely[:3], likely[:20], least)):
+        recorded = sampler.recorded(row, 3)
+        assert recorded is not None
+        ids, logprobs = recorded
         assert ids[:, -1].tolist() == [step[row].item() for step in chosen]
         assert torch.allclose(torch.from_numpy(logprobs), expected[torch.from_numpy(ids)], atol=1e-6)
-        assert (ids[:, :-1] == LOGITS.argsort(descending=True).numpy()).all()
+        assert ids[:, :-1].tolist() == [columns] * 3
 
 
 def test_rows_that_are_not_numbers_are_reported() -> None:
@@ -132,7 +137,7 @@ def test_the_recorder_grows_and_keeps_every_step() -> None:
     for step in range(300):
         recorder.add(torch.full((2, 3), step), torch.full((2, 3), float(step)))
         if step in (0, 5, 130):
-            assert recorder.row(1, step + 1)[0][:, 0].tolist() == list(range(step + 1))
-    ids, logprobs = recorder.row(0, 300)
+            assert recorder.row(1, step + 1, [0])[0][:, 0].tolist() == list(range(step + 1))
+    ids, logprobs = recorder.row(0, 300, [2, 0, -1])
     assert ids[:, 0].tolist() == list(range(300))
     assert logprobs.shape == (300, 3)

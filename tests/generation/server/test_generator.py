@@ -48,6 +48,8 @@ def connect(*servers: CompletionServer, **options: Any) -> ServerGenerator:
 
 
 class TestConformance(GeneratorConformance):
+    reports_named = False
+
     @pytest_asyncio.fixture
     async def generator(self, server: CompletionServer) -> AsyncIterator[ServerGenerator]:
         async with connect(server) as generator:
@@ -55,6 +57,8 @@ class TestConformance(GeneratorConformance):
 
 
 class TestConformanceWithSeveralServersThatCutStopStrings(GeneratorConformance):
+    reports_named = False
+
     @pytest_asyncio.fixture
     async def generator(self, engine: TransformersGenerator) -> AsyncIterator[ServerGenerator]:
         with CompletionServer(engine, "llama.cpp") as one, CompletionServer(engine, "llama.cpp") as other:
