@@ -116,7 +116,7 @@ def open_verifier(
         kind: A name in `KINDS`, or `module:Class` of your own. `auto` finds it, see `find_kind`.
         tokenizer: The tokenizer, or where it is. Default: the model's.
         backend: What runs the model; see `generation.backends.open_generator`. Discriminative kinds know
-            `transformers`.
+            `transformers`, and some `vllm`.
         generator_kwargs: Passed to the backend: `device`, `dtype`, `max_batch_size`, `max_context` and others.
         **options: Options of the kind: those of its class, such as `threshold`, `stop` and `seed`, which all have.
             `sampling` may be names and values, such as `{"temperature": 0.0}`.

@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 # What the commands call the arguments of a generator, and what a scorer calls them.
 _MODEL_OPTIONS = {"device": "device", "dtype": "dtype", "max_batch_size": "batch_size", "max_context": "max_length"}
+# Solutions that vLLM is given together, which it works on as its memory allows.
+_AT_ONCE = 64
 _SURROGATE = re.compile("[\ud800-\udfff]")  # half characters, which no tokenizer takes
 
 
@@ -54,6 +56,9 @@ class StepScorer(Verifier):
     Raises:
         ConfigError: An option has no such value, or the model is sharded.
     """
+
+    # Whether vLLM can run such models: `scores` reads the logits of two labels, and nothing else of the model.
+    pooled = False
 
     def __init__(
         self,
@@ -97,33 +102,52 @@ class StepScorer(Verifier):
         Args:
             model: A directory, or a name on the Hub.
             tokenizer: The tokenizer, or where it is. Default: the model's.
-            backend: `transformers`; there is no other for these models.
-            generator_kwargs: `device`, `dtype`, `max_batch_size` (`batch_size`) and `max_context` (`max_length`).
+            backend: `transformers`, or `vllm` for the kinds that vLLM serves as classifiers of tokens.
+            generator_kwargs: `device`, `dtype`, `max_batch_size` (`batch_size`) and `max_context` (`max_length`). vLLM
+                has no device, and takes the further fields of its `EngineArgs`.
             **options: Passed to the class.
 
         Raises:
             ConfigError: The model cannot be loaded as one of this kind, or an option is unknown or given twice.
+            MissingExtraError: The backend is not installed.
         """
-        if backend != "transformers":
+        backends = ["transformers", "vllm"] if cls.pooled else ["transformers"]
+        if backend not in backends:
             raise ConfigError(
-                f"{cls.__name__} judges in this process: give the backend transformers, not {backend}; "
+                f"{cls.__name__} judges in this process: give the backend {' or '.join(backends)}, not {backend}; "
                 "`genprm serve` offers it to other machines"
             )
         given = dict(generator_kwargs or {})
-        for option in given:
-            if option not in _MODEL_OPTIONS:
-                raise ConfigError(
-                    f"{cls.__name__} has no backend option '{option}'; it has {', '.join(_MODEL_OPTIONS)}"
-                )
-        device, dtype = given.pop("device", None), given.pop("dtype", "auto")
-        check_device(device)
-        for name in given:
+        if backend == "transformers":
+            for option in given:
+                if option not in _MODEL_OPTIONS:
+                    raise ConfigError(
+                        f"{cls.__name__} has no backend option '{option}'; it has {', '.join(_MODEL_OPTIONS)}"
+                    )
+            check_device(given.get("device"))
+        own: dict[str, Any] = {}
+        for name in ("max_batch_size", "max_context"):
+            if name not in given:
+                continue
             if _MODEL_OPTIONS[name] in options:
                 raise ConfigError(f"{cls.__name__} is given {_MODEL_OPTIONS[name]} twice, also as {name}")
-        own = {_MODEL_OPTIONS[name]: value for name, value in given.items()}
+            own[_MODEL_OPTIONS[name]] = given[name]
         if tokenizer is None or isinstance(tokenizer, str | Path):
             tokenizer = load_tokenizer(model if tokenizer is None else tokenizer)
-        return cls(cls.load_model(str(model), device=device, dtype=dtype), tokenizer, **own, **options)
+        if backend == "transformers":
+            loaded = cls.load_model(str(model), device=given.get("device"), dtype=given.get("dtype", "auto"))
+            return cls(loaded, tokenizer, **own, **options)
+        from genprm_trl.verifier.kinds.pooling import PooledClassifier
+
+        engine: Any = PooledClassifier(str(model), **given)
+        own = {"batch_size": _AT_ONCE, **own, **options}
+        if own.get("max_length") is None:
+            own["max_length"] = engine.max_context
+        try:
+            return cls(engine, tokenizer, **own)
+        except BaseException:
+            engine.close()
+            raise
 
     @classmethod
     @abstractmethod
@@ -364,8 +388,10 @@ class StepScorer(Verifier):
         )
 
     async def close(self) -> None:
-        """Ends what waits, and refuses what comes after."""
+        """Ends what waits, and refuses what comes after. An engine ends."""
         await asyncio.to_thread(self._waiting.close)
+        if (end := getattr(self.model, "close", None)) is not None:
+            await asyncio.to_thread(end)
 
 
 class _Waiting:

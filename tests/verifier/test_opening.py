@@ -106,8 +106,8 @@ def test_commands_take_any_kind_and_refuse_options_that_it_does_not_have(
         for use in (load_verifier, VerifierOptions.what_decides_verdicts, VerifierOptions.check_model):
             with pytest.raises(ConfigError, match=f"kind token_classifier have no option '{word}'; leave it out"):
                 use(wrong)
-    with pytest.raises(ConfigError, match="give the backend transformers, not vllm"):
-        load_verifier(options("--backend", "vllm"))
+    with pytest.raises(ConfigError, match="give the backend transformers or vllm, not some:Generator"):
+        load_verifier(options("--backend", "some:Generator"))
     with pytest.raises(ConfigError, match="no option 'step_separator'"):
         load_verifier(options("--kind_options", '{"step_separator": "x"}', model=genprm_dir))
     with pytest.raises(ConfigError, match=r"names n, which is an option of its own: give --n$"):

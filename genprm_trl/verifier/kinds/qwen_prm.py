@@ -36,6 +36,8 @@ class QwenPRM(StepScorer):
         ConfigError: There is no chat template, `<extra_0>` is no single token, or an option has no such value.
     """
 
+    pooled = True
+
     def __init__(
         self,
         model: PreTrainedModel,

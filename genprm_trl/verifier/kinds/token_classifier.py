@@ -60,6 +60,8 @@ class PRMScorer(StepScorer):
             option has no such value, or the separator has no tokens.
     """
 
+    pooled = True
+
     def __init__(
         self,
         model_or_path: str | os.PathLike[str] | PreTrainedModel,
