@@ -23,6 +23,7 @@ collect_ignore_glob = [] if importlib.util.find_spec("vllm") else ["test_*.py"]
 os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
 os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")  # each engine would gather facts of the machine, and send them
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # No compilation, which takes longer than all the tests, and the precision of the reference.
