@@ -43,8 +43,12 @@ class SelectOptions(SolutionOptions):
             "that shrinks with the number of its verifications."
         },
     )
-    score: Literal["min", "mean", "last", "product"] = field(
-        default="min", metadata={"help": "How step rewards become the score of a solution."}
+    score: Literal["min", "mean", "last", "product", "solution"] = field(
+        default="min",
+        metadata={
+            "help": "How step rewards become the score of a solution. solution: what the verifier says of the whole "
+            "solution, as a thinkprm does."
+        },
     )
     alpha: float = field(default=0.1, metadata={"help": "Weight of the penalty of --rule pessimistic."})
     verdicts: str | None = field(
@@ -96,7 +100,8 @@ def run(options: SelectOptions, verifier: OptionalVerifierOptions, judging: Judg
         The exit code, 0.
 
     Raises:
-        ConfigError: The rule needs verdicts, and the options name neither verdicts nor a verifier.
+        ConfigError: The rule needs verdicts, and the options name neither verdicts nor a verifier; or the score needs
+            verdicts on whole solutions, and there are none.
         DataError: No problem has several candidates, or a row is unusable.
         GenPRMError: No judgement holds a verdict. Then nothing is written but the verdicts.
     """
@@ -133,6 +138,10 @@ def run(options: SelectOptions, verifier: OptionalVerifierOptions, judging: Judg
     again = "to judge them again, give --model and --retry_errors"
     if verdicts and all(verdict.is_unread for verdict in verdicts):
         raise GenPRMError(f"no judgement holds a verdict, so nothing can be chosen by them; {again}")
+    if options.score == "solution" and verdicts and not any(each.has_solution_scores for each in judged):
+        raise ConfigError(
+            "--score solution needs verdicts on whole solutions, as verifiers of the kind thinkprm give them"
+        )
     choices = [choose(each, options.rule, options.score, options.alpha) for each in judged]
     rows = (
         choice_row(each, choice, options.rule, options.score) for each, choice in zip(judged, choices, strict=True)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 
@@ -170,6 +171,7 @@ def pool_accuracies(
     rewards: Sequence[Sequence[float]],
     sizes: Sequence[int],
     *,
+    scores: Mapping[str, Sequence[float]] = MappingProxyType({}),
     seed: int = 0,
 ) -> dict[str, float]:
     """What every way of choosing is worth on one problem's pool.
@@ -179,6 +181,7 @@ def pool_accuracies(
         correct: Whether each solution is right. Shape (M,).
         rewards: The step rewards of each solution, at least one. Shape (M, steps).
         sizes: The N to report, each from 1 to M.
+        scores: Further scores of the solutions, by the name of their rule. Shape (M,).
         seed: Seed for drawing subsets of votes.
 
     Returns:
@@ -191,13 +194,13 @@ def pool_accuracies(
     size = len(answers)
     if not len(correct) == len(rewards) == size:
         raise ValueError(f"{size} answers, {len(correct)} outcomes and {len(rewards)} solutions' rewards")
-    scores = {rule: [aggregate(row, rule) for row in rewards] for rule in RULES}
+    by_rule = {rule: [aggregate(row, rule) for row in rewards] for rule in RULES} | dict(scores)
     right = sum(map(bool, correct))
     values = {"random": right / size}
     for n in sizes:
-        for rule, score in scores.items():
+        for rule, score in by_rule.items():
             values[f"best_{rule}@{n}"] = best_of_n_accuracy(score, correct, n)
-        for rule, score in scores.items():
+        for rule, score in by_rule.items():
             values[f"weighted_{rule}@{n}"] = vote_accuracy(answers, correct, n, score, seed=seed)
         values[f"majority@{n}"] = vote_accuracy(answers, correct, n, seed=seed)
         values[f"pass@{n}"] = pass_at_k(size, right, n)

@@ -16,6 +16,8 @@ from genprm_trl.selection.accuracies import pass_at_k, pool_accuracies, subset_s
 from genprm_trl.selection.aggregates import Aggregate, aggregate
 from genprm_trl.selection.pessimistic import ALPHA, pessimistic_accuracy, pessimistic_values
 
+# What scores a solution: its step rewards, or what a verifier says of it as a whole.
+Score = Aggregate | Literal["solution"]
 Rule = Literal["best", "weighted", "majority", "pessimistic"]
 RULES: tuple[Rule, ...] = get_args(Rule)
 
@@ -46,12 +48,28 @@ class JudgedPool:
         """Whether the generator or the sandbox failed on one of the candidates. Such a pool is in no accuracy."""
         return any(verdict.has_failed for verdict in self.verdicts)
 
-    def scores(self, rule: Aggregate) -> list[float]:
-        """The score of each candidate, from the averaged rewards of its steps; 0 without a verdict. Shape (M,)."""
+    def scores(self, rule: Score) -> list[float]:
+        """The score of each candidate, from the averaged rewards of its steps; 0 without a verdict. Shape (M,).
+
+        The rule `solution` takes what the verifier says of the whole solution, and 0 where it does not say it.
+        """
+        if rule == "solution":
+            return [0.0 if verdict.has_failed else verdict.solution_reward or 0.0 for verdict in self.verdicts]
         return [aggregate(rewards_to_choose_by(verdict), rule) for verdict in self.verdicts]
 
-    def verifications(self, rule: Aggregate) -> list[list[float]]:
+    @property
+    def has_solution_scores(self) -> bool:
+        """Whether a verdict says something of the whole solution."""
+        return any(verdict.solution_reward is not None for verdict in self.verdicts)
+
+    def verifications(self, rule: Score) -> list[list[float]]:
         """The score that each rationale alone gives a candidate. Shape (M, rationales)."""
+        if rule == "solution":
+            return [
+                [0.0 if _has_failed(chain) else chain[-1].solution_reward or 0.0 for chain in verdict.chains]
+                or [verdict.solution_reward or 0.0]
+                for verdict in self.verdicts
+            ]
         return [
             [
                 0.0 if verdict.scored_prediction is None or _has_failed(chain) else _score(chain, rule)
@@ -148,7 +166,7 @@ class Choice:
     by_answer: Mapping[str, float] = field(default_factory=dict)
 
 
-def choose(judged: JudgedPool, rule: Rule, score: Aggregate = "min", alpha: float = ALPHA) -> Choice:
+def choose(judged: JudgedPool, rule: Rule, score: Score = "min", alpha: float = ALPHA) -> Choice:
     """Chooses a candidate.
 
     Args:
@@ -158,7 +176,7 @@ def choose(judged: JudgedPool, rule: Rule, score: Aggregate = "min", alpha: floa
             `pessimistic`: see `pessimistic`. Of the candidates that have the answer, the one with the highest score
             is taken, or the first one if there are no scores; the same decides between answers that are tied. Where
             no candidate marks an answer, all rules are `best`.
-        score: Rule that turns step rewards into one score.
+        score: Rule that turns step rewards into one score, or `solution`; see `JudgedPool.scores`.
         alpha: Weight of the penalty of `pessimistic`.
 
     Raises:
@@ -233,7 +251,7 @@ class PoolAccuracies:
 
 
 def measure(
-    judged: Sequence[JudgedPool], *, score: Aggregate = "min", alpha: float = ALPHA, seed: int = 0
+    judged: Sequence[JudgedPool], *, score: Score = "min", alpha: float = ALPHA, seed: int = 0
 ) -> PoolAccuracies:
     """Accuracies against N: expectations over the subsets of each pool, for every way of choosing.
 
@@ -250,6 +268,7 @@ def measure(
         raise ValueError("there are no pools to measure")
     sizes = subset_sizes(max(len(each.pool.ids) for each in judged))
     with_verdicts = all(each.verdicts for each in judged)
+    with_solution_scores = with_verdicts and any(each.has_solution_scores for each in judged)
     budgets = subset_sizes(min(each.verifications_each for each in judged)) if with_verdicts else []
     values: dict[str, dict[int, list[float]]] = {}
     by_budget: dict[tuple[int, int], list[float]] = {(n, m): [] for m in budgets for n in sizes}
@@ -260,7 +279,8 @@ def measure(
         own = sorted({min(n, size) for n in sizes})
         if with_verdicts:
             rewards = [rewards_to_choose_by(verdict) for verdict in each.verdicts]
-            known = pool_accuracies(each.votes, correct, rewards, own, seed=seed)
+            more = {"solution": each.scores("solution")} if with_solution_scores else {}
+            known = pool_accuracies(each.votes, correct, rewards, own, scores=more, seed=seed)
         else:
             known = {"random": sum(correct) / size}
             for n in own:

@@ -9,11 +9,10 @@ from typing import Any
 from genprm_trl.cards.plots import Curve, plot_score_by_n
 from genprm_trl.cards.tables import markdown_table
 from genprm_trl.metrics.estimates import FEWEST_ROWS, mean_estimate
-from genprm_trl.selection.aggregates import Aggregate
-from genprm_trl.selection.judged_pool import Choice, JudgedPool, PoolAccuracies
+from genprm_trl.selection.judged_pool import Choice, JudgedPool, PoolAccuracies, Score
 
 
-def choice_row(judged: JudgedPool, choice: Choice, rule: str, score: Aggregate) -> dict[str, Any]:
+def choice_row(judged: JudgedPool, choice: Choice, rule: str, score: Score) -> dict[str, Any]:
     """The choice for one problem as a JSON object, with all candidates and their scores.
 
     Args:
@@ -42,7 +41,7 @@ def choice_row(judged: JudgedPool, choice: Choice, rule: str, score: Aggregate) 
     }
 
 
-def accuracy_report(accuracies: PoolAccuracies, judged: Sequence[JudgedPool], rule: str, score: Aggregate) -> str:
+def accuracy_report(accuracies: PoolAccuracies, judged: Sequence[JudgedPool], rule: str, score: Score) -> str:
     """The accuracies in Markdown: a table, what may be concluded of the rule, and a table of budgets.
 
     Args:
@@ -92,7 +91,7 @@ def accuracy_report(accuracies: PoolAccuracies, judged: Sequence[JudgedPool], ru
     return "\n".join(parts)
 
 
-def plot_accuracies(path: Path, accuracies: PoolAccuracies, score: Aggregate, title: str) -> None:
+def plot_accuracies(path: Path, accuracies: PoolAccuracies, score: Score, title: str) -> None:
     """Plots the accuracies of one score rule against N.
 
     Args:

@@ -211,6 +211,13 @@ def test_nothing_is_chosen_without_any_verdict(tmp_path, capsys):
     assert not output.exists()
 
 
+def test_a_score_of_whole_solutions_needs_a_verifier_that_gives_it(oracle, tmp_path, capsys):
+    words = ["--limit", "6", "--verdicts", str(oracle), "--output", str(tmp_path / "c.jsonl")]
+    assert main(["select", str(GSM8K), *words, "--score", "solution"]) == 2
+    assert "--score solution needs verdicts on whole solutions" in capsys.readouterr().err
+    assert not (tmp_path / "c.jsonl").exists()
+
+
 def test_missing_verdicts_are_counted(oracle, tmp_path, capsys):
     some = tmp_path / "some.jsonl"
     some.write_bytes(b"".join(oracle.read_bytes().splitlines(keepends=True)[:5]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 
@@ -64,6 +65,24 @@ def test_each_rule_chooses_what_it_says():
     assert choose(each, "pessimistic", alpha=0.7).index == 1
     value = choose(each, "pessimistic", alpha=0.7).value
     assert value == pytest.approx(0.75 - 0.7 * math.log(4) / 3)
+
+
+def test_what_a_verifier_says_of_whole_solutions_can_choose():
+    each = judged(POOL[:3])
+    assert not each.has_solution_scores
+    said = [[0.2, 0.4], [0.9, 0.1], [None, 0.3]]
+    for verdict, rewards in zip(each.verdicts, said, strict=True):
+        [chain] = verdict.chains
+        verdict.chains = [[*chain[:-1], dataclasses.replace(chain[-1], solution_reward=reward)] for reward in rewards]
+    assert each.scores("solution") == pytest.approx([0.3, 0.5, 0.3])
+    assert each.verifications("solution") == [[0.2, 0.4], [0.9, 0.1], [0.0, 0.3]]
+    assert choose(each, "best", "solution").index == 1
+    assert choose(each, "weighted", "solution").value == pytest.approx(0.8)
+    values = measure([each], score="solution").values
+    assert values["best_solution"][3] == [1.0]
+    assert "best_solution" not in measure([judged(POOL)]).values
+    each.verdicts[1].chains[0][0].status = "error"
+    assert each.scores("solution")[1] == 0
 
 
 def test_ties_go_to_the_better_solution_and_no_answers_to_the_best():
