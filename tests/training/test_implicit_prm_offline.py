@@ -11,12 +11,14 @@ import pytest
 import torch
 
 from genprm_trl.errors import ConfigError, DataError
+from genprm_trl.metrics.processbench import processbench_scores, step_auroc
 from genprm_trl.records import Solution
 from genprm_trl.rows.jsonl import write_jsonl
 from genprm_trl.training.implicit_prm import ImplicitPairTrainer, ImplicitPRMConfig, ImplicitPRMTrainer
 from genprm_trl.training.implicit_prm.objective import outcome_loss
 from genprm_trl.training.implicit_prm.pairs import as_rows, paired, unpaired
 from genprm_trl.training.outcomes import load_outcomes, outcome
+from genprm_trl.training.threshold import chosen_threshold
 from genprm_trl.verifier.kinds.implicit import ImplicitScorer, step_log_odds
 from genprm_trl.verifier.step_tokens import AnswerEncoder
 from tests.helpers.implicit_prm import LABELS, call, make_prm
@@ -193,3 +195,24 @@ def test_an_untrained_model_finds_no_step_wrong(base: Path) -> None:
         ImplicitScorer.from_pretrained(base)
     with pytest.raises(ConfigError, match=r"the reference of the implicit PRM: .*/gone .*If it is elsewhere, give"):
         ImplicitScorer.from_pretrained(base, reference="/gone")
+
+
+def test_outcomes_alone_teach_where_solutions_go_wrong(base: Path, tmp_path: Path) -> None:
+    """On problems that it has not seen. The threshold has to be chosen: a right step may lose likelihood, too."""
+    trainer = trainer_of(
+        base, tmp_path, "ce", toy_solutions(24), max_steps=20, learning_rate=2e-3, per_device_train_batch_size=16
+    )
+    trainer.train()
+    held_out = [Solution.from_dict(row) for row in toy_solutions(8, seed=9, name="Bob")]
+    scorer = trainer.scorer()
+    threshold, how = chosen_threshold(scorer, held_out, "held_out")
+    assert how["f1"] > 90
+    others = [Solution.from_dict(row) for row in toy_solutions(8, seed=8, name="Eve")]
+    found = [verdict.prediction for verdict in scorer.with_options(threshold=threshold).score(others)]
+    scores = processbench_scores([solution.label or 0 for solution in others], found)
+    assert (scores["f1"] or 0) > 80
+    scorer.value = "accumulated"
+    outcomes = [verdict.rewards[-1] for verdict in scorer.score(others)]
+    auroc = step_auroc([bool(solution.final_answer_correct) for solution in others], outcomes)
+    assert auroc is not None
+    assert auroc > 0.9

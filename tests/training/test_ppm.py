@@ -211,3 +211,18 @@ def test_the_example_configuration_can_be_read(config: Path) -> None:
     parser = OptionParser([PPMOptions, PPMConfig, ModelOptions], prog="genprm ppm")
     parsed = parser.parse(["rows.jsonl", "--config", str(config), "--bf16", "false", "--use_cpu"])
     assert parsed[1].learning_rate == 7e-6
+
+
+def test_pairs_teach_which_step_is_better(directory: Path, tmp_path: Path) -> None:
+    """On problems that it has not seen."""
+    args = PPMConfig(
+        str(tmp_path), per_device_train_batch_size=16, max_steps=20, learning_rate=2e-3, use_cpu=True,
+        report_to="none", save_strategy="no", gradient_checkpointing=False, lr_scheduler_type="constant",
+        disable_tqdm=True,
+    )  # fmt: skip
+    held_out = load_pairs(toy_solutions(8, seed=9, name="Bob"))
+    trainer = PPMTrainer(
+        str(directory / "base"), args=args, train_dataset=load_pairs(toy_solutions(24)), eval_dataset=held_out
+    )
+    trainer.train()
+    assert trainer.evaluate()["eval_accuracy"] > 0.9
