@@ -86,11 +86,11 @@ class Dialect:
 
 DIALECTS: dict[str, Dialect] = {
     "vllm": Dialect(stops="kept", tokens="token_id", bare_ids=True, context="beside"),
-    "llama.cpp": Dialect(tokens="content", context="meta"),
+    "llama.cpp": Dialect(tokens="whole", context="meta"),
     "sglang": Dialect(stops="named"),
     "openai": Dialect(takes_ids=False, strict=True),
     # What they do with characters of several tokens.
-    "llama.cpp whole": Dialect(tokens="whole", context="meta"),
+    "llama.cpp by tokens": Dialect(tokens="content", context="meta"),
     "aphrodite": Dialect(stops="kept", tokens="vocabulary"),
     "mlx": Dialect(takes_ids=False, tokens="ids", most_logprobs=10),
     "mlx of 2026": Dialect(takes_ids=False, tokens="content", switch=True, streams_logprobs=False, most_logprobs=10),

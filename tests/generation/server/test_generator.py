@@ -61,7 +61,10 @@ class TestConformanceWithSeveralServersThatCutStopStrings(GeneratorConformance):
 
     @pytest_asyncio.fixture
     async def generator(self, engine: TransformersGenerator) -> AsyncIterator[ServerGenerator]:
-        with CompletionServer(engine, "llama.cpp") as one, CompletionServer(engine, "llama.cpp") as other:
+        with (
+            CompletionServer(engine, "llama.cpp by tokens") as one,
+            CompletionServer(engine, "llama.cpp by tokens") as other,
+        ):
             async with connect(one, other, max_batch_size=50) as generator:
                 assert generator.abilities.stops == "streamed"
                 yield generator
@@ -70,7 +73,7 @@ class TestConformanceWithSeveralServersThatCutStopStrings(GeneratorConformance):
 async def test_finds_out_what_servers_can_do(engine: TransformersGenerator) -> None:
     expected = {
         "vllm": Abilities(),
-        "llama.cpp": Abilities(stops="streamed", bare_ids=False),
+        "llama.cpp by tokens": Abilities(stops="streamed", bare_ids=False),
         "sglang": Abilities(stops="named", bare_ids=False),
         "openai": Abilities("text", stops="streamed", extras=False, bare_ids=False),
         "transformers": Abilities("text", "streamed", False, generation_config=True, logprobs=0, bare_ids=False),
@@ -81,7 +84,7 @@ async def test_finds_out_what_servers_can_do(engine: TransformersGenerator) -> N
                 assert generator.abilities == abilities, dialect
 
 
-@pytest.mark.parametrize("dialect", ["vllm", "llama.cpp", "sglang", "openai"])
+@pytest.mark.parametrize("dialect", ["vllm", "llama.cpp by tokens", "sglang", "openai"])
 async def test_results_are_the_same_in_every_dialect(engine: TransformersGenerator, dialect: Any) -> None:
     params = dataclasses.replace(GREEDY, max_new_tokens=9)
     direct = [await engine.generate(prompt, params) for prompt in PROMPTS]
@@ -307,7 +310,7 @@ async def test_cancelling_closes_the_connection(server: CompletionServer) -> Non
 
 
 async def test_a_stream_ends_with_its_stop_string(engine: TransformersGenerator) -> None:
-    with CompletionServer(engine, "llama.cpp") as server:
+    with CompletionServer(engine, "llama.cpp by tokens") as server:
         async with connect(server, max_context=2048) as generator:
             free = await engine.generate(PROMPTS[5], GREEDY)
             stop = free.text[2:5]

@@ -85,7 +85,7 @@ async def test_a_verdict_is_right_in_every_dialect(dialect: str) -> None:
 
 async def test_what_is_found_out_of_each() -> None:
     expected = {
-        "llama.cpp whole": {"stops": "streamed", "bare_ids": False},
+        "llama.cpp": {"stops": "streamed", "bare_ids": False},
         "aphrodite": {"bare_ids": False},
         "mlx": {"prompts": "text", "stops": "streamed", "logprobs": 5, "bare_ids": False},
         "mlx of 2026": {
