@@ -257,7 +257,7 @@ def rollout(job: Job, name: str) -> dict[str, Any]:
 
 
 def commands(job: Job, name: str) -> dict[str, Any]:
-    """`genprm sft` and `genprm grpo`, and each again."""
+    """`genprm sft`, `prm` and `grpo`, and each again."""
     rows, questions = job.out / "rows.jsonl", job.out / "problems.jsonl"
     if PartialState().is_main_process:
         write_jsonl(rows, records(8))
@@ -270,6 +270,7 @@ def commands(job: Job, name: str) -> dict[str, Any]:
     ]  # fmt: skip
     asked = {
         "sft": [str(rows), "--max_length", "1024"],
+        "prm": [str(rows), "--train_head_only"],  # a new head, whose optimizer is saved without that of the model
         "grpo": [
             str(questions), "--reward_config", str(job.models / "reward.yaml"),
             "--num_generations", "4", "--max_completion_length", "20",

@@ -42,6 +42,7 @@ from genprm_trl.training.prm.data import (
     load_labelled,
     prepare_dataset,
 )
+from genprm_trl.training.prm.loading import load_new_classifier
 from genprm_trl.training.prm.scorer import PRMScorer
 from genprm_trl.training.prm.trainer import PRMConfig, PRMTrainer, step_loss, step_metrics
 from genprm_trl.training.scores import IGNORED
@@ -624,6 +625,16 @@ def test_no_head_is_made_where_none_fits():
     assert has_step_head(Qwen2Config())
     assert not has_step_head(transformers.Gemma3Config())
     assert not has_step_head(transformers.BartConfig())
+
+
+def test_a_new_head_has_memory_in_every_process_of_fsdp(base_dir, monkeypatch):
+    """Accelerate tells the weights of an optimizer by their addresses."""
+    monkeypatch.setattr("transformers.modeling_utils.is_fsdp_enabled", lambda: True)
+    monkeypatch.setattr("transformers.modeling_utils.is_local_dist_rank_0", lambda: False)
+    parameters = dict(load_new_classifier(str(base_dir)).named_parameters())
+    addresses = {parameters[name].data_ptr() for name in ("score.weight", "score.bias")}
+    assert len(addresses) == 2
+    assert not any(parameters[name].is_meta for name in ("score.weight", "score.bias"))
 
 
 def test_only_the_head_is_trained_where_that_is_asked_for(base_dir, tmp_path):

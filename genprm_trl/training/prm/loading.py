@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -40,4 +41,20 @@ def load_new_classifier(path: str, init_kwargs: Any = None) -> PreTrainedModel:
     if missing := sorted(key for key in info["missing_keys"] if key.startswith(f"{model.base_model_prefix}.")):
         # transformers draws them at random.
         raise ConfigError(f"the checkpoint {path} is incomplete: it has no weights for {', '.join(missing[:3])}")
+    _give_memory(model, info["missing_keys"])
     return model
+
+
+def _give_memory(model: PreTrainedModel, names: Iterable[str]) -> None:
+    """Gives new weights memory of their own where transformers leaves them without.
+
+    Beside the first process of FSDP it does, since their values come from there. But accelerate knows the weights of
+    an optimizer by their addresses while it shards a model: without memory all have the same one, and of the head one
+    weight would be trained in the place of the others.
+    """
+    for name in names:
+        module, _, own = name.rpartition(".")
+        weight = model.get_parameter_or_buffer(name)
+        if weight.is_meta:
+            memory = torch.zeros_like(weight, device="cpu")
+            setattr(model.get_submodule(module), own, torch.nn.Parameter(memory, requires_grad=weight.requires_grad))
