@@ -35,7 +35,7 @@ async def with_rationales(solutions: list[WorkedSolution]) -> tuple[list[Rationa
 
 if __name__ == "__main__":
     arguments = parser.parse_args()
-    plan = {"gsm8k": {"n": 90}, "expressions": {"n": 120}}
+    plan = {"gsm8k": {"n": 90}, "expressions": {"n": 160}}
     if arguments.config:
         plan = yaml.safe_load(Path(arguments.config).read_text(encoding="utf-8"))
     rows = [json.loads(line) for line in Path(arguments.gsm8k).read_text(encoding="utf-8").splitlines()]

@@ -22,6 +22,7 @@ from trl import ModelConfig
 
 from genprm_trl.cli import console
 from genprm_trl.cli.files import OverwriteOptions
+from genprm_trl.conversation.settings import SETTINGS_FILE
 from genprm_trl.errors import (
     ConfigError,
     DataError,
@@ -36,6 +37,7 @@ from genprm_trl.rows.jsonl import locked_directory, made_directory, write_json
 from genprm_trl.rows.outputs import CommandFiles, Input, inputs_of
 from genprm_trl.stages.fingerprint import model_fingerprint
 from genprm_trl.stages.settings import changes, read_settings, refuse_changes
+from genprm_trl.verifier.scorer_settings import STEP_SCORER_FILE
 
 if TYPE_CHECKING:
     from genprm_trl.training.card_facts import DescribedData
@@ -205,11 +207,13 @@ def _check_reports(report_to: Sequence[str] | str) -> None:
             raise ConfigError(f"--report_to {name} needs the package of that name: pip install {name}")
 
 
+# What says of a model which kind of verifier it is; a trainer saves one of them or none.
+_KINDS = (SETTINGS_FILE, STEP_SCORER_FILE)
 # What saving a model and its card writes into a directory; weights are named by their size.
 _SAVED = (
     "README.md", "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
     "chat_template.jinja", "special_tokens_map.json", "model.safetensors", "adapter_model.safetensors",
-    "adapter_config.json", "training_args.bin", "genprm.json", "step_scorer.json",
+    "adapter_config.json", "training_args.bin", *_KINDS,
 )  # fmt: skip
 
 
@@ -449,6 +453,9 @@ class TrainingRun:
         except _NothingLeft:
             if self.args.load_best_model_at_end and trainer.state.best_model_checkpoint is not None:
                 trainer._load_best_model()
+        if first:
+            for kind in _KINDS:  # what an earlier model in this place was would be taken for what this one is
+                (self.output / kind).unlink(missing_ok=True)
         trainer.save_model()
         if first:
             steps = trainer.state.global_step

@@ -6,8 +6,9 @@ The form of the problems and of the steps is that of BIG-Bench's multistep arith
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 
 from genprm_trl.smollm2.equations import evaluate
 from genprm_trl.smollm2.worked import WorkedSolution, WorkedStep
@@ -59,6 +60,25 @@ class Sum:
         return value
 
 
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two expressions with an operator between them, each in its own brackets.
+
+    Attributes:
+        left: What stands before the operator.
+        operator: `+`, `-` or `*`.
+        right: What stands behind it.
+    """
+
+    left: Sum | Pair
+    operator: str
+    right: Sum | Pair
+
+    def text(self) -> str:
+        """The pair as it is written, in brackets."""
+        return f"({self.left.text()} {self.operator} {self.right.text()})"
+
+
 def make_expressions(n: int, *, seed: int = 0, error_share: float = 0.75) -> list[WorkedSolution]:
     """Different problems, each with a worked solution.
 
@@ -82,7 +102,9 @@ def make_expressions(n: int, *, seed: int = 0, error_share: float = 0.75) -> lis
 def _solution(rng: random.Random, id: str, kind: str | None) -> WorkedSolution | None:
     """A problem with its solution; None if chance gave none with an error of this kind."""
     letters = "ABCD"[: rng.choice((2, 2, 4, 4, 3))]
-    parts = [_random_sum(rng) for _ in letters]
+    # What four letters name two by two may have one name instead.
+    depth = rng.choice((0, 1, 1, 2)) if len(letters) == 2 else 0
+    parts = [_random_part(rng, depth) for _ in letters]
     signs = [rng.choice("+-*") for _ in letters[1:]]
     form, problem = _joined(list(letters), signs), f"{_joined([part.text() for part in parts], signs, outer=True)} ="
     wrong_at = None if kind is None else len(letters) if kind == "whole" else rng.randrange(len(letters))
@@ -108,8 +130,20 @@ def _solution(rng: random.Random, id: str, kind: str | None) -> WorkedSolution |
     return WorkedSolution(id, problem, tuple(steps), str(truth), label, kind, "expressions")
 
 
-def _random_sum(rng: random.Random) -> Sum:
-    length = rng.choice((2, 3, 3, 4, 4))
+def _random_part(rng: random.Random, depth: int) -> Sum | Pair:
+    """A sum, a pair of shorter ones, or a pair of pairs of short ones."""
+    return _random_pair(rng, depth, ((2, 2, 3), (2,))[depth - 1]) if depth else _random_sum(rng, (2, 3, 3, 4, 4))
+
+
+def _random_pair(rng: random.Random, depth: int, lengths: Sequence[int]) -> Pair:
+    left, right = (
+        _random_sum(rng, lengths) if depth == 1 else _random_pair(rng, depth - 1, lengths) for _ in range(2)
+    )
+    return Pair(left, rng.choice("+-*"), right)
+
+
+def _random_sum(rng: random.Random, lengths: Sequence[int]) -> Sum:
+    length = rng.choice(lengths)
     numbers = tuple(rng.randint(-9, 9) for _ in range(length))
     return Sum(numbers, tuple(rng.choice("++--**") for _ in numbers[1:]))
 
@@ -124,9 +158,35 @@ def _joined(parts: list[str], signs: list[str], *, outer: bool = False) -> str:
     return f"({text})" if outer else text
 
 
-def _worked(start: Sum, rng: random.Random, kind: str | None) -> list[str] | None:
+def _worked(start: Sum | Pair, rng: random.Random, kind: str | None) -> list[str] | None:
     """What a part is set equal to, from what it is to its value. With a kind, one of the turns is wrong."""
-    brackets = rng.random() < 0.85
+    if isinstance(start, Pair):
+        return _worked_pair(start, rng, kind)
+    return _worked_sum(start, rng, kind, brackets=rng.random() < 0.85)
+
+
+def _worked_pair(start: Pair, rng: random.Random, kind: str | None) -> list[str] | None:
+    """Both sides are worked at the same time, and then put together."""
+    sides = []
+    wrong = rng.randrange(2)
+    for place, side in enumerate((start.left, start.right)):
+        its_kind = kind if place == wrong else None
+        if isinstance(side, Pair):
+            chain = _worked_pair(side, rng, its_kind)
+        else:  # without brackets it would not be what stands on this side
+            chain = _worked_sum(side, rng, its_kind, brackets=True)
+        if chain is None:
+            return None
+        sides.append(chain)
+    left, right = sides
+    turns = zip_longest(left, right)
+    forms = [f"({one or left[-1]} {start.operator} {other or right[-1]})" for one, other in turns]
+    forms.append(str(evaluate(forms[-1])))
+    # A wrong turn in a factor of nought changes nothing.
+    return forms if (len({evaluate(form) for form in forms}) > 1) == (kind is not None) else None
+
+
+def _worked_sum(start: Sum, rng: random.Random, kind: str | None, *, brackets: bool) -> list[str] | None:
     forms = [start.text()]
     at, is_wrong = start, False
     if rng.random() < 0.1:

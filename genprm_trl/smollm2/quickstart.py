@@ -73,11 +73,11 @@ class RealPlan:
         pools: Problems of GSM8K whose four real solutions are judged.
     """
 
-    expressions: int = 120
+    expressions: int = 160
     gsm8k: int = 90
     epochs: float = 1.0
     learning_rate: float = 3e-4
-    batch_size: int = 4
+    batch_size: int = 2
     max_step_tokens: int = 400
     limit: int | None = None
     pools: int = 50

@@ -90,6 +90,10 @@ def test_a_file_becomes_a_model_and_a_longer_run_goes_on(base, rows, tmp_path, c
     [verdict] = scorer.score([Solution("1", "Anna has 3 apples.", ["She buys 2 books."])])
     assert 0 < verdict.rewards[0] < 1
 
+    (output / "genprm.json").write_text("{}", encoding="utf-8")  # of another model that was here before
+    assert main([*words(base, rows, output, **options), "--overwrite"]) == 0
+    assert not (output / "genprm.json").exists()
+
 
 def test_the_head_is_trained_alone_first(base, rows, tmp_path, capsys):
     output = tmp_path / "model"
