@@ -17,6 +17,7 @@ from genprm_trl.sandbox.options import SandboxOptions
 from genprm_trl.stages.fingerprint import model_fingerprint
 from genprm_trl.stages.settings import decisive
 from genprm_trl.verifier.opening import AUTO, KINDS, check_options, find_kind, kind_named, open_verifier
+from genprm_trl.verifier.scorer_settings import load_scorer_settings
 
 if TYPE_CHECKING:
     from genprm_trl.verifier.base import Verifier
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 _SAMPLING = ("temperature", "top_p", "top_k")
 # What every verifier has; other options are the kind's, whose module has to be imported to know them.
 _OF_ALL_KINDS = {"threshold", "stop", "seed"}
+DEFAULT_THRESHOLD = 0.5
 # Arguments of kinds for which options with another name stand.
 _OTHER_NAMES = {
     "generator_kwargs": "backend_options",
@@ -66,11 +68,11 @@ class VerifierOptions(SandboxOptions, GeneratorOptions):
             "help": "off: sample all N rationales. exact: stop when the others can no longer change the prediction."
         },
     )
-    threshold: float = field(
-        default=0.5,
+    threshold: float | None = field(
+        default=None,
         metadata={
-            "help": "A step is judged wrong if its reward is below this. A model's own threshold (step_scorer.json) "
-            "counts while this is 0.5."
+            "help": "A step is judged wrong if its reward is below this. Default: the one in the model's directory "
+            f"(step_scorer.json), or else {DEFAULT_THRESHOLD}."
         },
     )
     seed: int = field(default=0, metadata={"help": "The same seed gives the same verdicts."})
@@ -117,7 +119,8 @@ class VerifierOptions(SandboxOptions, GeneratorOptions):
         GenPRMProtocol("full" if self.mode is None else self.mode, max_step_tokens=self.max_step_tokens)
         SamplingParams(temperature=self.temperature, top_p=self.top_p, top_k=self.top_k)
         max_chains = "auto" if self.max_chains is None else self.max_chains
-        check_options(self.n, self.threshold, self.stop, self.adaptive, max_chains, self.rewards_from)
+        threshold = DEFAULT_THRESHOLD if self.threshold is None else self.threshold
+        check_options(self.n, threshold, self.stop, self.adaptive, max_chains, self.rewards_from)
 
     def found_kind(self) -> str:
         """The kind that is named, or else the model's.
@@ -194,7 +197,11 @@ class VerifierOptions(SandboxOptions, GeneratorOptions):
         # None where earlier versions, which had one kind, wrote nothing.
         of_kind = {"kind": None if kind == "genprm" else kind, "kind_options": self.kind_options or None}
         files = files_of_options({"kind": kind, **self.kind_options})
-        return {**decisive(self), **self.what_decides_text(), **of_kind, **files}
+        threshold = self.threshold
+        if threshold is None:  # the one that the verdicts have
+            saved = load_scorer_settings(self.model)
+            threshold = DEFAULT_THRESHOLD if saved is None else saved.threshold
+        return {**decisive(self), **self.what_decides_text(), **of_kind, **files, "threshold": threshold}
 
 
 def files_of_options(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -72,6 +72,10 @@ def test_a_file_becomes_a_verifier_and_a_longer_run_goes_on(directory, tmp_path,
     verdicts = tmp_path / "verdicts.jsonl"
     assert main(["verify", str(held_out), "--model", str(output), "--output", str(verdicts)]) == 0
     assert {verdict.threshold for verdict in iter_verdicts(verdicts)} == {saved["threshold"]}
+    assert (
+        main(["verify", str(held_out), "--model", str(output), "--output", str(verdicts), "--threshold", "0.5"]) == 2
+    )
+    assert "threshold was" in capsys.readouterr().err
     with open_verifier(output, value="accumulated") as scorer:
         assert isinstance(scorer, ImplicitScorer)
         assert scorer.threshold == 0.5
