@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from transformers import TrainerControl, TrainerState
+from trl import GRPOConfig
 
 from genprm_trl.errors import ConfigError
 from genprm_trl.rewards import answer_reward
@@ -312,6 +314,10 @@ def test_resuming_without_the_model_is_an_error(tmp_path):
     prm = make_prm()
     prm.load(kept)
     make(tmp_path, step_reward_func=prm, **shared).train(resume_from_checkpoint=str(checkpoint))
+    # The output directory has a checkpoint of the same step, but another one is named.
+    args = GRPOConfig(str(tmp_path / "run"), resume_from_checkpoint=str(kept), use_cpu=True, bf16=False)
+    with pytest.raises(ConfigError, match=rf"reward model in {kept}"):
+        make_prm().on_train_begin(args, TrainerState(global_step=2), TrainerControl())
 
 
 def test_loading_needs_a_model_of_the_same_kind(tmp_path):

@@ -379,15 +379,13 @@ class ImplicitPRM(TrainerCallback):
                 "implicit process rewards are log-ratios, not probabilities: set signed_step_rewards=False"
             )
         if state.global_step and not self._was_loaded:
-            name = f"checkpoint-{state.global_step}"
-            places = [Path(str(args.output_dir), name)]
-            if isinstance(args.resume_from_checkpoint, str):
-                places.insert(0, Path(args.resume_from_checkpoint))
-            found = next((place / DIRECTORY for place in places if (place / DIRECTORY).is_dir()), None)
-            if found is None:
+            named = args.resume_from_checkpoint
+            default = Path(str(args.output_dir), f"checkpoint-{state.global_step}")
+            found = (Path(named) if isinstance(named, str) else default) / DIRECTORY
+            if not found.is_dir():
                 raise ConfigError(
                     f"training resumes from step {state.global_step}, but there is no implicit process reward model "
-                    f"in {places[0]}; call its method load() with the directory before training"
+                    f"in {found.parent}; call its method load() with the directory before training"
                 )
             self.load(found)
         self._was_loaded = False
