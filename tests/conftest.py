@@ -19,7 +19,8 @@ settings.load_profile("patient")
 # --doctest-modules imports every file that it is not told to leave, and these are programs that break things.
 collect_ignore = ["hostile/programs"]
 
-_LEVELS = {logger: logger.level for logger in map(logging.getLogger, (None, "genprm_trl", "py.warnings"))}
+_LOGGERS = (None, "genprm_trl", "genprm_trl.sandbox", "py.warnings")
+_LEVELS = {logger: logger.level for logger in map(logging.getLogger, _LOGGERS)}
 
 
 def pytest_collection_finish() -> None:
