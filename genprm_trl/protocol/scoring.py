@@ -10,6 +10,8 @@ from typing import Any
 from genprm_trl.protocol.base import Action, Score, Written
 from genprm_trl.records import StepStatus
 
+_PART_OF_CHARACTER = "\ufffd"  # what decoders put where the bytes of a character are not complete
+
 
 @dataclass(frozen=True, slots=True)
 class WordToken:
@@ -25,18 +27,23 @@ class WordToken:
 
 
 def find_word_token(written: Written, position: int) -> WordToken | None:
-    """The token that opens the word at character `position` of the text; None where tokens and text do not agree."""
-    # Counted from the end: single tokens of a character that spans several do not decode to it, and such characters
-    # are found in rationales, not after their verdicts.
-    to_end, tail, index = len(written.text) - position, 0, len(written.tokens)
+    """The token that opens the word at character `position` of the text; None where tokens and text do not agree.
+
+    The word begins with an ASCII letter.
+    """
+    # Only ASCII characters are counted, for only they are never split: a token that holds a part of a character does
+    # not decode to it. The count begins at the end, so that few tokens of a long text are decoded.
+    to_end, tail, index = _count_ascii(written.text[position:]), 0, len(written.tokens)
     while index > 0 and tail < to_end:
         index -= 1
-        tail += len(written.tokens[index])
-    lead_length = tail - to_end
-    if lead_length < 0 or to_end <= 0 or index >= len(written.tokens):
+        tail += _count_ascii(written.tokens[index])
+    before = tail - to_end
+    if before < 0 or to_end <= 0 or index >= len(written.tokens):
         return None
-    lead, opening = written.tokens[index][:lead_length], written.tokens[index][lead_length:]
-    return WordToken(index, lead) if written.text.startswith(opening, position) else None
+    token = written.tokens[index]
+    start = [at for at, character in enumerate(token) if character.isascii()][before]
+    opening, _, _ = token[start:].partition(_PART_OF_CHARACTER)
+    return WordToken(index, token[:start]) if written.text.startswith(opening, position) else None
 
 
 def score_word(
@@ -153,6 +160,10 @@ def opens_word(text: str, word: str, is_token: Callable[[str], bool]) -> bool:
     if _starts_with_word(rest, word.casefold()):
         return True
     return bool(rest) and word.casefold().startswith(rest) and not is_token(lead + word)
+
+
+def _count_ascii(text: str) -> int:
+    return sum(map(str.isascii, text))
 
 
 def _starts_with_word(text: str, word: str) -> bool:

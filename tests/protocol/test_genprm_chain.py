@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from genprm_trl.generation.tokens import Detokenizer
 from genprm_trl.protocol import MODES, GenPRMProtocol
 from genprm_trl.protocol.base import Append, Execute, ExpectCode, Generate, Judge, OpenTurn, Rewind, Score, Written
 from genprm_trl.protocol.genprm import parse_rationale
 from genprm_trl.protocol.scoring import binary_probability
+from tests.helpers.tiny_models import tiny_tokenizer
 
 SYSTEM = "You are a math teacher. Your task is to review and critique the paragraphs in solution step by step."
 ANALYZE = "<analyze>\nLet's analyze the Paragraph 1 step by step: "
@@ -522,6 +524,19 @@ def test_reward_is_the_share_of_yes(tokens, place, alternatives):
     result = judge(written(tokens, {place: alternatives}))
     assert result.status == "ok"
     assert result.reward == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize("behind", ["√2", "😀", "漢字", "é√é"])
+@pytest.mark.parametrize("before", ["", "So √2:\n", "漢字\n"])
+def test_characters_of_several_tokens_around_a_verdict(before, behind):
+    tokenizer = tiny_tokenizer()
+    text = f"{before}{{Yes}}$ {behind}\n</output>\n"
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    [opening] = tokenizer.encode("{Yes", add_special_tokens=False)
+    known = [("{Yes", math.log(0.6)), ("{No", math.log(0.2)), ("Maybe", math.log(0.01))]
+    texts = [Detokenizer(tokenizer).token_text(token) for token in ids]
+    value = Written(text, tokens=texts, top_logprobs=[known if token == opening else [] for token in ids])
+    assert judge(value).reward == pytest.approx(0.75)
 
 
 def test_missing_yes_takes_the_smallest_logprob():
