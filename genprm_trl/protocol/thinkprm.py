@@ -22,6 +22,7 @@ from genprm_trl.protocol.base import (
     Judge,
     OpenTurn,
     Rewind,
+    Score,
     Segment,
     Written,
 )
@@ -34,14 +35,16 @@ PROMPT = (
     "step is correct. If the solution is incomplete, only verify the provided steps."
 )
 OPENING = "Let's verify step by step:"
-QUESTION = "\nIs the solution correct? "
+# Without the space behind it, which is a part of the answer's token: ` yes`.
+QUESTION = "\nIs the solution correct?"
 THINKING_OPENS = THINK_START + "\n"
 
 _STOPS = (QUESTION.strip(), THINK_END)
 _ANSWER_TOKENS = 4
 _STEP_NUMBER = re.compile(r"Step \d+:")
 _BOX = re.compile(
-    r"\\boxed\s*+\{(?:\\(?:text|math)[a-z]*+\s*+\{|[{*_$\s])*+(correct|incorrect)(?![A-Za-z]|\s*+/)", re.IGNORECASE
+    r"\\boxed\s*+\{(?:\\(?:text|math)[a-z]*+\s*+\{|[{*_$\s])*+(correct|incorrect)(?!\s*+/|[\s.,;:-]*+[A-Za-z])",
+    re.IGNORECASE,
 )
 _TEXT_IN_BOX = re.compile(r"\\boxed\s*+\{\s*+\\text\s*+\{\s*+(correct|incorrect)\s*+\}\s*+\}", re.IGNORECASE)
 _END_OF_BOX = re.compile(r"[\s*_$]*+\}++\$?")
@@ -68,8 +71,9 @@ class Box:
 def read_boxes(text: str, num_steps: int) -> list[Box]:
     r"""The boxes in a chain that are about a step, in the order of the text. Accepts any string.
 
-    A box is about the step of the last heading (`Step 3:` at the start of a line) since the box before it. Without a
-    heading it is about the step after that of the box before. Boxes about steps that do not exist are left out.
+    A box is about the step of the last heading before it (`Step 3:` at the start of a line). Before the first heading
+    the boxes are counted. Boxes about steps that do not exist are left out. The word is all that its box says:
+    `correct or incorrect` is none.
 
     Examples:
         >>> [box.step for box in read_boxes("Fine: \\boxed{correct}\nStep 3: no. \\boxed{incorrect}", 3)]
@@ -77,10 +81,11 @@ def read_boxes(text: str, num_steps: int) -> list[Box]:
     """
     boxes = []
     number = at = 0
+    has_headings = False
     for found in _BOX.finditer(text):
-        number += 1
+        number += not has_headings
         for heading in _HEADING.finditer(text, at, found.start()):
-            number = int(heading[1])
+            number, has_headings = int(heading[1]), True
         at = found.end()
         if 1 <= number <= num_steps:
             boxes.append(Box(number - 1, found.start(1), found.end()))
@@ -93,8 +98,9 @@ class ThinkPRMProtocol:
 
     The released code asks its models in another form than they were trained in. With `as_published` the opening begins
     with a line break, which leaves a blank line behind a template's `<think>`; the question follows without a
-    `</think>`; and `yes` and `no` are compared, though the models learned `Yes` and `No`. Otherwise all is as in
-    training: `<think>\nLet's verify step by step:`, the chain, `\n</think>\nIs the solution correct? `, `Yes` or `No`.
+    `</think>`; and ` yes` and ` no` are compared, though the models learned ` Yes` and ` No`. Otherwise all is as in
+    training: `<think>\nLet's verify step by step:`, the chain, `\n</think>\nIs the solution correct?`, and ` Yes` or
+    ` No`. In all forms the answer's token begins with the space.
 
     Attributes:
         as_published: Whether models are asked as in the released code.
@@ -136,6 +142,8 @@ class ThinkPRMProtocol:
         """A chain that judges the whole prefix from the start, of which the new steps' judgements count.
 
         As in the published search, steps are numbered, and a chain ends where it turns to a step that is not there.
+        A chain may find a step wrong and say nothing of those behind it. They then have the reward of the box of the
+        first wrong step, so that a search sees what the chain has found.
         """
         for index, earlier in enumerate(judged):
             yield Judge(index, earlier.reward, earlier.status, earlier.rationale, earlier.solution_reward)
@@ -160,20 +168,28 @@ class ThinkPRMProtocol:
         boxes = read_boxes(text, len(steps))
         parts = _parts(text, boxes, len(steps))
         parts[0] = "".join(segment.text for segment in opening) + parts[0]
-        places = {box.step: box.word for box in boxes}  # the last box about a step counts
+        said = {box.step: box for box in boxes}  # the last box about a step counts
+        wrong = (box for box in said.values() if not _calls_correct(text, box))
+        first_wrong = min(wrong, key=lambda box: box.step, default=None)
         last = len(steps) - 1
         for index in range(len(judged), len(steps)):
-            read = None
-            if index in places:
-                read = yield from score_word(written, places[index], "correct", "incorrect")
+            read: tuple[float, StepStatus] | None = None
+            box = said.get(index)
+            if box is None and numbered and not has_failed and first_wrong is not None and first_wrong.step < index:
+                box = first_wrong
+            if box is not None:
+                read = yield from score_word(written, box.word, "correct", "incorrect")
             reward, status = read or (0.5, missing)
             solution_reward = None
             if index == last and not has_failed:
                 if stop:  # published servers leave it out
                     yield Rewind(len(opening))
                     yield Append(text, "written")
-                solution_reward, said = yield from self._ask(text, stop)
-                parts[last] += said
+                solution_reward, conversation, failed = yield from self._ask(text)
+                parts[last] += conversation
+                # A step that has been read stays so where the context is full; a failed request is to be repeated.
+                if failed == "error" or (failed is not None and status == "no_verdict"):
+                    reward, status = 0.5, failed
             yield Judge(index, reward, status, parts[index], solution_reward)
 
     def _opening(self) -> tuple[Segment, ...]:
@@ -182,25 +198,41 @@ class ThinkPRMProtocol:
         opening = Segment("forced", OPENING)
         return (opening,) if self.opens_thinking else (Segment("mark", THINKING_OPENS), opening)
 
-    def _ask(self, text: str, stop: str) -> Generator[Action, Any, tuple[float | None, str]]:
-        """Asks whether the solution is correct. Gives the probability, None if no answer can be read, and the text."""
+    def _ask(self, text: str) -> Generator[Action, Any, tuple[float | None, str, StepStatus | None]]:
+        """Asks whether the solution is correct.
+
+        Returns:
+            The probability, or None if no answer can be read; question and answer; the status of a failed request.
+        """
         question = QUESTION
         if not self.as_published:
             question = ("" if text.endswith("\n") else "\n") + THINK_END + QUESTION
         yield Append(question, "mark")
         written: Written = yield Generate(("\n",), _ANSWER_TOKENS, words=("Yes", "No"))
-        return self.read_answer(written), question + written.text
+        answer = written
+        if not written.tokens and written.finish_reason not in ("error", "context"):
+            # The turn was ended in the answer's place. The likeliest token there comes with the answer's probability.
+            answer = yield Score(0, ("Yes", "No"))
+        has_failed = answer.finish_reason == "error" or (answer.finish_reason == "context" and not answer.tokens)
+        return (
+            None if has_failed else self.read_answer(answer),
+            question + written.text,
+            failure(answer) if has_failed else None,
+        )
 
     def read_answer(self, written: Written) -> float | None:
         """P(yes) / (P(yes) + P(no)) at the first token after the question; None if there is none.
 
-        As published, `yes` and `no` in lower case are compared, whatever the model has written. Where the engine does
-        not report both, and in the form of the training, the answer that the model has written is read.
+        Whatever the model has written, ` yes` and ` no` are compared as published, and ` Yes` and ` No` in the form
+        of the training. Where the engine does not report both, or calls both impossible, the answer that the model
+        has written is read.
         """
         answer = _ANSWER.match(written.text)
         alternatives = written.top_logprobs[0] if written.top_logprobs else ()
-        if self.as_published and {"yes", "no"} <= {text for text, _ in alternatives}:
-            reward = binary_probability(Written("yes", tokens=("yes",)), 0, "yes", "no", alternatives)
+        yes, no = (" yes", " no") if self.as_published else (" Yes", " No")
+        known = dict(alternatives)
+        if {yes, no} <= known.keys() and max(known[yes], known[no]) > -math.inf:
+            reward = binary_probability(Written(yes, tokens=(yes,)), 0, yes, no, alternatives)
         elif answer is not None:
             reward = binary_probability(written, answer.start(1), "Yes", "No")
         else:
@@ -233,7 +265,7 @@ class ThinkPRMProtocol:
 
 def read_decisions(chain: str) -> list[bool] | None:
     """Whether a chain calls each step correct, from the first one on; None if it leaves one out."""
-    said = {box.step: chain[box.word : box.end].casefold() == "correct" for box in read_boxes(chain, len(chain))}
+    said = {box.step: _calls_correct(chain, box) for box in read_boxes(chain, len(chain))}
     return [said[step] for step in range(len(said))] if said.keys() == {*range(len(said))} else None
 
 
@@ -268,14 +300,23 @@ def clean_chain(text: str) -> str:
 
 def finished_turn(chain: str, is_correct: bool) -> str:
     """The assistant's turn that a model is trained on: opening, chain, and whether the solution is correct."""
-    return f"{THINKING_OPENS}{OPENING}\n{chain}\n{THINK_END}{QUESTION}{'Yes' if is_correct else 'No'}"
+    return f"{THINKING_OPENS}{OPENING}\n{chain}\n{THINK_END}{QUESTION} {'Yes' if is_correct else 'No'}"
 
 
 def read_turn(turn: str) -> tuple[list[bool], bool] | None:
     """Whether a finished turn calls each step, and the solution, correct; None if it is not finished."""
     chain, _, answer = turn.rpartition(THINK_END + QUESTION)
-    decisions = read_decisions(chain)
-    return (decisions, answer == "Yes") if decisions and answer in ("Yes", "No") else None
+    decisions = None if ends_early(chain) else read_decisions(chain)
+    return (decisions, answer == " Yes") if decisions and answer in (" Yes", " No") else None
+
+
+def ends_early(chain: str) -> bool:
+    """Whether a chain holds what ends it. A model that writes such a text is stopped there, and cannot go on."""
+    return any(stop in chain for stop in _STOPS)
+
+
+def _calls_correct(text: str, box: Box) -> bool:
+    return text[box.word : box.end].casefold() == "correct"
 
 
 def _parts(text: str, boxes: Sequence[Box], num_steps: int) -> list[str]:

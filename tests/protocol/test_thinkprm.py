@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from genprm_trl.conversation.template import ChatFormat
 from genprm_trl.errors import ConfigError
-from genprm_trl.protocol.base import Written
+from genprm_trl.protocol.base import ChainScript, Generate, Judge, Score, Written
 from genprm_trl.protocol.thinkprm import ThinkPRMProtocol, read_boxes
 from genprm_trl.records import Solution, StepJudgement, Verdict
 from genprm_trl.verifier import GenPRM
@@ -44,9 +44,9 @@ def prompted(text: str) -> str:
     return f"<｜begin▁of▁sentence｜><｜User｜>{text}<｜Assistant｜><think>\n"
 
 
-def scripted(chain: str, answer: str | Reply = "Yes\n", **options: float | int) -> ScriptedGenerator:
+def scripted(chain: str, answer: str | Reply = " Yes\n", **options: float | int) -> ScriptedGenerator:
     def reply(prompt: str) -> str | Reply:
-        return answer if prompt.endswith("Is the solution correct? ") else chain
+        return answer if prompt.endswith("Is the solution correct?") else chain
 
     return ScriptedGenerator(reply, **options)
 
@@ -58,7 +58,7 @@ async def judged(generator: ScriptedGenerator, protocol: ThinkPRMProtocol | None
 @pytest.mark.parametrize("as_published", [True, False])
 async def test_the_model_sees_the_published_strings(as_published: bool) -> None:
     def reply(prompt: str) -> str:
-        return "Yes" if prompt.endswith("correct? ") else CHAIN + "</think>\nIs the solution correct? No"
+        return " Yes" if prompt.endswith("correct?") else CHAIN + "</think>\nIs the solution correct? No"
 
     generator = ScriptedGenerator(reply, deepseek())
     chat = ChatFormat(generator.tokenizer)
@@ -68,7 +68,7 @@ async def test_the_model_sees_the_published_strings(as_published: bool) -> None:
     line = "\n" if as_published else ""
     end = "" if as_published else "</think>"
     opening = prompted(PROMPT) + f"{line}Let's verify step by step:"
-    assert asked == [opening, opening + CHAIN + f"{end}\nIs the solution correct? "]
+    assert asked == [opening, opening + CHAIN + f"{end}\nIs the solution correct?"]
     text = f"{line}Let's verify step by step:{CHAIN}{end}\nIs the solution correct? Yes"
     assert "".join(judgement.rationale for judgement in verdict.chains[0]) == text
     assert generator.calls[0][1].stop == ("Is the solution correct?", "</think>")
@@ -81,7 +81,7 @@ async def test_the_training_form_opens_the_block_that_the_template_does_not() ->
     generator = scripted("1 is right: \\boxed{correct}")
     await judged(generator, ThinkPRMProtocol(as_published=False))
     assert generator.calls[0][0].endswith("<|im_start|>assistant\n<think>\nLet's verify step by step:")
-    assert generator.calls[-1][0].endswith("\\boxed{correct}\n</think>\nIs the solution correct? ")
+    assert generator.calls[-1][0].endswith("\\boxed{correct}\n</think>\nIs the solution correct?")
 
 
 async def test_a_search_numbers_the_steps_and_judges_a_prefix_from_the_start() -> None:
@@ -94,8 +94,9 @@ async def test_a_search_numbers_the_steps_and_judges_a_prefix_from_the_start() -
     assert "Step 4" not in generator.calls[-1][0]
     for chain, before in zip(grown.chains, first.chains, strict=True):
         assert chain[0] == before[0]
-        assert [judgement.status for judgement in chain] == ["ok", "ok", "no_verdict"]
+        assert [judgement.status for judgement in chain] == ["ok"] * 3
         assert chain[1].num_tokens > 0
+        assert chain[2].reward == chain[1].reward < 0.5  # nothing is said of it, but the step before is wrong
 
 
 @pytest.mark.parametrize(
@@ -104,12 +105,17 @@ async def test_a_search_numbers_the_steps_and_judges_a_prefix_from_the_start() -
         ("\\boxed{correct} \\boxed{incorrect}", [(0, "correct"), (1, "incorrect")]),
         ("\\boxed{\\text{Correct}}, $\\boxed{ incorrect }$", [(0, "correct"), (1, "incorrect")]),
         ("**Step 3:** so \\boxed{incorrect}", [(2, "incorrect")]),
-        ("Step 2: ok \\boxed{correct}\nnext \\boxed{correct}", [(1, "correct"), (2, "correct")]),
+        ("Step 2: ok \\boxed{correct}\nno, \\boxed{incorrect}", [(1, "correct"), (1, "incorrect")]),
         ("Step 1: as in Step 3: fine \\boxed{correct}", [(0, "correct")]),  # only at the start of a line
         ("Step 1: a \\boxed{correct}\nStep 1: no, \\boxed{incorrect}", [(0, "correct"), (0, "incorrect")]),
         ("\\boxed{correct}" * 5, [(0, "correct"), (1, "correct"), (2, "correct")]),
         ("Step 9: \\boxed{correct}", []),
         ("Step 0: \\boxed{correct}", []),
+        (
+            "\\boxed{correct}\nStep 3: \\boxed{correct} \\boxed{incorrect}",
+            [(0, "correct"), (2, "correct"), (2, "incorrect")],
+        ),
+        ("\\boxed{correct or incorrect} \\boxed{correct, but} \\boxed{correct.}", [(0, "correct")]),
         ("\\boxed{correct/incorrect} \\boxed{7} \\boxed{correctly} \\boxed{", []),
         ("", []),
     ],
@@ -124,8 +130,8 @@ def alternatives(text: str, words: Sequence[dict[str, float]]) -> Callable[[str]
     tokenizer = tiny_tokenizer()
 
     def reply(prompt: str) -> Reply:
-        if prompt.endswith("correct? "):
-            return Reply("Yes")
+        if prompt.endswith("correct?"):
+            return Reply(" Yes")
         for index, known in enumerate(words):
             if prompt.endswith(text[: _places(text)[index]]):
                 return Reply(
@@ -153,10 +159,81 @@ async def test_a_step_is_scored_at_its_box() -> None:
     assert generator.calls[1][1].temperature == 0
 
 
+@pytest.mark.parametrize("behind", ["√2", "😀", "漢字", "é√é"])
+async def test_a_step_is_scored_whatever_stands_behind_its_box(behind: str) -> None:
+    def reply(prompt: str) -> str:
+        if prompt.endswith("correct?"):
+            return " Yes"
+        return "correct" if prompt.endswith("{") else f"a \\boxed{{correct}} {behind}, so \\boxed{{correct}} {behind}"
+
+    verdict = await judged(ScriptedGenerator(reply, chosen_logprob=math.log(0.6)))
+    assert verdict.rewards[:2] == pytest.approx([0.6, 0.6])
+
+
+def carried_out(script: ChainScript, *replies: Written) -> list[Judge]:
+    """The judgements of a script whose requests are answered with these."""
+    left, reply, judgements = iter(replies), None, []
+    while True:
+        try:
+            action = script.send(reply)
+        except StopIteration:
+            assert not [*left]
+            return judgements
+        reply = next(left) if isinstance(action, Generate | Score) else None
+        if isinstance(action, Judge):
+            judgements.append(action)
+
+
+def boxed(text: str) -> Written:
+    return Written(text, tokens=list(text))
+
+
+def scored(**logprobs: float) -> Written:
+    return Written("", top_logprobs=[[*logprobs.items()]])
+
+
+def test_a_new_step_behind_a_wrong_one_has_its_reward() -> None:
+    before = [StepJudgement("", 0.7, "ok")] * 2
+    text = "Step 1: \\boxed{correct}\nStep 2: \\boxed{incorrect}\n"
+    script = ThinkPRMProtocol().resumed_chain(SOLUTION.problem, STEPS, before)
+    wrong = scored(correct=math.log(0.1), incorrect=math.log(0.9))
+    [*_, new] = carried_out(script, boxed(text), wrong, Written(" No", tokens=[" No"]))
+    assert (new.reward, new.status) == (pytest.approx(0.1), "ok")
+    script = ThinkPRMProtocol().resumed_chain(SOLUTION.problem, STEPS, before)
+    [*_, new] = carried_out(script, boxed("Step 2: \\boxed{correct}\n"), Written(" No", tokens=[" No"]))
+    assert (new.reward, new.status) == (0.5, "no_verdict")
+
+
+@pytest.mark.parametrize("as_published", [True, False])
+def test_an_answer_that_is_not_written_is_scored(as_published: bool) -> None:
+    script = ThinkPRMProtocol(as_published).chain(SOLUTION.problem, STEPS[:1])
+    words = {" yes": -0.2, " no": -2.0} if as_published else {" Yes": -0.2, " No": -2.0}
+    [judgement] = carried_out(script, boxed("\\boxed{correct}"), scored(correct=-0.1), Written(""), scored(**words))
+    assert judgement.solution_reward == pytest.approx(0.8581, abs=5e-5)
+
+
+@pytest.mark.parametrize(
+    ("chain", "answers", "status"),
+    [
+        ("\\boxed{correct}", [Written("", "error")], "error"),
+        ("Who knows?", [Written("", "error")], "error"),
+        ("\\boxed{correct}", [Written(""), Written("", "error")], "error"),
+        ("\\boxed{correct}", [Written("", "context")], "ok"),
+        ("Who knows?", [Written("", "context")], "truncated"),
+    ],
+)
+def test_a_failed_question_is_seen(chain: str, answers: list[Written], status: str) -> None:
+    boxes = [scored(correct=math.log(0.9), incorrect=math.log(0.1))] * len(read_boxes(chain, 1))
+    script = ThinkPRMProtocol().chain(SOLUTION.problem, STEPS[:1])
+    [judgement] = carried_out(script, boxed(chain), *boxes, *answers)
+    reward = pytest.approx(0.9) if status == "ok" else 0.5
+    assert (judgement.status, judgement.reward, judgement.solution_reward) == (status, reward, None)
+
+
 @pytest.mark.parametrize(("temperature", "expected"), [(1, 0.8581), (0.5, 0.9734), (1e-9, 1.0)])
 def test_the_solution_is_scored_by_yes_and_no_in_lower_case(temperature: float, expected: float) -> None:
-    known = [("Yes", -0.1), ("yes", -0.2), ("no", -2.0), ("No", -0.3)]
-    written = Written("No", tokens=["No"], top_logprobs=[known])
+    known = [(" Yes", -0.1), (" yes", -0.2), (" no", -2.0), (" No", -0.3), ("yes", -9.0), ("no", -0.01)]
+    written = Written(" No", tokens=[" No"], top_logprobs=[known])
     published = ThinkPRMProtocol(decision_temperature=temperature)
     assert published.read_answer(written) == pytest.approx(expected, abs=5e-5)
 
@@ -164,10 +241,12 @@ def test_the_solution_is_scored_by_yes_and_no_in_lower_case(temperature: float, 
 @pytest.mark.parametrize(
     ("text", "known", "published", "trained"),
     [
-        ("Yes", [("Yes", -0.2), ("No", -2.0)], 0.8581, 0.8581),  # no word is reported in lower case
-        ("No", [("No", -0.1), ("yes", -3.0)], 0.0522, 0.0522),  # the other word takes the least that is reported
+        (" Yes", [(" Yes", -0.2), (" No", -2.0)], 0.8581, 0.8581),  # no word is reported in lower case
+        (" No", [(" No", -0.1), (" yes", -3.0)], 0.0522, 0.0522),  # the other word takes the least that is reported
+        (" Yes", [(" Yes", 0.0), (" No", -math.inf), (" yes", -math.inf), (" no", -math.inf)], 1.0, 1.0),
         (" **no**", [], 0.0, 0.0),
-        ("Maybe", [("yes", -1.0), ("no", -1.0)], 0.5, None),
+        (" Maybe", [(" yes", -1.0), (" no", -1.0)], 0.5, None),
+        (" Maybe", [(" Yes", -0.2), (" No", -2.0)], None, 0.8581),
         ("Maybe", [], None, None),
         ("Nothing", [], None, None),
         ("", [], None, None),
@@ -184,7 +263,7 @@ def test_other_answers(
 
 
 async def test_the_scores_of_solutions_are_averaged_and_kept() -> None:
-    verdict = await judged(scripted("\\boxed{correct}" * 3, "Yes\n"), n=3)
+    verdict = await judged(scripted("\\boxed{correct}" * 3, " Yes\n"), n=3)
     said = [chain[-1].solution_reward for chain in verdict.chains]
     assert verdict.solution_reward == pytest.approx(sum(said) / 3)
     assert verdict.solution_reward > 0.5
@@ -257,8 +336,8 @@ def test_a_finished_conversation_has_the_turn_in_its_parts() -> None:
         ("mark", "<think>\n"),
         ("forced", "Let's verify step by step:"),
         ("written", " a \\boxed{correct}\n"),
-        ("mark", "</think>\nIs the solution correct? "),
-        ("written", "Yes"),
+        ("mark", "</think>\nIs the solution correct?"),
+        ("written", " Yes"),
     ]
 
 

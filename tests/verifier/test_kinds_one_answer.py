@@ -61,8 +61,8 @@ def _critique(prompt: str) -> str:
 
 
 def _verification(prompt: str) -> str:
-    if prompt.endswith("correct? "):
-        return "Yes\n"
+    if prompt.endswith("correct?"):
+        return " Yes\n"
     return "".join(f"\nStep {i}: \\boxed{{correct}}" for i in range(1, 2 + _number(prompt) % 4)) + "\n</think>"
 
 

@@ -21,7 +21,9 @@ class ThinkPRM(OneAnswerVerifier):
     """A ThinkPRM. The reward of a step is P(correct) at its box; the solution's is P(yes) after the chain.
 
     Verdicts have both (`rewards`, `solution_reward`). A chain that is ended at its first wrong step does not come to
-    the solution. A step that the chain has no box for is `no_verdict`.
+    the solution. A step that the chain has no box for is `no_verdict`. In a search it has the reward of the first step
+    that the chain finds wrong, if that comes before it. If the question about the solution fails, the last step has
+    the status `error`.
 
     Example:
         ```python
