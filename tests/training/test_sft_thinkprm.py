@@ -20,6 +20,7 @@ from genprm_trl.verifier import GenPRM, open_verifier
 from genprm_trl.verifier.kinds.thinkprm import ThinkPRM
 from tests.helpers import chat_templates
 from tests.helpers.replay_generator import ReplayGenerator
+from tests.helpers.scripted_generator import ScriptedGenerator
 from tests.helpers.sft import config, records, trainer
 from tests.helpers.tiny_models import save_tiny, tiny_tokenizer
 
@@ -68,6 +69,38 @@ def test_steps_after_the_first_error_are_shown_and_unjudged_ones_are_not() -> No
     assert read_chain(record).steps == record.solution.steps[:2]
 
 
+def test_a_rationale_that_is_not_used_may_contradict_its_label() -> None:
+    [record] = records(1, steps=3)
+    record.labels = [False, True, False]
+    record.rationales = [record.rationales[0].replace("{Yes}", "{No}"), *["It is \\boxed{No}."] * 2]
+    assert read_chain(record).decisions == [False]
+    record.labels[0] = True
+    with pytest.raises(DataError, match="says the opposite"):
+        read_chain(record)
+
+
+def test_a_rationale_that_would_stop_the_chain_is_refused() -> None:
+    for end in ("Is the solution correct?", "</think>"):
+        [record] = records(1)
+        record.rationales[0] = record.rationales[0].replace("Paragraph 1 adds.", f"{end} Paragraph 1 adds.")
+        with pytest.raises(DataError, match="is stopped") as found:
+            read_chain(record)
+        assert found.value.field == "rationales[0]"
+
+
+def test_labels_before_a_right_step_are_right_as_in_the_authors_filter() -> None:
+    chain = CHAIN.replace("{incorrect}", "{correct}")
+    row = {**PUBLISHED, "cot": chain, "gt_step_labels": ["-", "+"], "prefix_label": True}
+    assert read_chain(row).decisions == [True, True]
+    three = {**PUBLISHED, "prefix_steps": ["a", "b", "c"], "gt_step_labels": ["-", "+", "-"], "prefix_label": False}
+    chain += "\nStep 3: \\boxed{incorrect}"
+    assert read_chain({**three, "cot": chain}).decisions == [True, True, False]
+    wrong = {**PUBLISHED, "gt_step_labels": ["-", "-"], "cot": "Step 1: \\boxed{incorrect}"}
+    assert read_chain(wrong).decisions == [False]
+    with pytest.raises(DataError, match="does not follow"):
+        read_chain({**wrong, "cot": CHAIN})
+
+
 @pytest.mark.parametrize(
     ("decisions", "labels", "kept"),
     [
@@ -107,6 +140,8 @@ def messages(*turns: str) -> dict[str, Any]:
         ({**PUBLISHED, "prefix_label": True}, "prefix_label", "the chain says otherwise"),
         ({**PUBLISHED, "prefix_steps": None}, "prefix_steps", "must not be null"),
         ({**PUBLISHED, "cot": "It is wrong."}, "cot", "does not follow"),
+        ({**PUBLISHED, "cot": "Is the solution correct? " + CHAIN}, "cot", "is stopped"),
+        (messages(TURN.replace("6 + 1", "Is the solution correct?")), "messages[1]", "no fin"),
         (
             {"messages": [{"role": "user", "content": "p"}, {"role": "assistant", "content": CHAIN}]},
             "messages[1]",
@@ -126,7 +161,48 @@ def test_a_bad_row_is_named(row: dict[str, Any], field: str, message: str) -> No
     assert (found.value.field, found.value.row) == (field, 3)
 
 
-@pytest.mark.parametrize("make_tokenizer", [tiny_tokenizer, chat_templates.chatml, chat_templates.deepseek])
+def answer_tokenizer() -> Any:
+    """The tiny one, in which a space and an answer are one token, as in those of published models."""
+    tiny = tiny_tokenizer()
+    known = json.loads(tiny.backend_tokenizer.to_str())["model"]
+    vocab, merges = dict(known["vocab"]), [tuple(merge) for merge in known["merges"]]
+    for word in (" Yes", " No", " yes", " no"):
+        pieces = tiny.tokenize(word)
+        while len(pieces) > 1:
+            *pieces, left, right = pieces
+            if left + right not in vocab:
+                vocab[left + right] = len(vocab)
+                merges.append((left, right))
+            pieces.append(left + right)
+    special = {"bos_token": tiny.bos_token, "eos_token": tiny.eos_token, "pad_token": tiny.pad_token}
+    tokenizer = type(tiny)(vocab=vocab, merges=merges, additional_special_tokens=["<|im_start|>"], **special)
+    tokenizer.chat_template = tiny.chat_template
+    return tokenizer
+
+
+async def test_question_and_answer_have_the_tokens_of_one_text() -> None:
+    tokenizer = answer_tokenizer()
+    [no] = tokenizer.encode(" No", add_special_tokens=False)
+    whole = tokenizer.encode("Is the solution correct? No", add_special_tokens=False)
+    assert whole[-1] == no
+    encoded = ConversationEncoder(tokenizer, protocol="thinkprm").encode(read_row(PUBLISHED, protocol="thinkprm"))
+    end = encoded.input_ids.index(no) + 1
+    assert encoded.input_ids[end - len(whole) : end] == encoded.labels[end - len(whole) : end] == whole
+
+    def reply(prompt: str) -> str:
+        return " No" if prompt.endswith("correct?") else CHAIN
+
+    solution = Solution("s", PUBLISHED["problem"], PUBLISHED["prefix_steps"])
+    words = {" yes": -2.0, " no": -0.2, " Yes": -0.2, " No": -2.0}
+    for as_published, expected in ((True, 0.1419), (False, 0.8581)):
+        generator = ScriptedGenerator(reply, tokenizer, alternatives=words)
+        verdict = await GenPRM(generator, protocol=ThinkPRMProtocol(as_published)).verify(solution)
+        assert verdict.solution_reward == pytest.approx(expected, abs=5e-5)
+
+
+@pytest.mark.parametrize(
+    "make_tokenizer", [tiny_tokenizer, answer_tokenizer, chat_templates.chatml, chat_templates.deepseek]
+)
 async def test_a_model_is_asked_in_the_tokens_that_it_was_trained_on(make_tokenizer: Any) -> None:
     tokenizer = make_tokenizer()
     encoder = ConversationEncoder(tokenizer, protocol="thinkprm")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from genprm_trl.errors import DataError
 from genprm_trl.protocol.genprm import argument, parse_rationale
-from genprm_trl.protocol.thinkprm import clean_chain, finished_turn, follows_labels, read_decisions
+from genprm_trl.protocol.thinkprm import clean_chain, ends_early, finished_turn, follows_labels, read_decisions
 from genprm_trl.records import RationaleRecord, Solution
 from genprm_trl.rows.fields import as_filled_text, as_list, as_optional_bool, as_step_label, as_steps, require
 from genprm_trl.training.prm.data import labelled_steps
+
+_ENDS_EARLY = "holds `Is the solution correct?` or `</think>`, where a model that writes it is stopped; leave it out"
 
 
 class JudgedChain(NamedTuple):
@@ -33,7 +35,8 @@ def read_chain(row: RationaleRecord | Solution | Mapping[str, Any], number: int 
     """Reads a row of any of these forms.
 
     - `problem`, `prefix_steps`, `cot`, `gt_step_labels` and `prefix_label`: the published chains
-      (`launch/thinkprm-1K-verification-cots`).
+      (`launch/thinkprm-1K-verification-cots`). As in the authors' filter, all steps before one with the label `+`
+      count as `+`.
     - A `RationaleRecord` or its row: a chain is made of the analyses of its rationales, without code.
     - A row with step labels (see `labelled_steps`): a chain of bare decisions.
 
@@ -52,7 +55,7 @@ def read_chain(row: RationaleRecord | Solution | Mapping[str, Any], number: int 
         elif "steps" in row:
             row = Solution.from_dict(row, default_id=str(number))
     if isinstance(row, RationaleRecord):
-        said = [_argument(row, index) for index in range(len(row.rationales))]
+        said = [_argument(row, index) for index in range(_judged(row.labels))]
         return _made(row.solution.problem, row.solution.steps, list(row.labels), said)
     known = labelled_steps(row)
     steps = row.steps if isinstance(row, Solution) else known.steps
@@ -66,7 +69,11 @@ def _published(row: Mapping[str, Any]) -> JudgedChain:
     labels = [_label(each, f"gt_step_labels[{index}]") for index, each in enumerate(given)]
     if not 1 <= len(labels) <= len(steps):
         raise DataError(f"must be as many as the steps: {len(labels)} for {len(steps)}", field="gt_step_labels")
+    right = max((number for number, label in enumerate(labels, start=1) if label), default=0)
+    labels[:right] = [True] * right
     chain = clean_chain(as_filled_text(row["cot"], "cot"))
+    if ends_early(chain):
+        raise DataError(_ENDS_EARLY, field="cot")
     decisions = read_decisions(chain)
     if decisions is None or not follows_labels(decisions, labels):
         raise DataError(
@@ -91,12 +98,20 @@ def _argument(record: RationaleRecord, index: int) -> str:
             f"says the opposite of labels[{index}]; such rationales are to be filtered out before training",
             field=f"rationales[{index}]",
         )
-    return argument(text)
+    said = argument(text)
+    if ends_early(said):
+        raise DataError(_ENDS_EARLY, field=f"rationales[{index}]")
+    return said
+
+
+def _judged(labels: Sequence[bool]) -> int:
+    """How many steps a chain judges: up to the first wrong one."""
+    return min([*labels, False].index(False) + 1, len(labels))
 
 
 def _made(problem: str, steps: list[str], labels: list[bool], said: list[str]) -> JudgedChain:
     """A chain that says what is known of each step, up to the first wrong one."""
-    until = [*labels, False].index(False) + 1
+    until = _judged(labels)
     labels, said = labels[:until], said[:until]
     shown = list(steps) if False in labels else list(steps[: len(labels)])  # the rest is not known to be right
     chain = "\n".join(
