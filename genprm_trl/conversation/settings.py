@@ -103,13 +103,16 @@ def settings_path(model: str | os.PathLike[str], name: str) -> Path | None:
         return None
     from transformers.utils import cached_file
 
-    found = cached_file(
-        os.fspath(model),
-        name,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-        _raise_exceptions_for_gated_repo=False,
-    )
+    try:
+        found = cached_file(
+            os.fspath(model),
+            name,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+            _raise_exceptions_for_gated_repo=False,
+        )
+    except OSError:  # no such repository, or no name of one: whoever loads the model says so
+        return None
     return None if found is None else Path(found)
 
 

@@ -200,7 +200,9 @@ class VerifierOptions(SandboxOptions, GeneratorOptions):
         threshold = self.threshold
         if threshold is None:  # the one that the verdicts have
             saved = load_scorer_settings(self.model)
-            threshold = DEFAULT_THRESHOLD if saved is None else saved.threshold
+            if saved is not None and saved.kind == kind:
+                threshold = saved.threshold_with(self.given())
+            threshold = DEFAULT_THRESHOLD if threshold is None else threshold
         return {**decisive(self), **self.what_decides_text(), **of_kind, **files, "threshold": threshold}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,14 @@ class StepScorerSettings:
         values = asdict(self)
         return {name: values[name] for name in (*_SCORES, "threshold") if values.get(name) is not None}
 
+    def threshold_with(self, options: Iterable[str]) -> float | None:
+        """The threshold, unless one of these options changes the scores for which it was chosen.
+
+        Args:
+            options: Names of options that the verifier is given.
+        """
+        return None if set(options) - _HARMLESS else self.threshold
+
     def save(self, model_dir: str | os.PathLike[str]) -> None:
         """Writes `step_scorer.json` into a model directory."""
         values = {name: value for name, value in asdict(self).items() if value is not None}
@@ -80,4 +89,6 @@ def load_scorer_settings(model: str | os.PathLike[str]) -> StepScorerSettings | 
 
 # What makes the scores, and so the threshold that was chosen for them.
 _SCORES = ("step_separator", "beta", "reference")
+# What changes nothing about the scores. The day is the one that the template would show without the option.
+_HARMLESS = {"stop", "seed", "threshold", "batch_size", "max_length", "template_date"}
 _FIELDS = frozenset(StepScorerSettings.__dataclass_fields__)

@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,7 @@ from genprm_trl.options.verifier import VerifierOptions, load_verifier
 from genprm_trl.protocol.genprm import MODES
 from genprm_trl.sandbox import FusionSandbox
 from genprm_trl.sandbox.options import SandboxOptions
+from genprm_trl.verifier.scorer_settings import StepScorerSettings
 from tests.helpers.chat_templates import CHATML, DATED
 from tests.helpers.fusion_server import FusionServer
 from tests.helpers.http_thread import Quiet, answering
@@ -183,3 +185,17 @@ def test_a_day_is_left_out_where_loading_fails_for_sure(
         options.freeze_date()
     assert options.template_date == ("2026-12-01" if is_there else None)
     assert asked == ["/lab/model/resolve/main/tokenizer_config.json"]
+
+
+def test_the_threshold_in_the_settings_is_that_of_the_verdicts(tmp_path: Path) -> None:
+    model = save_tiny(tmp_path / "ppm")
+    StepScorerSettings("ppm", "\n\n", threshold=0.625).save(model)
+
+    def threshold(**options: Any) -> float:
+        return VerifierOptions(model=str(model), **options).what_decides_verdicts()["threshold"]  # type: ignore[no-any-return]
+
+    assert threshold() == threshold(template_date="2026-11-30") == 0.625
+    assert threshold(threshold=0.5) == 0.5
+    assert threshold(kind_options={"step_separator": " ;"}) == 0.5  # other scores
+    assert threshold(kind="genprm") == 0.5
+    assert VerifierOptions(model="no/such/dir", kind="genprm").what_decides_verdicts()["threshold"] == 0.5

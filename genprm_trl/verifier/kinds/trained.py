@@ -14,8 +14,6 @@ from genprm_trl.verifier.scorer_settings import load_scorer_settings
 from genprm_trl.verifier.step_tokens import AnswerEncoder, StepTokens
 
 DEFAULT_ANSWER_SEPARATOR = "\n\n"
-# What changes nothing about the scores.
-_OPERATIONAL = {"stop", "seed", "threshold", "batch_size", "max_length"}
 
 
 class AnswerScorer(StepScorer):
@@ -76,8 +74,8 @@ class AnswerScorer(StepScorer):
         """
         settings = load_scorer_settings(model)
         saved = {} if settings is None else settings.arguments()
-        if options.keys() - _OPERATIONAL:
-            saved.pop("threshold", None)
+        if settings is not None and settings.threshold_with(options) is None:
+            del saved["threshold"]
         return super().from_pretrained(
             model, tokenizer=tokenizer, backend=backend, generator_kwargs=generator_kwargs, **{**saved, **options}
         )
