@@ -361,7 +361,13 @@ class GenPRMProtocol:
         """A chain that has judged the first steps before (see `base.ResumableProtocol.resumed_chain`)."""
         if self._mode.execute and steps:
             yield ExpectCode()
+        # The model's context: the history only grows, so nothing that follows a truncated step can fit either.
+        is_full = False
         for index, judgement in enumerate(judged):
+            is_full = is_full or judgement.status == "truncated"
+            if is_full:
+                yield Judge(index, judgement.reward, judgement.status, judgement.rationale)
+                continue
             yield OpenTurn(self.opening_messages(problem, steps, index))
             for segment in self.segments(judgement.rationale, [each.output for each in judgement.code_rounds]):
                 yield Append(segment.text, segment.kind)
@@ -369,9 +375,13 @@ class GenPRMProtocol:
                 yield Execute(code_round.code)
             yield Judge(index, judgement.reward, judgement.status)
         for index in range(len(judged), len(steps)):
+            if is_full:
+                yield Judge(index, 0.5, "truncated", "")
+                continue
             yield OpenTurn(self.opening_messages(problem, steps, index))
             reward, status = yield from self._judge_step(index + 1)
             yield Judge(index, reward, status)
+            is_full = status == "truncated"
 
     def _judge_step(self, number: int) -> Generator[Action, Any, tuple[float, StepStatus]]:
         mode = self._mode

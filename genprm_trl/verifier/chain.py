@@ -169,7 +169,6 @@ class Chain(Generic[EndT]):
         self._session: Session | None = None
         self._requests = 0  # sampled requests, each with its own seed
         self._last: tuple[list[int], GenerationResult] | None = None  # the last sampled request and its answer
-        self._is_full = False
 
     async def advance(self) -> tuple[Judge, Passage] | ChainEnd[EndT]:
         """Runs to the next judgement, which comes with what was done for it, or to the end.
@@ -220,13 +219,9 @@ class Chain(Generic[EndT]):
         Raises:
             GenPRMError: The generator is closed or cannot be used any more.
         """
-        if self._is_full:
-            # The model's context: the history only grows, so nothing that follows can fit either.
-            return StepJudgement("", 0.5, "truncated")
         judged = await self.advance()
         assert not isinstance(judged, ChainEnd), "a protocol judges every step"
         verdict, passage = judged
-        self._is_full = verdict.status == "truncated"
         return StepJudgement(
             passage.text,
             verdict.reward,

@@ -419,15 +419,16 @@ def test_tokens_run_out_before_the_code():
 @pytest.mark.parametrize(("reason", "status"), [("error", "error"), ("context", "truncated")])
 @pytest.mark.parametrize("mode", sorted(MODES))
 def test_generator_fails(mode, reason, status):
-    """At every request of a chain in turn; the next step is asked for all the same."""
+    """At every request of a chain in turn; the next step is asked for all the same, unless the context is full."""
     good = ["Fine.</analyze>\n"] if MODES[mode].analyze else []
     good += [Written("print(4)", "length")] if MODES[mode].verify else []
     good += [VERDICT]
     for place in range(len(good)):
-        driver = Driver([*good[:place], Written("", reason), *good])
+        is_full = reason == "context"
+        driver = Driver([*good[:place], Written("", reason), *([] if is_full else good)])
         judges = driver.run(GenPRMProtocol(mode), "P", ["a", "b"])
         assert judges[0] == Judge(0, 0.5, status)
-        assert judges[1].reward == 1.0
+        assert judges[1].reward == (0.5 if is_full else 1.0)
 
 
 def test_sandbox_fails():

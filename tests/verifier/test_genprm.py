@@ -18,7 +18,7 @@ from genprm_trl.conversation.template import ChatFormat
 from genprm_trl.errors import ConfigError
 from genprm_trl.generation.base import SamplingParams
 from genprm_trl.protocol import GenPRMProtocol, parse_rationale
-from genprm_trl.records import Solution, Verdict
+from genprm_trl.records import Solution, StepJudgement, Verdict
 from genprm_trl.sandbox import LocalSandbox
 from genprm_trl.sandbox.base import ExecutionResult, Sandbox, Session
 from genprm_trl.verifier.genprm import GenPRM
@@ -247,6 +247,11 @@ async def test_a_solution_longer_than_the_context_is_truncated_with_a_status(san
     assert [judgement.status for judgement in verdict.chains[0]] == ["ok", "truncated", "truncated"]
     assert verdict.rewards[1:] == [0.5, 0.5]
     assert verdict.prediction == -1
+    assert [judgement.rationale for judgement in verdict.chains[0][2:]] == [""]
+    asked = len(generator.calls)
+    grown = await GenPRM(generator, sandbox).verify_further(Solution("s", "p", [*solution.steps, "So 8."]), verdict)
+    assert grown.chains[0] == [*verdict.chains[0], StepJudgement("", 0.5, "truncated")]
+    assert len(generator.calls) == asked, "the history only grows"
 
 
 async def test_generator_errors_become_statuses(sandbox):
