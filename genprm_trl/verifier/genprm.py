@@ -167,6 +167,7 @@ class GenPRM(Verifier):
             source = model if tokenizer is None else tokenizer
             shortest = GenPRMProtocol().opening_messages("", [""], 0)
             check_context((generator_kwargs or {}).get("max_context"), source, chat_template, shortest)
+        check_protocol(early_settings(model), model, "genprm")
         executes = runs_code(model, mode)
         if sandbox is None and executes:
             from genprm_trl.sandbox import LocalSandbox
@@ -194,11 +195,6 @@ class GenPRM(Verifier):
                         model,
                     )
                 settings = ModelSettings(turn_opening="as_published" if published else "generation_prompt")
-            if settings.protocol != "genprm":
-                raise ConfigError(
-                    f"{model} was trained as a {settings.protocol}: leave out --kind, or give --kind "
-                    f"{settings.protocol}; in Python open it with open_verifier"
-                )
             protocol = GenPRMProtocol(
                 mode=mode if mode is not None else settings.modes[0],
                 first_turn=first_turn or settings.first_turn,
@@ -229,12 +225,12 @@ class GenPRM(Verifier):
     def runs_code(self) -> bool:
         """Whether its chains may run code."""
         protocol = self.protocol
-        return not isinstance(protocol, GenPRMProtocol) or Mode.of(protocol.mode).execute
+        return Mode.of(protocol.mode).execute if isinstance(protocol, GenPRMProtocol) else self.sandbox is not None
 
     def with_options(
         self, *, mode: Mode | str | None = None, generator: Generator | None = None, **changes: Any
-    ) -> GenPRM:
-        """A verifier on the same generator and sandbox with other settings: `with_options(mode="direct", n=8)`.
+    ) -> Self:
+        """A verifier of this class on the same generator and sandbox: `with_options(mode="direct", n=8)`.
 
         Args:
             mode: The mode of the protocol.
@@ -252,7 +248,7 @@ class GenPRM(Verifier):
         names = ("chat", "n", "sampling", "threshold", "stop", "adaptive", "seed", "max_chains", "rewards_from")
         super().with_options(**{name: value for name, value in changes.items() if name not in names})
         settings = {name: getattr(self, name) for name in names}
-        changed = GenPRM(generator or self.generator, self.sandbox, protocol, **(settings | changes))
+        changed = type(self)(generator or self.generator, self.sandbox, protocol, **(settings | changes))
         if "max_chains" not in changes:
             changed._slots = self._slots  # the bound is the engine's, whoever uses it
         return changed
@@ -346,11 +342,30 @@ def runs_code(model: Any, mode: Mode | str | None = None) -> bool:
         model: A directory, a name on the Hub, or a loaded model.
         mode: The mode that it is asked in. Default: the one in the model's directory, or else the full one.
     """
-    if mode is None and isinstance(model, str | Path):
-        with contextlib.suppress(OSError, ValueError):  # loading it will say what is wrong with it
-            settings = load_settings(model)
-            mode = settings.default_mode if settings is not None else None
+    if mode is None and (settings := early_settings(model)) is not None:
+        mode = settings.default_mode
     return Mode.of("full" if mode is None else mode).execute
+
+
+def early_settings(model: Any) -> ModelSettings | None:
+    """The settings in a model's directory, before the model is loaded; None if they cannot be read."""
+    if isinstance(model, str | Path):
+        with contextlib.suppress(OSError, ValueError):  # loading the model will say what is wrong with it
+            return load_settings(model)
+    return None
+
+
+def check_protocol(settings: ModelSettings | None, model: Any, protocol: str) -> None:
+    """Checks that a model was not trained in another protocol.
+
+    Raises:
+        ConfigError: It was.
+    """
+    if settings is not None and settings.protocol != protocol:
+        raise ConfigError(
+            f"{model} was trained as a {settings.protocol}: leave out --kind, or give --kind {settings.protocol}; in "
+            "Python open it with open_verifier"
+        )
 
 
 def has_published_name(model: str | Path) -> bool:

@@ -98,8 +98,12 @@ def test_a_thinkprm_is_known_by_its_name_and_by_its_settings(tiny: Path, tmp_pat
     with pytest.raises(ConfigError, match="mine was trained as a thinkprm: leave out --kind"):
         GenPRM.from_pretrained(trained, mode="direct")
     ModelSettings().save(copy)
+    for path in (copy, trained):  # said before the weights are loaded, of which there are none
+        (path / "model.safetensors").unlink()
     with pytest.raises(ConfigError, match="was trained as a genprm: leave out --kind, or give --kind genprm"):
         open_verifier(copy, "thinkprm")
+    with pytest.raises(ConfigError, match="was trained as a thinkprm"):
+        GenPRM.from_pretrained(trained, mode="direct")
 
 
 def _options(model: Path, *words: str) -> VerifierOptions:
@@ -139,6 +143,37 @@ def test_commands_take_a_critic_with_a_prompt_of_ones_own(tiny: Path, tmp_path: 
             load_verifier(_options(tiny, "--kind", "critic", f"--{word}", value.get(word, "model")))
     with pytest.raises(ConfigError, match="max_context 9 holds no prompt"):
         load_verifier(_options(tiny, "--kind", "critic", "--max_context", "9"))
+
+
+@pytest.mark.parametrize(("kind", "protocol"), [(ThinkPRM, ThinkPRMProtocol()), (Critic, CriticProtocol())])
+def test_other_options_leave_the_kind_as_it_is(kind: type[GenPRM], protocol: Any) -> None:
+    changed = kind(ScriptedGenerator(_critique), protocol=protocol).with_options(n=5, threshold=0.3)
+    assert type(changed) is kind
+    assert (changed.n, changed.threshold, changed.protocol) == (5, 0.3, protocol)
+    assert not changed.runs_code
+
+
+# ---- a context that is full ----
+
+
+async def test_boxes_of_a_chain_that_the_context_cuts_off_count() -> None:
+    def reply(prompt: str) -> str:
+        return "incorrect" if prompt.endswith("{") else "\nStep 2: no \\boxed{incorrect}\n" + "egg " * 5000
+
+    prm = ThinkPRM(ScriptedGenerator(reply, max_context=600), protocol=ThinkPRMProtocol())
+    verdict = await prm.verify(Solution("s", SOLUTION.problem, SOLUTION.steps[:2]))
+    assert [judgement.status for judgement in verdict.chains[0]] == ["truncated", "ok"]
+    assert verdict.rewards == pytest.approx([0.5, 0.01], abs=1e-3)
+    assert verdict.prediction == 1
+
+
+async def test_a_search_asks_anew_after_an_answer_that_the_context_has_cut_off() -> None:
+    critic = Critic(generator := answering("egg " * 5000, "\\boxed{-1}"), protocol=CriticProtocol())
+    first = await critic.verify_further(Solution("s", SOLUTION.problem, SOLUTION.steps[:2]))
+    grown = await critic.verify_further(SOLUTION, first)
+    assert [judgement.status for judgement in grown.chains[0]] == ["truncated", "truncated", "ok"]
+    assert grown.rewards == [0.5, 0.5, 1]
+    assert len(generator.calls) == 2
 
 
 # ---- votes ----

@@ -9,10 +9,9 @@ from typing import Any, Protocol, Self
 from genprm_trl._loops import run
 from genprm_trl.conversation.settings import ModelSettings, load_settings
 from genprm_trl.conversation.template import ChatFormat
-from genprm_trl.errors import ConfigError
 from genprm_trl.generation.backends import open_generator
 from genprm_trl.protocol.base import VerificationProtocol
-from genprm_trl.verifier.genprm import GenPRM, check_context, check_options
+from genprm_trl.verifier.genprm import GenPRM, check_context, check_options, early_settings
 
 
 class OneAnswerProtocol(VerificationProtocol, Protocol):
@@ -56,7 +55,8 @@ class OneAnswerVerifier(GenPRM):
             ConfigError: An option or the model cannot be used.
         """
         check_options(**options)
-        shortest = protocol(None, False).opening_messages("", [""])
+        # What can be seen to be wrong shows before the weights are loaded: a model of another protocol, too.
+        shortest = protocol(early_settings(model), False).opening_messages("", [""])
         if isinstance(model, str | Path):
             source = model if tokenizer is None else tokenizer
             check_context((generator_kwargs or {}).get("max_context"), source, chat_template, shortest)
@@ -70,15 +70,3 @@ class OneAnswerVerifier(GenPRM):
         except BaseException:
             run(generator.close())  # an engine's processes must not outlive what failed
             raise
-
-
-def check_settings(settings: ModelSettings | None, model: Any, protocol: str) -> None:
-    """Checks that a model was not trained in another protocol.
-
-    Raises:
-        ConfigError: It was.
-    """
-    if settings is not None and settings.protocol != protocol:
-        raise ConfigError(
-            f"{model} was trained as a {settings.protocol}: leave out --kind, or give --kind {settings.protocol}"
-        )

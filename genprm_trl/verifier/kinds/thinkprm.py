@@ -12,8 +12,8 @@ from genprm_trl.errors import check_one_of
 from genprm_trl.generation.base import SamplingParams
 from genprm_trl.generation.logprobs import RewardsFrom
 from genprm_trl.protocol.thinkprm import ThinkPRMProtocol
-from genprm_trl.verifier.genprm import AdaptiveN
-from genprm_trl.verifier.kinds.one_answer import OneAnswerVerifier, check_settings
+from genprm_trl.verifier.genprm import AdaptiveN, check_protocol
+from genprm_trl.verifier.kinds.one_answer import OneAnswerVerifier
 from genprm_trl.verifier.tally import StopRule
 
 
@@ -85,7 +85,7 @@ class ThinkPRM(OneAnswerVerifier):
             check_one_of(get_args(TurnOpening), turn_opening=turn_opening)
 
         def protocol(settings: ModelSettings | None, opens_thinking: bool) -> ThinkPRMProtocol:
-            check_settings(settings, model, "thinkprm")
+            check_protocol(settings, model, "thinkprm")
             opening = turn_opening or (settings.turn_opening if settings is not None else "as_published")
             return ThinkPRMProtocol(opening != "generation_prompt", opens_thinking, max_tokens, decision_temperature)
 
