@@ -152,8 +152,9 @@ class StepJudgement:
         status: How the judgement was reached.
         code_rounds: The code blocks that ran, in order.
         num_tokens: Tokens the model generated for this step.
-        solution_reward: P(correct) in [0, 1] of the solution up to this step as a whole. None of verifiers that do not
-            say it, and in judgements before the last one.
+        solution_reward: P(correct) in [0, 1] of the solution as a whole, up to the last step that was there when this
+            one was judged. None of verifiers that do not say it, and in judgements before that last step. So in a
+            search, where solutions grow, judgements of several steps may hold one.
     """
 
     rationale: str
@@ -254,10 +255,15 @@ class Verdict:
 
     @property
     def solution_reward(self) -> float | None:
-        """P(correct) of the whole solution, averaged over the chains that say it; None if none does."""
+        """P(correct) of the whole solution, averaged over all chains; None if none says it.
+
+        A chain that does not say it counts as 0, as in ThinkPRM's released code. Otherwise one lucky chain would beat
+        four good ones.
+        """
         said = [chain[-1].solution_reward for chain in self.chains if chain]
-        known = [reward for reward in said if reward is not None]
-        return sum(known) / len(known) if known else None
+        if all(reward is None for reward in said):
+            return None
+        return sum(reward or 0.0 for reward in said) / len(said)
 
     @property
     def scored_prediction(self) -> int | None:

@@ -101,7 +101,7 @@ def run(options: SelectOptions, verifier: OptionalVerifierOptions, judging: Judg
 
     Raises:
         ConfigError: The rule needs verdicts, and the options name neither verdicts nor a verifier; or the score needs
-            verdicts on whole solutions, and there are none.
+            verdicts on whole solutions, and there are none, or the verifier gives none.
         DataError: No problem has several candidates, or a row is unusable.
         GenPRMError: No judgement holds a verdict. Then nothing is written but the verdicts.
     """
@@ -111,12 +111,18 @@ def run(options: SelectOptions, verifier: OptionalVerifierOptions, judging: Judg
     from genprm_trl.rows.jsonl import write_jsonl
     from genprm_trl.selection.judged_pool import JudgedPool, choose, judged_pools, measure
     from genprm_trl.selection.report import choice_row
+    from genprm_trl.verifier.opening import kind_named
 
     check_at_least(0, alpha=options.alpha)
     if not verifier.model and options.verdicts is None and options.rule != "majority":
         raise ConfigError(
             f"--rule {options.rule} needs verdicts: name a file of them with --verdicts, or a verifier with --model"
         )
+    needs_scores = "--score solution needs verdicts on whole solutions, as verifiers of the kind thinkprm give them"
+    if options.score == "solution" and verifier.model:
+        kind = verifier.found_kind()
+        if not kind_named(kind).load().scores_solutions:
+            raise ConfigError(f"{needs_scores}; {verifier.model} is of the kind {kind}")
     output = _output_path(options)
     pools = read_pools(options.file, **options.arguments(), need_answers=False, on_format=console.print_format)
     if all(len(pool.ids) == 1 for pool in pools):
@@ -136,12 +142,12 @@ def run(options: SelectOptions, verifier: OptionalVerifierOptions, judging: Judg
         judged = [JudgedPool(pool) for pool in pools]
     verdicts = [verdict for each in judged for verdict in each.verdicts]
     again = "to judge them again, give --model and --retry_errors"
-    if verdicts and all(verdict.is_unread for verdict in verdicts):
-        raise GenPRMError(f"no judgement holds a verdict, so nothing can be chosen by them; {again}")
-    if options.score == "solution" and verdicts and not any(each.has_solution_scores for each in judged):
-        raise ConfigError(
-            "--score solution needs verdicts on whole solutions, as verifiers of the kind thinkprm give them"
-        )
+    by_solution_scores = options.score == "solution" and any(each.has_solution_scores for each in judged)
+    if verdicts and not by_solution_scores:
+        if all(verdict.is_unread for verdict in verdicts):
+            raise GenPRMError(f"no judgement holds a verdict, so nothing can be chosen by them; {again}")
+        if options.score == "solution":
+            raise ConfigError(needs_scores)
     choices = [choose(each, options.rule, options.score, options.alpha) for each in judged]
     rows = (
         choice_row(each, choice, options.rule, options.score) for each, choice in zip(judged, choices, strict=True)

@@ -51,7 +51,8 @@ class JudgedPool:
     def scores(self, rule: Score) -> list[float]:
         """The score of each candidate, from the averaged rewards of its steps; 0 without a verdict. Shape (M,).
 
-        The rule `solution` takes what the verifier says of the whole solution, and 0 where it does not say it.
+        The rule `solution` takes what the verifier says of the whole solution. A rationale that does not say it counts
+        as 0, here as in `verifications`.
         """
         if rule == "solution":
             return [0.0 if verdict.has_failed else verdict.solution_reward or 0.0 for verdict in self.verdicts]

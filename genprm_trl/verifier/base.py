@@ -27,11 +27,13 @@ class Verifier(Closable):
         n: Chains of judgements that are asked for, a verdict.
         stop: Whether a solution ends at its first wrong step, as in `GenPRM`.
         adaptive: Whether a verdict may hold fewer chains, as in `GenPRM`.
+        scores_solutions: Whether verdicts may say something of the whole solution (`Verdict.solution_reward`).
     """
 
     n: int = 1
     stop: str = "never"
     adaptive: str = "off"
+    scores_solutions: bool = False
 
     @abstractmethod
     async def verify(self, solution: Solution) -> Verdict:

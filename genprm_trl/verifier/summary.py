@@ -25,6 +25,7 @@ class VerdictSummary:
             what follows counts them.
         unread: Verdicts whose prediction rests on a step without a verdict of the model. They count as wrong.
         flagged: Verdicts that name a wrong step.
+        solution_scores: Verdicts that say something of the whole solution.
         labels, predictions: Labels and predictions of the verdicts whose solution has a label; see
             `Verdict.scored_prediction`.
         sameness: Whether the chains of each solution differ.
@@ -40,6 +41,7 @@ class VerdictSummary:
     failed: int = 0
     unread: int = 0
     flagged: int = 0
+    solution_scores: int = 0
     labels: list[int] = field(default_factory=list)
     predictions: list[int | None] = field(default_factory=list)
     sameness: Sameness = field(default_factory=Sameness)
@@ -59,6 +61,7 @@ class VerdictSummary:
         if verdict.has_failed:
             self.failed += 1
             return
+        self.solution_scores += verdict.solution_reward is not None
         prediction = verdict.scored_prediction
         self.unread += prediction is None
         self.flagged += prediction is not None and prediction >= 0
@@ -71,8 +74,8 @@ class VerdictSummary:
 
     @property
     def is_failure(self) -> bool:
-        """Whether there were judgements, and none of them holds a verdict."""
-        return self.steps.total() > 0 == self.steps["ok"] + self.steps["fallback"]
+        """Whether there were judgements, and none of them holds a verdict on its step or on the solution."""
+        return self.steps.total() > 0 == self.steps["ok"] + self.steps["fallback"] + self.solution_scores
 
     def scores(self) -> dict[str, float | None] | None:
         """ProcessBench's scores in per cent (`metrics.processbench_scores`); None without labels."""

@@ -218,6 +218,29 @@ def test_a_score_of_whole_solutions_needs_a_verifier_that_gives_it(oracle, tmp_p
     assert not (tmp_path / "c.jsonl").exists()
 
 
+def test_a_verifier_without_a_score_of_whole_solutions_judges_nothing_for_one(model_dir, tmp_path, capsys):
+    output = tmp_path / "c.jsonl"
+    command = ["select", str(GSM8K), "--model", str(model_dir), "--limit", "1", "--output", str(output)]
+    assert main([*command, "--score", "solution"]) == 2
+    assert f"{model_dir} is of the kind genprm" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_scores_of_whole_solutions_are_enough_to_choose_by_them(tmp_path, capsys):
+    verdicts, output = tmp_path / "whole.jsonl", tmp_path / "c.jsonl"
+    solutions = load_solutions(GSM8K, limit=24)
+    rows = []
+    for place, each in enumerate(solutions):
+        chain = [StepJudgement("", 0.5, "no_verdict", solution_reward=place % 4 / 4)]
+        rows.append(Verdict(each.id, [0.5], -1, [chain], solution_digest=each.digest))
+    write_jsonl(verdicts, rows)
+    words = ["--verdicts", str(verdicts), "--limit", "6", "--output", str(output)]
+    assert main(["select", str(GSM8K), *words, "--score", "solution"]) == 0
+    assert len(read(output)) == 6
+    assert main(["select", str(GSM8K), *words]) == 2
+    assert "no judgement holds a verdict" in capsys.readouterr().err
+
+
 def test_missing_verdicts_are_counted(oracle, tmp_path, capsys):
     some = tmp_path / "some.jsonl"
     some.write_bytes(b"".join(oracle.read_bytes().splitlines(keepends=True)[:5]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from statistics import fmean
 
 import pytest
 
@@ -74,15 +75,24 @@ def test_what_a_verifier_says_of_whole_solutions_can_choose():
     for verdict, rewards in zip(each.verdicts, said, strict=True):
         [chain] = verdict.chains
         verdict.chains = [[*chain[:-1], dataclasses.replace(chain[-1], solution_reward=reward)] for reward in rewards]
-    assert each.scores("solution") == pytest.approx([0.3, 0.5, 0.3])
+    assert each.scores("solution") == pytest.approx([0.3, 0.5, 0.15])
     assert each.verifications("solution") == [[0.2, 0.4], [0.9, 0.1], [0.0, 0.3]]
     assert choose(each, "best", "solution").index == 1
-    assert choose(each, "weighted", "solution").value == pytest.approx(0.8)
+    assert choose(each, "weighted", "solution").value == pytest.approx(0.65)
     values = measure([each], score="solution").values
     assert values["best_solution"][3] == [1.0]
     assert "best_solution" not in measure([judged(POOL)]).values
     each.verdicts[1].chains[0][0].status = "error"
     assert each.scores("solution")[1] == 0
+
+
+def test_rationales_that_say_nothing_of_the_solution_count_as_0():
+    each = judged(POOL[:2])
+    for verdict, rewards in zip(each.verdicts, ([0.9, None, None, None], [0.85] * 4), strict=True):
+        verdict.chains = [[StepJudgement("", 0.9, "ok", solution_reward=reward)] for reward in rewards]
+    assert each.scores("solution") == pytest.approx([0.225, 0.85])
+    assert each.scores("solution") == pytest.approx([fmean(scores) for scores in each.verifications("solution")])
+    assert choose(each, "best", "solution").index == choose(each, "pessimistic", "solution").index == 1
 
 
 def test_ties_go_to_the_better_solution_and_no_answers_to_the_best():

@@ -54,6 +54,13 @@ def test_what_has_no_verdict_counts_as_wrong(status):
     assert summary.accepted == {True: (0, 1)}
 
 
+@pytest.mark.parametrize(("said", "is_failure"), [(None, True), (0.0, False), (0.8, False)])
+def test_what_is_said_of_the_whole_solution_is_a_verdict(said, is_failure):
+    chain = [StepJudgement("", 0.5, "no_verdict"), StepJudgement("", 0.5, "no_verdict", solution_reward=said)]
+    summary = summary_of([Verdict("a", [0.5, 0.5], -1, [chain])])
+    assert summary.is_failure == is_failure
+
+
 def test_one_verdict_of_several_rationales_is_enough():
     chains = [[StepJudgement("", 0.5, "no_verdict")], [StepJudgement("", 0.9, "ok")]]
     assert summary_of([Verdict("a", [0.7], -1, chains, -1)]).scores()["correct_acc"] == 100.0

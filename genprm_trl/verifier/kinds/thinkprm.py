@@ -33,6 +33,8 @@ class ThinkPRM(OneAnswerVerifier):
         ```
     """
 
+    scores_solutions = True
+
     @classmethod
     def from_pretrained(  # type: ignore[override]  # has the options of its own protocol
         cls,
