@@ -6,6 +6,7 @@ import asyncio
 import atexit
 import contextlib
 import copy
+import functools
 import itertools
 import logging
 from collections import deque
@@ -272,14 +273,33 @@ async def _start(arguments: Any) -> Any:
     return AsyncLLM.from_engine_args(arguments)
 
 
+def _named_tokens(params: SamplingParams) -> list[int]:
+    """The tokens that a request names; none if they are more than the engine takes."""
+    if len(params.logprob_token_ids) > _MOST_NAMED:
+        _warn_of_too_many(len(params.logprob_token_ids), params.logprobs)
+        return []
+    return list(params.logprob_token_ids)
+
+
+@functools.cache  # once, and not for each request
+def _warn_of_too_many(named: int, most_likely: int) -> None:
+    logger.warning(
+        "The verdict's words have %d tokens in this vocabulary, and vLLM reports at most %d by name. Rewards are made "
+        "of the %d most likely tokens; a word that is not among them counts as the last of them.",
+        named,
+        _MOST_NAMED,
+        most_likely,
+    )
+
+
 def _vllm_params(params: SamplingParams, limit: int) -> Any:
     import vllm
     from vllm.sampling_params import RequestOutputKind
 
     reported: dict[str, Any] = {"logprobs": params.logprobs or None}
     # The engine takes them since vLLM 0.32.
-    if params.logprobs and 0 < len(params.logprob_token_ids) <= _MOST_NAMED and hasattr(vllm.SamplingParams, _NAMED):
-        reported = {_NAMED: list(params.logprob_token_ids)}
+    if params.logprobs and hasattr(vllm.SamplingParams, _NAMED) and (named := _named_tokens(params)):
+        reported = {_NAMED: named}
     return vllm.SamplingParams(
         max_tokens=limit,
         temperature=params.temperature,

@@ -105,7 +105,7 @@ class VerifierOptions(SandboxOptions, GeneratorOptions):
         default=None,
         metadata={
             "help": "Log-probabilities that make the rewards. model: the model's own. sampler: those after "
-            "temperature, top_k and top_p. Default: sampler if the model is asked as published, else model."
+            "temperature, top_k and top_p. Default: sampler for a genprm that is asked as published, else model."
         },
     )
 
