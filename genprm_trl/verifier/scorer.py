@@ -81,7 +81,7 @@ class StepScorer(Verifier):
         self.threshold = threshold
         self.stop: StopRule = stop
         self.seed = seed
-        self._vocabulary = len(model.get_input_embeddings().weight)
+        self._vocabulary: int = model.config.get_text_config().vocab_size
         self._regimes = Regimes(model, left_padded=False)
         # Fast tokenizers do not bear two threads, and a pass puts the model into another mode and back.
         self._in_use = threading.Lock()
