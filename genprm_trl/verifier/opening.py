@@ -221,8 +221,13 @@ def _kind_of_files(files: _Files) -> str:
     if (adapter := files.json("adapter_config.json")) is not None:
         config = config or adapter
         architectures = ["AdapterForTokenClassification" if adapter.get("task_type") == "TOKEN_CLS" else "ForCausalLM"]
-    if (named := (files.json(STEP_SCORER_FILE) or {}).get("kind")) in KINDS:
-        return str(named)
+    if (scorer := files.json(STEP_SCORER_FILE)) is not None:
+        if not isinstance(named := scorer.get("kind"), str) or named not in KINDS:
+            raise ConfigError(
+                f"{files.model}: its {STEP_SCORER_FILE} names the kind {named!r}, which is not known here: "
+                f"give --kind, one of {', '.join(KINDS)}"
+            )
+        return named
     if files.has(SETTINGS_FILE):
         # Of what it should not name, opening it says more.
         return "thinkprm" if (files.json(SETTINGS_FILE) or {}).get("protocol") == "thinkprm" else "genprm"

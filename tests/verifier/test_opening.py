@@ -57,6 +57,11 @@ def test_a_kind_is_found_in_the_files_and_by_the_name(tmp_path: Path) -> None:
     adapter.mkdir()
     (adapter / "adapter_config.json").write_text('{"task_type": "TOKEN_CLS"}')
     assert find_kind(adapter) == "token_classifier"
+    for number, named in enumerate(("a later kind", ["ppm"])):
+        later = directory(tmp_path / f"later{number}", **causal)
+        (later / "step_scorer.json").write_text(json.dumps({"kind": named, "step_separator": ";"}))
+        with pytest.raises(ConfigError, match=r"step_scorer.json names the kind .* give --kind"):
+            find_kind(later)
     # A backend may know a name that is no directory.
     assert find_kind("my-model") == "genprm"
     for config in ({"architectures": ["LlamaForSequenceClassification"]}, {}):
