@@ -80,7 +80,8 @@ def scores_of_hits(wrong: np.ndarray, hits: np.ndarray) -> np.ndarray:
 def best_threshold(labels: Sequence[int], rewards: Sequence[Sequence[float]]) -> tuple[float, float]:
     """The threshold with the highest ProcessBench F1, for choosing it on other data than it is then measured on.
 
-    Exact: considers every threshold that makes a difference. Among equals, the one nearest to 0.5.
+    Exact: considers every threshold that makes a difference, each in the middle between two rewards, so that rewards
+    which differ by rounding are judged alike. Among equals, the one nearest to 0.5.
 
     Args:
         labels: The labels that `processbench_scores` takes, with both classes among them. Shape (B,).
@@ -116,12 +117,15 @@ def best_threshold(labels: Sequence[int], rewards: Sequence[Sequence[float]]) ->
         raise ValueError("both solutions with and without an error are needed")
     low, high = np.array(error_low), np.array(error_high)
     possible = low < high
-    # Between two neighbouring rewards all thresholds predict the same, so the rewards and one beyond them are enough.
+    # Between two neighbouring rewards all thresholds predict the same. The middle of them bears the most rounding.
     values = np.unique(np.concatenate([low, high, correct_high]))
     values = values[np.isfinite(values)]
     if not len(values):
         return 0.5, 0.0
-    candidates = np.append(values, np.nextafter(values[-1], math.inf))
+    left = np.append(min(values[0], 0.0), values)
+    right = np.append(values, max(1.0, np.nextafter(values[-1], math.inf)))
+    middle = left + (right - left) / 2
+    candidates = np.where(middle > left, middle, right)
     error_right = np.searchsorted(np.sort(low[possible]), candidates, side="left") - np.searchsorted(
         np.sort(high[possible]), candidates, side="left"
     )
