@@ -288,6 +288,23 @@ def add_scores(model_dir: str | Path, scores: Sequence[MeasuredScore]) -> Path:
     return path
 
 
+def replace_fact(model_dir: str | Path, name: str, value: str) -> None:
+    """Puts another value into a row of the tables of a model directory's card. A card without the row stays as it is.
+
+    Args:
+        model_dir: The directory.
+        name: What the row is called.
+        value: The new value.
+    """
+    path = Path(model_dir) / "README.md"
+    if not path.is_file():
+        return
+    lines = path.read_text(encoding="utf-8").split("\n")
+    changed = [f"| {name} | {value} |" if line.startswith(f"| {name} | ") else line for line in lines]
+    with replacing(path) as file:  # everything else in it stays, whoever wrote it
+        file.write("\n".join(changed).encode())
+
+
 def _eval_result(score: MeasuredScore) -> EvalResult:
     from huggingface_hub import EvalResult
 

@@ -12,27 +12,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from genprm_trl.cli import console
-from genprm_trl.cli.training import (
-    EvaluatedOptions,
-    ModelOptions,
-    ThresholdOptions,
-    checked_directory,
-    described_data,
-    last_figures,
-    open_training,
-    read_held_out,
-)
+from genprm_trl.cli.scorers import ThresholdOptions, train_scorer
+from genprm_trl.cli.training import ModelOptions, checked_directory
 from genprm_trl.errors import ConfigError
-from genprm_trl.options.sources import RowOptions
-from genprm_trl.rows.digests import content_digest
 from genprm_trl.training.implicit_prm.offline import ImplicitPRMConfig
+
+_FIGURES = {
+    "train loss": "loss",
+    "eval loss": "eval_loss",
+    "outcomes told": "eval_accuracy",
+    "pairs told": "eval_rewards/accuracies",
+}
 
 
 @dataclass(kw_only=True)
-class ImplicitOptions(RowOptions, ThresholdOptions, EvaluatedOptions):
+class ImplicitOptions(ThresholdOptions):
     """The options of `genprm implicit` that TRL does not have."""
 
 
@@ -48,52 +43,18 @@ def run(options: ImplicitOptions, args: ImplicitPRMConfig, model_options: ModelO
         ConfigError: Options are missing or contradict each other, or the checkpoints are those of another run.
         DataError: A row is bad, or another training runs in the output directory.
     """
-    if (args.eval_strategy != "no") != (options.eval_data is not None):
-        raise ConfigError("evaluation needs both --eval_data and --eval_strategy steps or epoch")
+    from genprm_trl.training.implicit_prm.offline import ImplicitPairTrainer, ImplicitPRMTrainer
+    from genprm_trl.training.outcomes import load_outcomes
+
+    options.check(args, model_options, new_head=False)
     model = str(model_options.model_name_or_path)
     if model_options.model_revision not in (None, "main") and not Path(model).is_dir():
         raise ConfigError(
             "scoring loads the reference by its name alone: download that revision, and give it with --model"
         )
+    trainer_class = ImplicitPairTrainer if args.loss_type in ImplicitPairTrainer.losses else ImplicitPRMTrainer
     with checked_directory(args, model_options):
-        _train(options, args, model_options)
+        train_scorer(
+            "implicit", options, args, model_options, load=load_outcomes, trainer_class=trainer_class, figures=_FIGURES
+        )
     return 0
-
-
-def _train(options: ImplicitOptions, args: ImplicitPRMConfig, model_options: ModelOptions) -> None:
-    from genprm_trl.training.implicit_prm.offline import ImplicitPairTrainer, ImplicitPRMTrainer
-    from genprm_trl.training.outcomes import load_outcomes
-
-    reading = options.arguments()
-    rows = load_outcomes(options.data, on_format=console.print_format, **reading)
-    eval_rows = None
-    if options.eval_data is not None:
-        eval_rows = load_outcomes(options.eval_data, **reading | {"split": options.eval_split, "limit": None})
-    held_out = read_held_out(options, rows["problem"])
-    decisive: dict[str, Any] = {}
-    if args.load_best_model_at_end:  # then evaluation decides which weights are taken
-        decisive = {"eval_split": options.eval_split, "eval_rows": content_digest(list(eval_rows or []))}
-    if held_out is not None:
-        decisive["threshold_rows"] = content_digest([each.to_dict() for each in held_out])
-    training = open_training("implicit", options, args, model_options, rows, **decisive)
-    if training is None:
-        return
-    on_pairs = args.loss_type in ImplicitPairTrainer.losses
-    trainer = (ImplicitPairTrainer if on_pairs else ImplicitPRMTrainer)(
-        **training.arguments, args=args, train_dataset=rows, eval_dataset=eval_rows
-    )
-    trainer.described_data = described_data(options.data, training.settings)
-    if held_out is not None:
-        trainer.choose_threshold_on(held_out, Path(str(options.threshold_data)).name)
-    training.train(trainer, _summary)
-
-
-def _summary(trainer: Any) -> list[str]:
-    names = {
-        "train loss": "loss",
-        "eval loss": "eval_loss",
-        "outcomes told": "eval_accuracy",
-        "pairs told": "eval_rewards/accuracies",
-    }
-    threshold = f"{'threshold':<22}{trainer.settings.threshold:.4g}"
-    return [threshold, *last_figures(trainer, names)]

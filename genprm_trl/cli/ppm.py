@@ -10,28 +10,17 @@ other data or options is refused, but for a longer one. On several GPUs: acceler
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
-from genprm_trl.cli import console
-from genprm_trl.cli.training import (
-    EvaluatedOptions,
-    ModelOptions,
-    ThresholdOptions,
-    checked_directory,
-    described_data,
-    last_figures,
-    open_training,
-    read_held_out,
-)
-from genprm_trl.errors import ConfigError, check_at_least
-from genprm_trl.options.sources import RowOptions
-from genprm_trl.rows.digests import content_digest
+from genprm_trl.cli.scorers import ThresholdOptions, train_scorer
+from genprm_trl.cli.training import ModelOptions, checked_directory
+from genprm_trl.errors import check_at_least
 from genprm_trl.training.ppm.trainer import PPMConfig
+
+_FIGURES = {"train loss": "loss", "eval loss": "eval_loss", "pairs told": "eval_accuracy"}
 
 
 @dataclass(kw_only=True)
-class PPMOptions(RowOptions, ThresholdOptions, EvaluatedOptions):
+class PPMOptions(ThresholdOptions):
     """The options of `genprm ppm` that TRL does not have."""
 
     pair_margin: float = field(
@@ -55,42 +44,14 @@ def run(options: PPMOptions, args: PPMConfig, model_options: ModelOptions) -> in
         ConfigError: Options are missing or contradict each other, or the checkpoints are those of another run.
         DataError: A row is bad, there is no pair, or another training runs in the output directory.
     """
-    if (args.eval_strategy != "no") != (options.eval_data is not None):
-        raise ConfigError("evaluation needs both --eval_data and --eval_strategy steps or epoch")
-    if model_options.load_in_4bit or model_options.load_in_8bit:
-        raise ConfigError("leave out --load_in_4bit and --load_in_8bit: the new head would be quantized, too")
-    check_at_least(0, pair_margin=options.pair_margin)
-    with checked_directory(args, model_options):
-        _train(options, args, model_options)
-    return 0
-
-
-def _train(options: PPMOptions, args: PPMConfig, model_options: ModelOptions) -> None:
     from genprm_trl.training.ppm.pairs import load_pairs
     from genprm_trl.training.ppm.trainer import PPMTrainer
 
-    reading = {"margin": options.pair_margin, **options.arguments()}
-    rows = load_pairs(options.data, on_format=console.print_format, **reading)
-    eval_rows = None
-    if options.eval_data is not None:
-        eval_rows = load_pairs(options.eval_data, **reading | {"split": options.eval_split, "limit": None})
-    held_out = read_held_out(options, rows["problem"])
-    decisive: dict[str, Any] = {}
-    if args.load_best_model_at_end:  # then evaluation decides which weights are taken
-        decisive = {"eval_split": options.eval_split, "eval_rows": content_digest(list(eval_rows or []))}
-    if held_out is not None:
-        decisive["threshold_rows"] = content_digest([each.to_dict() for each in held_out])
-    training = open_training("ppm", options, args, model_options, rows, **decisive)
-    if training is None:
-        return
-    trainer = PPMTrainer(**training.arguments, args=args, train_dataset=rows, eval_dataset=eval_rows)
-    trainer.described_data = described_data(options.data, training.settings)
-    if held_out is not None:
-        trainer.choose_threshold_on(held_out, Path(str(options.threshold_data)).name)
-    training.train(trainer, _summary)
-
-
-def _summary(trainer: Any) -> list[str]:
-    names = {"train loss": "loss", "eval loss": "eval_loss", "pairs told": "eval_accuracy"}
-    threshold = f"{'threshold':<22}{trainer.settings.threshold:.4g}"
-    return [threshold, *last_figures(trainer, names)]
+    options.check(args, model_options, new_head=True)
+    check_at_least(0, pair_margin=options.pair_margin)
+    with checked_directory(args, model_options):
+        train_scorer(
+            "ppm", options, args, model_options, load=load_pairs, trainer_class=PPMTrainer, figures=_FIGURES,
+            margin=options.pair_margin,
+        )  # fmt: skip
+    return 0

@@ -14,18 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genprm_trl.cli import console
-from genprm_trl.cli.training import (
-    EvaluatedOptions,
-    ModelOptions,
-    checked_directory,
-    described_data,
-    last_figures,
-    open_training,
-)
+from genprm_trl.cli.scorers import ScorerOptions
+from genprm_trl.cli.training import ModelOptions, checked_directory, described_data, last_figures, open_training
 from genprm_trl.errors import ConfigError, check_at_least, check_positive
-from genprm_trl.options.sources import RowOptions
-from genprm_trl.rows.digests import content_digest
 from genprm_trl.training.prm.trainer import PRMConfig
 
 if TYPE_CHECKING:
@@ -35,7 +26,7 @@ HEAD = "head"  # the directory, inside of the output, of the model whose head al
 
 
 @dataclass(kw_only=True)
-class PRMOptions(RowOptions, EvaluatedOptions):
+class PRMOptions(ScorerOptions):
     """The options of `genprm prm` that `PRMTrainer` does not have."""
 
     head_epochs: float = field(
@@ -60,10 +51,7 @@ def run(options: PRMOptions, args: PRMConfig, model_options: ModelOptions) -> in
         ConfigError: Options are missing or contradict each other, or the checkpoints are those of another run.
         DataError: A row is bad, or another training runs in the output directory.
     """
-    if (args.eval_strategy != "no") != (options.eval_data is not None):
-        raise ConfigError("evaluation needs both --eval_data and --eval_strategy steps or epoch")
-    if model_options.load_in_4bit or model_options.load_in_8bit:
-        raise ConfigError("leave out --load_in_4bit and --load_in_8bit: the new head would be quantized, too")
+    options.check(args, model_options, new_head=True)
     check_at_least(0, head_epochs=options.head_epochs)
     check_positive(head_learning_rate=options.head_learning_rate)
     if options.head_epochs:
@@ -92,11 +80,7 @@ def _train(options: PRMOptions, args: PRMConfig, model_options: ModelOptions) ->
 
     from genprm_trl.training.prm.data import load_labelled
 
-    reading = options.arguments()
-    rows = load_labelled(options.data, soft=args.soft_labels, on_format=console.print_format, **reading)
-    eval_rows = None
-    if options.eval_data is not None:
-        eval_rows = load_labelled(options.eval_data, **reading | {"split": options.eval_split, "limit": None})
+    rows, eval_rows = options.read(load_labelled, of_training={"soft": args.soft_labels})
     base = model_options.model_name_or_path
     if options.head_epochs:
         output = Path(args.output_dir) / HEAD
@@ -127,9 +111,7 @@ def _stage(
 ) -> None:
     from genprm_trl.training.prm.trainer import PRMTrainer
 
-    evaluated: dict[str, Any] = {}
-    if args.load_best_model_at_end:  # then evaluation decides which weights are taken
-        evaluated = {"eval_split": options.eval_split, "eval_rows": content_digest(list(eval_rows or []))}
+    evaluated = options.what_evaluation_decides(args, eval_rows)
     training = open_training("prm", options, args, model_options, rows, **evaluated)
     if training is None:
         return

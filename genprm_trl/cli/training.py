@@ -37,9 +37,10 @@ from genprm_trl.rows.jsonl import locked_directory, made_directory, write_json
 from genprm_trl.rows.outputs import CommandFiles, Input, inputs_of
 from genprm_trl.stages.fingerprint import model_fingerprint
 from genprm_trl.stages.settings import changes, read_settings, refuse_changes
-from genprm_trl.verifier.scorer_settings import STEP_SCORER_FILE
+from genprm_trl.verifier.scorer_settings import STEP_SCORER_FILE, StepScorerSettings
 
 if TYPE_CHECKING:
+    from genprm_trl.records import Solution
     from genprm_trl.training.card_facts import DescribedData
 
 logger = logging.getLogger(__name__)
@@ -90,19 +91,21 @@ class EvaluatedOptions(TrainingOptions):
     eval_split: str | None = field(default=None, metadata={"help": "Split of the evaluation data."})
 
 
-@dataclass(kw_only=True)
-class ThresholdOptions:
-    """The data on which a threshold is chosen."""
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """Solutions on which the threshold of a trained scorer is chosen.
 
-    threshold_data: str | None = field(
-        default=None,
-        metadata={
-            "help": "Held-out solutions with step labels, on which the threshold of the finished model is chosen (the "
-            "best F1). Never the ones on which you report a score. Default: the threshold is 0.5.",
-            "reads": "rows",
-        },
-    )
-    threshold_split: str | None = field(default=None, metadata={"help": "Split of that data."})
+    Attributes:
+        solutions: The solutions, with labels.
+        name: What the card calls them.
+    """
+
+    solutions: Sequence[Solution]
+    name: str
+
+    def digest(self) -> str:
+        """A hash of the solutions."""
+        return content_digest([each.to_dict() for each in self.solutions])
 
 
 def _model_arguments(args: Any, options: ModelOptions) -> dict[str, Any]:
@@ -218,10 +221,17 @@ _SAVED = (
 
 
 _LENGTHS = ("max_steps", "num_train_epochs")
+_CHOSEN_ON = "threshold_rows"  # a hash of what the threshold was chosen on; it decides nothing of the weights
 
 
 def open_training(
-    name: str, options: TrainingOptions, args: Any, model: ModelOptions, rows: Iterable[Any], **others: Any
+    name: str,
+    options: TrainingOptions,
+    args: Any,
+    model: ModelOptions,
+    rows: Iterable[Any],
+    held_out: HeldOut | None = None,
+    **others: Any,
 ) -> TrainingRun | None:
     """Opens the output directory for a training.
 
@@ -231,17 +241,21 @@ def open_training(
         args: The trainer's arguments. Those that the model's options stand for are added.
         model: The options of the model.
         rows: The data.
+        held_out: What the threshold of the finished model is chosen on.
         **others: What else decides the model that the training makes.
 
     Returns:
-        The training. None if it is finished: that is said, and the model is uploaded if that is asked for.
+        The training. None if it is finished: that is said, its threshold is chosen if that was not done on these
+        solutions, and the model is uploaded if that is asked for.
 
     Raises:
         ConfigError: The directory, or the checkpoint that is named, belongs to another run or to somebody else.
     """
     data = options.data if options.split is None else f"{options.data}, split {options.split}"
     settings = _settings(args, model, data, rows, others)
-    training = TrainingRun(name, args, settings, _model_arguments(args, model), overwrite=options.overwrite)
+    training = TrainingRun(
+        name, args, settings, _model_arguments(args, model), overwrite=options.overwrite, held_out=held_out
+    )
     if training.is_finished:
         training.leave()
         return None
@@ -306,6 +320,7 @@ class TrainingRun:
         settings: What decides the model, as JSON values.
         arguments: What the trainer of TRL is to be given of the model.
         overwrite: Start again: remove the checkpoints, and replace what is there.
+        held_out: What the threshold of the finished model is chosen on.
 
     Attributes:
         checkpoint: The checkpoint to resume from.
@@ -316,14 +331,24 @@ class TrainingRun:
     """
 
     def __init__(
-        self, name: str, args: Any, settings: Mapping[str, Any], arguments: Mapping[str, Any], *, overwrite: bool
+        self,
+        name: str,
+        args: Any,
+        settings: Mapping[str, Any],
+        arguments: Mapping[str, Any],
+        *,
+        overwrite: bool,
+        held_out: HeldOut | None = None,
     ):
         self.args, self.settings, self.arguments, self.overwrite = args, settings, arguments, overwrite
+        self.held_out = held_out
         self.output = Path(args.output_dir)
         self.file = self.output / f"genprm-{name}.json"
         self.checkpoint: str | None = args.resume_from_checkpoint
         self.is_finished = False
         self._continued_at: list[int] = []
+        self._finished: dict[str, Any] | None = None
+        self._chosen_on: str | None = None
         last = _last_checkpoint(self.output)
         if self.checkpoint is not None:
             self._check_named(Path(self.checkpoint))
@@ -334,19 +359,24 @@ class TrainingRun:
             self._refuse_others(last)
             return
         finished = before.get("finished")
+        chosen_on = before.get(_CHOSEN_ON)
         has_model = any(path for pattern in ("*.safetensors", "*.bin") for path in self.output.glob(pattern)
                         if path.name != "training_args.bin")  # fmt: skip
         if not (finished and has_model) and last is None and self.checkpoint is None:
             return  # nothing was kept of it
         grows = self._compare(before, f"{self.output} holds checkpoints of another run")
         self._continued_at = list(before.get("continued_at", []))
-        if finished and has_model and not grows:
+        chooses = held_out is not None and held_out.digest() != chosen_on
+        if finished and has_model and not grows and not chooses:
             self.is_finished = True
             return
         if finished and has_model and model_fingerprint(self.output) != finished["model_files"]:
             raise ConfigError(
                 f"the model in {self.output} is not the one that this command left there; {self._ways_out}"
             )
+        if finished and has_model and not grows:
+            self.is_finished, self._finished = True, finished
+            return
         if finished and last is None and self.checkpoint is None:
             raise ConfigError(
                 f"{self.output} holds a finished model, and no checkpoint to train it further from; {self._ways_out}"
@@ -414,9 +444,11 @@ class TrainingRun:
         return grows
 
     def leave(self) -> None:
-        """Says that the model is there, and uploads it if that is asked for. Nothing else is changed."""
+        """Says that the model is there, chooses its threshold if that is left, and uploads it if that is asked for."""
         logger.info("this training is finished; to train again, give --overwrite or another --output_dir")
         if int(os.environ.get("RANK", "0")) == 0:
+            if self._finished is not None:
+                print(f"{'threshold':<22}{self._choose_threshold(self._finished['steps']).threshold:.4g}")
             if self.args.push_to_hub:
                 from genprm_trl.hub import push_model
 
@@ -460,6 +492,8 @@ class TrainingRun:
         if first:
             steps = trainer.state.global_step
             self._write({"steps": steps, "model_files": model_fingerprint(self.output)})
+            if self.held_out is not None:
+                trainer.settings = self._choose_threshold(steps)
         if self.args.push_to_hub:
             trainer.push_to_hub()
         if first:
@@ -469,8 +503,26 @@ class TrainingRun:
         else:
             trainer.accelerator.wait_for_everyone()
 
+    def _choose_threshold(self, steps: int) -> StepScorerSettings:
+        """Chooses the threshold of the model that is saved. A kill before the end leaves it to the next call."""
+        from genprm_trl.training.threshold import choose_threshold
+
+        assert self.held_out is not None
+        settings = choose_threshold(
+            self.output,
+            self.held_out.solutions,
+            self.held_out.name,
+            device=self.args.device,
+            batch_size=self.args.per_device_eval_batch_size,
+        )
+        self._chosen_on = self.held_out.digest()
+        self._write({"steps": steps, "model_files": model_fingerprint(self.output)})
+        return settings
+
     def _write(self, finished: Mapping[str, Any] | None = None) -> None:
-        more = {"continued_at": self._continued_at} if self._continued_at else {}
+        more: dict[str, Any] = {"continued_at": self._continued_at} if self._continued_at else {}
+        if self._chosen_on is not None:
+            more[_CHOSEN_ON] = self._chosen_on
         write_json(self.file, {**self.settings, **more, "finished": finished})
 
     def _remove_checkpoints(self) -> None:
@@ -490,29 +542,6 @@ def last_figures(trainer: Any, names: Mapping[str, str]) -> list[str]:
     last = {shown: next((e[name] for e in reversed(history) if name in e), None) for shown, name in names.items()}
     lines = [f"{shown:<22}{value:.4g}" for shown, value in last.items() if value is not None]
     return [*lines, f"{'model':<22}{trainer.args.output_dir}"]
-
-
-def read_held_out(options: Any, trained: Any) -> list[Any] | None:
-    """The solutions on which the threshold is chosen; None if no data are named for it.
-
-    Args:
-        options: The command's options: `ThresholdOptions`, and those that say how rows are read.
-        trained: The problems of the training data.
-
-    Raises:
-        DataError: A row is bad, has no label, or has a problem that is trained on.
-    """
-    if options.threshold_data is None:
-        if options.threshold_split is not None:
-            raise ConfigError("--threshold_split needs --threshold_data")
-        return None
-    from genprm_trl.data.solutions import load_solutions
-    from genprm_trl.training.threshold import check_held_out
-
-    reading = options.arguments() | {"split": options.threshold_split, "limit": None, "format": "auto"}
-    solutions = load_solutions(options.threshold_data, **reading)
-    check_held_out(solutions, trained, options.threshold_data)
-    return solutions
 
 
 def described_data(data: str, settings: Mapping[str, Any]) -> DescribedData:

@@ -58,6 +58,12 @@ class StepScorerSettings:
         """
         return None if set(options) - _HARMLESS else self.threshold
 
+    def described_threshold(self) -> str:
+        """The threshold and how it was chosen, in words."""
+        how = self.threshold_from
+        chosen = f"chosen on {how['solutions']} solutions of {how['data']}, F1 {how['f1']:g}" if how else "not chosen"
+        return f"{self.threshold:.4g}, {chosen}"
+
     def save(self, model_dir: str | os.PathLike[str]) -> None:
         """Writes `step_scorer.json` into a model directory."""
         values = {name: value for name, value in asdict(self).items() if value is not None}

@@ -18,7 +18,7 @@ from genprm_trl.training.implicit_prm import ImplicitPairTrainer, ImplicitPRMCon
 from genprm_trl.training.implicit_prm.objective import outcome_loss
 from genprm_trl.training.implicit_prm.pairs import as_rows, paired, unpaired
 from genprm_trl.training.outcomes import load_outcomes, outcome
-from genprm_trl.training.threshold import chosen_threshold
+from genprm_trl.training.threshold import choose_threshold
 from genprm_trl.verifier.kinds.implicit import ImplicitScorer, step_log_odds
 from genprm_trl.verifier.step_tokens import AnswerEncoder
 from tests.helpers.implicit_prm import LABELS, call, make_prm
@@ -203,16 +203,19 @@ def test_outcomes_alone_teach_where_solutions_go_wrong(base: Path, tmp_path: Pat
         base, tmp_path, "ce", toy_solutions(24), max_steps=20, learning_rate=2e-3, per_device_train_batch_size=16
     )
     trainer.train()
+    trainer.save_model()
     held_out = [Solution.from_dict(row) for row in toy_solutions(8, seed=9, name="Bob")]
-    scorer = trainer.scorer()
-    threshold, how = chosen_threshold(scorer, held_out, "held_out")
-    assert how["f1"] > 90
+    chosen = choose_threshold(tmp_path, held_out, "held_out", device="cpu")
+    assert chosen.threshold_from is not None
+    assert chosen.threshold_from["f1"] > 90
     others = [Solution.from_dict(row) for row in toy_solutions(8, seed=8, name="Eve")]
-    found = [verdict.prediction for verdict in scorer.with_options(threshold=threshold).score(others)]
-    scores = processbench_scores([solution.label or 0 for solution in others], found)
-    assert (scores["f1"] or 0) > 80
-    scorer.value = "accumulated"
-    outcomes = [verdict.rewards[-1] for verdict in scorer.score(others)]
+    with ImplicitScorer.from_pretrained(tmp_path) as scorer:
+        assert scorer.threshold == chosen.threshold
+        found = [verdict.prediction for verdict in scorer.score(others)]
+        scores = processbench_scores([solution.label or 0 for solution in others], found)
+        assert (scores["f1"] or 0) > 80
+        scorer.value = "accumulated"
+        outcomes = [verdict.rewards[-1] for verdict in scorer.score(others)]
     auroc = step_auroc([bool(solution.final_answer_correct) for solution in others], outcomes)
     assert auroc is not None
     assert auroc > 0.9

@@ -23,7 +23,7 @@ from genprm_trl.training.answer_trainer import AnswerTrainer, tokenizer_of
 from genprm_trl.training.implicit_prm.objective import outcome_loss
 from genprm_trl.training.implicit_prm.pairs import as_rows, paired, unpaired
 from genprm_trl.training.options import TrainerOptions
-from genprm_trl.verifier.kinds.implicit import DEFAULT_BETA, ImplicitScorer
+from genprm_trl.verifier.kinds.implicit import DEFAULT_BETA
 from genprm_trl.verifier.kinds.trained import DEFAULT_ANSWER_SEPARATOR
 from genprm_trl.verifier.scorer_settings import StepScorerSettings
 from genprm_trl.verifier.step_tokens import AnswerEncoder
@@ -162,20 +162,6 @@ class _OfflineTrainer(AnswerTrainer):
         if isinstance(rows, dict):
             return {name: as_rows(part, f"eval_dataset[{name!r}]") for name, part in rows.items()}
         return as_rows(rows, "eval_dataset")
-
-    def scorer(self) -> ImplicitScorer:
-        """A verifier of the model as it is now, with the reference of the training."""
-        reference: Any = self.settings.reference
-        if self.ref_model is not None:
-            reference = self.accelerator.unwrap_model(self.ref_model)
-        return ImplicitScorer(
-            self.accelerator.unwrap_model(self.model),
-            self.processing_class,
-            reference=reference,
-            beta=self.settings.beta or DEFAULT_BETA,
-            step_separator=self.settings.step_separator,
-            batch_size=self.args.per_device_eval_batch_size,
-        )
 
     def card_training(self) -> dict[str, Any]:
         """Returns the loss, beta and the reference besides separator and threshold."""

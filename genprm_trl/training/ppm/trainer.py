@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from accelerate.logging import get_logger
-from accelerate.utils import is_peft_model
 from datasets import Dataset
 from trl import RewardConfig, RewardTrainer
 
@@ -15,7 +14,6 @@ from genprm_trl.cards.model_card import PREFERENCE
 from genprm_trl.errors import ConfigError, DataError, check_at_least, check_text
 from genprm_trl.training.answer_trainer import AnswerTrainer, tokenizer_of
 from genprm_trl.training.options import TrainerOptions
-from genprm_trl.verifier.kinds.ppm import PreferenceScorer
 from genprm_trl.verifier.kinds.trained import DEFAULT_ANSWER_SEPARATOR
 from genprm_trl.verifier.scorer_settings import StepScorerSettings
 from genprm_trl.verifier.step_tokens import AnswerEncoder
@@ -151,16 +149,6 @@ class PPMTrainer(AnswerTrainer, RewardTrainer):
                 f"over max_length={args.max_length}."
             )
         return Dataset.from_list(kept)
-
-    def scorer(self) -> PreferenceScorer:
-        """A verifier of the model as it is now."""
-        model: Any = self.accelerator.unwrap_model(self.model)
-        return PreferenceScorer(
-            model.get_base_model() if is_peft_model(model) else model,
-            self.processing_class,
-            step_separator=self.settings.step_separator,
-            batch_size=self.args.per_device_eval_batch_size,
-        )
 
 
 def _as_rows(rows: Any, name: str) -> Dataset:
