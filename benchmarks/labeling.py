@@ -1,12 +1,14 @@
 """Measures what labels cost and how good they are, in the miniature world with a real model.
 
-    python benchmarks/labeling.py [--output_dir outputs/labeling] [--results benchmarks/results] [--images docs/images]
+    python benchmarks/labeling.py [--guide outputs/quickstart/genprm] [--output_dir outputs/labeling] \\
+        [--results benchmarks/results] [--images docs/images]
 
 A tiny policy, trained here from random weights, writes solutions (the stage of `genprm rollout`) and completes their
 prefixes.
 
 - Cost: the tokens of the plain recipe (arXiv 2504.00891, section 3.1: K rollouts for every prefix up to the first
-  zero) and of each cheaper way, on the same solutions and rollouts, with the share of labels that agree.
+  zero) and of each cheaper way, on the same solutions and rollouts, with the share of labels that agree. Guides of the
+  search for the first error are: none, the verifier that --guide names, the truth, and the truth with errors.
 - Quality: labels by relative progress, difference and the hard rule against the truth, which the miniature world
   knows, for each K.
 
@@ -25,6 +27,7 @@ import asyncio
 import functools
 import json
 import platform
+import random
 import statistics
 import time
 from collections import Counter
@@ -37,10 +40,13 @@ import torch
 
 from genprm_trl.cards.plots import Curve, plot_score_by_n, require_plots
 from genprm_trl.cards.tables import markdown_table
+from genprm_trl.cli.main import main as genprm
 from genprm_trl.data.problems import SolutionGroup, read_groups, read_problems
+from genprm_trl.data.solutions import iter_verdicts
 from genprm_trl.generation.backends import open_generator
 from genprm_trl.generation.base import GenerationResult, Generator, SamplingParams
-from genprm_trl.labeling.monte_carlo import LabelingConfig, label_group
+from genprm_trl.labeling.guide import Guide
+from genprm_trl.labeling.monte_carlo import Guess, LabelingConfig, label_group, no_guess
 from genprm_trl.labeling.progress import Difference, Hard, LabelRule, RelativeProgress, first_error, step_labels
 from genprm_trl.labeling.rollout_tree import RolloutTree, state_digest
 from genprm_trl.labeling.rollouts import RolloutConfig, roll_out
@@ -96,13 +102,19 @@ class Memory:
 
 
 async def label_all(
-    memory: Memory, groups: Sequence[SolutionGroup], config: LabelingConfig, *, shared: bool = True
+    memory: Memory,
+    groups: Sequence[SolutionGroup],
+    config: LabelingConfig,
+    *,
+    shared: bool = True,
+    guide: Guess = no_guess,
 ) -> tuple[dict[str, list[bool]], list[dict[str, Any]], int, int]:
     """Labels all solutions; labels by solution, rows, rollouts and tokens.
 
     Args:
         shared: Sample a prefix that several solutions share once. Otherwise each solution is labelled by itself, as
             the plain recipe does; the problem's own rollouts are made once for all of them then, too.
+        guide: Where a guided search begins.
     """
     requests, tokens = memory.requests, memory.tokens
     solver = Solver(memory, SOLVER)  # type: ignore[arg-type]
@@ -112,7 +124,7 @@ async def label_all(
         async with free:
             tree = RolloutTree(solver, group.problem, group.answer, seed=config.seed)
             if shared:
-                return (await label_group(tree, group, config, {})).rows
+                return (await label_group(tree, group, config, {}, guide)).rows
             rows: list[dict[str, Any]] = []
             reused: dict[str, str] = {}
             for solution in group.solutions:
@@ -127,30 +139,52 @@ async def label_all(
     return labels, rows, memory.requests - requests, memory.tokens - tokens
 
 
-def part_a(memory: Memory, groups: Sequence[SolutionGroup]) -> tuple[str, dict[str, Any]]:
+def noisy(truth: dict[str, int], share: float) -> Guess:
+    """The truth as a guide that names another step in a share of the solutions."""
+
+    def guess(solution: Solution) -> int | None:
+        rng, right = random.Random(f"noise {solution.id}"), truth[solution.id]
+        others = [step for step in range(len(solution.steps)) if step != right]
+        if others and rng.random() < share:
+            return rng.choice(others)
+        return right if right >= 0 else None
+
+    return guess
+
+
+def verdicts_of(model: Path, solutions: Path, output: Path) -> Path:
+    """Verdicts of a verifier, as `genprm verify` makes them."""
+    words = ["verify", str(solutions), "--model", str(model), "--stop", "first_error", "--output", str(output)]
+    if genprm(words):
+        raise SystemExit(f"{model} gave no verdicts")
+    return output
+
+
+def part_a(memory: Memory, groups: Sequence[SolutionGroup], guides: dict[str, Guess]) -> tuple[str, dict[str, Any]]:
     """Tokens of each way, and agreement with the plain recipe."""
     plain = LabelingConfig(rule="rpe", stopping="none", scope="all")
     short = replace(plain, scope="first_error")
     hard = replace(plain, rule="hard")
-    ways: list[tuple[str, LabelingConfig, bool]] = [
-        ("plain recipe, RPE 0.8", plain, False),
-        ("shared prefixes once", plain, True),
-        ("+ up to the first error", short, True),
-        ("+ exact early stopping", replace(short, stopping="exact"), True),
-        ("plain recipe, hard", hard, False),
-        ("shared, first error, exact", replace(hard, scope="first_error", stopping="exact"), True),
-        (
-            "+ binary search",
-            replace(hard, scope="first_error", stopping="exact", search="binary"),
-            True,
-        ),
+    binary = replace(hard, scope="first_error", stopping="exact", search="binary")
+    guided = replace(binary, search="guided")
+    reference: dict[str, list[bool]] = {}
+    # The label itself: what the best of guides would cost.
+    all_guides = {**guides, "the plain recipe's label": lambda solution: first_error(reference[solution.id])}
+    ways: list[tuple[str, LabelingConfig, bool, Guess]] = [
+        ("plain recipe, RPE 0.8", plain, False, no_guess),
+        ("shared prefixes once", plain, True, no_guess),
+        ("+ up to the first error", short, True, no_guess),
+        ("+ exact early stopping", replace(short, stopping="exact"), True, no_guess),
+        ("plain recipe, hard", hard, False, no_guess),
+        ("shared, first error, exact", replace(hard, scope="first_error", stopping="exact"), True, no_guess),
+        ("+ binary search", binary, True, no_guess),
+        *((f"+ guided search, {name}", guided, True, guide) for name, guide in all_guides.items()),
     ]
     rows: list[list[str]] = []
     numbers: dict[str, Any] = {}
-    reference: dict[str, list[bool]] = {}
     reference_tokens = 0
-    for name, config, shared in ways:
-        labels, _, rollouts, tokens = asyncio.run(label_all(memory, groups, config, shared=shared))
+    for name, config, shared, guide in ways:
+        labels, _, rollouts, tokens = asyncio.run(label_all(memory, groups, config, shared=shared, guide=guide))
         if name.startswith("plain"):
             reference, reference_tokens = labels, tokens
         same = sum(first_error(labels[id]) == first_error(reference[id]) for id in reference)
@@ -242,6 +276,8 @@ def main() -> None:
     parser.add_argument("--policy_steps", type=int, default=3000)
     parser.add_argument("--problems", type=int, default=20, help="that solutions are sampled of")
     parser.add_argument("--keep", type=int, default=4, help="solutions kept of a problem")
+    parser.add_argument("--guide", type=Path, help="directory of a verifier that guides the search, of any kind")
+    parser.add_argument("--noise", type=float, default=0.3, help="share of wrong steps in the truth with errors")
     parser.add_argument("--results", type=Path, help="directory for labeling.md and labeling.json")
     parser.add_argument("--images", type=Path, help="directory for label_f1_by_k.png")
     arguments = parser.parse_args()
@@ -268,10 +304,27 @@ def main() -> None:
     truth = {solution.id: true_label(solution) for group in groups for solution in group.solutions}
     print(f"{summary.items} problems, {len(groups)} of them with right and wrong solutions; {len(truth)} solutions")
 
+    guides: dict[str, Guess] = {"no guide": no_guess}
+    of_guide = ""
+    if arguments.guide is not None:
+        name = f"{arguments.guide.parent.name}/{arguments.guide.name}"
+        verdicts = verdicts_of(
+            arguments.guide, output / "rollouts.jsonl", output / f"{arguments.guide.name}.verdicts.jsonl"
+        )
+        guides[name] = guide = Guide(verdicts)
+        wrong = [s for group in groups for s in group.solutions if not s.final_answer_correct]
+        right = sum(guide(solution) == truth[solution.id] for solution in wrong)
+        tokens = sum(verdict.num_tokens for verdict in iter_verdicts(verdicts))
+        of_guide = (
+            f" The verifier {name} wrote {tokens:,} tokens about the solutions, which are not counted; of "
+            f"{len(wrong)} with a wrong answer it names the wrong step of {right}."
+        )
+    guides[f"truth with {100 * arguments.noise:g} % errors"] = noisy(truth, arguments.noise)
+    guides["truth"] = noisy(truth, 0.0)
     generator = opener()
     memory = Memory(generator, output / "completions.jsonl")
     try:
-        table_a, numbers_a = part_a(memory, groups)
+        table_a, numbers_a = part_a(memory, groups, guides)
         image = (arguments.images or output) / "label_f1_by_k.png"
         table_b, numbers_b = part_b(memory, groups, truth, image)
     finally:
@@ -297,7 +350,7 @@ Printed by `python benchmarks/labeling.py`.
 
 K is 128, 64 or 32 by the problem's own estimate, as in the paper. The plain recipe samples K rollouts of every
 prefix up to the first zero; the problem's own are made once for all of its solutions. Step labels are compared up to
-the plain recipe's first error.
+the plain recipe's first error. A guide is where the search begins.{of_guide}
 
 {table_a}
 ## Against the truth

@@ -18,7 +18,7 @@ from genprm_trl.cli import console
 from genprm_trl.cli.stages import StageOptions, end_of_stage, refuse_empty
 from genprm_trl.errors import ConfigError
 from genprm_trl.labeling.earlier_rollouts import earlier_directory
-from genprm_trl.labeling.monte_carlo import NOISY, LabelingConfig, label
+from genprm_trl.labeling.monte_carlo import NOISY, LabelingConfig, label, no_guess
 from genprm_trl.options.generator import GeneratorOptions
 from genprm_trl.options.sources import SolutionOptions
 from genprm_trl.rows.outputs import CommandFiles, inputs
@@ -44,6 +44,14 @@ class LabelOptions(SolutionOptions):
         metadata={
             "help": "Output of an earlier labelling with the same model and seed, whose rollouts are used again: for "
             "a larger K, or another rule. It may be --output itself."
+        },
+    )
+    guide: str | None = field(
+        default=None,
+        metadata={
+            "help": "With --search guided: verdicts of `genprm verify` on the same solutions. They say where the "
+            "search begins.",
+            "reads": "rows",
         },
     )
 
@@ -76,18 +84,25 @@ def run(
         The exit code, 0.
 
     Raises:
-        ConfigError: The output was made with other settings, or nothing is kept. If its rollouts still fit, the error
-            says so.
+        ConfigError: The output was made with other settings, nothing is kept, or the search has no guide or none is
+            asked for. If the output's rollouts still fit, the error says so.
+        DataError: A row cannot be used, or the guide has no verdict on it.
     """
     from genprm_trl.data.problems import read_groups
     from genprm_trl.labeling.earlier_rollouts import EarlierRollouts, forget_earlier, set_aside
+    from genprm_trl.labeling.guide import Guide
     from genprm_trl.metrics.sameness import Sameness
     from genprm_trl.rows.digests import content_digest
     from genprm_trl.stages.run import Worker
 
+    if (options.guide is None) == (config.search == "guided"):
+        raise ConfigError("--search guided and --guide go together: name verdicts of `genprm verify` with --guide")
+    guide = None if options.guide is None else Guide(options.guide)
     generator.freeze_date(stage.settings_path, stage.output)
     rollout_settings = {**generator.what_decides_text(), **decisive(solver), "seed": config.seed}
     settings = {**rollout_settings, **decisive(config), "estimates": options.estimates}
+    if guide is not None:
+        settings["guide"] = guide.digest
     source = {
         "completion_model": generator.model,
         "rule": config.rule,
@@ -96,7 +111,12 @@ def run(
         "seed": config.seed,
         "settings": content_digest(settings),
     }
-    groups = read_groups(options.file, **options.arguments(), on_format=console.print_format)
+    groups = read_groups(
+        options.file,
+        **options.arguments(),
+        on_format=console.print_format,
+        check=None if guide is None else guide.check,
+    )
     earlier = None
     if options.estimates is not None:
         if _is_output(options, stage):
@@ -107,7 +127,7 @@ def run(
             earlier = EarlierRollouts(options.estimates, rollout_settings)
     worker = Worker(
         functools.partial(open_solver, generator.opener(), solver, generator.chat_template(), generator.template_date),
-        functools.partial(label, config=config, source=source, earlier=earlier),
+        functools.partial(label, config=config, source=source, earlier=earlier, guide=guide or no_guess),
     )
     try:
         summary = stage.run(worker, groups, settings, desc="Labelling", unit="problem")

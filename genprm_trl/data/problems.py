@@ -152,6 +152,7 @@ def read_groups(
     limit: int | None = None,
     skip_bad_rows: bool = False,
     on_format: Callable[[str], None] | None = None,
+    check: Callable[[Solution], None] | None = None,
 ) -> Records[SolutionGroup]:
     """The solutions of a file or dataset, those of one problem together.
 
@@ -164,6 +165,7 @@ def read_groups(
         limit: Take only the first LIMIT problems.
         skip_bad_rows: Leave bad rows out, with a warning, instead of raising for the first.
         on_format: Called with the name of the rows' format, once it is known.
+        check: Called with each solution up to the limit. What it raises comes through, also with `skip_bad_rows`.
 
     Raises:
         ConfigError: `limit` is below 1, or the format is unknown.
@@ -184,9 +186,12 @@ def read_groups(
 
         return read_answered
 
-    return Records(source, open_reader, split=split, limit=limit, skip_bad_rows=skip_bad_rows, then=_grouped)
+    def grouped(solutions: Iterator[Solution]) -> Iterator[SolutionGroup]:
+        for _, group in itertools.groupby(solutions, key=lambda solution: (solution.problem, solution.answer)):
+            found = SolutionGroup(tuple(group))
+            if check is not None:
+                for solution in found.solutions:
+                    check(solution)
+            yield found
 
-
-def _grouped(solutions: Iterator[Solution]) -> Iterator[SolutionGroup]:
-    for _, group in itertools.groupby(solutions, key=lambda solution: (solution.problem, solution.answer)):
-        yield SolutionGroup(tuple(group))
+    return Records(source, open_reader, split=split, limit=limit, skip_bad_rows=skip_bad_rows, then=grouped)

@@ -10,6 +10,9 @@ first prefix that no rollout completes to the right answer nothing more is sampl
 - For hard labels the first wrong step can be found by binary search (OmegaPRM, arXiv 2406.06592, section 3.2): of T
   prefixes about log2(T) are sampled. This is the recipe's label wherever no later prefix of a solution is completed
   after an earlier one never was.
+- A guide, such as a verifier trained on earlier labels, may say where that search begins: before and after the step
+  that it takes for the wrong one. If it is right, these two prefixes are all. If it is wrong, they are at most two
+  more. It chooses what is sampled, never what a rollout says.
 
 Rollouts are a fixed stream for each prefix, so a label does not depend on what else is sampled, nor on the order in
 which anything finishes.
@@ -18,7 +21,7 @@ which anything finishes.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -35,7 +38,13 @@ from genprm_trl.stages.file import Outcome
 from genprm_trl.stages.partial import Partial
 
 DEFAULT_SEPARATOR = "\n\n"
+# Index from 0 of the step of a solution that a guide takes for the first wrong one; None if it names none.
+Guess = Callable[[Solution], int | None]
 NOISY = 0.15  # chance of a false alarm at a step from which on a problem's labels are noise for the most part
+
+
+def no_guess(solution: Solution) -> None:
+    """No guide at all: a guided search is a binary one then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +55,7 @@ class LabelingConfig:
     (arXiv 2504.00891, section 3.1). A problem at a bound is neither hard nor easy.
 
     Raises:
-        ConfigError: A value is out of range, or binary search is asked of another rule or scope.
+        ConfigError: A value is out of range, or a search is asked of another rule or scope.
     """
 
     rule: RuleName = field(
@@ -73,9 +82,12 @@ class LabelingConfig:
     scope: Literal["first_error", "all"] = field(
         default="first_error", metadata={"help": "first_error: do not label the steps after the first wrong one."}
     )
-    search: Literal["linear", "binary"] = field(
+    search: Literal["linear", "binary", "guided"] = field(
         default="linear",
-        metadata={"help": "binary: with the rule hard, find the first error by binary search, as OmegaPRM does."},
+        metadata={
+            "help": "How the first error is found. linear: step by step. With the rule hard also binary: by binary "
+            "search, as OmegaPRM does; and guided: by one that begins where a verifier sees the error (--guide)."
+        },
     )
     rollout_batch: int = field(
         default=8, metadata={"help": "Rollouts of a prefix sampled before asking again whether they are enough."}
@@ -89,17 +101,17 @@ class LabelingConfig:
         check_at_least(1, k_hard=self.k_hard, k=self.k, k_easy=self.k_easy, rollout_batch=self.rollout_batch)
         check_one_of(("none", "exact"), stopping=self.stopping)
         check_one_of(("first_error", "all"), scope=self.scope)
-        check_one_of(("linear", "binary"), search=self.search)
+        check_one_of(("linear", "binary", "guided"), search=self.search)
         if not 0 <= self.hard_below <= self.easy_above <= 1:
             raise ConfigError(
                 "the bounds of MC(s_1) must be 0 <= hard_below <= easy_above <= 1, got "
                 f"{self.hard_below} and {self.easy_above}"
             )
         self.label_rule()
-        if self.search == "binary" and not (self.rule == "hard" and self.scope == "first_error"):
+        if self.search != "linear" and not (self.rule == "hard" and self.scope == "first_error"):
             raise ConfigError(
-                "binary search finds where the estimate falls to 0: it needs the rule 'hard' and the scope "
-                "'first_error'"
+                f"{self.search} search finds where the estimate falls to 0: it needs the rule 'hard' and the scope "
+                "'first_error'; others need every prefix"
             )
 
     def label_rule(self) -> LabelRule:
@@ -125,6 +137,7 @@ async def label(
     config: LabelingConfig,
     source: Mapping[str, Any],
     earlier: EarlierRollouts | None = None,
+    guide: Guess = no_guess,
 ) -> Outcome:
     """Labels the solutions of one problem with a completion model.
 
@@ -135,6 +148,7 @@ async def label(
         config: How they are labelled.
         source: What every row says of its making.
         earlier: Rollouts of an earlier labelling, which are not paid for again.
+        guide: Where a guided search begins.
 
     Returns:
         See `label_group`.
@@ -151,11 +165,15 @@ async def label(
         reused=earlier.of(group.problem, group.answer) if earlier is not None else None,
     )
     tree.restore(partial.known)
-    return await label_group(tree, group, config, source)
+    return await label_group(tree, group, config, source, guide)
 
 
 async def label_group(
-    tree: RolloutTree, group: SolutionGroup, config: LabelingConfig, source: Mapping[str, Any]
+    tree: RolloutTree,
+    group: SolutionGroup,
+    config: LabelingConfig,
+    source: Mapping[str, Any],
+    guide: Guess = no_guess,
 ) -> Outcome:
     """Labels the solutions of one problem.
 
@@ -164,6 +182,7 @@ async def label_group(
         group: Its solutions.
         config: How they are labelled.
         source: What every row says of its making.
+        guide: Where a guided search begins.
 
     Returns:
         A row for each solution, which is the solution with its `label` (ProcessBench's: the first wrong step), and in
@@ -179,7 +198,7 @@ async def label_group(
     initial = sum(problem.outcomes[: config.k]) / config.k
     k = config.k_of(initial)
     solutions = await asyncio.to_thread(_graded, group)
-    labelings = [_Labeling(tree, solution, k, config) for solution in solutions]
+    labelings = [_Labeling(tree, solution, k, config, guide(solution)) for solution in solutions]
     tasks = [asyncio.create_task(labeling.run()) for labeling in labelings]
     try:
         labels = await asyncio.gather(*tasks)
@@ -227,8 +246,9 @@ class _Labeling:
     state may have asked for more: what it decides does not depend on when others run.
     """
 
-    def __init__(self, tree: RolloutTree, solution: Solution, k: int, config: LabelingConfig):
+    def __init__(self, tree: RolloutTree, solution: Solution, k: int, config: LabelingConfig, guess: int | None):
         self.tree, self.solution, self.config, self.k = tree, solution, config, k
+        self.guess = guess if config.search == "guided" else None
         self.rule, self.stops_early = config.label_rule(), config.stopping == "exact"
         self.separator = config.separator if config.separator is not None else separator_of(solution)
         steps = solution.steps
@@ -240,7 +260,7 @@ class _Labeling:
 
     async def run(self) -> list[bool]:
         """Labels of the steps that are judged."""
-        if self.config.search == "binary":
+        if self.config.search != "linear":
             return await self._search()
         labels: list[bool] = []
         for t in range(1, len(self.states)):
@@ -284,18 +304,37 @@ class _Labeling:
                 await self._look_further(t)
 
     async def _search(self) -> list[bool]:
-        """Binary search for the first step after which no rollout reaches the answer."""
+        """Binary search for the first step after which no rollout reaches the answer.
+
+        With a guess, the states before and after that step come first. What they say of others is not sampled again.
+        So every state is one of these two or one that the search without a guess samples. The state before the step
+        is the first one, because it is cheap where the guess is right: one success is enough.
+        """
         last = len(self.states) - 1
         if self.states[last].known:
             return [True] * last
-        alive, lost = 0, last
-        while lost - alive > 1:
-            middle = (alive + lost) // 2
-            if await self._is_alive(middle):
-                alive = middle
+        alive, lost = 0, last  # the last state that is known to be alive, and the first that is known to be lost
+
+        async def look(t: int) -> bool:
+            nonlocal alive, lost
+            if alive < t < lost:
+                if await self._is_alive(t):
+                    alive = t
+                else:
+                    lost = t
+            return t <= alive
+
+        if self.guess is not None:
+            await look(self.guess)
+            await look(self.guess + 1)
+        low, high = 0, last
+        while high - low > 1:
+            middle = (low + high) // 2
+            if await look(middle):
+                low = middle
             else:
-                lost = middle
-        return [True] * (lost - 1) + [False]
+                high = middle
+        return [True] * (high - 1) + [False]
 
     async def _is_alive(self, t: int) -> bool:
         while not self._count(t).complete:

@@ -17,7 +17,8 @@ import pytest
 
 from genprm_trl.cli.main import main
 from genprm_trl.data.solutions import load_solutions
-from genprm_trl.records import Solution
+from genprm_trl.records import Solution, Verdict
+from genprm_trl.rows.jsonl import write_jsonl
 from genprm_trl.stages.file import StageSummary, stage_directory
 from tests.helpers.coin_generator import CoinGenerator, rows, solution
 from tests.helpers.kills import die_at
@@ -182,6 +183,49 @@ def test_a_larger_k_takes_up_an_earlier_labelling(solutions, tmp_path, capsys):
     assert f"{solutions}: has no rollouts of `genprm label`" in capsys.readouterr().err
 
 
+def test_verdicts_guide_the_search(tmp_path, capsys):
+    binary, guided, few = (tmp_path / f"{name}.jsonl" for name in ("binary", "guided", "few"))
+    file, guide = tmp_path / "solutions.jsonl", tmp_path / "verdicts.jsonl"
+    # Behind "hopelessly" nothing is reached any more.
+    made = [solution(f"s{n}", "well " * n + "hopelessly " * (8 - n), False, problem=str(n)) for n in range(8)]
+    write(file, rows(*made))
+
+    def judge(wrong: dict[str, int]) -> None:
+        """Verdicts, in the order in which they were finished."""
+        verdicts = []
+        for each in made[::-1]:
+            if each.id in wrong:
+                rewards = [float(t != wrong[each.id]) for t in range(8)]
+                verdicts.append(Verdict(each.id, rewards, wrong[each.id], [], solution_digest=each.digest))
+        write_jsonl(guide, verdicts)
+
+    truth = {f"s{n}": n for n in range(8)}
+    words = ["label", str(file), *LABEL, "--rule", "hard", *COIN]
+    assert main([*words, "--search", "binary", "--output", str(binary)]) == 0
+    words += ["--search", "guided", "--guide", str(guide)]
+    judge({id: n for id, n in truth.items() if n < 7})
+    assert main([*words, "--output", str(guided)]) == 2
+    assert f"{guide}: holds no verdict on 's7'" in capsys.readouterr().err
+    assert not guided.exists()
+    assert main([*words, "--limit", "7", "--output", str(few)]) == 0  # that one is not asked for
+    judge(truth)
+    assert main([*words, "--output", str(guided)]) == 0
+    assert [s.label for s in load_solutions(str(guided))] == [s.label for s in load_solutions(str(binary))]
+    assert [s.label for s in load_solutions(str(guided))] == list(range(8))
+    before, after = map(StageSummary.load, (binary, guided))
+    assert after.counts["states_sampled"] == 8 + 2 * 8 - 2  # of the first and the last step one is known
+    assert before.counts["states_sampled"] == 8 + 3 * 8
+    assert after.counts["rollouts"] < before.counts["rollouts"]
+
+    # Other verdicts would sample other prefixes.
+    judge({**truth, "s3": 4})
+    capsys.readouterr()
+    assert main([*words, "--output", str(guided)]) == 2
+    error = capsys.readouterr().err
+    assert "guide was" in error
+    assert f"or keep its rollouts with --estimates {guided}" in error
+
+
 def test_estimates_of_another_answer_are_not_taken_up(solutions, tmp_path, capsys):
     before, after, whole = (tmp_path / f"{name}.jsonl" for name in ("before", "after", "whole"))
     assert main(["label", str(solutions), *LABEL, *COIN, "--output", str(before)]) == 0
@@ -294,6 +338,9 @@ def test_a_full_disk_is_an_error_and_loses_nothing(solutions, tmp_path, capfd):
         (["--k", "0"], "k must be at least 1"),
         (["--rule", "rpe", "--epsilon", "0"], "epsilon must be above 0"),
         (["--search", "binary"], "binary search"),
+        (["--search", "guided"], "guided search"),
+        (["--search", "guided", "--rule", "hard"], "--search guided and --guide go together"),
+        (["--guide", "verdicts.jsonl"], "--search guided and --guide go together"),
         (["--easy_above", "2"], "the bounds of MC(s_1)"),
         (["--temperature", "0"], "all samples are the same"),
         (["--rollout_batch", "0"], "rollout_batch must be at least 1"),

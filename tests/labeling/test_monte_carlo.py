@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from genprm_trl.data.problems import SolutionGroup
 from genprm_trl.errors import ConfigError
 from genprm_trl.generation.seeding import derive_seed
-from genprm_trl.labeling.monte_carlo import LabelingConfig, label_group
+from genprm_trl.labeling.monte_carlo import LabelingConfig, label_group, no_guess
 from genprm_trl.labeling.progress import first_error, step_labels
 from genprm_trl.labeling.rollout_tree import RolloutTree, prefix_text, state_digest
 from genprm_trl.records import Solution
@@ -47,8 +47,8 @@ def tree_of(solutions, chances, seed):
     return Streams({text: rng.choice(chances) for text in sorted(texts)}, seed)
 
 
-def label(tree, solutions, config):
-    outcome = asyncio.run(label_group(tree, SolutionGroup(tuple(solutions)), config, {}))
+def label(tree, solutions, config, guide=no_guess):
+    outcome = asyncio.run(label_group(tree, SolutionGroup(tuple(solutions)), config, {}, guide))
     return outcome, [row["extra"]["labels"] for row in outcome.rows]
 
 
@@ -136,9 +136,54 @@ def test_binary_search_samples_few_prefixes():
     outcome, labels = label(Streams(tree.chances, 0), [right], LabelingConfig(rule="hard", search="binary"))
     assert labels == [[True] * 16]
     assert outcome.counts["states_sampled"] == 1
-    for unusable in ({"rule": "rpe"}, {"rule": "hard", "scope": "all"}):
-        with pytest.raises(ConfigError, match="binary search"):
-            LabelingConfig(search="binary", **unusable)
+    for search in ("binary", "guided"):
+        for unusable in ({"rule": "rpe"}, {"rule": "difference"}, {"rule": "hard", "scope": "all"}):
+            with pytest.raises(ConfigError, match=f"{search} search"):
+                LabelingConfig(search=search, **unusable)
+
+
+@pytest.mark.parametrize("length", range(1, 13))
+def test_a_wrong_guide_costs_two_prefixes_more_at_most_and_changes_no_label(length):
+    steps = [str(n) for n in range(1, length + 1)]
+    wrong = Solution("s", "p", steps, answer="42", final_answer_correct=False)
+    guided = replace(SMALL, rule="hard", search="guided")
+    for truth in range(length):
+        # From the problem and up to the wrong step every rollout succeeds, from there on none.
+        chances = {prefix_text(steps[:t], "\n\n"): float(t <= truth) for t in range(length)}
+        labels = [True] * truth + [False]
+        binary, found = label(Streams(chances, 0), [wrong], replace(guided, search="binary"))
+        assert found == [labels]
+        unguided, found = label(Streams(chances, 0), [wrong], guided)
+        assert (found, unguided.counts) == ([labels], binary.counts)
+        for guess in range(length):
+            outcome, found = label(Streams(chances, 0), [wrong], guided, lambda solution, guess=guess: guess)
+            assert found == [labels]
+            sampled = outcome.counts["states_sampled"]
+            assert sampled <= binary.counts["states_sampled"] + 2
+            if guess == truth:  # the problem, and what stands before and after the step
+                assert sampled == 1 + (truth > 0) + (truth < length - 1)
+
+
+@given(problems(), st.lists(st.one_of(st.none(), st.integers(0, 5)), min_size=4, max_size=4))
+@settings(max_examples=150, deadline=None)
+def test_a_guide_finds_a_step_from_some_success_to_none(problem, guesses):
+    solutions, chances, seed = problem
+    guide = dict(zip((s.id for s in solutions), guesses, strict=False))
+    found = {}
+    for stopping in ("none", "exact"):  # which change no label here, either
+        config = replace(SMALL, rule="hard", search="guided", stopping=stopping)
+        outcome, found[stopping] = label(
+            tree_of(solutions, chances, seed), solutions, config, lambda solution: guide[solution.id]
+        )
+    assert found["none"] == found["exact"]
+    for row in outcome.rows:
+        if row["final_answer_correct"]:
+            assert row["label"] == -1
+            continue
+        step = row["label"]
+        before_and_after = [*row["extra"]["monte_carlo"]["steps"], "0"][max(step - 1, 0) : step + 1]
+        assert step == 0 or "1" in before_and_after[0]
+        assert "1" not in before_and_after[-1]
 
 
 @given(problems(), st.integers(1, 6))
