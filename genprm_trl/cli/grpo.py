@@ -13,7 +13,7 @@ import functools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from genprm_trl._loops import run as run_coroutine
 from genprm_trl.cli.training import ModelOptions, TrainingOptions, checked_directory, open_training
@@ -88,6 +88,13 @@ class GRPOOptions(SandboxOptions, RowOptions, TrainingOptions):
             "0 leaves it out."
         },
     )
+    hacking_stop: Literal["warn", "stop", "off"] = field(
+        default="warn",
+        metadata={
+            "help": "What to do when the policy seems to please the verifier without solving more: warn, stop the "
+            "training (exit code 1), or nothing (off)."
+        },
+    )
 
 
 def files(options: GRPOOptions, *others: Any) -> CommandFiles:
@@ -102,7 +109,7 @@ def run(options: GRPOOptions, args: StepGRPOConfig, model_options: ModelOptions)
     """Trains a policy with the step rewards and outcome rewards that the options choose.
 
     Returns:
-        The exit code, 0.
+        The exit code: 0, or 1 if signs of reward hacking have stopped the training.
 
     Raises:
         ConfigError: `args` sets `reward_weights`, which the options set.
@@ -130,14 +137,14 @@ def run(options: GRPOOptions, args: StepGRPOConfig, model_options: ModelOptions)
         raise ConfigError("--reward_weights is set by --answer_weight, --format_weight and the like; leave it out")
     args.reward_weights = [weight for _, weight in rewards] or None
     with checked_directory(args, model_options):
-        _train(options, args, model_options, [reward for reward, _ in rewards])
-    return 0
+        return _train(options, args, model_options, [reward for reward, _ in rewards])
 
 
 def _train(
     options: GRPOOptions, args: StepGRPOConfig, model_options: ModelOptions, rewards: list[Callable[..., Any]]
-) -> None:
+) -> int:
     from genprm_trl.generation.loading import load_config
+    from genprm_trl.training.hacking import HackingStop
     from genprm_trl.training.step_grpo.trainer import StepGRPOTrainer
 
     reward = _reward_config(options, args)
@@ -153,7 +160,7 @@ def _train(
         **_decisive(reward),
     )
     if training is None:
-        return
+        return 0
     # Before the verifier is loaded.
     load_config(
         str(model_options.model_name_or_path),
@@ -167,7 +174,13 @@ def _train(
         train_dataset=dataset,
         **training.arguments,
     )
+    if options.hacking_stop == "off":
+        training.train(trainer, _summary)
+        return 0
+    hacking = HackingStop(options.hacking_stop)
+    trainer.add_callback(hacking)
     training.train(trainer, _summary)
+    return int(hacking.stopped)
 
 
 def _prompts(options: GRPOOptions, *, need_answers: bool) -> Dataset:

@@ -489,7 +489,9 @@ class TrainingRun:
             for kind in _KINDS:  # what an earlier model in this place was would be taken for what this one is
                 (self.output / kind).unlink(missing_ok=True)
         trainer.save_model()
-        if first:
+        # One that a callback has stopped is not finished: the same command goes on from its last checkpoint.
+        stopped = trainer.control.should_training_stop and trainer.state.global_step < trainer.state.max_steps
+        if first and not stopped:
             steps = trainer.state.global_step
             self._write({"steps": steps, "model_files": model_fingerprint(self.output)})
             if self.held_out is not None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from genprm_trl._lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from genprm_trl.training.hacking import HackingStop as HackingStop
     from genprm_trl.training.implicit_prm import ImplicitPairTrainer as ImplicitPairTrainer
     from genprm_trl.training.implicit_prm import ImplicitPRM as ImplicitPRM
     from genprm_trl.training.implicit_prm import ImplicitPRMConfig as ImplicitPRMConfig
@@ -30,6 +31,7 @@ __all__, __getattr__, __dir__ = lazy_exports(
         ".ppm": ["PPMConfig", "PPMTrainer"],
         ".step_grpo": ["StepGRPOConfig", "StepGRPOTrainer"],
         ".implicit_prm": ["ImplicitPRM", "ImplicitPRMConfig", "ImplicitPRMTrainer", "ImplicitPairTrainer"],
+        ".hacking": ["HackingStop"],
         ".verifier_rl": ["VerifierRollout", "verifier_dataset"],
     },
 )

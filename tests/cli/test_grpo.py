@@ -22,6 +22,7 @@ from genprm_trl.options.parser import OptionParser
 from genprm_trl.rewards.configured import read_config
 from genprm_trl.rewards.verification import GenPRMReward
 from genprm_trl.rows.jsonl import write_jsonl
+from genprm_trl.training.hacking import HackingStop
 from genprm_trl.training.step_grpo.trainer import StepGRPOConfig
 from tests.helpers.paths import ROOT
 from tests.helpers.tiny_models import tiny_model, tiny_tokenizer
@@ -105,6 +106,28 @@ def test_problems_without_an_answer_are_rewarded_for_their_steps(work, capsys):
     assert main(words(work, *reward, answer_weight=0, max_steps=1)) == 0
     write_jsonl(work / "problems.jsonl", [{"problem": "What is 2 + 3?", "answer": "5"}, *problems])
     assert main(words(work, *reward, max_steps=1, output_dir=work / "mixed")) == 0
+
+
+def test_signs_of_hacking_stop_a_training_that_goes_on_at_the_same_command(work, capsys, caplog, monkeypatch):
+    # The second batch shows a sign, whatever it holds: a training of 40 steps would take too long here.
+    for name, value in {"window": 1, "tokens_times": 0.01}.items():
+        monkeypatch.setitem(HackingStop.__init__.__kwdefaults__, name, value)
+    line = words(work, "--reward_config", str(work / "reward.yaml"), lr_scheduler_type="constant", max_steps=3)
+    assert main([*line, "--hacking_stop", "stop"]) == 1
+    [said] = [message for message in caplog.messages if message.startswith("Reward hacking?")]
+    assert "steps/tokens went from" in said
+    assert "checkpoint-1 is from before. Training stops." in said
+    assert (work / "out" / "checkpoint-2").is_dir()
+    assert not (work / "out" / "checkpoint-3").exists()
+    assert json.loads((work / "out" / "genprm-grpo.json").read_text(encoding="utf-8"))["finished"] is None
+    caplog.clear()
+    assert main(line) == 0  # warns alone; it is the same run
+    assert "resuming from" in capsys.readouterr().err
+    assert "Reward hacking? steps/tokens went" in caplog.text
+    assert (work / "out" / "checkpoint-3").is_dir()
+    caplog.clear()
+    assert main([*line, "--hacking_stop", "off", "--overwrite"]) == 0
+    assert "Reward hacking?" not in caplog.text
 
 
 def files_of(directory: Path) -> dict[str, tuple[int, bytes]]:

@@ -1,0 +1,217 @@
+"""Watches for a policy that learns to please the verifier, and ends its training.
+
+PURE (arXiv 2504.15275) found that a policy can do so within its first 200 steps, and suddenly. Its remedy was a model
+from before.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any, Literal, get_args
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from genprm_trl.errors import ConfigError, check_at_least, check_one_of, check_positive, check_share
+
+logger = logging.getLogger(__name__)
+
+Action = Literal["warn", "stop"]
+_GAP = "process_outcome/gap"
+_LEAST_KL = 0.1  # nats a token; a policy starts at its reference, where any change is many times what was before
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """The median of what was logged from one step to another."""
+
+    first: int
+    last: int
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """When a figure is a sign: it is compared with its first window, or with the one before the last."""
+
+    figure: str
+    is_sign: Callable[[float, float], bool]  # of the window that it is compared with, and the last one
+    advice: str
+    compares_with_last: bool = False
+
+
+class HackingStop(TrainerCallback):
+    """Warns, or ends the training, when the policy seems to learn to please the verifier.
+
+    It reads what `StepGRPOTrainer` and `GRPOTrainer` log. The median of the last `window` steps is compared with that
+    of the first ones, so that no single batch decides. Signs are:
+
+    - `process_outcome/gap` rises: the verifier likes more, and no more answers are right;
+    - `steps/idle` rises: steps without content, or said before, pay;
+    - `steps/count` falls: the policy avoids steps; `steps/tokens` grows: it swells them;
+    - `kl` jumps, against the window before.
+
+    A figure that is not logged is no sign: TRL's `GRPOTrainer` logs no `steps/*`, and no `kl` without `beta`. All is
+    found in the trainer's log, which checkpoints hold. So a resumed training is watched as if it had never ended.
+
+    Args:
+        action: `warn` logs a line, once for each figure, and `stop` ends the training as well.
+        window: Training steps whose median counts, or as many as lie between two logs. In the first two windows
+            nothing is said.
+        gap_rise: How far the gap may rise, in rewards; infinity for any.
+        idle_rise: How far the share of idle steps may rise; infinity for any.
+        count_share: Share of the first count of steps below which it may not fall; 0 for any.
+        tokens_times: How many times as long steps may grow; infinity for any.
+        kl_times: How many times the window's before the KL may be, once it is above 0.1 nats a token; infinity for
+            any.
+        process: For `GRPOTrainer`, which logs no gap: the name of the reward that a verifier gives. The gap is the
+            mean of this reward less the mean of `outcome`.
+        outcome: The name of the reward for right answers.
+
+    Raises:
+        ConfigError: An option is out of range, or one of `process` and `outcome` is missing.
+
+    Example:
+        ```python
+        from datasets import Dataset
+        from trl import GRPOConfig, GRPOTrainer
+
+        from genprm_trl import GenPRMReward
+        from genprm_trl.rewards import answer_reward
+        from genprm_trl.training import HackingStop
+
+        trainer = GRPOTrainer(
+            "Qwen/Qwen2.5-1.5B-Instruct",
+            reward_funcs=[GenPRMReward("GenPRM/GenPRM-1.5B"), answer_reward],
+            args=GRPOConfig("grpo-genprm"),
+            train_dataset=Dataset.from_list([{"prompt": "What is 2 + 3 * 4? Solve step by step.", "answer": "14"}]),
+            callbacks=[HackingStop(process="GenPRMReward", outcome="answer_reward")],
+        )
+        trainer.train()
+        ```
+    """
+
+    def __init__(
+        self,
+        action: Action = "stop",
+        *,
+        window: int = 20,
+        gap_rise: float = 0.2,
+        idle_rise: float = 0.2,
+        count_share: float = 0.5,
+        tokens_times: float = 2.0,
+        kl_times: float = 4.0,
+        process: str | None = None,
+        outcome: str | None = None,
+    ):
+        check_one_of(get_args(Action), action=action)
+        check_at_least(1, window=window)
+        check_positive(gap_rise=gap_rise, idle_rise=idle_rise, tokens_times=tokens_times, kl_times=kl_times)
+        check_share(count_share=count_share)
+        if (process is None) != (outcome is None):
+            raise ConfigError("process and outcome are two rewards: name both, or neither")
+        self.action, self.window = action, window
+        self._gap_of = None if process is None else (f"rewards/{process}/mean", f"rewards/{outcome}/mean")
+        self._rules = (
+            _Rule(
+                _GAP,
+                lambda start, now: now - start > gap_rise,
+                "the verifier likes more, and no more answers are right. Weigh final answers more, or use a better "
+                "verifier",
+            ),
+            _Rule(
+                "steps/idle",
+                lambda start, now: now - start > idle_rise,
+                "steps without content pay. Charge them (idle_step_penalty), or use credit=min_form",
+            ),
+            _Rule(
+                "steps/count",
+                lambda start, now: now < count_share * start,
+                "the policy avoids steps. Use step_baseline=return, and reward the form of steps",
+            ),
+            _Rule(
+                "steps/tokens",
+                lambda start, now: now > tokens_times * start,
+                "the policy swells its steps. Use step_baseline=return, and reward the form of steps",
+            ),
+            _Rule(
+                "kl",
+                lambda before, now: now > max(kl_times * before, _LEAST_KL),
+                "the policy suddenly leaves its reference. Lower learning_rate, or raise beta",
+                compares_with_last=True,
+            ),
+        )
+        self._told: set[str] = set()
+        self.stopped = False
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Forgets what was said of another training."""
+        self._told.clear()
+        self.stopped = False
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Looks at what has been logged so far."""
+        for rule in self._rules:
+            windows = _windows(self._series(rule.figure, state.log_history), self.window)
+            if windows is None:
+                continue
+            start, before, now = windows
+            reference = before if rule.compares_with_last else start
+            if rule.figure in self._told or not rule.is_sign(reference.value, now.value):
+                continue
+            self._told.add(rule.figure)
+            if self.action == "stop":
+                self.stopped = control.should_training_stop = True
+            if state.is_world_process_zero:
+                logger.warning(
+                    "Reward hacking? %s went from %.4g (steps %d to %d) to %.4g (steps %d to %d): %s. %s%s",
+                    rule.figure, reference.value, reference.first, reference.last, now.value, now.first, now.last,
+                    rule.advice, _checkpoint_before(now.first, args), " Training stops." if self.stopped else "",
+                )  # fmt: skip
+
+    def _series(self, figure: str, history: Sequence[Mapping[str, Any]]) -> list[tuple[int, float]]:
+        """The steps at which a figure was logged, and its numbers."""
+        if figure == _GAP and self._gap_of is not None:
+            process, outcome = (dict(_numbers(name, history)) for name in self._gap_of)
+            return [(step, process[step] - outcome[step]) for step in process if step in outcome]
+        return _numbers(figure, history)
+
+
+def _numbers(figure: str, history: Sequence[Mapping[str, Any]]) -> list[tuple[int, float]]:
+    # None and NaN are logged where no completion of a batch had a reward.
+    return [
+        (log["step"], log[figure])
+        for log in history
+        if isinstance(log.get(figure), int | float) and math.isfinite(log[figure])
+    ]
+
+
+def _windows(series: Sequence[tuple[int, float]], window: int) -> tuple[_Window, _Window, _Window] | None:
+    """The first window, the one before the last, and the last; None until the first and the last are apart."""
+    if len(series) < 2:
+        return None
+    window = max(window, *(later - step for (step, _), (later, _) in pairwise(series)))  # each holds a number then
+    first, end = series[0][0], series[-1][0] + 1
+    if end - first < 2 * window:
+        return None
+    starts = (first, end - 2 * window, end - window)
+    spans = [[(step, value) for step, value in series if start <= step < start + window] for start in starts]
+    start, before, now = (_Window(span[0][0], span[-1][0], median(value for _, value in span)) for span in spans)
+    return start, before, now
+
+
+def _checkpoint_before(step: int, args: TrainingArguments) -> str:
+    names = [path.name for path in Path(str(args.output_dir)).glob(f"{PREFIX_CHECKPOINT_DIR}-*")]
+    steps = [int(number) for name in names if (number := name.rpartition("-")[2]).isdecimal()]
+    earlier = [number for number in steps if number < step]
+    if not earlier:
+        return "No checkpoint from before is kept (save_steps, save_total_limit)."
+    return f"{PREFIX_CHECKPOINT_DIR}-{max(earlier)} is from before."
