@@ -60,7 +60,7 @@ class Assembler:
         Args:
             generated: What was generated, without an end-of-text token.
             maps: A function from a number of tokens to the log-probabilities at that many positions. It is called only
-                if they are wanted.
+                if they are wanted. An end-of-text token has the position behind `generated`; there may be none for it.
             params: The request's parameters.
             reason: Why generation ended; a stop string in the text overrides it.
             ended: Whether an end-of-text token was generated. It is counted.
@@ -73,10 +73,14 @@ class Assembler:
         else:
             text, ids, kept = generated.text(), list(generated.ids), len(generated.ids)
         logprobs: list[dict[int, float]] = []
+        at_end: dict[int, float] = {}
         if params.logprobs:
-            logprobs = maps(kept) + [{} for _ in ids[kept:]]
+            logprobs = maps(kept + 1 if ended and end < 0 else kept)
+            if len(logprobs) > kept:
+                at_end = logprobs.pop()
+            logprobs += [{} for _ in ids[kept:]]
         count = len(generated.ids) + ended if num_generated is None else num_generated
-        return GenerationResult(text, ids, logprobs, reason, count)
+        return GenerationResult(text, ids, logprobs, reason, count, end_logprobs=at_end)
 
 
 def trimmed(reported: Mapping[int, float], sampled: int, count: int) -> dict[int, float]:

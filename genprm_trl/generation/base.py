@@ -85,6 +85,8 @@ class GenerationResult:
             and output fill the model's context; also a prompt that does not fit, with empty text), `error` (the
             generator failed on this request; `message` says how).
         num_generated: Tokens that the model produced before cutting, for accounting.
+        end_logprobs: Where an end-of-text token has ended the text: what is reported in its place. Empty where the
+            engine does not say it.
     """
 
     text: str
@@ -93,6 +95,7 @@ class GenerationResult:
     finish_reason: FinishReason = "stop"
     num_generated: int = 0
     message: str = ""
+    end_logprobs: dict[int, float] = field(default_factory=dict)
 
 
 class Generator(Closable):

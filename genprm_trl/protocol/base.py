@@ -77,7 +77,8 @@ class Generate:
 class Score:
     """Report the log-probabilities of a token of the last generated text, as they were when it was sampled.
 
-    The driver sends back a `Written` whose first place holds the alternatives to that token.
+    The driver sends back a `Written` whose first place holds the alternatives to that token. Its text is empty if the
+    end-of-text token is the likeliest one there.
 
     Attributes:
         token: The token's index in `Written.tokens`.
@@ -132,8 +133,8 @@ class Written:
         turn_tokens: Tokens in the open assistant turn after this text, forced and interpreter text included.
         turn_segments: Segments in the open assistant turn after this text (for `Rewind`).
         tokens: The text of each generated token, in order.
-        top_logprobs: One list of (token text, log-probability) per entry of `tokens`, the sampled token included;
-            empty where the engine reported none.
+        top_logprobs: One list of (token text, log-probability) per entry of `tokens`, the sampled token included, and
+            one more for an end-of-text token that has ended the text; empty where the engine reported none.
         message: Why the generator failed, if it did.
         is_token: Says whether a text is one token of the model's vocabulary, where that is known.
     """

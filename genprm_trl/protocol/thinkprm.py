@@ -6,6 +6,7 @@ says whether the solution as a whole is correct. Released checkpoints were train
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Generator, Sequence
@@ -48,6 +49,8 @@ _BOX = re.compile(
 )
 _TEXT_IN_BOX = re.compile(r"\\boxed\s*+\{\s*+\\text\s*+\{\s*+(correct|incorrect)\s*+\}\s*+\}", re.IGNORECASE)
 _END_OF_BOX = re.compile(r"[\s*_$]*+\}++\$?")
+# What stands between two boxes of which the text says that one of them will follow: they are no verdicts.
+_OR = re.compile(r"[\s}*_$`'\"”’]*+[,(]?\s*+(?:/|\||(?:and/)?or\b(?:\s++else\b)?)[\s(*_$`'\"“‘]*+", re.IGNORECASE)
 # A line that says which step it is about: `Step 3:`, `**Step 3:**`, `### Step 3:`.
 _HEADING = re.compile(r"^[^\S\n]*+[#>*_-]*+[^\S\n]*+[*_]*+Step[^\S\n]++(\d{1,9})[*_]*+[^\S\n]*+:", re.I | re.M)
 _ANSWER = re.compile(r"[\s*_$]*+(yes|no)(?![A-Za-z])", re.IGNORECASE)
@@ -73,16 +76,18 @@ def read_boxes(text: str, num_steps: int) -> list[Box]:
 
     A box is about the step of the last heading before it (`Step 3:` at the start of a line). Before the first heading
     the boxes are counted. Boxes about steps that do not exist are left out. The word is all that its box says:
-    `correct or incorrect` is none.
+    `correct or incorrect` is none, and boxes with `or` between them say what will be written.
 
     Examples:
         >>> [box.step for box in read_boxes("Fine: \\boxed{correct}\nStep 3: no. \\boxed{incorrect}", 3)]
         [0, 2]
+        >>> read_boxes("I write \\boxed{correct} or \\boxed{incorrect} after each step.", 3)
+        []
     """
     boxes = []
     number = at = 0
     has_headings = False
-    for found in _BOX.finditer(text):
+    for found in _verdicts(text):
         number += not has_headings
         for heading in _HEADING.finditer(text, at, found.start()):
             number, has_headings = int(heading[1]), True
@@ -210,8 +215,10 @@ class ThinkPRMProtocol:
         yield Append(question, "mark")
         written: Written = yield Generate(("\n",), _ANSWER_TOKENS, words=("Yes", "No"))
         answer = written
-        if not written.tokens and written.finish_reason not in ("error", "context"):
-            # The turn was ended in the answer's place. The likeliest token there comes with the answer's probability.
+        has_ended = not written.tokens and written.finish_reason not in ("error", "context")
+        if has_ended and self.read_answer(written) is None:
+            # The turn was ended in the answer's place, and the engine does not say what else was likely there. It does
+            # so with the likeliest token, if that is another one.
             answer = yield Score(0, ("Yes", "No"))
         has_failed = answer.finish_reason == "error" or (answer.finish_reason == "context" and not answer.tokens)
         return (
@@ -223,20 +230,24 @@ class ThinkPRMProtocol:
     def read_answer(self, written: Written) -> float | None:
         """P(yes) / (P(yes) + P(no)) at the first token after the question; None if there is none.
 
-        Whatever the model has written, ` yes` and ` no` are compared as published, and ` Yes` and ` No` in the form
-        of the training. Where the engine does not report both, or calls both impossible, the answer that the model
-        has written is read.
+        Whatever the model has written, and if it has ended its text, ` yes` and ` no` are compared as published, and
+        ` Yes` and ` No` in the form of the training. Where the engine does not report both, or calls both impossible,
+        the written answer is read. If there is none, ` Yes` and ` No` are compared in both forms.
         """
         answer = _ANSWER.match(written.text)
         alternatives = written.top_logprobs[0] if written.top_logprobs else ()
-        yes, no = (" yes", " no") if self.as_published else (" Yes", " No")
         known = dict(alternatives)
-        if {yes, no} <= known.keys() and max(known[yes], known[no]) > -math.inf:
-            reward = binary_probability(Written(yes, tokens=(yes,)), 0, yes, no, alternatives)
-        elif answer is not None:
+
+        def compared(yes: str, no: str) -> float | None:
+            if not {yes, no} <= known.keys() or max(known[yes], known[no]) == -math.inf:
+                return None
+            return binary_probability(Written(yes, tokens=(yes,)), 0, yes, no, alternatives)
+
+        reward = compared(" yes", " no") if self.as_published else compared(" Yes", " No")
+        if reward is None and answer is not None:
             reward = binary_probability(written, answer.start(1), "Yes", "No")
-        else:
-            return None
+        elif reward is None:
+            reward = compared(" Yes", " No")
         if reward is None or reward in (0, 1):
             return reward
         log_odds = math.log(reward) - math.log1p(-reward)
@@ -290,7 +301,7 @@ def clean_chain(text: str) -> str:
     """
     text = text.partition(THINK_END)[0].strip().removeprefix(THINK_START).strip().removeprefix(OPENING).strip()
     text = _TEXT_IN_BOX.sub(lambda found: f"\\boxed{{{found[1].lower()}}}", text)
-    boxes = list(_BOX.finditer(text))
+    boxes = _verdicts(text)
     if not boxes:
         return text
     end = boxes[-1].end()
@@ -313,6 +324,17 @@ def read_turn(turn: str) -> tuple[list[bool], bool] | None:
 def ends_early(chain: str) -> bool:
     """Whether a chain holds what ends it. A model that writes such a text is stopped there, and cannot go on."""
     return any(stop in chain for stop in _STOPS)
+
+
+def _verdicts(text: str) -> list[re.Match[str]]:
+    """The boxes of a text, without those that are named as the choice between them."""
+    boxes = list(_BOX.finditer(text))
+    joined = [bool(_OR.fullmatch(text, one.end(), other.start())) for one, other in itertools.pairwise(boxes)]
+    return [
+        box
+        for box, before, behind in zip(boxes, [False, *joined], [*joined, False], strict=False)
+        if not (before or behind)
+    ]
 
 
 def _calls_correct(text: str, box: Box) -> bool:

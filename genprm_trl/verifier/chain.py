@@ -284,7 +284,7 @@ class Chain(Generic[EndT]):
             result.text,
             result.finish_reason,
             tokens=_View(result.token_ids, driver.detokenizer.token_text),
-            top_logprobs=_View(result.top_logprobs, self._by_text),
+            top_logprobs=self._by_place(result),
             is_token=self._driver.is_token,
         )
 
@@ -307,10 +307,14 @@ class Chain(Generic[EndT]):
             turn_tokens=conversation.turn_tokens,
             turn_segments=conversation.turn_segments,
             tokens=_View(result.token_ids, self._driver.detokenizer.token_text),
-            top_logprobs=_View(result.top_logprobs, self._by_text),
+            top_logprobs=self._by_place(result),
             message=result.message,
             is_token=self._driver.is_token,
         )
+
+    def _by_place(self, result: GenerationResult) -> Sequence[Sequence[tuple[str, float]]]:
+        places = [*result.top_logprobs, result.end_logprobs] if result.end_logprobs else result.top_logprobs
+        return _View(places, self._by_text)
 
     def _by_text(self, logprobs: dict[int, float]) -> Sequence[tuple[str, float]]:
         driver = self._driver

@@ -302,7 +302,7 @@ class CompletionServer:
             uncut = await self.generator.generate(ids, whole)
             return dataclasses.replace(uncut, text=result.text, finish_reason="stop")
         eos = tiny_tokenizer().eos_token_id
-        maps = [*result.top_logprobs, {eos: -0.5}] if params.logprobs else []
+        maps = [*result.top_logprobs, result.end_logprobs] if params.logprobs else []
         return dataclasses.replace(result, token_ids=[*result.token_ids, eos], top_logprobs=maps)
 
     def _choice(self, generated: GenerationResult, body: dict[str, Any], logprobs: int) -> dict[str, Any]:

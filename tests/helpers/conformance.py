@@ -65,6 +65,8 @@ class GeneratorConformance:
     tolerance = 1e-4
     # Whether it reports tokens that a request names in place of the most likely ones.
     reports_named = True
+    # Whether it reports what is likely where a text has ended.
+    reports_end = True
 
     def test_has_the_interface(self, generator: Generator) -> None:
         assert isinstance(generator, Generator)
@@ -246,11 +248,16 @@ class GeneratorConformance:
         requests = (generator.generate([5, 6], dataclasses.replace(wild, seed=seed)) for seed in range(32))
         results = [result for result in await asyncio.gather(*requests) if result.finish_reason == "stop"]
         assert results
+        eos = tiny_tokenizer().eos_token_id
         for result in results:
-            assert tiny_tokenizer().eos_token_id not in result.token_ids
+            assert eos not in result.token_ids
             assert "<|im_end|>" not in result.text
             assert result.num_generated == len(result.token_ids) + 1
             assert len(result.top_logprobs) == len(result.token_ids)
+            row = reference_logprobs([5, 6], [*result.token_ids, eos])[-1]
+            assert eos in result.end_logprobs or not self.reports_end
+            for other, logprob in result.end_logprobs.items():
+                assert logprob == pytest.approx(row[other].item(), abs=self.tolerance)
 
     async def test_length(self, generator: Generator) -> None:
         for count in (0, 1, 5):

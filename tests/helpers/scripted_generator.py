@@ -120,10 +120,13 @@ class ScriptedGenerator(Generator):
             reason = "stop" if reply.ends else "length"
         text = self._decode(ids)
         maps = [self._logprobs(i, token, params, reply) for i, token in enumerate(ids)] if params.logprobs else []
+        ended: dict[int, float] = {}
+        if params.logprobs and reason == "stop":
+            ended = self._logprobs(len(ids), self.tokenizer.eos_token_id, params, reply)
 
         ends = [text.find(stop) + len(stop) for stop in params.stop if stop in text]
         if not ends:
-            return GenerationResult(text, ids, maps, reason, len(ids) + (reason == "stop"))
+            return GenerationResult(text, ids, maps, reason, len(ids) + (reason == "stop"), end_logprobs=ended)
         text = text[: min(ends)]
         kept = len(ids)
         while not text.startswith(self._decode(ids[:kept])):

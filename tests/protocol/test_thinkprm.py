@@ -117,6 +117,10 @@ async def test_a_search_numbers_the_steps_and_judges_a_prefix_from_the_start() -
         ),
         ("\\boxed{correct or incorrect} \\boxed{correct, but} \\boxed{correct.}", [(0, "correct")]),
         ("\\boxed{correct/incorrect} \\boxed{7} \\boxed{correctly} \\boxed{", []),
+        ("I write \\boxed{correct} or \\boxed{incorrect}. So \\boxed{incorrect}", [(0, "incorrect")]),
+        ("Step 1: $\\boxed{\\text{correct}}$ (or $\\boxed{incorrect}$)? Yes, \\boxed{correct}", [(0, "correct")]),
+        ("`\\boxed{correct}`/`\\boxed{incorrect}`, **\\boxed{correct}** or else \\boxed{incorrect}", []),
+        ("Step 1: \\boxed{correct}\nOr so.\nStep 2: \\boxed{incorrect}", [(0, "correct"), (1, "incorrect")]),
         ("", []),
     ],
 )
@@ -212,6 +216,28 @@ def test_an_answer_that_is_not_written_is_scored(as_published: bool) -> None:
     assert judgement.solution_reward == pytest.approx(0.8581, abs=5e-5)
 
 
+@pytest.mark.parametrize("as_published", [True, False])
+def test_an_ended_text_has_the_answer_beside_its_end(as_published: bool) -> None:
+    words = [(" yes", -2.2), (" no", -4.0), (" Yes", -3.0), (" No", -3.0)]
+    if not as_published:
+        words = [(word.title(), value) for word, value in words[:2]]
+    script = ThinkPRMProtocol(as_published).chain(SOLUTION.problem, STEPS[:1])
+    answer = Written("", top_logprobs=[[("", -0.01), *words]])
+    [judgement] = carried_out(script, boxed("\\boxed{correct}"), scored(correct=-0.1), answer)
+    assert judgement.solution_reward == pytest.approx(0.8581, abs=5e-5)
+
+
+async def test_an_end_of_text_that_is_likelier_than_the_words_hides_none() -> None:
+    def reply(prompt: str) -> Reply:
+        if not prompt.endswith("{"):
+            return Reply(" Yes" if prompt.endswith("correct?") else CHAIN)
+        words = {tiny_tokenizer().encode(word)[0]: value for word, value in (("correct", -2.2), ("incorrect", -4.0))}
+        return Reply("", alternatives={0: words})
+
+    verdict = await judged(ScriptedGenerator(reply))
+    assert verdict.rewards[:2] == pytest.approx([0.8581] * 2, abs=5e-5)
+
+
 @pytest.mark.parametrize(
     ("chain", "answers", "status"),
     [
@@ -246,7 +272,7 @@ def test_the_solution_is_scored_by_yes_and_no_in_lower_case(temperature: float, 
         (" Yes", [(" Yes", 0.0), (" No", -math.inf), (" yes", -math.inf), (" no", -math.inf)], 1.0, 1.0),
         (" **no**", [], 0.0, 0.0),
         (" Maybe", [(" yes", -1.0), (" no", -1.0)], 0.5, None),
-        (" Maybe", [(" Yes", -0.2), (" No", -2.0)], None, 0.8581),
+        (" Maybe", [(" Yes", -0.2), (" No", -2.0)], 0.8581, 0.8581),
         ("Maybe", [], None, None),
         ("Nothing", [], None, None),
         ("", [], None, None),

@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from genprm_trl.generation.assembly import Assembler, trimmed
@@ -295,7 +295,7 @@ def read_answer(
     out_of_tokens = ended_by in _OF_LENGTH or (not ended_by and not ended and generated == limit)
     told = _Told.of(choice, tokens)
     if not out_of_tokens and not isinstance(stop_reason, str):
-        ended = told.drop_end(stop_reason, tokens.special) or ended
+        ended = told.drop_end(stop_reason, tokens) or ended
     # The server cuts stop strings off, but says which it was.
     named = isinstance(stop_reason, str) and stop_reason in params.stop and not text.endswith(stop_reason)
     ids, maps = told.spelling(text, text + stop_reason if named else text, params.stop, tokens)
@@ -307,9 +307,12 @@ def read_answer(
         short = generated is not None and 0 < generated < limit and len(ids) < limit
         reason = "context" if short or limit < params.max_new_tokens else "length"
 
+    at_end = told.end or (maps[len(ids)] if len(maps) > len(ids) else {})
+
     def logprobs(count: int) -> list[dict[int, float]]:
         kept = maps[:count] + [{} for _ in range(count - len(maps))]
-        return [trimmed(one, token, params.logprobs) for one, token in zip(kept, ids, strict=False)]
+        places = [trimmed(one, token, params.logprobs) for one, token in zip(kept, ids, strict=False)]
+        return [*places, at_end][:count]
 
     written = assembler.begin(params.stop, ids)
     return assembler.assemble(written, logprobs, params, reason, ended=ended, num_generated=generated or None)
@@ -403,10 +406,12 @@ class _Told:
     Attributes:
         ids: Their ids, if it lists them.
         entries: The tokens that have log-probabilities.
+        end: Log-probabilities in the place of the end-of-text token that was dropped.
     """
 
     ids: list[int] | None
     entries: list[_Entry]
+    end: dict[int, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, choice: Mapping[str, Any], tokens: Tokens) -> _Told:
@@ -420,14 +425,14 @@ class _Told:
         content = reported.get("content")
         return cls(ids, _from_content(content) if isinstance(content, list) else _from_lists(reported))
 
-    def drop_end(self, token: Any, special: frozenset[int]) -> bool:
+    def drop_end(self, token: Any, tokens: Tokens) -> bool:
         """Drops the end-of-text token, which has no text; `token` if the server names it."""
         ended = False
-        if self.ids and (self.ids[-1] == token or self.ids[-1] in special):
+        if self.ids and (self.ids[-1] == token or self.ids[-1] in tokens.special):
             del self.ids[-1]
             ended = True
-        if self.entries and (self.entries[-1].key == token or self.entries[-1].key in special):
-            del self.entries[-1]
+        if self.entries and (self.entries[-1].key == token or self.entries[-1].key in tokens.special):
+            self.end = _by_id(self.entries.pop().logprobs, tokens.id_of)
             ended = True
         return ended
 

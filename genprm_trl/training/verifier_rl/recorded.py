@@ -46,7 +46,7 @@ class RecordedGenerator(Generator):
         ]
         if result.finish_reason == "length" and room < params.max_new_tokens:
             result = replace(result, finish_reason="context")
-        return replace(result, top_logprobs=[])
+        return replace(result, top_logprobs=[], end_logprobs={})
 
     def sampled(self, token_ids: list[int]) -> list[bool]:
         """Which of a conversation's tokens were sampled: False for those that came from elsewhere.
