@@ -28,7 +28,7 @@ class ModelKind:
 
     Attributes:
         introduction: What such a model does.
-        usage: Python that loads a model and judges a solution; `{model}` stands where the model's name goes.
+        usage: Python that loads a model and uses it; `{model}` stands where the model's name goes.
         notes: What a user of the model must know, as Markdown below the example.
         pipeline_tag: The Hub's name of the task.
         tags: Tags by which the Hub finds such models.
@@ -126,6 +126,24 @@ solutions. It is no probability that a step is correct. `step_scorer.json` holds
     pipeline_tag="text-classification",
     tags=("genprm-trl", "ppm", "process-reward-model", "trl", "generated_from_trainer"),
 )
+POLICY = ModelKind(
+    introduction="""\
+A policy: a language model that solves mathematical problems step by step.""",
+    usage="""\
+from transformers import pipeline
+
+policy = pipeline("text-generation", {model})
+messages = [
+    {{"role": "system", "content": "Please reason step by step, and put your final answer within \\\\boxed{{}}."}},
+    {{"role": "user", "content": "What is 2 + 3 * 4?"}},
+]
+print(policy(messages, max_new_tokens=512)[0]["generated_text"][-1]["content"])""",
+    notes="""\
+It solves problems and judges nothing. It was trained with the system message above, unless the options below name \
+another.""",
+    pipeline_tag="text-generation",
+    tags=("genprm-trl", "step-dpo", "dpo", "trl", "generated_from_trainer"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +205,7 @@ class CardContent:
 
 
 def usage_snippet(model: str, kind: ModelKind = GENERATIVE) -> str:
-    """Python that loads the model and judges a solution."""
+    """Python that loads the model and judges a solution, or solves a problem if it is a policy."""
     return kind.usage.format(model=json.dumps(model))
 
 

@@ -68,6 +68,7 @@ COMMANDS: dict[str, Command] = {
     "prm": Command("genprm_trl.cli.prm", "train a discriminative PRM on solutions with step labels", True),
     "implicit": Command("genprm_trl.cli.implicit", "train an implicit PRM on solutions with outcomes alone", True),
     "ppm": Command("genprm_trl.cli.ppm", "train a process preference model on pairs of steps", True),
+    "dpo": Command("genprm_trl.cli.dpo", "train a policy on pairs of steps", True),
     "verify": Command("genprm_trl.cli.verify", "judge a file of solutions step by step"),
     "select": Command("genprm_trl.cli.select", "choose one of several solutions of each problem"),
     "refine": Command("genprm_trl.cli.refine", "let a policy refine its answers with a verifier's critique"),

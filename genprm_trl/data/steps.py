@@ -145,6 +145,17 @@ def written_steps(text: str, style: StepStyle = "auto", thinking: Thinking = "sk
     return steps
 
 
+def heading_of(step: str) -> str:
+    """The heading that a step begins with; empty if it has none.
+
+    Examples:
+        >>> heading_of("Step 2: 7 * 2 = 14"), heading_of("So 14.")
+        ('Step 2:', '')
+    """
+    found = _HEADING.match(step)
+    return found[0] if found else ""
+
+
 def join_steps(steps: Sequence[str], separators: Sequence[str] | str = "\n\n") -> str:
     """Joins steps into one text.
 

@@ -8,6 +8,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from genprm_trl.conversation.conversation import Conversation
 from genprm_trl.conversation.template import ChatFormat
@@ -59,7 +60,78 @@ class SolverSettings:
         return SamplingParams(self.max_tokens, self.temperature, self.top_p, self.top_k, logprobs=0)
 
 
-class Solver:
+class SolutionPrompts:
+    """Token ids of what a policy is asked and of how its solution begins.
+
+    Training on steps builds them with the same class (`training.step_dpo`), so that a policy is trained in the tokens
+    in which it is asked.
+
+    Args:
+        tokenizer: The policy's tokenizer.
+        system_prompt: The system message; an empty one for none. None is `SYSTEM_PROMPT`.
+        chat_template: A Jinja template that replaces the tokenizer's own.
+        template_date: The day that the template shows as today's; see `ChatFormat`.
+
+    Raises:
+        ConfigError: The tokenizer has no usable chat template.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        system_prompt: str | None = None,
+        chat_template: str | None = None,
+        template_date: str | None = None,
+    ):
+        self._system_prompt = SYSTEM_PROMPT if system_prompt is None else system_prompt
+        self._chat = ChatFormat(tokenizer, chat_template=chat_template, template_date=template_date)
+        # What closes the thinking block that the chat template opens, if it opens one.
+        self._end_of_thinking = thinking.end_of_thinking(_opening(self._chat))
+
+    def begin(self, problem: str) -> Conversation:
+        """A conversation that has asked for the solution of a problem, and opened the turn that answers."""
+        conversation = Conversation(self._chat)
+        messages = [{"role": "user", "content": problem}]
+        if self._system_prompt:
+            messages.insert(0, {"role": "system", "content": self._system_prompt})
+        conversation.open_turn(messages)
+        return conversation
+
+    def prompt(self, problem: str, begun: str = "", *, thinks: bool = True) -> list[int]:
+        """Token ids of a problem and a prefix of its solution.
+
+        Args:
+            problem: The problem.
+            begun: The prefix.
+            thinks: Whether thoughts may come first, where there is no prefix and the chat template opens a block.
+        """
+        conversation = self.begin(problem)
+        self.begin_answer(conversation, begun, thinks=thinks)
+        return conversation.token_ids
+
+    def begin_answer(self, conversation: Conversation, begun: str, *, thinks: bool = True) -> None:
+        """Puts the beginning of an answer into the open turn.
+
+        A thinking block that the chat template has opened is closed before: what the model goes on with would be
+        thoughts otherwise, and no steps.
+
+        Args:
+            conversation: The conversation.
+            begun: The beginning.
+            thinks: Whether the block stays open if the beginning is empty.
+        """
+        if self._end_of_thinking and (begun or not thinks):
+            text = f"\n{self._end_of_thinking}\n\n"
+            conversation.append_ids(self._chat.encode(text), text)
+        if begun:
+            conversation.append(begun, "forced")
+
+    def following(self, text: str) -> list[int]:
+        """Token ids of a text as a model writes it behind a prompt. What spells a control token stays text."""
+        return self._chat.encode(self._chat.neutralize(text))
+
+
+class Solver(SolutionPrompts):
     """Asks a generator for solutions through its chat template.
 
     A prefix of a solution, if there is one, stands at the start of the assistant's turn, and the model continues it
@@ -83,39 +155,9 @@ class Solver:
         template_date: str | None = None,
     ):
         self.settings = settings if settings is not None else SolverSettings()
+        super().__init__(generator.tokenizer, self.settings.system_prompt, chat_template, template_date)
         self._generator, self._sampling = generator, self.settings.sampling()
-        self._chat = ChatFormat(generator.tokenizer, chat_template=chat_template, template_date=template_date)
-        # What closes the thinking block that the chat template opens, if it opens one.
-        self._end_of_thinking = thinking.end_of_thinking(_opening(self._chat))
         self._free = asyncio.Semaphore(self.settings.max_requests)
-
-    def begin(self, problem: str) -> Conversation:
-        """A conversation that has asked for the solution of a problem, and opened the turn that answers."""
-        conversation = Conversation(self._chat)
-        messages = [{"role": "user", "content": problem}]
-        system_prompt = SYSTEM_PROMPT if self.settings.system_prompt is None else self.settings.system_prompt
-        if system_prompt:
-            messages.insert(0, {"role": "system", "content": system_prompt})
-        conversation.open_turn(messages)
-        return conversation
-
-    def prompt(self, problem: str, begun: str = "") -> list[int]:
-        """Token ids of a problem and a prefix of its solution."""
-        conversation = self.begin(problem)
-        self.begin_answer(conversation, begun)
-        return conversation.token_ids
-
-    def begin_answer(self, conversation: Conversation, begun: str) -> None:
-        """Puts the beginning of an answer into the open turn.
-
-        A thinking block that the chat template has opened is closed before: what the model goes on with would be
-        thoughts otherwise, and no steps.
-        """
-        if begun:
-            if self._end_of_thinking:
-                text = f"\n{self._end_of_thinking}\n\n"
-                conversation.append_ids(self._chat.encode(text), text)
-            conversation.append(begun, "forced")
 
     def text(self, begun: str, written: str, finish_reason: str) -> str:
         """A solution as it is read: what began it, and what the model wrote.

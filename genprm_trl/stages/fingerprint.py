@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+from fnmatch import fnmatch
 from pathlib import Path
 
 # What decides a model's answers: weights, architecture, tokenizer, chat template, and our own settings.
 _PATTERNS = ("*.safetensors", "*.bin", "*.json", "*.jinja", "*.model")
-# What training leaves beside a model and does not decide anything.
-_IGNORED = {
-    *("trainer_state.json", "training_args.bin", "quickstart.json"),
-    *("genprm-sft.json", "genprm-grpo.json", "genprm-prm.json", "genprm-implicit.json", "genprm-ppm.json"),
-}
+# What training leaves beside a model and does not decide anything; genprm-NAME.json is that of a command.
+_IGNORED = ("trainer_state.json", "training_args.bin", "quickstart.json", "genprm-*.json", "*.settings.json")
 _SAMPLES, _SAMPLE_BYTES = 64, 16_384
 
 
@@ -34,7 +32,7 @@ def model_fingerprint(model: str | os.PathLike[str]) -> str | None:
     digest = hashlib.blake2b(digest_size=8)
     files = {path for pattern in _PATTERNS for path in directory.glob(pattern)}
     for path in sorted(files):
-        if path.name not in _IGNORED and not path.name.endswith(".settings.json") and path.is_file():
+        if path.is_file() and not any(fnmatch(path.name, ignored) for ignored in _IGNORED):
             digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
             _add_content(digest, path)
     return digest.hexdigest()

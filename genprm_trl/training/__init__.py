@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from genprm_trl.training.prm import PRMTrainer as PRMTrainer
     from genprm_trl.training.sft import GenPRMConfig as GenPRMConfig
     from genprm_trl.training.sft import GenPRMTrainer as GenPRMTrainer
+    from genprm_trl.training.step_dpo import StepDPOConfig as StepDPOConfig
+    from genprm_trl.training.step_dpo import StepDPOTrainer as StepDPOTrainer
     from genprm_trl.training.step_grpo import StepGRPOConfig as StepGRPOConfig
     from genprm_trl.training.step_grpo import StepGRPOTrainer as StepGRPOTrainer
     from genprm_trl.training.verifier_rl import VerifierRollout as VerifierRollout
@@ -29,6 +31,7 @@ __all__, __getattr__, __dir__ = lazy_exports(
         ".sft": ["GenPRMConfig", "GenPRMTrainer"],
         ".prm": ["PRMConfig", "PRMTrainer"],
         ".ppm": ["PPMConfig", "PPMTrainer"],
+        ".step_dpo": ["StepDPOConfig", "StepDPOTrainer"],
         ".step_grpo": ["StepGRPOConfig", "StepGRPOTrainer"],
         ".implicit_prm": ["ImplicitPRM", "ImplicitPRMConfig", "ImplicitPRMTrainer", "ImplicitPairTrainer"],
         ".hacking": ["HackingStop"],

@@ -1,4 +1,4 @@
-"""What the trainers of reward models share: evaluation on rows of any form, the threshold, and the card."""
+"""What the trainers of reward models and of policies on pairs share: evaluation on rows of any form, and the card."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from genprm_trl.training.card_facts import (
 
 
 class RewardModelTrainer(Trainer):
-    """What the trainers of reward models share. Named before a trainer class of TRL.
+    """What the trainers share that take rows of any form and write a card. Named before a trainer class of TRL.
 
     Attributes:
         card_kind: What the model is.

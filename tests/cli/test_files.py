@@ -37,6 +37,7 @@ NEEDED: dict[str, list[str]] = {
     "prm": ["in.jsonl", "--model", "m", "--use_cpu"],
     "implicit": ["in.jsonl", "--model", "m", "--use_cpu"],
     "ppm": ["in.jsonl", "--model", "m", "--use_cpu"],
+    "dpo": ["in.jsonl", "--model", "m", "--use_cpu"],
     "verify": ["in.jsonl", "--model", "m"],
     "select": ["in.jsonl", "--verdicts", "v.jsonl"],
     "refine": ["in.jsonl", "--model", "m", "--policy", "p"],
@@ -45,7 +46,7 @@ NEEDED: dict[str, list[str]] = {
     "compare": ["in.jsonl"],
     "card": ["m", "--results", "r.json"],
 }
-TRAININGS = ("sft", "prm", "implicit", "ppm", "grpo")
+TRAININGS = ("sft", "prm", "implicit", "ppm", "dpo", "grpo")
 WRITERS = [name for name in COMMANDS if name not in WRITE_NOTHING]
 WITH_OUTPUT = [name for name in WRITERS if name not in ("quickstart", "recipe", *TRAININGS, "card")]
 CONTENT = b'{"id": "mine", "problem": "What?", "steps": ["This."]}\n'

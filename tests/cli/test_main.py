@@ -221,7 +221,7 @@ def test_help_of_a_command_imports_nothing_slow():
 
 def test_help_that_is_another_packages_is_kept(genprm, monkeypatch, tmp_path):
     names = [name for name, command in cli.COMMANDS.items() if command.help_is_kept]
-    assert names == ["grpo", "sft", "prm", "implicit", "ppm", "lm-eval"]
+    assert names == ["grpo", "sft", "prm", "implicit", "ppm", "dpo", "lm-eval"]
     shown = "".join(genprm(name, "--help")[1] for name in names)
     again = subprocess.run([sys.executable, "-c", HELPS, *names], capture_output=True, text=True)
     assert (again.returncode, again.stdout) == (0, shown), again.stderr

@@ -46,6 +46,8 @@ def test_what_training_leaves_behind_does_not_count(model: Path) -> None:
     before = model_fingerprint(model)
     (model / "README.md").write_text("# Model")
     (model / "trainer_state.json").write_text("{}")
+    (model / "genprm-dpo.json").write_text("{}")
+    (model / "genprm-of-any-later-command.json").write_text("{}")
     (model / "checkpoint-5").mkdir()
     assert model_fingerprint(model) == before
 
