@@ -6,7 +6,7 @@ first prefix that no rollout completes to the right answer nothing more is sampl
 - A prefix that several solutions of a problem share is sampled once (`rollout_tree`).
 - A complete solution needs no rollouts: its estimate is 1 if its answer is right, else 0.
 - Steps after the first wrong one are not sampled (`scope="first_error"`): a verifier is trained up to there.
-- Sampling ends when the rollouts so far decide a label (`early_stopping`).
+- Sampling ends when the rollouts so far decide a label, or how hard the problem is (`early_stopping`).
 - For hard labels the first wrong step can be found by binary search (OmegaPRM, arXiv 2406.06592, section 3.2): of T
   prefixes about log2(T) are sampled. This is the recipe's label wherever no later prefix of a solution is completed
   after an earlier one never was.
@@ -193,12 +193,10 @@ async def label_group(
     Raises:
         ItemFailed: The generator failed.
     """
-    problem = tree.state("")
-    await tree.sample(problem, config.k)
-    initial = sum(problem.outcomes[: config.k]) / config.k
-    k = config.k_of(initial)
+    k, of_problem = await _find_k(tree, config)
+    initial = of_problem.successes / of_problem.trials
     solutions = await asyncio.to_thread(_graded, group)
-    labelings = [_Labeling(tree, solution, k, config, guide(solution)) for solution in solutions]
+    labelings = [_Labeling(tree, solution, k, of_problem.trials, config, guide(solution)) for solution in solutions]
     tasks = [asyncio.create_task(labeling.run()) for labeling in labelings]
     try:
         labels = await asyncio.gather(*tasks)
@@ -228,6 +226,21 @@ async def label_group(
     )
 
 
+async def _find_k(tree: RolloutTree, config: LabelingConfig) -> tuple[int, Count]:
+    """Samples the problem itself until K is sure, and there is a success; K and what was sampled.
+
+    Without a success the estimate is 0, which says more than that K is sure.
+    """
+    problem, seen = tree.state(""), 0
+    while True:
+        seen = min(seen + (config.rollout_batch if config.stopping == "exact" else config.k), config.k)
+        await tree.sample(problem, seen)
+        count = Count(sum(problem.outcomes[:seen]), seen, config.k)
+        left = {config.k_of(successes / config.k) for successes in range(count.least, count.most + 1)}
+        if count.complete or (len(left) == 1 and count.successes):
+            return left.pop(), count
+
+
 def _graded(group: SolutionGroup) -> list[Solution]:
     """The solutions with `final_answer_correct` filled in where it is not known."""
     unknown = [solution for solution in group.solutions if solution.final_answer_correct is None]
@@ -246,7 +259,15 @@ class _Labeling:
     state may have asked for more: what it decides does not depend on when others run.
     """
 
-    def __init__(self, tree: RolloutTree, solution: Solution, k: int, config: LabelingConfig, guess: int | None):
+    def __init__(
+        self,
+        tree: RolloutTree,
+        solution: Solution,
+        k: int,
+        seen_of_problem: int,
+        config: LabelingConfig,
+        guess: int | None,
+    ):
         self.tree, self.solution, self.config, self.k = tree, solution, config, k
         self.guess = guess if config.search == "guided" else None
         self.rule, self.stops_early = config.label_rule(), config.stopping == "exact"
@@ -256,7 +277,7 @@ class _Labeling:
         complete = tree.state(prefix_text(steps, self.separator), known=int(bool(solution.final_answer_correct)))
         self.states.append(complete)
         self.planned = [max(config.k, k), *([k] * (len(steps) - 1)), 0]
-        self.seen = [config.k, *([0] * len(steps))]
+        self.seen = [seen_of_problem, *([0] * len(steps))]
 
     async def run(self) -> list[bool]:
         """Labels of the steps that are judged."""

@@ -90,6 +90,9 @@ def test_exact_early_stopping_never_changes_a_label(problem, rule, batch):
     tree = tree_of(solutions, chances, seed)
     cheaper, labels = label(tree, solutions, exact)
     assert labels == plain_labels
+    assert [row["extra"]["monte_carlo"]["k"] for row in cheaper.rows] == [
+        row["extra"]["monte_carlo"]["k"] for row in plain.rows
+    ]
     assert cheaper.counts["rollouts"] == tree.spent <= plain.counts["rollouts"]
     cheapest, labels = label(tree_of(solutions, chances, seed), solutions, replace(exact, scope="first_error"))
     assert labels == [found[: first_error(found) + 1] if False in found else found for found in plain_labels]
@@ -207,6 +210,27 @@ def test_k_by_difficulty():
     for wrong in ({"k_hard": 0}, {"hard_below": 0.5, "easy_above": 0.4}, {"easy_above": 1.5}):
         with pytest.raises(ConfigError):
             LabelingConfig(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("chance", "ks", "k", "least", "most"),
+    [
+        (0.0, (128, 64, 32), 128, 64, 64),  # an estimate of 0 is made of all
+        (1.0, (128, 64, 32), 32, 58, 58),  # 58 of 64 are above 0.9
+        (0.5, (128, 64, 32), 64, 14, 40),  # 7 successes and 7 failures
+        (0.5, (64, 64, 64), 64, 1, 16),  # the first success, since K is sure
+        (0.0, (64, 64, 64), 64, 64, 64),
+    ],
+)
+def test_a_problem_is_sampled_until_its_k_is_sure(chance, ks, k, least, most):
+    one = Solution("s", "p", ["a"], answer="42", final_answer_correct=True)
+    config = LabelingConfig(rule="hard", rollout_batch=1, **dict(zip(("k_hard", "k", "k_easy"), ks, strict=True)))
+    outcome, _ = label(Streams({"": chance}, 5), [one], config)
+    assert outcome.rows[0]["extra"]["monte_carlo"]["k"] == k
+    assert least <= outcome.counts["rollouts"] <= most
+    whole, _ = label(Streams({"": chance}, 5), [one], replace(config, stopping="none"))
+    assert whole.rows[0]["extra"]["monte_carlo"]["k"] == k
+    assert whole.counts["rollouts"] >= 64
 
 
 @pytest.mark.parametrize(("percent", "k", "of_the_problem"), [(100, 4, 8), (50, 8, 8), (0, 16, 16)])
