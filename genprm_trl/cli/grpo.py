@@ -102,7 +102,8 @@ def files(options: GRPOOptions, *others: Any) -> CommandFiles:
     from genprm_trl.rewards.configured import read_config
 
     config = read_config(options.reward_config) if options.reward_config else {}
-    return options.files(options, *others, reads=inputs("model", config.get("verifier"), paths_of_options(config)))
+    named = {"model": config.get("verifier") or "", **config}
+    return options.files(options, *others, reads=inputs("model", named["model"] or None, paths_of_options(named)))
 
 
 def run(options: GRPOOptions, args: StepGRPOConfig, model_options: ModelOptions) -> int:
@@ -250,7 +251,7 @@ def _decisive(reward: dict[str, Any] | None) -> dict[str, Any]:
     verifier = reward.get("verifier")
     if verifier is None:
         return {**settings, "verifier": "a server"}
-    files = {"files": model_fingerprint(str(verifier)), **files_of_options(reward)}
+    files = {"files": model_fingerprint(str(verifier)), **files_of_options({"model": str(verifier), **reward})}
     return {**settings, "verifier": str(verifier), **{f"verifier_{name}": value for name, value in files.items()}}
 
 

@@ -11,11 +11,9 @@ launch -m genprm_trl implicit DATA ...
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from genprm_trl.cli.scorers import ThresholdOptions, train_scorer
 from genprm_trl.cli.training import ModelOptions, checked_directory
-from genprm_trl.errors import ConfigError
 from genprm_trl.training.implicit_prm.offline import ImplicitPRMConfig
 
 _FIGURES = {
@@ -43,17 +41,14 @@ def run(options: ImplicitOptions, args: ImplicitPRMConfig, model_options: ModelO
         ConfigError: Options are missing or contradict each other, or the checkpoints are those of another run.
         DataError: A row is bad, or another training runs in the output directory.
     """
-    from genprm_trl.training.implicit_prm.offline import ImplicitPairTrainer, ImplicitPRMTrainer
+    from genprm_trl.training.implicit_prm.offline import ImplicitPairTrainer, ImplicitPRMTrainer, check_name
     from genprm_trl.training.outcomes import load_outcomes
 
     options.check(args, model_options, new_head=False)
-    model = str(model_options.model_name_or_path)
-    if model_options.model_revision not in (None, "main") and not Path(model).is_dir():
-        raise ConfigError(
-            "scoring loads the reference by its name alone: download that revision, and give it with --model"
-        )
     trainer_class = ImplicitPairTrainer if args.loss_type in ImplicitPairTrainer.losses else ImplicitPRMTrainer
     with checked_directory(args, model_options):
+        given = {"revision": model_options.model_revision, **(args.model_init_kwargs or {})}
+        check_name(str(model_options.model_name_or_path), given)  # before the data are read
         train_scorer(
             "implicit", options, args, model_options, load=load_outcomes, trainer_class=trainer_class, figures=_FIGURES
         )

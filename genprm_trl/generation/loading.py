@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +202,11 @@ _CLASSIFIER = re.compile(r"\w*For(TokenClassification|SequenceClassification|\w*
 _CLASSIFIER_HEAD = re.compile(r"(score|classifier)\.")
 
 
+def classifier_class(architectures: Iterable[str] | None) -> str | None:
+    """The first of the architectures in a configuration that is a classifier; None if there is none."""
+    return next((name for name in architectures or () if _CLASSIFIER.fullmatch(name)), None)
+
+
 def _check_complete(model: PreTrainedModel, info: Mapping[str, Any], name: str | Path) -> None:
     """Raises `ConfigError` for what transformers loads with a mere note: a classifier, or weights that are not there.
 
@@ -209,7 +214,7 @@ def _check_complete(model: PreTrainedModel, info: Mapping[str, Any], name: str |
     classifier is complete as a causal model, so it is told by its own name and head. Of an adapter, the adapter's own
     weights are checked; transformers does not report the base model's.
     """
-    classifier = next((c for c in model.config.architectures or () if _CLASSIFIER.fullmatch(c)), None)
+    classifier = classifier_class(model.config.architectures)
     adapters = getattr(model, "peft_config", {}).values()
     classifier = classifier or next((f"{a.task_type} adapter" for a in adapters if _classifies(a.task_type)), None)
     head = sorted(key for key in info["unexpected_keys"] if _CLASSIFIER_HEAD.match(key))

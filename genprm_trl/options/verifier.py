@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from genprm_trl.conversation.template import TurnOpening
@@ -17,7 +18,7 @@ from genprm_trl.sandbox.options import SandboxOptions
 from genprm_trl.stages.fingerprint import model_fingerprint
 from genprm_trl.stages.settings import decisive
 from genprm_trl.verifier.opening import AUTO, KINDS, check_options, find_kind, kind_named, open_verifier
-from genprm_trl.verifier.scorer_settings import load_scorer_settings
+from genprm_trl.verifier.scorer_settings import found_reference, load_scorer_settings
 
 if TYPE_CHECKING:
     from genprm_trl.verifier.base import Verifier
@@ -189,14 +190,14 @@ class VerifierOptions(SandboxOptions, GeneratorOptions):
     def reads_also(self) -> list[Input]:
         """The models and files that `kind_options` names, which `inputs_of` cannot see."""
         named = self.kind_options if isinstance(self.kind_options, Mapping) else {}
-        return inputs("model", paths_of_options({"kind": self.kind, **named}))
+        return inputs("model", paths_of_options({"kind": self.kind, "model": self.model, **named}))
 
     def what_decides_verdicts(self) -> dict[str, Any]:
         """The settings that all verdicts of a file must share, as JSON values."""
         kind = self.found_kind()
         # None where earlier versions, which had one kind, wrote nothing.
         of_kind = {"kind": None if kind == "genprm" else kind, "kind_options": self.kind_options or None}
-        files = files_of_options({"kind": kind, **self.kind_options})
+        files = files_of_options({"kind": kind, "model": self.model, **self.kind_options})
         threshold = self.threshold
         if threshold is None:  # the one that the verdicts have
             saved = load_scorer_settings(self.model)
@@ -215,7 +216,8 @@ def files_of_options(options: Mapping[str, Any]) -> dict[str, Any]:
         options: The arguments, `kind` among them. A member of an ensemble may be one, too.
 
     Returns:
-        `tokenizer_files`, `prompt_text`, `member_files` and `first_files`, each if something is named.
+        `tokenizer_files`, `reference_files`, `prompt_text`, `member_files` and `first_files`, each if something is
+        named. The reference is the one that the model's directory names, unless another one is given.
 
     Raises:
         ConfigError: The prompt of a critic cannot be read, or the members of an ensemble cannot be used.
@@ -223,6 +225,8 @@ def files_of_options(options: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if isinstance(tokenizer := options.get("tokenizer"), str):
         found["tokenizer_files"] = model_fingerprint(tokenizer)
+    if reference := _reference(options):
+        found["reference_files"] = model_fingerprint(reference)
     if "prompt_file" in options:
         from genprm_trl.verifier.kinds.critic import read_prompt
 
@@ -247,10 +251,22 @@ def paths_of_options(options: Mapping[str, Any]) -> list[str]:
         ConfigError: The members of an ensemble cannot be used.
     """
     found = [path for name in ("tokenizer", "prompt_file") if isinstance(path := options.get(name), str)]
+    found += filter(None, [_reference(options)])
     if options.get("kind") == "ensemble":
         for each in _members(options):
             found += [str(each["model"]), *paths_of_options(each)]
     return [name for name in found if name]
+
+
+def _reference(options: Mapping[str, Any]) -> str | None:
+    """Where the reference of an implicit PRM is; None where there is none."""
+    reference, model = options.get("reference"), options.get("model")
+    # On the Hub nothing changes that a hash of files would show.
+    if reference is None and model and Path(model).is_dir() and options.get("kind", AUTO) in (AUTO, "implicit"):
+        saved = load_scorer_settings(model)
+        if saved is not None and saved.kind == "implicit" and saved.reference is not None:
+            return found_reference(model, saved.reference)
+    return reference if isinstance(reference, str) else None
 
 
 def _members(options: Mapping[str, Any]) -> list[Mapping[str, Any]]:

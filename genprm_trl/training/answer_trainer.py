@@ -2,29 +2,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from copy import copy
 from pathlib import Path
 from typing import Any
 
-from genprm_trl.generation.loading import load_config
+from accelerate.utils import is_peft_model
+from transformers import PreTrainedConfig
+
+from genprm_trl.errors import ConfigError
+from genprm_trl.generation.loading import classifier_class, load_config
 from genprm_trl.training.reward_model import RewardModelTrainer
 from genprm_trl.verifier.scorer_settings import StepScorerSettings
-from genprm_trl.verifier.step_tokens import load_step_tokenizer
 
 
-def tokenizer_of(model: Any, args: Any) -> Any:
-    """The tokenizer of a model to train; what is wrong with the files of a model, it says before TRL loads them.
+def check_start(model: Any, init_kwargs: Mapping[str, Any] | None) -> PreTrainedConfig:
+    """Checks what a training starts from, which TRL loads without asking what it is.
 
     Args:
         model: The model, or where it is.
-        args: The trainer's options.
+        init_kwargs: The trainer's option `model_init_kwargs`.
+
+    Returns:
+        The configuration. For a loaded model its `architectures` are the class that was loaded.
 
     Raises:
-        ConfigError: There is no model, or no tokenizer.
+        ConfigError: There is no such model, or it is an adapter that TRL would not take for one.
     """
-    if not isinstance(model, str | Path):
-        return load_step_tokenizer(str(model.config.name_or_path))
-    load_config(model, revision=(args.model_init_kwargs or {}).get("revision"))
-    return load_step_tokenizer(str(model))
+    if isinstance(model, str | Path):
+        if Path(model, "adapter_config.json").is_file():
+            raise ConfigError(f"{model} is an adapter: merge it into its model, and train from the directory of that")
+        return load_config(model, revision=(init_kwargs or {}).get("revision"))
+    if getattr(model, "peft_config", None) and not is_peft_model(model):
+        raise ConfigError("the model holds an adapter that transformers has loaded: load it with peft, or merge it")
+    base = model.get_base_model() if is_peft_model(model) else model
+    config = copy(base.config)
+    config.architectures = [type(base).__name__]
+    return config
+
+
+def check_generates(model: Any, init_kwargs: Mapping[str, Any] | None) -> None:
+    """Checks what a training of a causal language model starts from, as `check_start` does.
+
+    Raises:
+        ConfigError: As `check_start`; or it is a classifier.
+    """
+    if classifier := classifier_class(check_start(model, init_kwargs).architectures):
+        raise ConfigError(f"training starts from a model that generates text, and this is a {classifier}")
 
 
 class AnswerTrainer(RewardModelTrainer):

@@ -23,7 +23,8 @@ class StepScorerSettings:
         kind: The kind of verifier, a name in `opening.KINDS`.
         step_separator: Text that follows every step.
         beta: Factor of an implicit PRM's log-ratios; None for other kinds.
-        reference: Directory or Hub id of an implicit PRM's reference model. None: the model without its adapter.
+        reference: Directory or Hub id of an implicit PRM's reference model, or a folder of its own directory that has
+            an adapter. None: the model without its adapter.
         threshold: A step whose reward is below it is judged wrong.
         threshold_from: How the threshold was chosen: the data, and the score that it reached on them. None: it is the
             one that the kind has without a choice.
@@ -91,6 +92,17 @@ def load_scorer_settings(model: str | os.PathLike[str]) -> StepScorerSettings | 
         return StepScorerSettings(**values)
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path}: not the settings of a verifier that scores steps: {error}") from error
+
+
+def found_reference(model: str | os.PathLike[str], reference: str) -> str:
+    """Where the reference of an implicit PRM is.
+
+    Args:
+        model: The directory of the PRM, or its Hub id.
+        reference: What `step_scorer.json` names.
+    """
+    own = Path(model, reference)
+    return str(own) if (own / "adapter_config.json").is_file() else reference
 
 
 # What makes the scores, and so the threshold that was chosen for them.

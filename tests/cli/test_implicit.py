@@ -107,6 +107,8 @@ def test_an_adapter_is_its_own_reference_without_itself(directory, tmp_path):
         ({}, "none does not exist"),
         ({"threshold_split": "test"}, "--threshold_split needs --threshold_data"),
         ({"model_revision": "v2", "model": "lab/some-model"}, "scoring loads the reference by its name alone"),
+        ({"model_init_kwargs": '{"revision": "v2"}', "model": "lab/some-model"}, "name alone, without a revision"),
+        ({"model_init_kwargs": '{"subfolder": "it"}', "model": "lab/some-model"}, "name alone, without a subfolder"),
         ({"threshold_data": "rows.jsonl"}, "has 6 problems that are trained on"),
         ({"threshold_data": "right.jsonl"}, "needs solutions with a wrong step and without one"),
         ({"threshold_data": "unlabelled.jsonl"}, "is missing in solution"),

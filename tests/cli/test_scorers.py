@@ -71,6 +71,21 @@ def test_the_threshold_is_chosen_for_the_rewards_that_the_saved_model_gives(comm
     assert saved_settings(tmp_path)["threshold"] == threshold_as_judged(tmp_path, held_out)
 
 
+def test_the_model_of_another_training_is_refused(directory, tmp_path, capsys):
+    ppm, prm = tmp_path / "ppm", tmp_path / "prm"
+    assert main(words("ppm", directory, ppm, max_steps=1)) == 0
+    assert main(words("prm", directory, prm, max_steps=1)) == 0
+    for command, model, named in (
+        ("implicit", ppm, "and this is a Qwen2ForSequenceClassification"),
+        ("implicit", prm, "and this is a Qwen2ForTokenClassification"),
+        ("ppm", prm, "and this is a Qwen2ForTokenClassification with 2 labels"),
+    ):
+        capsys.readouterr()
+        assert main(words(command, directory, tmp_path / "out", model=model)) == 2
+        assert named in capsys.readouterr().err
+    assert main(words("ppm", directory, tmp_path / "further", model=ppm, max_steps=1)) == 0
+
+
 def test_a_threshold_can_be_added_to_a_finished_training(directory, tmp_path, capsys):
     bob, eve = directory / "Bob.jsonl", directory / "Eve.jsonl"
     line = words("implicit", directory, tmp_path)

@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
 
 from genprm_trl.errors import ConfigError, DataError
+from genprm_trl.generation.loading import load_model
 from genprm_trl.metrics.processbench import processbench_scores, step_auroc
 from genprm_trl.records import Solution
 from genprm_trl.rows.jsonl import write_jsonl
@@ -19,11 +22,12 @@ from genprm_trl.training.implicit_prm.objective import outcome_loss
 from genprm_trl.training.implicit_prm.pairs import as_rows, paired, unpaired
 from genprm_trl.training.outcomes import load_outcomes, outcome
 from genprm_trl.training.threshold import choose_threshold
+from genprm_trl.verifier import open_verifier
 from genprm_trl.verifier.kinds.implicit import ImplicitScorer, step_log_odds
 from genprm_trl.verifier.step_tokens import AnswerEncoder
 from tests.helpers.implicit_prm import LABELS, call, make_prm
 from tests.helpers.outcomes import toy_solutions
-from tests.helpers.tiny_models import save_tiny, tiny_tokenizer
+from tests.helpers.tiny_models import save_tiny, tiny_model, tiny_tokenizer
 
 ENCODE = AnswerEncoder(tiny_tokenizer(), "\n\n")
 
@@ -33,7 +37,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny(tmp_path_factory.mktemp("base"))
 
 
-def trainer_of(base: Path, output: Path, loss: str, rows: Any = None, **options: Any) -> Any:
+def trainer_of(base: Any, output: Path, loss: str, rows: Any = None, **options: Any) -> Any:
     values = {
         "per_device_train_batch_size": 4, "max_steps": 1, "logging_steps": 1, "learning_rate": 1e-3, "use_cpu": True,
         "report_to": "none", "save_strategy": "no", "disable_tqdm": True, "gradient_checkpointing": False,
@@ -41,7 +45,7 @@ def trainer_of(base: Path, output: Path, loss: str, rows: Any = None, **options:
     }  # fmt: skip
     args = ImplicitPRMConfig(str(output), loss_type=loss, **{**values, **options})
     kind = ImplicitPairTrainer if loss in ImplicitPairTrainer.losses else ImplicitPRMTrainer
-    return kind(str(base), args=args, train_dataset=toy_solutions(4) if rows is None else rows)
+    return kind(base, args=args, train_dataset=toy_solutions(4) if rows is None else rows)
 
 
 def test_rewards_of_the_steps_by_hand() -> None:
@@ -187,6 +191,53 @@ def test_a_trainer_refuses_the_other_ones_loss(base: Path, tmp_path: Path) -> No
         ImplicitPRMTrainer(str(base), args=args, train_dataset=toy_solutions(1))
 
 
+def peft_model(base: Path, **options: Any) -> Any:
+    """The base model with an adapter that is not zero, as a trained one."""
+    torch.manual_seed(0)
+    config = LoraConfig(task_type="CAUSAL_LM", r=2, init_lora_weights=False, **options)
+    return get_peft_model(load_model(base, device="cpu"), config)
+
+
+@pytest.mark.parametrize("loss", ["ce", "dpo"])
+def test_a_trained_adapter_goes_on_from_itself(base: Path, tmp_path: Path, loss: str) -> None:
+    start, solutions = peft_model(base), [Solution.from_dict(row) for row in toy_solutions(1, name="Eve")]
+    trainer = trainer_of(start, tmp_path / "run", loss, save_strategy="steps", save_steps=1)
+    trainer.train()
+    trainer.save_model()
+    assert "| reference | the adapter as it was at the start |" in (tmp_path / "run" / "README.md").read_text()
+    (tmp_path / "run").rename(tmp_path / "moved")
+    reference = peft_model(base).merge_and_unload()
+    reference.save_pretrained(tmp_path / "reference")
+    for directory in (tmp_path / "moved", tmp_path / "moved" / "checkpoint-1"):
+        with (
+            ImplicitScorer.from_pretrained(directory) as scorer,
+            ImplicitScorer.from_pretrained(directory, reference=tmp_path / "reference") as explicit,
+        ):
+            found, expected = ([verdict.rewards for verdict in each.score(solutions)] for each in (scorer, explicit))
+        assert found == [pytest.approx(each, abs=1e-5) for each in expected]
+        assert max(abs(reward - 0.5) for row in found for reward in row) > 1e-4
+
+
+def test_the_reference_must_have_a_name(base: Path, tmp_path: Path) -> None:
+    nameless, adapter = tiny_model(seed=5), peft_model(base)
+    adapter.save_pretrained(tmp_path / "adapter")
+    integrated = AutoModelForCausalLM.from_pretrained(tmp_path / "adapter")
+    adapter.add_adapter("other", adapter.peft_config["default"])
+    given = {"processing_class": tiny_tokenizer()}
+    for model, options, message in (
+        (nameless, given, "the model has none: save it"),
+        (base, {"ref_model": nameless}, "the model has none: save it"),
+        (base, {"ref_model": peft_model(base)}, "ref_model must be a loaded model without an adapter"),
+        (base, {"ref_model": str(base)}, "ref_model must be a loaded model without an adapter"),
+        (adapter, {}, "has the one adapter 'default'"),
+        (integrated, given, "an adapter that transformers has loaded"),
+        (tmp_path / "adapter", {}, "is an adapter: merge it into its model"),
+    ):
+        args = ImplicitPRMConfig(str(tmp_path / "run"), use_cpu=True, report_to="none")
+        with pytest.raises(ConfigError, match=message):
+            ImplicitPRMTrainer(model, args=args, train_dataset=toy_solutions(1), **options)
+
+
 def test_an_untrained_model_finds_no_step_wrong(base: Path) -> None:
     with ImplicitScorer.from_pretrained(base, reference=str(base)) as scorer:
         [verdict] = scorer.score([Solution("1", "1 + 1?", ["2.", "3."])])
@@ -195,6 +246,9 @@ def test_an_untrained_model_finds_no_step_wrong(base: Path) -> None:
         ImplicitScorer.from_pretrained(base)
     with pytest.raises(ConfigError, match=r"the reference of the implicit PRM: .*/gone .*If it is elsewhere, give"):
         ImplicitScorer.from_pretrained(base, reference="/gone")
+    for reference in (3, {}):
+        with pytest.raises(ConfigError, match="reference must be a model, a directory or a name on the Hub, got"):
+            open_verifier(base, "implicit", reference=reference)
 
 
 def test_outcomes_alone_teach_where_solutions_go_wrong(base: Path, tmp_path: Path) -> None:

@@ -16,9 +16,11 @@ from genprm_trl.options.parser import OptionParser
 from genprm_trl.options.verifier import VerifierOptions, load_verifier
 from genprm_trl.records import Solution
 from genprm_trl.rewards import GenPRMReward, VerifierReward
+from genprm_trl.rows.outputs import Input
 from genprm_trl.training.prm.scorer import PRMScorer
 from genprm_trl.verifier import GenPRM, open_verifier
 from genprm_trl.verifier.opening import KINDS, find_kind
+from genprm_trl.verifier.scorer_settings import StepScorerSettings
 from tests.helpers.tiny_models import save_tiny, tiny_model, tiny_tokenizer
 
 SOLUTION = Solution("1", "Anna has 3 apples.", ["She buys 2 books.", "She sells 4 eggs.", "She has 1 coin."])
@@ -175,6 +177,31 @@ def test_the_settings_of_verdicts_hold_the_files_of_an_ensembles_members(classif
         assert settings(members)[0] != before[0]
         assert settings(members)[1] != before[1]
     assert "member_files" not in VerifierOptions(str(classifier_dir)).what_decides_verdicts()
+
+
+def test_the_settings_of_verdicts_hold_the_files_of_a_reference(tmp_path: Path) -> None:
+    model, named, other = (directory(tmp_path / name, size=1) for name in ("m", "r", "o"))
+    StepScorerSettings("implicit", "\n\n", 0.05, reference=str(named)).save(model)
+
+    def settings(**options: Any) -> list[Any]:
+        ensemble = {"kind": "ensemble", "members": [{"model": str(model), **options}]}
+        kinds = [({"kind": "auto"}, options), ({"kind": "ensemble"}, {"members": ensemble["members"]})]
+        ours = [VerifierOptions(str(model), **kind, kind_options=more) for kind, more in kinds]
+        reward = reward_settings({"verifier": str(model), "kind": "implicit", **options})
+        return [*(each.what_decides_verdicts() for each in ours), reward, [each.reads_also() for each in ours]]
+
+    for changed, options in ((named, {}), (other, {"reference": str(other)})):
+        before = settings(**options)
+        assert settings(**options) == before
+        assert [Input(changed, "model") in each for each in before[-1]] == [True, True]
+        (changed / "config.json").write_text((changed / "config.json").read_text() + " ")
+        assert all(now != then for now, then in zip(settings(**options)[:-1], before[:-1], strict=True))
+    # A folder of the model's own, which holds the adapter that training started from.
+    (model / "ref").mkdir()
+    (model / "ref" / "adapter_config.json").write_text("{}")
+    StepScorerSettings("implicit", "\n\n", 0.05, reference="ref").save(model)
+    assert Input(model / "ref", "model") in settings()[-1][0]
+    assert "reference_files" not in VerifierOptions(str(other), kind="token_classifier").what_decides_verdicts()
 
 
 async def test_a_verifier_is_opened_by_name_in_rewards_too(classifier_dir: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,14 +20,14 @@ from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 
 from genprm_trl.cards.model_card import IMPLICIT
 from genprm_trl.errors import ConfigError, check_at_least, check_one_of, check_positive, check_text
-from genprm_trl.training.answer_trainer import AnswerTrainer, tokenizer_of
+from genprm_trl.training.answer_trainer import AnswerTrainer, check_generates
 from genprm_trl.training.implicit_prm.objective import outcome_loss
 from genprm_trl.training.implicit_prm.pairs import as_rows, paired, unpaired
 from genprm_trl.training.options import TrainerOptions
 from genprm_trl.verifier.kinds.implicit import DEFAULT_BETA
 from genprm_trl.verifier.kinds.trained import DEFAULT_ANSWER_SEPARATOR
 from genprm_trl.verifier.scorer_settings import StepScorerSettings
-from genprm_trl.verifier.step_tokens import AnswerEncoder
+from genprm_trl.verifier.step_tokens import AnswerEncoder, load_step_tokenizer
 
 # What TRL calls the loss. The one of `ce` is ours; of TRL's it takes the form of the rows, without a KL term.
 _UNPAIRED = {"ce": "apo_zero_unpaired", "kto": "kto"}
@@ -103,6 +104,69 @@ _CITATION = """\
 }"""
 
 
+# Where a trained adapter goes on, TRL keeps a copy of it under this name, and PEFT saves it in a folder of that name.
+_START = "ref"
+_REFERENCES = {None: "the model without its adapter", _START: "the adapter as it was at the start"}
+# What says which of a model's files are read.
+_OTHER_FILES = ("revision", "subfolder", "variant", "gguf_file")
+
+
+def check_name(model: str | Path, init_kwargs: Mapping[str, Any]) -> None:
+    """Checks that the name of a model stands for the files that are loaded, since scoring loads the reference by it.
+
+    Args:
+        model: A directory, or a name on the Hub.
+        init_kwargs: Arguments of `from_pretrained`.
+
+    Raises:
+        ConfigError: They name other files than the name alone does.
+    """
+    others = [name for name in _OTHER_FILES if init_kwargs.get(name) is not None]
+    if init_kwargs.get("revision") == "main" or Path(model).is_dir():
+        others = [name for name in others if name != "revision"]
+    if others:
+        raise ConfigError(
+            f"scoring loads the reference by its name alone, without a {' and '.join(others)}: download those files "
+            "into a directory of their own, and give it with --model"
+        )
+
+
+def check_reference(model: Any, ref_model: Any, args: ImplicitPRMConfig, peft_config: Any) -> str | None:
+    """What scoring is to load as the reference of a training: the model that it starts from.
+
+    Args:
+        model: The model to train, or where it is.
+        ref_model: The reference, if it is another model.
+        args: The trainer's options.
+        peft_config: The adapter that the model gets, if it gets one.
+
+    Returns:
+        A directory, a name on the Hub, or the folder in the trained model's directory that has the adapter with which
+        training started. None if the reference is the model without its adapter.
+
+    Raises:
+        ConfigError: No name stands for the reference, or the model does not generate text.
+    """
+    if isinstance(model, str | Path):
+        check_name(model, args.model_init_kwargs or {})
+    check_generates(model, args.model_init_kwargs)
+    if ref_model is None and peft_config is not None:
+        return None
+    if ref_model is None and not isinstance(model, str | Path) and is_peft_model(model):
+        if list(model.peft_config) != ["default"]:
+            raise ConfigError("a model with a trained adapter has the one adapter 'default': merge the others")
+        return _START
+    if ref_model is not None and (not hasattr(ref_model, "config") or is_peft_model(ref_model)):
+        raise ConfigError(
+            "ref_model must be a loaded model without an adapter: merge it, save the model and load that"
+        )
+    named = model if ref_model is None else ref_model
+    path = str(named) if isinstance(named, str | Path) else str(named.config.name_or_path)
+    if not path:
+        raise ConfigError("scoring loads the reference by its name, and the model has none: save it, and load that")
+    return str(Path(path).resolve()) if Path(path).is_dir() else path  # the settings are read elsewhere, too
+
+
 class _OfflineTrainer(AnswerTrainer):
     """What the trainers on single solutions and on pairs share. Named before TRL's trainer."""
 
@@ -132,8 +196,9 @@ class _OfflineTrainer(AnswerTrainer):
         rows = as_rows(train_dataset, "train_dataset")
         if eval_dataset is not None:
             eval_dataset = self._prepare_eval(eval_dataset)
+        reference = check_reference(model, ref_model, args, options.get("peft_config"))
         if options.get("processing_class") is None:
-            options["processing_class"] = tokenizer_of(model, args)
+            options["processing_class"] = load_step_tokenizer(path)
         self.loss_name = args.loss_type
         super().__init__(
             path if isinstance(model, Path) else model,
@@ -150,13 +215,7 @@ class _OfflineTrainer(AnswerTrainer):
             "problems": f"{len(set(rows['problem'])):,}",
             "rows trained on": f"{len(self.train_dataset):,}",
         }
-        named = path if ref_model is None else str(ref_model.config.name_or_path)
-        # The settings are read elsewhere, too.
-        reference = str(Path(named).resolve()) if Path(named).is_dir() else named
-        has_own = is_peft_model(self.model) and ref_model is None
-        self.settings = StepScorerSettings(
-            "implicit", args.step_separator, args.beta, reference=None if has_own else reference
-        )
+        self.settings = StepScorerSettings("implicit", args.step_separator, args.beta, reference=reference)
 
     def _prepare_eval(self, rows: Any) -> Any:
         if isinstance(rows, dict):
@@ -168,7 +227,7 @@ class _OfflineTrainer(AnswerTrainer):
         return {
             "loss": self.loss_name,
             "beta": self.settings.beta,
-            "reference": "the model without its adapter" if self.settings.reference is None else "the base model",
+            "reference": _REFERENCES.get(self.settings.reference, "the base model"),
             **super().card_training(),
         }
 
@@ -196,8 +255,9 @@ class ImplicitPRMTrainer(_OfflineTrainer, KTOTrainer):
         ```
 
     Args:
-        model: The causal language model to train, or where to load it from.
-        ref_model: The reference. Default: the model as it is, or without the adapter that is trained.
+        model: The causal language model to train, or where to load it from. The reference is that model as it starts.
+            Of a `PeftModel` it is the model with the adapter as it is now; with `peft_config` the model without one.
+        ref_model: The reference, if it is another model. Scoring loads it by its name.
         args: Options, with the loss `ce` or `kto`.
         train_dataset: Rows of `problem`, `steps` and `final_answer_correct`: a `datasets.Dataset`, as `load_outcomes`
             makes it, or a list, of `Solution`s, too.
@@ -253,8 +313,9 @@ class ImplicitPairTrainer(_OfflineTrainer, DPOTrainer):
     """Trains an implicit PRM on pairs of a right and a wrong solution, by TRL's DPO or NCA.
 
     Args:
-        model: The causal language model to train, or where to load it from.
-        ref_model: The reference. Default: the model as it is, or without the adapter that is trained.
+        model: The causal language model to train, or where to load it from. The reference is that model as it starts.
+            Of a `PeftModel` it is the model with the adapter as it is now; with `peft_config` the model without one.
+        ref_model: The reference, if it is another model. Scoring loads it by its name.
         args: Options, with the loss `dpo` or `nca`.
         train_dataset: Rows as in `ImplicitPRMTrainer`, several solutions of each problem.
         eval_dataset: The same, or a dict of such rows by name.

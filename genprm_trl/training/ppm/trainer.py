@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,11 +13,12 @@ from trl import RewardConfig, RewardTrainer
 
 from genprm_trl.cards.model_card import PREFERENCE
 from genprm_trl.errors import ConfigError, DataError, check_at_least, check_text
-from genprm_trl.training.answer_trainer import AnswerTrainer, tokenizer_of
+from genprm_trl.generation.loading import classifier_class
+from genprm_trl.training.answer_trainer import AnswerTrainer, check_start
 from genprm_trl.training.options import TrainerOptions
 from genprm_trl.verifier.kinds.trained import DEFAULT_ANSWER_SEPARATOR
 from genprm_trl.verifier.scorer_settings import StepScorerSettings
-from genprm_trl.verifier.step_tokens import AnswerEncoder
+from genprm_trl.verifier.step_tokens import AnswerEncoder, load_step_tokenizer
 
 logger = get_logger(__name__)
 
@@ -53,6 +55,25 @@ _CITATION = """\
   journal = {arXiv preprint arXiv:2501.04519},
   year    = {2025}
 }"""
+
+
+def check_new_head(model: Any, init_kwargs: Mapping[str, Any] | None = None) -> None:
+    """Checks that a model can get, or has, a head with one output.
+
+    Args:
+        model: The model to train, or where it is.
+        init_kwargs: The trainer's option `model_init_kwargs`.
+
+    Raises:
+        ConfigError: There is no such model, or it is a classifier with another head.
+    """
+    start = check_start(model, init_kwargs)
+    classifier = classifier_class(start.architectures)
+    if classifier and not (classifier.endswith("ForSequenceClassification") and start.num_labels == 1):
+        raise ConfigError(
+            f"a process preference model is trained from a causal model or from another one with one output, and this "
+            f"is a {classifier} with {start.num_labels} labels"
+        )
 
 
 class PPMTrainer(AnswerTrainer, RewardTrainer):
@@ -102,6 +123,7 @@ class PPMTrainer(AnswerTrainer, RewardTrainer):
         args = PPMConfig(f"{Path(path).name or 'model'}-PPM") if args is None else PPMConfig.of(args)
         if train_dataset is None:
             raise ConfigError("`train_dataset` is required")
+        check_new_head(model, args.model_init_kwargs)
         rows = _as_rows(train_dataset, "train_dataset")
         if peft_config is not None:
             from peft import TaskType
@@ -111,7 +133,7 @@ class PPMTrainer(AnswerTrainer, RewardTrainer):
                 # PEFT would take the head for one of them, which is trained as it is.
                 peft_config.exclude_modules = peft_config.exclude_modules or ["score"]
         if options.get("processing_class") is None:
-            options["processing_class"] = tokenizer_of(model, args)
+            options["processing_class"] = load_step_tokenizer(path)
         self.settings = StepScorerSettings("ppm", args.step_separator)
         super().__init__(
             path if isinstance(model, Path) else model,

@@ -26,9 +26,10 @@ from genprm_trl.data.sources import refuse_frame
 from genprm_trl.data.step_pairs import StepPair
 from genprm_trl.errors import ConfigError, DataError, check_at_least, check_positive
 from genprm_trl.solving.solver import SYSTEM_PROMPT, SolutionPrompts
-from genprm_trl.training.answer_trainer import tokenizer_of
+from genprm_trl.training.answer_trainer import check_generates
 from genprm_trl.training.options import TrainerOptions
 from genprm_trl.training.reward_model import RewardModelTrainer
+from genprm_trl.verifier.step_tokens import load_step_tokenizer
 
 logger = get_logger(__name__)
 
@@ -133,8 +134,9 @@ class StepDPOTrainer(RewardModelTrainer, DPOTrainer):
         rows = as_rows(train_dataset, "train_dataset")
         if eval_dataset is not None:
             eval_dataset = self._prepare_eval(eval_dataset)
+        check_generates(model, args.model_init_kwargs)
         if options.get("processing_class") is None:
-            options["processing_class"] = tokenizer_of(model, args)
+            options["processing_class"] = load_step_tokenizer(path)
         super().__init__(
             path if isinstance(model, Path) else model,
             ref_model,

@@ -59,6 +59,8 @@ class ImplicitScorer(AnswerScorer):
     ):
         check_positive(beta=beta)
         check_one_of(get_args(Value), value=value)
+        if not (reference is None or isinstance(reference, str | Path | torch.nn.Module)):
+            raise ConfigError(f"reference must be a model, a directory or a name on the Hub, got {reference!r}")
         super().__init__(model, tokenizer, **options)
         self.beta, self.value = beta, value
         if reference is None and not getattr(model, "peft_config", None):

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from genprm_trl.errors import check_text
 from genprm_trl.verifier.scorer import StepScorer
-from genprm_trl.verifier.scorer_settings import load_scorer_settings
+from genprm_trl.verifier.scorer_settings import found_reference, load_scorer_settings
 from genprm_trl.verifier.step_tokens import AnswerEncoder, StepTokens
 
 DEFAULT_ANSWER_SEPARATOR = "\n\n"
@@ -76,6 +76,8 @@ class AnswerScorer(StepScorer):
         saved = {} if settings is None else settings.arguments()
         if settings is not None and settings.threshold_with(options) is None:
             del saved["threshold"]
+        if "reference" in saved:
+            saved["reference"] = found_reference(model, saved["reference"])
         return super().from_pretrained(
             model, tokenizer=tokenizer, backend=backend, generator_kwargs=generator_kwargs, **{**saved, **options}
         )
