@@ -217,10 +217,10 @@ def _reward_config(options: GRPOOptions, args: StepGRPOConfig) -> dict[str, Any]
     if len(named) > 1:
         raise ConfigError(f"give one of {' and '.join(named)}, not both")
     if not named:
-        if args.credit != "outcome":
+        if args.uses_step_rewards:
+            option = "--keep_consistent" if args.credit == "outcome" else f"--credit {args.credit}"
             raise ConfigError(
-                f"--credit {args.credit} needs step rewards: name a verifier with --verifier, --server or "
-                "--reward_config"
+                f"{option} needs step rewards: name a verifier with --verifier, --server or --reward_config"
             )
         return None
     config: dict[str, Any] = {"problem_column": "problem"}

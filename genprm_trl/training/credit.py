@@ -243,6 +243,29 @@ def step_advantages(
     return advantages + step_weight * spread_over_tokens(by_step, token_steps)
 
 
+def outcome_advantages(rewards: torch.Tensor, group_size: int, scale: Scale = "group") -> torch.Tensor:
+    """GRPO's advantages of completions, from the rewards of those of them that count.
+
+    Args:
+        rewards: Shape (B,), NaN for a completion that does not count.
+        group_size: Completions of one prompt.
+        scale: As `scale_rewards` of TRL: divide by the standard deviation of the `group`, the `batch`, or not.
+
+    Returns:
+        Shape (B,), 0 for those that do not count.
+
+    Example:
+        >>> outcome_advantages(torch.tensor([1.0, 1.0, torch.nan, 0.0]), 4, "none")
+        tensor([ 0.3333,  0.3333,  0.0000, -0.6667])
+    """
+    groups = rewards.view(-1, group_size)
+    advantages = rewards - _nanmean(groups).repeat_interleave(group_size)
+    if scale != "none":
+        scope = groups if scale == "group" else rewards.view(1, -1)
+        advantages = advantages / (_nanstd(scope).repeat_interleave(len(rewards) // len(scope)) + EPSILON)
+    return advantages.nan_to_num(nan=0.0)
+
+
 def step_lengths(token_steps: torch.Tensor, num_steps: int) -> torch.Tensor:
     """Tokens of each step, shape (B, num_steps), from the step of each token, shape (B, T)."""
     counts = torch.zeros(len(token_steps), num_steps + 1, dtype=torch.long, device=token_steps.device)

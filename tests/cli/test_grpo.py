@@ -72,7 +72,12 @@ def test_a_policy_is_trained_and_training_goes_on(work, capsys):
 @pytest.mark.parametrize(
     ("more", "what"),
     [
-        ((), "needs step rewards: name a verifier with --verifier"),
+        ((), "--credit min_form needs step rewards: name a verifier with --verifier"),
+        (("--credit", "outcome", "--keep_consistent", "2"), "--keep_consistent needs step rewards: name a verifier"),
+        (
+            ("--verifier", "x", "--keep_consistent", "3"),
+            "keep_consistent must be from 2 to num_generations (2), got 3",
+        ),
         (("--verifier", "x", "--server", "http://127.0.0.1:1"), "give one of --verifier and --server"),
         (("--credit", "sum"), "credit"),
         (("--credit", "outcome", "--reward_weights", "1.0"), "--reward_weights is set by"),

@@ -129,21 +129,24 @@ def advantages_and_losses(directory: Path, batch_size: int) -> dict[str, Any]:
     def outcome(completions: list[str], **kwargs: Any) -> list[float]:
         return [float("five" in completion) for completion in completions]
 
-    for credit, scale, baseline in (
-        ("process", "group", "step"), ("process", "batch", "step"), ("min_form", "batch", "token"),
-        ("discounted", "none", "step"),
+    for credit, scale, baseline, generations, keep in (
+        ("process", "group", "step", 2, None), ("process", "batch", "step", 2, None),
+        ("min_form", "batch", "token", 2, None), ("discounted", "none", "step", 2, None),
+        ("min_form", "none", "return", 4, 2),
     ):  # fmt: skip
         trainer = make(
             directory, watch=watch, reward_funcs=[outcome], step_reward_func=good_steps,
             rollout_func=scripted_by_prompt, step_style="step", credit=credit, scale_step_rewards=scale,
-            step_baseline=baseline, per_device_train_batch_size=batch_size, num_generations=2, max_steps=1,
+            step_baseline=baseline, per_device_train_batch_size=batch_size, num_generations=generations, max_steps=1,
+            keep_consistent=keep,
         )  # fmt: skip
         original = trainer._generate_and_score_completions
 
         def keep(rows, original=original, trainer=trainer):
             output = original(rows)
             gather = trainer.accelerator.gather
-            padded = torch.nn.functional.pad(output["advantages"], (0, 64 - output["advantages"].shape[1]))
+            advantages = output["advantages"] * output["completion_mask"]  # padding is longer in one process
+            padded = torch.nn.functional.pad(advantages, (0, 64 - advantages.shape[1]))
             seen.append(gather(padded.contiguous()).tolist())
             return output
 

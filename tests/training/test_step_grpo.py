@@ -537,6 +537,38 @@ def test_seam_each_batch_comes_through_one_method_as_whole_groups(tmp_path):
     assert list(trainer._logs["rewards"]["length_reward"])[-2:] == pytest.approx(outcomes[:2])
 
 
+def test_seam_the_outcome_rewards_of_a_batch_come_through_one_method(tmp_path):
+    seen = []
+
+    class Rewarded(GRPOTrainer):
+        def _calculate_rewards(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+            seen.append(super()._calculate_rewards(*args, **kwargs))
+            return seen[-1]
+
+    def outcome(completions, **kwargs):
+        return [1.0, None, 0.0, None]
+
+    advantages_of(make(tmp_path, Rewarded, reward_funcs=[outcome, length_reward], rollout_func=scripted))
+    [rewards] = seen
+    assert rewards.shape == (4, 2)
+    assert rewards[:, 0].isnan().tolist() == [False, True, False, True]
+    assert rewards[:, 1].tolist() == pytest.approx(length_reward(TEXTS))
+
+
+def test_rewards_of_one_name_are_told_apart(tmp_path):
+    def outcome(value: float) -> Any:
+        return lambda completions, **kwargs: [value] * len(completions)
+
+    trainer = make(
+        tmp_path, reward_funcs=[outcome(0.25), outcome(0.75)], step_reward_func=good_steps, rollout_func=scripted,
+        step_style="step",
+    )  # fmt: skip
+    advantages_of(trainer)
+    assert trainer._metrics["train"]["process_outcome/gap"] == [
+        pytest.approx(0.25 - 0.5)
+    ]  # smallest rewards 1, 0, 0, 0
+
+
 def test_seam_truncated_completions_are_masked_and_padded(tmp_path):
     trainer = make(tmp_path, GRPOTrainer, reward_funcs=[length_reward], rollout_func=cut_after_three_tokens,
                    mask_truncated_completions=True)  # fmt: skip

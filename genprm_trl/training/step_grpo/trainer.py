@@ -28,8 +28,9 @@ from genprm_trl.errors import ConfigError, check_one_of, check_positive, check_s
 from genprm_trl.generation.tokens import Detokenizer
 from genprm_trl.grading.thinking import opens_thinking
 from genprm_trl.rows.jsonl import write_text
-from genprm_trl.training.credit import Baseline, Credit, Scale, step_advantages
+from genprm_trl.training.credit import Baseline, Credit, Scale, outcome_advantages, step_advantages
 from genprm_trl.training.options import TrainerOptions
+from genprm_trl.training.step_grpo.consistency import consistent_completions
 from genprm_trl.training.step_grpo.figures import reward_gap, step_figures
 from genprm_trl.training.step_grpo.rewards import (
     StepRewardFunc,
@@ -70,6 +71,9 @@ class StepGRPOConfig(TrainerOptions, GRPOConfig):
             `return` to go, which favours no number of steps; or, as in PURE's code, their mean reward per `step` or
             per `token`, or their `mean_return` over `max_completion_length` tokens. See `training.credit.step_credit`.
         idle_step_penalty: Subtracted from the reward of steps without content or said before.
+        keep_consistent: Train on so many completions of each prompt, and leave out the others: right ones that the
+            verifier doubts, and wrong ones that it likes; see `training.step_grpo.consistency`. None trains on all.
+            PROF has 8 generations, keeps 4 of them, and `credit="outcome"`.
     """
 
     credit: Credit = field(
@@ -128,6 +132,13 @@ class StepGRPOConfig(TrainerOptions, GRPOConfig):
     idle_step_penalty: float = field(
         default=0.0, metadata={"help": "Subtracted from the reward of steps without content or said before."}
     )
+    keep_consistent: int | None = field(
+        default=None,
+        metadata={
+            "help": "Train on so many completions of each prompt: right ones whose steps the verifier likes, and "
+            "wrong ones whose steps it does not (PROF; with --credit outcome). Unset: on all of them."
+        },
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -142,6 +153,14 @@ class StepGRPOConfig(TrainerOptions, GRPOConfig):
             raise ConfigError(f"idle_step_penalty must not be negative, got {self.idle_step_penalty}")
         check_positive(min_form_temperature=self.min_form_temperature)
         check_share(step_discount=self.step_discount)
+        if self.keep_consistent is not None:
+            if not 2 <= self.keep_consistent <= self.num_generations:
+                raise ConfigError(
+                    f"keep_consistent must be from 2 to num_generations ({self.num_generations}), got "
+                    f"{self.keep_consistent}"
+                )
+            if self.multi_objective_aggregation != "sum_then_normalize":
+                raise ConfigError("keep_consistent needs multi_objective_aggregation='sum_then_normalize'")
         if self.credit != "outcome" and self.loss_type not in _LOSSES:
             raise ConfigError(
                 f"loss_type={self.loss_type!r} is not known to take an advantage for each token; choose one of "
@@ -152,6 +171,11 @@ class StepGRPOConfig(TrainerOptions, GRPOConfig):
     def step_rewards_are_signed(self) -> bool:
         """Whether a step reward r counts as 2 r - 1. Where `signed_step_rewards` is None, only `min_form` does so."""
         return self.credit == "min_form" if self.signed_step_rewards is None else self.signed_step_rewards
+
+    @property
+    def uses_step_rewards(self) -> bool:
+        """Whether step rewards decide anything: advantages, or which completions are kept."""
+        return self.credit != "outcome" or self.keep_consistent is not None
 
 
 class StepGRPOTrainer(GRPOTrainer):
@@ -165,8 +189,8 @@ class StepGRPOTrainer(GRPOTrainer):
     It logs what `GRPOTrainer` logs. `reward`, `reward_std` and `frac_reward_zero_std` are of the outcome rewards, and
     are left out where there are none. The smallest step reward of a completion is in `rewards/NAME/mean` and
     `rewards/NAME/std`, where NAME is the step reward function's. Besides there are `steps/*` (count, tokens, share of
-    idle steps and of completions without any); `process_outcome/*` (whether the verifier likes what is wrong); and
-    `step_advantages/*`.
+    idle steps and of completions without any); `process_outcome/*` (whether the verifier likes what is wrong);
+    `step_advantages/*`; and with `keep_consistent` `kept/*` (the share of the completions, and of right ones in them).
 
     Example:
         ```python
@@ -228,8 +252,13 @@ class StepGRPOTrainer(GRPOTrainer):
         outcome_funcs = [func for func in outcome_funcs if func is not None]
         if step_reward_func is None and args.credit != "outcome":
             raise ConfigError(f"credit={args.credit!r} needs a step_reward_func; only 'outcome' does without")
-        if not outcome_funcs and not kwargs.get("environment_factory") and args.credit == "outcome":
-            raise ConfigError("No reward source provided: credit='outcome' needs reward_funcs")
+        if step_reward_func is None and args.keep_consistent is not None:
+            raise ConfigError("keep_consistent needs a step_reward_func, whose rewards choose completions")
+        if not outcome_funcs and not kwargs.get("environment_factory"):
+            if args.credit == "outcome":
+                raise ConfigError("No reward source provided: credit='outcome' needs reward_funcs")
+            if args.keep_consistent is not None:
+                raise ConfigError("keep_consistent needs reward_funcs, which say what is right")
         if args.reward_weights is not None and len(args.reward_weights) != len(outcome_funcs):
             raise ConfigError(
                 f"reward_weights holds {len(args.reward_weights)} weights for {len(outcome_funcs)} outcome reward "
@@ -256,6 +285,16 @@ class StepGRPOTrainer(GRPOTrainer):
         # Groups may be spread over processes, and a batch's deviation is that of all of them.
         rewards = self._gather_rows(self._reward_steps(inputs, output, completions, mode), torch.nan)
         self._log_rewards(rewards, mode)
+        ours = slice(self.accelerator.process_index * len(inputs), (self.accelerator.process_index + 1) * len(inputs))
+        of_outcomes = self.accelerator.gather(output["advantages"])
+        if self.args.keep_consistent is not None and mode == "train":
+            kept = self._kept(rewards, completions)
+            of_outcomes = outcome_advantages(
+                self._outcomes().masked_fill(~kept, torch.nan), self.num_generations, self.args.scale_rewards
+            )
+            rewards = rewards.masked_fill(~kept.unsqueeze(1), torch.nan)
+            output["advantages"] = of_outcomes[ours]
+            self._leave_out(output, ~kept[ours])
         if self.args.credit == "outcome":
             return output
         length = output["completion_ids"].shape[1]
@@ -265,7 +304,7 @@ class StepGRPOTrainer(GRPOTrainer):
             self._gather_rows(token_steps, -1),
             group_size=self.num_generations if mode == "train" else self.num_generations_eval,
             credit=self.args.credit,
-            outcome_advantages=self.accelerator.gather(output["advantages"]),
+            outcome_advantages=of_outcomes,
             step_weight=self.args.step_reward_weight,
             scale=self.args.scale_step_rewards,
             temperature=self.args.min_form_temperature,
@@ -273,8 +312,7 @@ class StepGRPOTrainer(GRPOTrainer):
             baseline=self.args.step_baseline,
             response_length=self.args.max_completion_length,
         )
-        first = self.accelerator.process_index * len(inputs)
-        output["advantages"] = advantages[first : first + len(inputs), :length]  # TRL's loss takes (B,) and (B, T)
+        output["advantages"] = advantages[ours, :length]  # TRL's loss takes (B,) and (B, T)
         self._log_advantages(output, mode)
         return output
 
@@ -426,15 +464,55 @@ class StepGRPOTrainer(GRPOTrainer):
         name, metrics = self._step_reward_name, self._metrics[mode]
         metrics[f"rewards/{name}/mean"].append(torch.nanmean(smallest).item())
         metrics[f"rewards/{name}/std"].append(nanstd(smallest).item())
-        counted = [place for place, func in enumerate(self.reward_funcs) if func is not no_outcome_reward]
-        if counted:
-            # As TRL has just logged them, which keeps the last ones of a large batch.
-            outcomes = torch.tensor([list(self._logs["rewards"][self.reward_func_names[place]]) for place in counted])
-            weights = self.reward_weights[counted]
-            average = (weights @ outcomes / weights.sum()).tolist()[-len(smallest) :]
-            for figure, value in reward_gap(smallest.tolist()[-len(average) :], average).items():
+        if self._counts_outcomes.any():
+            for figure, value in reward_gap(smallest.tolist(), self._outcomes(average=True).tolist()).items():
                 metrics[figure].append(value)
         self._logs["rewards"][name].extend(smallest.tolist())
+
+    @functools.cached_property
+    def _counts_outcomes(self) -> torch.Tensor:
+        """Which of the outcome reward functions is more than a stand-in for none."""
+        return torch.tensor([func is not no_outcome_reward for func in self.reward_funcs])
+
+    def _calculate_rewards(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Keeps the outcome rewards of all processes, shape (B, functions), NaN for None. TRL does not promise it."""
+        self._outcome_rewards: torch.Tensor = super()._calculate_rewards(*args, **kwargs)
+        return self._outcome_rewards
+
+    def _outcomes(self, *, average: bool = False) -> torch.Tensor:
+        """The outcome reward of each completion of all processes, shape (B,): the sum that TRL takes, or the average.
+
+        A reward that is None is left out of the sum, and makes the average NaN.
+        """
+        rewards = self._outcome_rewards[:, self._counts_outcomes]
+        weights = self.reward_weights[self._counts_outcomes].to(rewards.device)
+        if average:
+            return rewards @ weights / weights.sum()
+        return (rewards * weights).nansum(dim=1).masked_fill(rewards.isnan().all(dim=1), torch.nan)
+
+    def _kept(self, rewards: torch.Tensor, completions: list[CompletionSteps]) -> torch.Tensor:
+        """Which completions of all processes are trained on, from the step rewards of all and the steps of ours."""
+        outcomes = self._outcomes(average=True).tolist()
+        kept = consistent_completions(
+            torch.nanmean(rewards, dim=1).tolist(),
+            outcomes,
+            gather_object([len(each.steps) for each in completions]),
+            group_size=self.num_generations,
+            keep=self.args.keep_consistent or self.num_generations,
+        )
+        self._metrics["train"]["kept/share"].append(fmean(kept))
+        self._metrics["train"]["kept/right"].append(
+            fmean(outcome >= 0.5 for outcome, is_kept in zip(outcomes, kept, strict=True) if is_kept)
+        )
+        self._logs["extra"]["kept"].extend(kept)
+        return torch.tensor(kept, device=rewards.device)
+
+    def _leave_out(self, output: dict[str, Any], left_out: torch.Tensor) -> None:
+        """Takes completions out of the loss, as TRL does with truncated ones (`mask_truncated_completions`)."""
+        for name in {"completion_mask", "tool_mask"} & output.keys():
+            output[name] = output[name] * ~left_out.unsqueeze(1)
+        mask = output["completion_mask"] * output.get("tool_mask", 1)
+        output["num_items_in_batch"] = self.accelerator.gather(mask.sum()).sum()
 
     def _log_advantages(self, output: dict[str, Any], mode: str) -> None:
         """Logs the mean over a completion's tokens, and how far they are spread around it."""
