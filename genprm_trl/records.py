@@ -275,9 +275,9 @@ class Verdict:
 
     @property
     def is_unread(self) -> bool:
-        """Whether none of the judgements, of which there is at least one, holds a verdict."""
+        """Whether there are judgements, and none holds a verdict on its step or on the solution."""
         judgements = [judgement for chain in self.chains for judgement in chain]
-        return bool(judgements) and not any(judgement.is_read for judgement in judgements)
+        return bool(judgements) and self.solution_reward is None and not any(self.read)
 
     def to_dict(self) -> dict[str, Any]:
         """The row of this verdict. Every row has the same fields and types, so `datasets` reads a file of them."""

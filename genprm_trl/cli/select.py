@@ -120,9 +120,9 @@ def run(options: SelectOptions, verifier: OptionalVerifierOptions, judging: Judg
         )
     needs_scores = "--score solution needs verdicts on whole solutions, as verifiers of the kind thinkprm give them"
     if options.score == "solution" and verifier.model:
-        kind = verifier.found_kind()
-        if not kind_named(kind).load().scores_solutions:
-            raise ConfigError(f"{needs_scores}; {verifier.model} is of the kind {kind}")
+        for model, kind in verifier.kinds_of_models():
+            if not kind_named(kind).load().scores_solutions:
+                raise ConfigError(f"{needs_scores}; {model} is of the kind {kind}")
     output = _output_path(options)
     pools = read_pools(options.file, **options.arguments(), need_answers=False, on_format=console.print_format)
     if all(len(pool.ids) == 1 for pool in pools):
@@ -144,7 +144,7 @@ def run(options: SelectOptions, verifier: OptionalVerifierOptions, judging: Judg
     again = "to judge them again, give --model and --retry_errors"
     by_solution_scores = options.score == "solution" and any(each.has_solution_scores for each in judged)
     if verdicts and not by_solution_scores:
-        if all(verdict.is_unread for verdict in verdicts):
+        if not any(any(verdict.read) for verdict in verdicts):
             raise GenPRMError(f"no judgement holds a verdict, so nothing can be chosen by them; {again}")
         if options.score == "solution":
             raise ConfigError(needs_scores)

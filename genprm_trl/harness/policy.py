@@ -122,7 +122,7 @@ class PolicyBestOfN(BestOfN):
         if solutions:
             with self.judge.open() as prm:
                 judged = list(prm.verify_all(list(solutions.values())))
-            if all(verdict.is_unread for verdict in judged):
+            if not any(any(verdict.read) for verdict in judged):  # samples are chosen by their steps
                 raise GenPRMError("no judgement of the policy's samples holds a verdict, so there is no score")
             verdicts = {verdict.id: verdict for verdict in judged}
         for instance, texts in samples:

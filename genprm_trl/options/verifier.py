@@ -166,9 +166,20 @@ class VerifierOptions(SandboxOptions, GeneratorOptions):
         """Whether the verifier runs code, or a server is named for it that is to be asked."""
         from genprm_trl.verifier.ensemble import may_run_code
 
-        kind = self.found_kind()
-        member = {**self.kind_options, "model": self.model, "kind": kind, "mode": self.mode}
-        return self.sandbox != "local" or may_run_code(member)
+        return self.sandbox != "local" or may_run_code(self._as_member())
+
+    def kinds_of_models(self) -> list[tuple[str, str]]:
+        """Model and kind, or those of each member of an ensemble.
+
+        Raises:
+            ConfigError: A kind cannot be told, or an option cannot be used.
+        """
+        from genprm_trl.verifier.ensemble import single_members
+
+        return [(str(each["model"]), each["kind"]) for each in single_members(self._as_member())]
+
+    def _as_member(self) -> dict[str, Any]:
+        return {**self.kind_options, "model": self.model, "kind": self.found_kind(), "mode": self.mode}
 
     def check_model(self) -> None:
         """Finds what would keep the verifier from being opened, as far as that takes no model.

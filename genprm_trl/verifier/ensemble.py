@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, get_args
 
@@ -23,7 +23,8 @@ class Ensemble(Verifier):
     A member that has no verdict on a step is left out of that step's mean. Where no member has one, the step has none:
     its reward is 0.5 and its status says why. If a member fails, the whole verdict has failed and is in no score.
 
-    All members judge all steps, whatever their rule for stopping.
+    All members judge all steps, whatever their rule for stopping. Where each of them says something of the whole
+    solution (`Verdict.solution_reward`), the ensemble says the mean of it.
 
     Example:
         ```python
@@ -37,6 +38,7 @@ class Ensemble(Verifier):
 
     Attributes:
         n: Chains of a verdict: one for each member, with the reward, texts, code and tokens of its verdict.
+        scores_solutions: Whether all members do so.
 
     Raises:
         ConfigError: There are no members, one cannot judge all steps, or an option has no such value.
@@ -50,6 +52,7 @@ class Ensemble(Verifier):
         self.members, self.threshold = list(members), threshold
         self.stop: StopRule = stop
         self.n = len(self.members)
+        self.scores_solutions = all(member.scores_solutions for member in self.members)
         self._judges = [each if each.stop == "never" else each.with_options(stop="never") for each in self.members]
 
     @classmethod
@@ -179,8 +182,28 @@ def named_members(model: str | Path, members: Any, first: Mapping[str, Any] | No
     return named
 
 
+def single_members(member: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The verifiers that a verifier is made of, before it is loaded: itself, unless it is an ensemble.
+
+    Args:
+        member: The arguments of `open_verifier` for it.
+
+    Yields:
+        The arguments for each, with its kind.
+
+    Raises:
+        ConfigError: The kind of one cannot be told, or the members of an ensemble cannot be used.
+    """
+    kind = find_kind(member["model"]) if member.get("kind", AUTO) == AUTO else member["kind"]
+    if kind != "ensemble":
+        yield {**member, "kind": kind}
+        return
+    for each in named_members(member["model"], member.get("members"), member.get("first")):
+        yield from single_members(each)
+
+
 def may_run_code(member: Mapping[str, Any]) -> bool:
-    """Whether a member runs code, as far as that can be known before it is loaded.
+    """Whether a verifier runs code, as far as that can be known before it is loaded.
 
     Args:
         member: The arguments of `open_verifier` for it.
@@ -190,10 +213,10 @@ def may_run_code(member: Mapping[str, Any]) -> bool:
     """
     from genprm_trl.verifier.genprm import runs_code
 
-    kind = find_kind(member["model"]) if member.get("kind", AUTO) == AUTO else member["kind"]
-    if kind == "ensemble":
-        return any(map(may_run_code, named_members(member["model"], member.get("members"), member.get("first"))))
-    return "sandbox" in kind_named(kind).options() and runs_code(member["model"], member.get("mode"))
+    return any(
+        "sandbox" in kind_named(each["kind"]).options() and runs_code(each["model"], each.get("mode"))
+        for each in single_members(member)
+    )
 
 
 def mean_verdict(verdicts: Sequence[Verdict], threshold: float = 0.5, stop: StopRule = "never") -> Verdict:
@@ -214,6 +237,10 @@ def mean_verdict(verdicts: Sequence[Verdict], threshold: float = 0.5, stop: Stop
     read = [[each.reward for each in step if each.is_read] for step in zip(*chains, strict=True)]
     rewards = [average(each) if each else 0.5 for each in read]
     prediction = prediction_from_rewards(rewards, threshold)
+    whole = [verdict.solution_reward for verdict in verdicts]
+    if steps and None not in whole:
+        for chain, said in zip(chains, whole, strict=True):
+            chain[-1].solution_reward = said
     if stop == "first_error" and prediction >= 0:
         rewards, chains = rewards[: prediction + 1], [chain[: prediction + 1] for chain in chains]
     first = verdicts[0]

@@ -223,6 +223,10 @@ def test_a_verifier_without_a_score_of_whole_solutions_judges_nothing_for_one(mo
     command = ["select", str(GSM8K), "--model", str(model_dir), "--limit", "1", "--output", str(output)]
     assert main([*command, "--score", "solution"]) == 2
     assert f"{model_dir} is of the kind genprm" in capsys.readouterr().err
+    members = {"first": {"kind": "thinkprm"}, "members": [{"model": "other/PRM", "kind": "qwen_prm"}]}
+    of_several = ["--kind", "ensemble", "--kind_options", json.dumps(members)]
+    assert main([*command, "--score", "solution", *of_several]) == 2
+    assert "other/PRM is of the kind qwen_prm" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 

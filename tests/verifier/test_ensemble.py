@@ -140,6 +140,32 @@ def test_chains_of_a_member_are_one_and_nothing_of_them_is_lost():
     assert mean_verdict([member]).rewards == [0.5, pytest.approx(0.7)]
 
 
+def test_what_all_members_say_of_the_whole_solution_is_averaged():
+    """By hand: the first says (0.9 + 0.5) / 2, as its own verdict does."""
+    first, second, mute = (
+        verdict("s", [[0.9, 0.2], [0.9, 0.2]]),
+        verdict("s", [[0.4, 0.4]]),
+        verdict("s", [[0.9, 0.9]]),
+    )
+    for chain, said in zip([*first.chains, *second.chains], (0.9, 0.5, 0.1), strict=True):
+        chain[-1].solution_reward = said
+    found = mean_verdict([first, second])
+    assert [chain[-1].solution_reward for chain in found.chains] == [pytest.approx(0.7), 0.1]
+    assert found.solution_reward == pytest.approx(0.4)
+    assert mean_verdict([first, second, mute]).solution_reward is None, "a member that never says it is no 0"
+    assert [len(each) for each in mean_verdict([first, second], stop="first_error").chains] == [2, 2]
+    assert mean_verdict([first, second], 0.7, "first_error").solution_reward is None, (
+        "it ends before the solution does"
+    )
+
+
+def test_an_ensemble_scores_solutions_if_all_members_do():
+    whole, steps = SteadyVerifier(0.9), SteadyVerifier(0.2)
+    whole.scores_solutions = True
+    assert Ensemble([whole, whole]).with_options(stop="first_error").scores_solutions
+    assert not Ensemble([whole, steps]).scores_solutions
+
+
 async def test_what_a_member_raises_comes_through():
     with pytest.raises(GenPRMError, match="it broke"):
         await Ensemble([SteadyVerifier(0.9), SteadyVerifier(0.2)]).verify(Solution("s", "p", ["boom"]))

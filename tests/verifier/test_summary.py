@@ -57,8 +57,8 @@ def test_what_has_no_verdict_counts_as_wrong(status):
 @pytest.mark.parametrize(("said", "is_failure"), [(None, True), (0.0, False), (0.8, False)])
 def test_what_is_said_of_the_whole_solution_is_a_verdict(said, is_failure):
     chain = [StepJudgement("", 0.5, "no_verdict"), StepJudgement("", 0.5, "no_verdict", solution_reward=said)]
-    summary = summary_of([Verdict("a", [0.5, 0.5], -1, [chain])])
-    assert summary.is_failure == is_failure
+    verdict = Verdict("a", [0.5, 0.5], -1, [chain])
+    assert summary_of([verdict]).is_failure == verdict.is_unread == is_failure
 
 
 def test_one_verdict_of_several_rationales_is_enough():
