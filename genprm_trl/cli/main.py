@@ -58,6 +58,7 @@ COMMANDS: dict[str, Command] = {
     "recipe": Command("genprm_trl.cli.recipe", "make training data from problems: all of the next four, and a card"),
     "rollout": Command("genprm_trl.cli.rollout", "sample solutions of problems, as many right as wrong ones"),
     "label": Command("genprm_trl.cli.label", "label the steps of solutions by Monte Carlo estimates"),
+    "pairs": Command("genprm_trl.cli.pairs", "make pairs of a right and a wrong step, to train a policy on"),
     "rationalize": Command("genprm_trl.cli.rationalize", "let a strong reasoner critique solutions, running its code"),
     "consensus": Command(
         "genprm_trl.cli.consensus", "keep the critiques that agree with the labels, as training data"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from genprm_trl.data.formats import FORMATS, detect_format, to_solutions
 from genprm_trl.data.solutions import Records, RowReader, solution_reader
@@ -144,6 +144,21 @@ def _holds_solution(row: Mapping[str, Any]) -> bool:
     return name != "candidates" and (name != "gsm8k" or "####" in str(row["answer"]))
 
 
+GroupT = TypeVar("GroupT", bound=SolutionGroup)
+
+
+def check_answer(solution: Solution) -> None:
+    """Refuses a solution without the reference answer.
+
+    Raises:
+        DataError: There is none.
+    """
+    if solution.answer is None:
+        raise DataError(
+            f"solution '{solution.id}' has no reference answer, which its rollouts are held against", field="answer"
+        )
+
+
 def read_groups(
     source: Any,
     *,
@@ -153,19 +168,24 @@ def read_groups(
     skip_bad_rows: bool = False,
     on_format: Callable[[str], None] | None = None,
     check: Callable[[Solution], None] | None = None,
-) -> Records[SolutionGroup]:
+    check_row: Callable[[Solution], object] = check_answer,
+    group: type[GroupT] = SolutionGroup,  # type: ignore[assignment]
+) -> Records[GroupT]:
     """The solutions of a file or dataset, those of one problem together.
 
     Solutions of one problem that stand together, as `genprm rollout` writes them, make a group.
 
     Args:
-        source: A source that `load_solutions` takes. Each solution needs its reference answer.
+        source: A source that `load_solutions` takes.
         split: The split, where the source has several.
         format: A name in `formats.FORMATS`, or `auto`.
         limit: Take only the first LIMIT problems.
         skip_bad_rows: Leave bad rows out, with a warning, instead of raising for the first.
         on_format: Called with the name of the rows' format, once it is known.
         check: Called with each solution up to the limit. What it raises comes through, also with `skip_bad_rows`.
+        check_row: Called with each solution; its `DataError` is one of the row. By default each needs its reference
+            answer.
+        group: The class of the groups.
 
     Raises:
         ConfigError: `limit` is below 1, or the format is unknown.
@@ -175,20 +195,16 @@ def read_groups(
     def open_reader(stem: str) -> RowReader:
         read = open_solutions(stem)
 
-        def read_answered(row: Mapping[str, Any], number: int) -> Iterator[Solution]:
+        def read_checked(row: Mapping[str, Any], number: int) -> Iterator[Solution]:
             for solution in read(row, number):
-                if solution.answer is None:
-                    raise DataError(
-                        f"solution '{solution.id}' has no reference answer, which its rollouts are held against",
-                        field="answer",
-                    )
+                check_row(solution)
                 yield solution
 
-        return read_answered
+        return read_checked
 
-    def grouped(solutions: Iterator[Solution]) -> Iterator[SolutionGroup]:
-        for _, group in itertools.groupby(solutions, key=lambda solution: (solution.problem, solution.answer)):
-            found = SolutionGroup(tuple(group))
+    def grouped(solutions: Iterator[Solution]) -> Iterator[GroupT]:
+        for _, each in itertools.groupby(solutions, key=lambda solution: (solution.problem, solution.answer)):
+            found = group(tuple(each))
             if check is not None:
                 for solution in found.solutions:
                     check(solution)

@@ -29,6 +29,7 @@ NEEDED: dict[str, list[str]] = {
     "recipe": ["--problems", "in.jsonl"],
     "rollout": ["in.jsonl", "--model", "m"],
     "label": ["in.jsonl", "--model", "m"],
+    "pairs": ["in.jsonl", "--model", "m"],
     "rationalize": ["in.jsonl", "--model", "m"],
     "consensus": ["in.jsonl"],
     "decontaminate": ["in.jsonl", "--against", "a.jsonl"],
@@ -110,7 +111,8 @@ def test_every_command_says_what_it_reads_and_writes():
 NO_INPUTS = {
     "output", "output_dir", "overwrite", "split", "eval_split", "verify_split", "format", "limit", "config",
     "skip_bad_rows", "policy_backend", "backend", "help", "retry_errors", "drop_failed", "until", "push_to_hub",
-    "against_split", "template_date", "policy_template_date", "kind",
+    "against_split", "template_date", "policy_template_date", "kind", "verifier_backend", "verifier_template_date",
+    "verifier_kind",
 }  # fmt: skip
 
 

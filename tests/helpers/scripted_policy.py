@@ -1,13 +1,15 @@
-"""A policy of the miniature world as a generator without weights: solves word problems, and slips now and then."""
+"""Policies as generators without weights: one solves word problems and slips now and then, one adds two numbers."""
 
 from __future__ import annotations
 
 import random
+import re
 from typing import Any
 
 from genprm_trl.data.steps import split_steps
 from genprm_trl.generation.base import FinishReason, GenerationResult, Generator, SamplingParams
 from genprm_trl.miniature.word_problems import Equation, Problem, evaluate, read_equation
+from tests.helpers.scripted_generator import ScriptedGenerator
 from tests.helpers.tiny_models import tiny_tokenizer
 
 
@@ -55,3 +57,18 @@ class ScriptedPolicy(Generator):
         return text.removeprefix(f"Step {len(done) + 1}:") if forced else text
 
     async def close(self) -> None: ...
+
+
+class Adding(ScriptedGenerator):
+    """Goes on with the right step, and the answer, if it is asked for a sum of two numbers."""
+
+    def __init__(self, model: Any, tokenizer: Any = None):
+        super().__init__(_add, None)
+
+
+def _add(prompt: str) -> str:
+    asked = re.search(r"What is (\d+) \+ (\d+)\?", prompt)
+    if asked is None:
+        return "I cannot tell."
+    a, b = int(asked[1]), int(asked[2])
+    return f" {a}+{b}={a + b}\nStep 2: $\\boxed{{{a + b}}}$"
