@@ -40,9 +40,16 @@ class RewardModelTrainer(Trainer):
         """Counts of the training data, for the card's table."""
         return row_facts(self.train_dataset)
 
-    def _prepare_eval(self, rows: Any) -> Any:
-        """Encodes evaluation rows, or each part of a dict of them."""
+    @staticmethod
+    def read_rows(rows: Any, name: str) -> Any:
+        """Checks rows of any form that the trainer takes; errors call them by the name."""
         raise NotImplementedError
+
+    def _prepare_eval(self, rows: Any) -> Any:
+        """Prepares evaluation rows, or each part of a dict of them."""
+        if isinstance(rows, dict):
+            return {name: self.read_rows(part, f"eval_dataset[{name!r}]") for name, part in rows.items()}
+        return self.read_rows(rows, "eval_dataset")
 
     def evaluate(
         self,

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
@@ -133,6 +134,23 @@ def test_rows_of_a_file_have_their_place_in_errors(tmp_path: Path) -> None:
     assert read["final_answer_correct"] == [True, False, True, False]
 
 
+@pytest.mark.parametrize("make", [list, Dataset.from_list])
+def test_rows_given_from_python_have_their_place_in_errors(make: Any) -> None:
+    good = {"problem": "1 + 1?", "steps": ["2."], "final_answer_correct": True}
+    assert as_rows(make([good]), "rows").to_list() == [good]
+    for row, message in (
+        ({**good, "steps": "It is 2."}, "rows, row 1, field 'steps': must be a list"),
+        ({**good, "final_answer_correct": None}, "rows, row 1, field 'final_answer_correct': is missing"),
+        ({"problem": "1 + 1?", "final_answer_correct": True}, "rows, row 1, field 'steps': is missing"),
+    ):
+        with pytest.raises(DataError, match=message):
+            as_rows(make([row]), "rows")
+    with pytest.raises(DataError, match="rows, row 2, field 'steps': must be a list"):
+        as_rows([good, Solution("2", "1 + 1?", "It is 2.", final_answer_correct=True)], "rows")  # type: ignore[arg-type]
+    with pytest.raises(DataError, match=r"rows: must be a `datasets.Dataset` or a list of rows, got dict"):
+        as_rows(good, "rows")
+
+
 def test_pairs_are_of_one_problem_and_use_no_solution_twice(caplog: pytest.LogCaptureFixture) -> None:
     rows = as_rows([*toy_solutions(3), *toy_solutions(1, name="Bob")[:1]], "rows")
     with caplog.at_level(logging.WARNING):
@@ -176,7 +194,7 @@ def test_ktos_baseline_is_of_the_neighbours_in_a_batch(base: Path, tmp_path: Pat
         ({"max_length": 0}, "max_length must be at least 1"),
         ({"loss_type": "nca", "desirable_weight": 2.0}, "are for ce and kto; pairs are balanced"),
         ({"sync_ref_model": True}, "sync_ref_model moves the reference"),
-        ({"loss_type": "kto", "per_device_train_batch_size": 1}, "kto estimates its baseline within a batch"),
+        ({"loss_type": "kto", "per_device_train_batch_size": 1}, "per_device_train_batch_size must be at least 2"),
         ({"loss_type": "kto", "train_sampling_strategy": "random"}, "kto needs train_sampling_strategy sequential"),
     ],
 )

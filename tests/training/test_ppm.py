@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from datasets import Dataset
 from safetensors.torch import load_file
 from transformers import Qwen2ForSequenceClassification
 from trl import RewardTrainer
@@ -73,9 +74,6 @@ def test_pairs_of_a_node_by_hand() -> None:
 
 
 def test_estimates_labels_and_outcomes_make_the_values() -> None:
-    def solution(name: str, steps: list[str], label: int, right: bool, mc: list[float] | None = None) -> Solution:
-        return Solution(name, "p", steps, label=label, final_answer_correct=right, extra={"mc": mc} if mc else {})
-
     table = [
         solution("1", ["a", "b", "c"], -1, True, [0.75, 0.5, 1.0]),
         solution("2", ["a", "x"], 1, False, [0.25, 0.0]),
@@ -99,6 +97,75 @@ def test_estimates_labels_and_outcomes_make_the_values() -> None:
         load_pairs(rows[:1])
     with pytest.raises(DataError, match="field 'label': must be the index of the first wrong step"):
         load_pairs([{**rows[0], "label": None}])
+
+
+def solution(name: str, steps: list[str], label: int, right: bool, mc: list[Any] | None = None) -> Solution:
+    return Solution(name, "p", steps, label=label, final_answer_correct=right, extra={"mc": mc} if mc else {})
+
+
+def test_estimates_say_before_labels_which_steps_are_right() -> None:
+    """A person finds a step wrong from which rollouts reach the right answer, and the other way round."""
+    nodes = nodes_of([solution("1", ["a"], 0, True, [0.75]), solution("2", ["b"], -1, False, [0.0])])
+    assert nodes["p", ()] == [Child(("a",), 0.5, True), Child(("b",), -1.0, False)]
+
+
+def test_pairs_that_contradict_each_other_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    """By their labels the one is better, by their outcomes the other."""
+    table = [solution("1", ["a"], -1, False), solution("2", ["b"], 0, True), solution("3", ["a", "c"], 1, False)]
+    with caplog.at_level(logging.WARNING):
+        made = [(row["chosen"], row["rejected"]) for row in load_pairs([each.to_dict() for each in table])]
+    assert made == [(["b"], ["a", "c"])]
+    assert "2 pairs left out: steps and outcomes contradict each other" in caplog.text
+
+
+def test_bad_estimates_are_errors_of_their_row(tmp_path: Path) -> None:
+    rows = [
+        *toy_solutions(1),
+        solution("x", ["a", "b"], -1, True, [0.5, 3]).to_dict(),
+        solution("y", ["a"], -1, True, [0.5, 0.5]).to_dict(),
+    ]
+    write_jsonl(tmp_path / "rows.jsonl", rows)
+    with pytest.raises(DataError, match=r"rows.jsonl, row 5, field 'mc\[1\]': must be"):
+        load_pairs(tmp_path / "rows.jsonl")
+    assert len(load_pairs(tmp_path / "rows.jsonl", skip_bad_rows=True)) == len(load_pairs(rows[:-2]))
+
+
+@pytest.mark.parametrize("make", [list, Dataset.from_list])
+def test_rows_given_from_python_have_their_place_in_errors(directory: Path, tmp_path: Path, make: Any) -> None:
+    good = {"problem": "1 + 1?", "chosen": ["2."], "rejected": ["3."]}
+    args = PPMConfig(str(tmp_path), use_cpu=True, report_to="none")
+    for row, message in (
+        ({**good, "chosen": "It is 2."}, "train_dataset, row 1, field 'chosen': must be a list"),
+        ({**good, "rejected": []}, "train_dataset, row 1, field 'rejected': must hold at least one step"),
+        ({"problem": "1 + 1?", "chosen": ["2."]}, "train_dataset, row 1, field 'rejected': is missing"),
+    ):
+        with pytest.raises(DataError, match=message):
+            PPMTrainer(directory / "base", args=args, train_dataset=make([row]))
+
+
+def test_the_padding_token_is_no_separator(directory: Path, tmp_path: Path) -> None:
+    """TRL's head is read at the last token that is no padding: before the separator."""
+    rows = [{"problem": "1 + 1?", "chosen": ["2."], "rejected": ["3."]}]
+    end = tiny_tokenizer().pad_token
+    options = {"use_cpu": True, "report_to": "none", "step_separator": end}
+    with pytest.raises(ConfigError, match="ends in the token that pads batches"):
+        PPMTrainer(directory / "base", args=PPMConfig(str(tmp_path), **options), train_dataset=rows)
+    args = PPMConfig(str(tmp_path), **options, pad_token="<|im_start|>")
+    trainer = PPMTrainer(directory / "base", args=args, train_dataset=rows)
+    assert trainer.train_dataset[0]["chosen_ids"][-1] == tiny_tokenizer().pad_token_id
+
+
+def test_several_evaluation_sets(directory: Path, tmp_path: Path) -> None:
+    args = PPMConfig(str(tmp_path), use_cpu=True, report_to="none", disable_tqdm=True)
+    rows = [{"problem": "1 + 1?", "chosen": ["2."], "rejected": ["3."]}]
+    several = {"some": rows, "others": [{**rows[0], "problem": "2 - 0?"}]}
+    trainer = PPMTrainer(directory / "base", args=args, train_dataset=rows, eval_dataset=several)
+    found = trainer.evaluate()
+    assert {"eval_some_loss", "eval_others_loss"} <= found.keys()
+    given = trainer.evaluate(several)
+    assert given["eval_some_loss"] == pytest.approx(found["eval_some_loss"], abs=1e-6)
+    with pytest.raises(DataError, match=r"eval_dataset\['bad'\], row 1, field 'chosen': must be a list"):
+        trainer.evaluate({"bad": [{**rows[0], "chosen": "2."}]})
 
 
 def test_the_loss_by_hand(directory: Path, tmp_path: Path) -> None:

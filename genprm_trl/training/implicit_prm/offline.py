@@ -78,7 +78,7 @@ class ImplicitPRMConfig(TrainerOptions, KTOConfig):
             raise ConfigError("desirable_weight and undesirable_weight are for ce and kto; pairs are balanced")
         if self.loss_type == "kto":
             if self.per_device_train_batch_size < 2:
-                raise ConfigError("kto estimates its baseline within a batch: per_device_train_batch_size must be 2")
+                raise ConfigError("kto compares rows of a batch: per_device_train_batch_size must be at least 2")
             if self.train_sampling_strategy != "sequential":
                 raise ConfigError("kto needs train_sampling_strategy sequential; rows are shuffled before")
         super().__post_init__()
@@ -173,6 +173,7 @@ class _OfflineTrainer(AnswerTrainer):
     card_kind = IMPLICIT
     card_citation = _CITATION
     losses: ClassVar[tuple[str, ...]]
+    read_rows = staticmethod(as_rows)
 
     def __init__(
         self,
@@ -216,11 +217,6 @@ class _OfflineTrainer(AnswerTrainer):
             "rows trained on": f"{len(self.train_dataset):,}",
         }
         self.settings = StepScorerSettings("implicit", args.step_separator, args.beta, reference=reference)
-
-    def _prepare_eval(self, rows: Any) -> Any:
-        if isinstance(rows, dict):
-            return {name: as_rows(part, f"eval_dataset[{name!r}]") for name, part in rows.items()}
-        return as_rows(rows, "eval_dataset")
 
     def card_training(self) -> dict[str, Any]:
         """Returns the loss, beta and the reference besides separator and threshold."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from accelerate.logging import get_logger
 from datasets import Dataset
 
-from genprm_trl.data.sources import refuse_frame
 from genprm_trl.errors import DataError
 from genprm_trl.records import Solution
+from genprm_trl.rows.fields import as_steps
+from genprm_trl.training.given_rows import read_given
 from genprm_trl.training.outcomes import outcome
 from genprm_trl.verifier.step_tokens import AnswerEncoder
 
@@ -23,28 +24,19 @@ def as_rows(rows: Any, name: str) -> Dataset:
 
     Args:
         rows: A dataset with the columns `problem`, `steps` and `final_answer_correct` (`load_outcomes` makes one), or
-            a list of such rows or of `Solution`s.
+            a list of such rows or of `Solution`s. Rows that are encoded already stay as they are.
         name: What errors call it.
 
     Raises:
         DataError: A row is unusable, or there are none. Names it.
     """
-    if isinstance(rows, Dataset):
-        return rows
-    refuse_frame(rows, name)
-    if isinstance(rows, str | Mapping) or not isinstance(rows, Sequence):
-        raise DataError(f"must be a `datasets.Dataset` or a list of rows, got {type(rows).__name__}", file=name)
-    read = []
-    for number, row in enumerate(rows, start=1):
-        try:
-            solution = row if isinstance(row, Solution) else Solution.from_dict(row, default_id=str(number))
-            right = outcome(solution)
-        except DataError as error:
-            raise error.at(file=name, row=number) from None
-        read.append({"problem": solution.problem, "steps": solution.steps, "final_answer_correct": right})
-    if not read:
-        raise DataError("has no rows", file=name)
-    return Dataset.from_list(read)
+    return read_given(rows, name, _row)
+
+
+def _row(row: Any, default_id: str) -> Mapping[str, Any]:
+    solution = row if isinstance(row, Solution) else Solution.from_dict(row, default_id=default_id)
+    steps = as_steps(solution.steps, "steps")
+    return {"problem": solution.problem, "steps": steps, "final_answer_correct": outcome(solution)}
 
 
 def unpaired(rows: Dataset, encode: AnswerEncoder, max_length: int | None, name: str, seed: int) -> Dataset:

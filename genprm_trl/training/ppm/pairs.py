@@ -7,7 +7,8 @@ more node of each problem has its whole solutions as children, with Q = 1 or -1 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +16,12 @@ from datasets import Dataset
 
 from genprm_trl.errors import DataError
 from genprm_trl.records import Solution
+from genprm_trl.rows.fields import as_filled_text, as_object, as_steps, require
+from genprm_trl.training.given_rows import read_given
 from genprm_trl.training.outcomes import outcome, read_outcomes
 from genprm_trl.training.prm.data import estimated_steps, labelled_steps
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +31,7 @@ class Child:
     Attributes:
         steps: The steps up to and with the child's, or all of a solution.
         q: Its value, in [-1, 1].
-        right: Whether it leads to a right answer.
+        right: Whether it leads to a right answer: whether any of the rollouts after it did, or by its label.
     """
 
     steps: tuple[str, ...]
@@ -56,8 +61,8 @@ def chosen_pairs(children: Sequence[Child], margin: float = 0.5, each: int = 2) 
 def nodes_of(solutions: Iterable[Solution]) -> dict[tuple[str, tuple[str, ...] | None], list[Child]]:
     """The nodes of some solutions, with their children.
 
-    Of the same step after the same steps, the mean of the values counts, and whether any of its solutions found it
-    right.
+    Of the same step after the same steps, the mean of the values counts, and whether it leads to a right answer in any
+    of its solutions.
 
     Args:
         solutions: Solutions with labels or estimates of their steps.
@@ -76,9 +81,9 @@ def nodes_of(solutions: Iterable[Solution]) -> dict[tuple[str, tuple[str, ...] |
         given = estimated_steps(solution).labels if solution.extra.get("mc") is not None else []
         for place, label in enumerate(labels):
             estimate = given[place] if place < len(given) else None
-            q = 2 * (float(label) if estimate is None else estimate) - 1
+            value = float(label) if estimate is None else estimate
             children = found.setdefault((solution.problem, steps[:place]), {})
-            children.setdefault(steps[: place + 1], []).append((q, label))
+            children.setdefault(steps[: place + 1], []).append((2 * value - 1, value > 0))
     return {
         node: [
             Child(steps, sum(q for q, _ in values) / len(values), any(right for _, right in values))
@@ -97,16 +102,21 @@ def load_pairs(source: Any, *, margin: float = 0.5, **reading: Any) -> Dataset:
         **reading: Arguments of `outcomes.read_outcomes`.
 
     Returns:
-        A dataset with the columns `problem`, `chosen` and `rejected`: lists of steps. Every pair is there once.
+        A dataset with the columns `problem`, `chosen` and `rejected`: lists of steps. Every pair is there once, and
+        none that is there the other way round, too.
 
     Raises:
         DataError: The source is unreadable, a row is bad, or there is no pair.
         ConfigError: An argument of the reading cannot be used.
     """
-    solutions = [*read_outcomes(source, check=labelled_steps, **reading)]
-    pairs: dict[tuple[str, tuple[str, ...], tuple[str, ...]], None] = {}
+    solutions = [*read_outcomes(source, check=_check, **reading)]
+    found: dict[tuple[str, tuple[str, ...], tuple[str, ...]], None] = {}
     for (problem, _), children in nodes_of(solutions).items():
-        pairs |= dict.fromkeys((problem, good.steps, bad.steps) for good, bad in chosen_pairs(children, margin))
+        found |= dict.fromkeys((problem, good.steps, bad.steps) for good, bad in chosen_pairs(children, margin))
+    # The last steps of two solutions may say one thing, and their outcomes the other.
+    pairs = [pair for pair in found if (pair[0], pair[2], pair[1]) not in found]
+    if len(pairs) < len(found):
+        logger.warning("%d pairs left out: steps and outcomes contradict each other", len(found) - len(pairs))
     if not pairs:
         raise DataError(
             "has no pair: steps are compared where several solutions of a problem begin alike, or as whole solutions, "
@@ -116,3 +126,30 @@ def load_pairs(source: Any, *, margin: float = 0.5, **reading: Any) -> Dataset:
     return Dataset.from_list(
         [{"problem": problem, "chosen": list(good), "rejected": list(bad)} for problem, good, bad in pairs]
     )
+
+
+def as_rows(rows: Any, name: str) -> Dataset:
+    """Pairs of steps as a dataset.
+
+    Args:
+        rows: A dataset with the columns `problem`, `chosen` and `rejected` (`load_pairs` makes one), or a list of such
+            rows. Rows that are encoded already stay as they are.
+        name: What errors call it.
+
+    Raises:
+        DataError: A row is unusable, or there are none. Names it.
+    """
+    return read_given(rows, name, _row)
+
+
+def _row(row: Any, default_id: str) -> Mapping[str, Any]:
+    row = as_object(row, None)
+    sides = {side: as_steps(require(row, side), side) for side in ("chosen", "rejected")}
+    return {"problem": as_filled_text(require(row, "problem"), "problem"), **sides}
+
+
+def _check(solution: Solution) -> None:
+    """Reads what values are made of, so that a bad row shows while it is read."""
+    labelled_steps(solution)
+    if solution.extra.get("mc") is not None:
+        estimated_steps(solution)

@@ -16,6 +16,7 @@ from genprm_trl.errors import ConfigError, DataError, check_at_least, check_text
 from genprm_trl.generation.loading import classifier_class
 from genprm_trl.training.answer_trainer import AnswerTrainer, check_start
 from genprm_trl.training.options import TrainerOptions
+from genprm_trl.training.ppm.pairs import as_rows
 from genprm_trl.verifier.kinds.trained import DEFAULT_ANSWER_SEPARATOR
 from genprm_trl.verifier.scorer_settings import StepScorerSettings
 from genprm_trl.verifier.step_tokens import AnswerEncoder, load_step_tokenizer
@@ -108,6 +109,7 @@ class PPMTrainer(AnswerTrainer, RewardTrainer):
 
     _tag_names: ClassVar[list[str]] = ["trl", "ppm", "genprm-trl"]
     card_kind = PREFERENCE
+    read_rows = staticmethod(as_rows)
     card_citation = _CITATION
 
     def __init__(
@@ -124,7 +126,7 @@ class PPMTrainer(AnswerTrainer, RewardTrainer):
         if train_dataset is None:
             raise ConfigError("`train_dataset` is required")
         check_new_head(model, args.model_init_kwargs)
-        rows = _as_rows(train_dataset, "train_dataset")
+        rows = as_rows(train_dataset, "train_dataset")
         if peft_config is not None:
             from peft import TaskType
 
@@ -149,11 +151,6 @@ class PPMTrainer(AnswerTrainer, RewardTrainer):
             "problems": f"{len(set(rows['problem'])):,}",
         }
 
-    def _prepare_eval(self, rows: Any) -> Any:
-        if isinstance(rows, dict):
-            return {name: _as_rows(part, f"eval_dataset[{name!r}]") for name, part in rows.items()}
-        return _as_rows(rows, "eval_dataset")
-
     def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:
         if "chosen_ids" in dataset.column_names:
             return dataset
@@ -162,6 +159,12 @@ class PPMTrainer(AnswerTrainer, RewardTrainer):
             {f"{side}_ids": encode(row["problem"], row[side]).input_ids for side in ("chosen", "rejected")}
             for row in dataset
         ]
+        # TRL reads the head at the last token that is no padding.
+        if rows[0]["chosen_ids"][-1] == processing_class.pad_token_id:
+            raise ConfigError(
+                f"step_separator={args.step_separator!r} ends in the token that pads batches, at which a step is not "
+                "scored in training: give another step_separator, or another pad_token"
+            )
         kept = [row for row in rows if args.max_length is None or max(map(len, row.values())) <= args.max_length]
         if not kept:
             raise DataError(f"has no pair within max_length={args.max_length}", file=dataset_name)
@@ -171,12 +174,3 @@ class PPMTrainer(AnswerTrainer, RewardTrainer):
                 f"over max_length={args.max_length}."
             )
         return Dataset.from_list(kept)
-
-
-def _as_rows(rows: Any, name: str) -> Dataset:
-    rows = rows if isinstance(rows, Dataset) else Dataset.from_list(list(rows))
-    if len(rows) == 0:
-        raise DataError("has no rows", file=name)
-    if lacking := {"problem", "chosen", "rejected"} - {*rows.column_names}:
-        raise DataError("is missing", file=name, field=min(lacking))
-    return rows

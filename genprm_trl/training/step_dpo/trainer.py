@@ -11,7 +11,7 @@ step, since the policy must not learn to stop there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,11 +22,11 @@ from datasets import Dataset
 from trl import DPOConfig, DPOTrainer
 
 from genprm_trl.cards.model_card import POLICY
-from genprm_trl.data.sources import refuse_frame
 from genprm_trl.data.step_pairs import StepPair
 from genprm_trl.errors import ConfigError, DataError, check_at_least, check_positive
 from genprm_trl.solving.solver import SYSTEM_PROMPT, SolutionPrompts
 from genprm_trl.training.answer_trainer import check_generates
+from genprm_trl.training.given_rows import read_given
 from genprm_trl.training.options import TrainerOptions
 from genprm_trl.training.reward_model import RewardModelTrainer
 from genprm_trl.verifier.step_tokens import load_step_tokenizer
@@ -77,6 +77,24 @@ _CITATION = """\
 }"""
 
 
+def as_rows(rows: Any, name: str) -> Dataset:
+    """Pairs of steps as a dataset with the columns `problem`, `prefix`, `chosen` and `rejected`.
+
+    Args:
+        rows: `StepPair`s, or rows that `StepPair.from_dict` reads. A dataset that is encoded already stays as it is.
+        name: What errors call them.
+
+    Raises:
+        DataError: A row is unusable, or there are none. Names the dataset and the row.
+    """
+    return read_given(rows, name, _row)
+
+
+def _row(row: Any, default_id: str) -> Mapping[str, Any]:
+    pair = row if isinstance(row, StepPair) else StepPair.from_dict(row, default_id=default_id)
+    return {each: getattr(pair, each) for each in ("problem", "prefix", "chosen", "rejected")}
+
+
 class StepDPOTrainer(RewardModelTrainer, DPOTrainer):
     r"""Trains a policy on pairs of steps, by TRL's `DPOTrainer` with any of its losses.
 
@@ -116,6 +134,7 @@ class StepDPOTrainer(RewardModelTrainer, DPOTrainer):
 
     _tag_names: ClassVar[list[str]] = ["trl", "step-dpo", "genprm-trl"]
     card_kind = POLICY
+    read_rows = staticmethod(as_rows)
     card_citation = _CITATION
 
     def __init__(
@@ -150,11 +169,6 @@ class StepDPOTrainer(RewardModelTrainer, DPOTrainer):
             "pairs trained on": f"{len(self.train_dataset):,}",
             "problems": f"{len(set(rows['problem'])):,}",
         }
-
-    def _prepare_eval(self, rows: Any) -> Any:
-        if isinstance(rows, dict):
-            return {name: as_rows(part, f"eval_dataset[{name!r}]") for name, part in rows.items()}
-        return as_rows(rows, "eval_dataset")
 
     def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:
         if "chosen_ids" in dataset.column_names:
@@ -194,30 +208,3 @@ class StepDPOTrainer(RewardModelTrainer, DPOTrainer):
 
 def _length(row: Mapping[str, list[int]]) -> int:
     return len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"]))
-
-
-def as_rows(rows: Any, name: str) -> Dataset:
-    """Pairs of steps as a dataset with the columns `problem`, `prefix`, `chosen` and `rejected`.
-
-    Args:
-        rows: `StepPair`s, or rows that `StepPair.from_dict` reads. A dataset that is encoded already stays as it is.
-        name: What errors call them.
-
-    Raises:
-        DataError: A row is unusable, or there are none. Names the dataset and the row.
-    """
-    if isinstance(rows, Dataset) and "chosen_ids" in rows.column_names:
-        return rows
-    refuse_frame(rows, name)
-    if isinstance(rows, str | Mapping) or not isinstance(rows, Iterable):
-        raise DataError(f"must be a `datasets.Dataset` or a list of rows, got {type(rows).__name__}", file=name)
-    read = []
-    for number, row in enumerate(rows, start=1):
-        try:
-            pair = row if isinstance(row, StepPair) else StepPair.from_dict(row, default_id=str(number))
-        except DataError as error:
-            raise error.at(file=name, row=number) from None
-        read.append({each: getattr(pair, each) for each in ("problem", "prefix", "chosen", "rejected")})
-    if not read:
-        raise DataError("has no rows", file=name)
-    return Dataset.from_list(read)

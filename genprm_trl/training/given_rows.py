@@ -1,0 +1,41 @@
+"""Rows that a trainer is given from Python, checked one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from datasets import Dataset
+
+from genprm_trl.data.sources import refuse_frame
+from genprm_trl.errors import DataError
+
+ReadRow = Callable[[Any, str], Mapping[str, Any]]
+_ENCODED = {"chosen_ids", "completion_ids"}
+
+
+def read_given(rows: Any, name: str, read: ReadRow) -> Dataset:
+    """The rows as a dataset.
+
+    Args:
+        rows: A `datasets.Dataset`, or a list of rows. A dataset that holds token ids already stays as it is.
+        name: What errors call them.
+        read: Makes the row of what is given, and of the id of a row that has none.
+
+    Raises:
+        DataError: A row is unusable, or there are none. Names the dataset, the row and the field.
+    """
+    if isinstance(rows, Dataset) and _ENCODED & {*rows.column_names}:
+        return rows
+    refuse_frame(rows, name)
+    if isinstance(rows, str) or not isinstance(rows, Dataset | Sequence):
+        raise DataError(f"must be a `datasets.Dataset` or a list of rows, got {type(rows).__name__}", file=name)
+    made = []
+    for number, row in enumerate(rows, start=1):
+        try:
+            made.append(dict(read(row, str(number))))
+        except DataError as error:
+            raise error.at(file=name, row=number) from None
+    if not made:
+        raise DataError("has no rows", file=name)
+    return Dataset.from_list(made)
