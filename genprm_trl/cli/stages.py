@@ -148,7 +148,7 @@ class JudgingOptions(WorkOptions):
         metadata={"help": "Judge again what failed in an earlier run, because of the generator or the sandbox."},
     )
 
-    def open(self, path: Path, solutions: Sequence[Solution], verifier: VerifierOptions) -> VerdictFile:
+    def open(self, path: Path, solutions: Iterable[Solution], verifier: VerifierOptions) -> VerdictFile:
         """The file of verdicts on the solutions; its caller closes it. What `VerdictFile` raises comes through.
 
         The day that the verifier's chat template shows is set, where it shows one.
@@ -183,18 +183,18 @@ class JudgingOptions(WorkOptions):
         from genprm_trl.verifier.base import longest_first
 
         execute = self.executor()
-        remaining = longest_first(file.remaining())
+        remaining = file.total - file.done
         if not remaining:
             logger.info("%s is finished: it holds all %d verdicts", file.path, file.done)
             return 0.0
         if file.done:
-            logger.info("%s holds %d verdicts; resuming with the other %d", file.path, file.done, len(remaining))
+            logger.info("%s holds %d verdicts; resuming with the other %d", file.path, file.done, remaining)
         started = time.monotonic()
         console.set_kept(f"finished verdicts are in {file.path}; to resume, run the same command again")
         worker = Worker(functools.partial(load_verifier, verifier), judge, solutions_at_once)
         try:
-            with contextlib.closing(execute(worker, remaining)) as finished:
-                for each in console.progress(finished, total=len(remaining), desc="Verifying", unit="solution"):
+            with contextlib.closing(execute(worker, longest_first(file.remaining()))) as finished:
+                for each in console.progress(finished, total=remaining, desc="Verifying", unit="solution"):
                     if each.result is None:
                         raise GenPRMError(f"there is no verdict on '{each.id}': {each.error}")
                     file.write(each.result)

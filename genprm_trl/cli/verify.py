@@ -13,7 +13,7 @@ from pathlib import Path
 
 from genprm_trl.cli import console
 from genprm_trl.cli.stages import JudgingOptions, short_name
-from genprm_trl.errors import DataError, GenPRMError
+from genprm_trl.errors import GenPRMError
 from genprm_trl.options.sources import SolutionOptions
 from genprm_trl.options.verifier import VerifierOptions
 from genprm_trl.rows.outputs import CommandFiles, inputs_of
@@ -54,29 +54,25 @@ def run(source: SolutionOptions, options: VerifyOptions, verifier: VerifierOptio
     Raises:
         GenPRMError: No judgement holds a verdict.
     """
-    from genprm_trl.data.solutions import load_solutions
     from genprm_trl.verifier.summary import VerdictSummary
 
-    # Every row is read before the first one is judged: a bad row must not surface after hours of work.
-    skipped: list[DataError] = []
-    solutions = load_solutions(
-        source.file, **source.arguments(), on_bad_row=skipped.append, on_format=console.print_format
-    )
+    solutions = source.read(console.print_format)
     output = _output_path(source.file, options, verifier)
+    # This reads every row before the first one is judged: a bad row must not surface after hours of work.
     with judging.open(output, solutions, verifier) as file:
+        skipped = solutions.bad_rows
         if corrected := file.update_labels():
             logger.info("%d labels of %s are others than before; the verdicts have them now", corrected, source.file)
         seconds = judging.judge(file, verifier)
         # The summary is of the whole file, including what an earlier run judged.
         summary = VerdictSummary()
-        by_id = {solution.id: solution for solution in solutions}
-        for verdict in file.verdicts():
-            summary.add(verdict, by_id[verdict.id])
+        for verdict, solution in zip(file.verdicts(), solutions, strict=False):  # all are there, in the input's order
+            summary.add(verdict, solution)
 
     print("\n".join(summary.lines()))
     facts: dict[str, object] = {}
     if skipped:
-        facts["rows skipped"] = f"{len(skipped)} that could not be used (named above)"
+        facts["rows skipped"] = f"{skipped} that could not be used (named above)"
     if seconds:
         facts["time"] = f"{seconds:.1f} s, with loading the model"
     console.print_facts({**facts, "verdicts": output})

@@ -62,6 +62,7 @@ class Records(Iterable[T]):
         self._open_reader, self._then = open_reader, then
         self._skip_bad_rows, self._on_bad_row = skip_bad_rows, on_bad_row
         self.bad_rows = 0
+        self._told = 0  # the last row of which a warning was given, in whichever reading
 
     def __iter__(self) -> Iterator[T]:
         records = self._read()
@@ -84,7 +85,9 @@ class Records(Iterable[T]):
                 located = error.at(file=name, row=number)
                 if not self._skip_bad_rows:
                     raise located from None
-                logger.warning("Skipped a bad row. %s", located)
+                if number > self._told:
+                    logger.warning("Skipped a bad row. %s", located)
+                    self._told = number
                 self.bad_rows += 1
                 if self._on_bad_row is not None:
                     self._on_bad_row(located)

@@ -310,7 +310,7 @@ class _Judging:
         # The models' own directories refuse other settings; what was judged by an earlier model is judged again.
         anew = before is not None and bool(changes(before, settings))
         with VerdictFile(path, settings, benchmark.solutions, overwrite=anew) as file:
-            remaining = longest_first(file.remaining())
+            remaining = list(longest_first(file.remaining()))
             if not remaining:
                 return list(file.verdicts()), file.seconds or 0.0
             many = f"{len(remaining)} solutions of {benchmark.name}" + (f", {self.n} times" if self.n > 1 else "")

@@ -81,6 +81,7 @@ class ResumableFile(Generic[ItemT]):
         for number, item in enumerate(items):
             self._numbers.add(item.id, number)
             self._digests.append(text_hash(item.digest))
+            self._note_item(item)
         self.total = len(self._digests)
         if not overwrite and path.exists() and path.stat().st_size and not settings_path.exists():
             raise ConfigError(
@@ -105,6 +106,9 @@ class ResumableFile(Generic[ItemT]):
         except BaseException:
             self.close()
             raise
+
+    def _note_item(self, item: ItemT) -> None:
+        """Keeps of an item of the input what a kind of file needs, in the input's order."""
 
     def _is_empty(self) -> bool:
         """Whether nothing was kept yet that the settings decide."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from genprm_trl.stages.settings import read_settings
 
 # Where the settings say what judging took.
 _TOOK = "took"
+_NO_LABEL = -2
 
 
 class VerdictFile(ResumableFile[Solution]):
@@ -25,7 +27,7 @@ class VerdictFile(ResumableFile[Solution]):
     Args:
         path: The JSON Lines file, made with its directory where missing.
         settings: What decides verdicts, as JSON values.
-        solutions: All that are to be judged.
+        solutions: All that are to be judged. It must give the same ones each time it is iterated over.
         overwrite: Start again, once no other process is found to be writing.
         retry_errors: Remove the verdicts with a judgement that failed (status `error`), so that their solutions remain
             to be judged.
@@ -42,7 +44,7 @@ class VerdictFile(ResumableFile[Solution]):
         self,
         path: str | Path,
         settings: Mapping[str, Any],
-        solutions: Sequence[Solution],
+        solutions: Iterable[Solution],
         *,
         overwrite: bool = False,
         retry_errors: bool = False,
@@ -51,6 +53,7 @@ class VerdictFile(ResumableFile[Solution]):
         if path.suffix.lower() == ".gz":
             raise ConfigError(f"{path}: verdicts are written one at a time, so they cannot be packed; leave out .gz")
         timed, seconds = (0, 0.0) if overwrite else kept_time(path)
+        self._labels = array("q")
         super().__init__(
             path,
             settings,
@@ -61,7 +64,6 @@ class VerdictFile(ResumableFile[Solution]):
             overwrite=overwrite,
         )
         self._settings = dict(settings)
-        self._labels = {solution.id: solution.label for solution in solutions}
         if retry_errors and any(verdict.has_failed for verdict in self.verdicts()):
             self.rewrite(lambda row: None if str(row["id"]) in self and Verdict.from_dict(row).has_failed else row)
         if not self.done:  # settings outlive a file that somebody has removed
@@ -69,6 +71,14 @@ class VerdictFile(ResumableFile[Solution]):
         self._timed = timed
         self.seconds: float | None = seconds if timed >= self.done else None
         self.add_seconds(0.0)
+
+    def _note_item(self, item: Solution) -> None:
+        self._labels.append(_NO_LABEL if item.label is None else item.label)
+
+    def _label(self, id: str) -> int | None:
+        number = self._numbers.get(id)
+        assert number is not None
+        return None if self._labels[number] == _NO_LABEL else self._labels[number]
 
     def _key(self, line: Mapping[str, Any]) -> tuple[str, str]:
         verdict = Verdict.from_dict(line)  # a bad verdict shows before any work starts
@@ -78,7 +88,7 @@ class VerdictFile(ResumableFile[Solution]):
         """The finished verdicts of the solutions at hand, in the solutions' order, with the solutions' own labels."""
         for line in self.lines():
             verdict = Verdict.from_dict(line)
-            verdict.label = self._labels[verdict.id]
+            verdict.label = self._label(verdict.id)
             yield verdict
 
     def update_labels(self) -> int:
@@ -87,9 +97,9 @@ class VerdictFile(ResumableFile[Solution]):
         Returns:
             How many labels were others.
         """
-        changed = sum(line.get("label") != self._labels[str(line["id"])] for line in self.lines())
+        changed = sum(line.get("label") != self._label(str(line["id"])) for line in self.lines())
         if changed:
-            self.rewrite(lambda row: {**row, "label": self._labels.get(str(row["id"]), row.get("label"))})
+            self.rewrite(lambda row: {**row, "label": self._label(str(row["id"]))} if str(row["id"]) in self else row)
         return changed
 
     def write(self, verdict: Verdict) -> None:

@@ -8,6 +8,8 @@ else it can do better than the base class.
 from __future__ import annotations
 
 import contextlib
+import heapq
+import itertools
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from types import TracebackType
@@ -16,6 +18,8 @@ from typing import Any, Self
 from genprm_trl._loops import Closable, as_finished, iterate_in_thread, run
 from genprm_trl.errors import ConfigError
 from genprm_trl.records import Solution, Verdict
+
+LOOK_AHEAD = 1024  # solutions among which the next longest is looked for
 
 
 class Verifier(Closable):
@@ -142,9 +146,18 @@ class Verifier(Closable):
         run(self.close())
 
 
-def longest_first(solutions: Iterable[Solution]) -> list[Solution]:
-    """The solutions with the most steps first. Started last, they would keep a verifier waiting at the end."""
-    return sorted(solutions, key=lambda solution: len(solution.steps), reverse=True)
+def longest_first(solutions: Iterable[Solution]) -> Iterator[Solution]:
+    """The solutions with the most steps first. Started last, they would keep a verifier waiting at the end.
+
+    Each is the longest of the next `LOOK_AHEAD`, so no more of them are in memory.
+    """
+    ahead = ((-len(solution.steps), number, solution) for number, solution in enumerate(solutions))
+    heap = list(itertools.islice(ahead, LOOK_AHEAD))
+    heapq.heapify(heap)
+    for entry in ahead:
+        yield heapq.heapreplace(heap, entry)[-1]
+    while heap:
+        yield heapq.heappop(heap)[-1]
 
 
 def check_steps(solution: Solution) -> None:

@@ -8,8 +8,8 @@ import pytest
 
 from genprm_trl.errors import GenPRMError
 from genprm_trl.records import Solution, StepJudgement, Verdict, prediction_from_rewards
-from genprm_trl.verifier import Verifier
-from genprm_trl.verifier.base import check_steps
+from genprm_trl.verifier import Verifier, base
+from genprm_trl.verifier.base import check_steps, longest_first
 from tests.helpers.conformance import VerifierConformance
 
 
@@ -56,6 +56,21 @@ def test_many_are_judged_at_once_but_no_more_than_it_asks_for():
     assert sorted(int(verdict.id) for verdict in verdicts) == list(range(40))
     assert verifier.most == verifier.concurrency + 1
     assert len(verdicts[0].rewards) == 4  # the longest come first
+
+
+def test_the_longest_of_those_ahead_comes_first(monkeypatch):
+    few = solutions(10)
+    assert list(longest_first(few)) == sorted(few, key=lambda solution: -len(solution.steps))
+    assert list(longest_first([])) == []
+    monkeypatch.setattr(base, "LOOK_AHEAD", 3)
+    taken = []
+    stream = longest_first(taken.append(each) or each for each in solutions(10))
+    found = []
+    for each in stream:
+        found.append(each)
+        assert len(taken) <= len(found) + 3
+        assert len(each.steps) == max(len(other.steps) for other in taken[: len(found) + 2] if other not in found[:-1])
+    assert sorted(int(each.id) for each in found) == list(range(10))
 
 
 def test_an_iterable_is_taken_from_as_there_is_room():
