@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -59,8 +60,10 @@ def examine(online: bool = False, sandbox: SandboxOptions | None = None) -> Iter
     imports = {name: f"import {'yaml' if name == 'pyyaml' else name.replace('-', '_')}" for name in names}
     errors = try_out(TRIALS | imports)
     torch = None if errors.get("torch") else importlib.import_module("torch")
-    checks = {"libraries": check_libraries(packages, errors), "hardware": check_hardware(torch)}
-    checks |= {"sandbox": check_sandbox(sandbox), "hub": check_hub(online)}
+    checks = {"libraries": check_libraries(packages, errors)}
+    if not errors.get("trl"):
+        checks["vllm"] = check_vllm()
+    checks |= {"hardware": check_hardware(torch), "sandbox": check_sandbox(sandbox), "hub": check_hub(online)}
     for area, findings in checks.items():
         try:
             yield from findings
@@ -125,6 +128,29 @@ def check_libraries(packages: Sequence[tuple[Requirement, str]], errors: Mapping
             yield say(bad, f"{version} is installed and does not work: {errors[name]}", f"{install} --force-reinstall")
         else:
             yield say("ok", f"{version} (supported: {supported})")
+
+
+def check_vllm() -> Iterator[Finding]:
+    """Whether the vLLM at hand fits TRL, which says what its trainers support, and what vLLM itself asks for."""
+    from trl.import_utils import is_vllm_available
+
+    package = next(iter(metadata.packages_distributions().get("vllm", ())), None)  # vllm, or a build for CPUs
+    if package is None:
+        return
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        is_vllm_available()
+    problems = [said for each in caught if "vLLM" in (said := str(each.message))]
+    for each in map(Requirement, metadata.requires(package) or ()):
+        if each.name in ("torch", "transformers") and (each.marker is None or each.marker.evaluate({"extra": ""})):
+            version = version_of(each.name)
+            if version is not None and not each.specifier.contains(version, prereleases=True):
+                problems.append(f"It wants {each.name} {each.specifier}; {version} is installed.")
+    names = [package, "trl", "transformers"]
+    say = partial(Finding, "extras", "versions together")
+    at_hand = ", ".join(f"{name} {version_of(name)}" for name in names)
+    fix = "keep vLLM in another environment (vllm serve, trl vllm-serve) and use --backend server, --vllm_mode server"
+    yield say("degraded", f"{at_hand}. {' '.join(problems)}", fix) if problems else say("ok", f"{at_hand}: fit")
 
 
 def check_hardware(torch: Any) -> Iterator[Finding]:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -55,6 +56,32 @@ def install(modules: Path, name: str, version: str, source: str = "") -> None:
     information = modules / f"{name}-{version}.dist-info"
     information.mkdir()
     (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+
+
+@pytest.mark.parametrize(
+    ("version", "wants", "status", "said"),
+    [
+        ("0.25.0", "transformers>=5", "ok", "fit"),
+        ("0.99.0", "transformers>=5", "degraded", "TRL currently supports vLLM versions from"),
+        ("0.25.0", "transformers<5", "degraded", "It wants transformers <5; "),
+        ("0.25.0", "transformers<5; extra == 'old'", "ok", "fit"),
+    ],
+)
+def test_whether_vllm_fits_the_rest(modules, version, wants, status, said):
+    program = "from genprm_trl.doctor.checks import check_vllm; print(*(tuple(found) for found in check_vllm()))"
+    install(modules, "vllm", version, f"__version__ = {version!r}")
+    information = modules / f"vllm-{version}.dist-info"
+    (information / "top_level.txt").write_text("vllm\n")
+    with (information / "METADATA").open("a") as file:
+        file.write(f"Requires-Dist: {wants}\n")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert f"'versions together', '{status}'" in done.stdout
+    assert said in done.stdout
+
+
+@pytest.mark.skipif("vllm" in metadata.packages_distributions(), reason="vLLM is installed")
+def test_without_vllm_nothing_is_said_of_it():
+    assert list(checks.check_vllm()) == []
 
 
 WORKING = dict.fromkeys(checks.TRIALS, "")
