@@ -18,7 +18,7 @@ from genprm_trl.cli import console
 from genprm_trl.cli.stages import StageOptions, end_of_stage, refuse_empty
 from genprm_trl.errors import ConfigError
 from genprm_trl.labeling.earlier_rollouts import earlier_directory
-from genprm_trl.labeling.monte_carlo import NOISY, LabelingConfig, label, no_guess
+from genprm_trl.labeling.monte_carlo import LabelingConfig, label, misfit, no_guess, solved_share
 from genprm_trl.options.generator import GeneratorOptions
 from genprm_trl.options.sources import SolutionOptions
 from genprm_trl.rows.outputs import CommandFiles, inputs
@@ -143,11 +143,12 @@ def run(
         for name in sorted(counts, key=lambda name: (len(name), name))
         if name.startswith("problems_with_k_")
     )
-    reused = counts["rollouts_reused"]
+    reused, share = counts["rollouts_reused"], solved_share(summary)
     from_before = f", beside {reused:,} of {options.estimates}" if reused else ""
     console.print_facts(
         {
             "problems": f"{summary.items}{f' ({ks})' if ks else ''}",
+            **({} if share is None else {"solved at a try": f"{100 * share:.1f} % of the problems"}),
             "solutions": f"{counts['solutions']}, of which {counts['solutions_with_an_error']} have a wrong step",
             "steps labelled": f"{counts['steps_labelled']}, of which {counts['steps_labelled_wrong']} are wrong",
             "rollouts": f"{counts['rollouts']:,} from {counts['states_sampled']:,} prefixes{from_before}",
@@ -156,16 +157,10 @@ def run(
         }
     )
     Sameness(counts["states_sampled"], counts["states_with_equal_rollouts"]).warn("rollouts from each prefix")
-    noisy = counts["problems_with_noisy_labels"]
-    if 2 * noisy > summary.items:
+    if (against := misfit(config.rule, summary)) is not None:
         logger.warning(
-            "The rule %s does not fit these estimates. On %d of %d problems the completion model succeeds so seldom "
-            "that more than %d %% of the steps that change nothing are labelled wrong by chance. %sUse more rollouts "
-            "(--k, --k_hard) or a completion model that solves more.",
-            config.rule,
-            noisy,
-            summary.items,
-            round(100 * NOISY),
+            "%s %sUse more rollouts (--k, --k_hard) or a completion model that solves more.",
+            against,
             "" if config.rule == "hard" else f"Use --rule hard (--estimates {stage.output} keeps the rollouts). ",
         )
     refuse_empty(summary, "no solution could be labelled", stage.output)

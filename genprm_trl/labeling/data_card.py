@@ -16,6 +16,7 @@ from genprm_trl.cards.plots import can_plot, plot_bars
 from genprm_trl.cards.tables import markdown_table
 from genprm_trl.errors import DataError
 from genprm_trl.labeling.consensus import left_out_share
+from genprm_trl.labeling.monte_carlo import misfit, solved_share
 from genprm_trl.records import RationaleRecord, Solution
 from genprm_trl.stages.file import StageSummary, stage_directory
 from genprm_trl.stages.settings import read_settings
@@ -258,13 +259,21 @@ def _estimates(statistics: Statistics, stages: Sequence[StageReport], pictures: 
             ylabel="steps",
         )
         parts.append("![Monte Carlo estimates of all labelled steps, kept or not](estimates.png)")
-    stopping = next((stage.settings.get("stopping", "none") for stage in stages if stage.name == "label"), "none")
+    label = next((stage for stage in stages if stage.name == "label"), None)
+    stopping = "none" if label is None else label.settings.get("stopping", "none")
+    if label is not None:
+        parts += filter(None, [misfit(label.settings.get("rule", ""), label.summary) or _solved(label.summary)])
     if stopping != "none":
         parts.append(
             f"Rollouts ended where the label was decided (`stopping: {stopping}`), so an estimate is from up "
             "to K of them: enough for the label, and coarser than one from all K."
         )
     return "\n\n".join(parts)
+
+
+def _solved(summary: StageSummary) -> str:
+    share = solved_share(summary)
+    return "" if share is None else f"The completion model solves {100 * share:.1f} % of the problems at a try."
 
 
 def _consensus(stages: Sequence[StageReport], pictures: Path | None) -> str:
@@ -305,7 +314,7 @@ def _share(part: int, whole: int) -> str:
 
 
 def _amount(number: float) -> str:
-    return f"{int(number):,}" if number == int(number) else f"{number:,}"
+    return f"{int(number):,}" if number == int(number) else f"{round(number, 4):,}"
 
 
 def _size_category(rows: int) -> str:

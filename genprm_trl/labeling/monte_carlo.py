@@ -34,7 +34,7 @@ from genprm_trl.labeling.progress import LabelRule, RuleName, false_alarms, firs
 from genprm_trl.labeling.rollout_tree import RolloutTree, State, prefix_text
 from genprm_trl.records import Solution
 from genprm_trl.solving.solver import Solver
-from genprm_trl.stages.file import Outcome
+from genprm_trl.stages.file import Outcome, StageSummary
 from genprm_trl.stages.partial import Partial
 
 DEFAULT_SEPARATOR = "\n\n"
@@ -195,6 +195,8 @@ async def label_group(
     """
     k, of_problem = await _find_k(tree, config)
     initial = of_problem.successes / of_problem.trials
+    # Of the first ones, since what came after them depends on their outcomes.
+    first = tree.state("").outcomes[: min(config.rollout_batch, config.k)]
     solutions = await asyncio.to_thread(_graded, group)
     labelings = [_Labeling(tree, solution, k, of_problem.trials, config, guide(solution)) for solution in solutions]
     tasks = [asyncio.create_task(labeling.run()) for labeling in labelings]
@@ -211,6 +213,7 @@ async def label_group(
         rows=[labeling.row(found, source) for labeling, found in zip(labelings, labels, strict=True)],
         counts={
             "problems": 1,
+            "problems_solved": sum(first) / len(first),
             f"problems_with_k_{k}": 1,
             "solutions": len(solutions),
             "solutions_with_an_error": wrong,
@@ -223,6 +226,28 @@ async def label_group(
             **({"states_with_equal_rollouts": equal} if equal else {}),
             **({"problems_with_noisy_labels": 1} if false_alarms(config.label_rule(), initial, k) > NOISY else {}),
         },
+    )
+
+
+def solved_share(summary: StageSummary) -> float | None:
+    """The share of the problems that the completion model solves at a try, from the first rollouts of each.
+
+    None if an earlier version, which did not count it, made the labels.
+    """
+    counts = summary.counts
+    return counts["problems_solved"] / counts["problems"] if "problems_solved" in counts else None
+
+
+def misfit(rule: str, summary: StageSummary) -> str | None:
+    """What a finished labelling says against its rule: a sentence or two, None where nothing does."""
+    noisy, share = int(summary.counts.get("problems_with_noisy_labels", 0)), solved_share(summary)
+    if 2 * noisy <= summary.items:
+        return None
+    solves = "" if share is None else f"solves {100 * share:.1f} % of the problems at a try, and "
+    return (
+        f"The rule {rule} does not fit these estimates. The completion model {solves}succeeds so seldom on {noisy} of "
+        f"{summary.items} problems that more than {100 * NOISY:.0f} % of the steps that change nothing are labelled "
+        "wrong by chance."
     )
 
 

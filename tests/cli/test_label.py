@@ -17,6 +17,7 @@ import pytest
 
 from genprm_trl.cli.main import main
 from genprm_trl.data.solutions import load_solutions
+from genprm_trl.labeling.monte_carlo import LabelingConfig
 from genprm_trl.records import Solution, Verdict
 from genprm_trl.rows.jsonl import write_jsonl
 from genprm_trl.stages.file import StageSummary, stage_directory
@@ -151,7 +152,7 @@ def test_the_labels_are_read_by_datasets(solutions, tmp_path):
 @pytest.mark.parametrize(
     ("chance", "rule", "warned"), [(20, "rpe", True), (95, "rpe", False), (50, "hard", False), (2, "hard", True)]
 )
-def test_labels_that_are_noise_for_the_most_part_are_warned_of(chance, rule, warned, tmp_path, caplog):
+def test_labels_that_are_noise_for_the_most_part_are_warned_of(chance, rule, warned, tmp_path, caplog, capsys):
     weak = [solution(f"s{n}", "well well", True, chance, problem=str(n)) for n in range(6)]
     solved = solution("solved", "well well", True, 100)  # one problem does not decide it
     path = write(tmp_path / "solutions.jsonl", rows(*weak, solved))
@@ -160,6 +161,12 @@ def test_labels_that_are_noise_for_the_most_part_are_warned_of(chance, rule, war
     assert main([*words, "--output", str(tmp_path / "labels.jsonl")]) == 0
     assert (f"The rule {rule} does not fit these estimates" in caplog.text) == warned
     assert ("Use --rule hard" in caplog.text) == (warned and rule != "hard")
+    rolled = [labelled.extra["monte_carlo"]["initial"] for labelled in load_solutions(str(tmp_path / "labels.jsonl"))]
+    first = [bits[: LabelingConfig().rollout_batch] for bits in rolled]
+    initial = [bits.count("1") / len(bits) for bits in first]
+    share = f"{100 * sum(initial) / len(initial):.1f} % of the problems"
+    assert f"solved at a try    {share}" in capsys.readouterr().out
+    assert (f"The completion model solves {share} at a try, and succeeds so seldom on " in caplog.text) == warned
 
 
 def test_a_larger_k_takes_up_an_earlier_labelling(solutions, tmp_path, capsys):

@@ -112,6 +112,33 @@ def test_without_matplotlib_the_card_has_no_pictures(tmp_path, monkeypatch, capl
     assert caplog.text.count("genprm-trl[plots]") == 1
 
 
+@pytest.mark.parametrize(
+    ("counts", "said", "unsaid"),
+    [
+        (
+            {"problems": 20, "problems_solved": 3.0, "problems_with_noisy_labels": 11},
+            "The rule rpe does not fit these estimates. The completion model solves 15.0 % of the problems at a try, "
+            "and succeeds so seldom on 11 of 20 problems that more than 15 % of the steps that change nothing are "
+            "labelled wrong by chance.",
+            "from up to K",
+        ),
+        (
+            {"problems": 20, "problems_solved": 17.25, "problems_with_noisy_labels": 10},
+            "The completion model solves 86.2 % of the problems at a try.",
+            "does not fit",
+        ),
+        ({"problems": 20}, "### label", "The completion model"),  # labels of an earlier version
+    ],
+)
+def test_the_card_says_whether_the_rule_fits_the_estimates(counts, said, unsaid, tmp_path):
+    statistics = Statistics()
+    statistics.add_estimates(Solution("s", "p", ["a"], extra={"mc": [0.5]}))
+    label = StageReport("label", "policy", {"rule": "rpe"}, StageSummary(20, 40, Counter(), counts))
+    card = write_data_card(tmp_path, "A test", statistics, [label]).read_text()
+    assert said in card
+    assert unsaid not in card
+
+
 @pytest.mark.parametrize(("stopping", "said"), [("none", False), ("exact", True)])
 def test_the_card_says_where_estimates_are_of_fewer_than_k_roll_outs(stopping, said, tmp_path):
     statistics = Statistics()
