@@ -310,3 +310,26 @@ def test_bad_input_is_one_line(tmp_path: Path, capsys: Any, rows: Any, words: li
     *_, error = capsys.readouterr().err.strip().splitlines()
     assert error.startswith("genprm pairs: error: ")
     assert message in error
+
+
+NOBODY = "http://127.0.0.1:9"
+UNLOADABLE = "tests.helpers.judging_generator:Unloadable"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--backend", UNLOADABLE, "--verifier_backend", UNLOADABLE, "--verifier_sandbox", NOBODY],
+        ["--backend", UNLOADABLE, "--verifier_backend", "server", "--verifier_server_url", f"{NOBODY}/v1"],
+        ["--backend", "server", "--server_url", f"{NOBODY}/v1", "--verifier_backend", UNLOADABLE],
+    ],
+    ids=["sandbox", "verifier", "policy"],
+)
+def test_a_missing_server_is_found_before_a_model_is_loaded(
+    labels: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    line = ["pairs", str(labels), "--model", str(model), "--verifier", str(model), *words]
+    assert main([*line, "--output", str(tmp_path / "pairs.jsonl")]) == 2
+    *_, error = capsys.readouterr().err.strip().splitlines()
+    assert error.startswith("genprm pairs: error: ")
+    assert "127.0.0.1:9" in error
