@@ -13,6 +13,7 @@ from genprm_trl.errors import ConfigError, check_one_of
 from genprm_trl.protocol.genprm import MODES, FirstTurn
 
 SETTINGS_FILE = "genprm.json"
+SCORER_SETTINGS_FILE = "step_scorer.json"  # of a verifier that scores steps; see `verifier.scorer_settings`
 
 ProtocolName = Literal["genprm", "thinkprm"]
 
@@ -132,14 +133,32 @@ def frozen_date(chat_template: str, *models: str | os.PathLike[str]) -> str | No
     """
     if not shows_date(chat_template):
         return None
-    for model in models:
-        try:
-            settings = load_settings(model)
-        except OSError:  # the name of a directory that has gone
-            continue
-        if settings is not None and settings.template_date is not None:
-            return settings.template_date
-    return today()
+    return next(filter(None, map(named_date, models)), None) or today()
+
+
+def named_date(model: str | os.PathLike[str]) -> str | None:
+    """The day that a model's chat template showed as today's in training; None if its directory names none.
+
+    Args:
+        model: A model directory, or the Hub id of a model.
+
+    Raises:
+        ConfigError: There is a settings file that cannot be used.
+    """
+    try:
+        settings = load_settings(model)
+        path = settings_path(model, SCORER_SETTINGS_FILE)
+    except OSError:  # the name of a directory that has gone
+        return None
+    if settings is not None and settings.template_date is not None:
+        return settings.template_date
+    try:
+        day = None if path is None else json.loads(path.read_bytes()).get("template_date")
+        check_date(day)
+    except (OSError, ValueError, AttributeError) as error:
+        raise ConfigError(f"{path}: not the settings of a verifier that scores steps: {error}") from error
+    named: str | None = day
+    return named
 
 
 _FIELDS = frozenset(ModelSettings.__dataclass_fields__)

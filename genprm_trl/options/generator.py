@@ -140,7 +140,11 @@ class GeneratorOptions:
                 return
             if kept is None and output is not None and Path(output).is_file() and Path(output).stat().st_size:
                 return
-        self.template_date = frozen_date(self.chat_template() or self._own_chat_template(), self.model)
+        self.template_date = self._frozen_date()
+
+    def _frozen_date(self) -> str | None:
+        """The day that a run which begins now shows in all of its time; None where the template shows none."""
+        return frozen_date(self.chat_template() or self._own_chat_template(), self.model)
 
     def _own_chat_template(self) -> str:
         """Text that holds the tokenizer's chat template; empty where it cannot be loaded, which shows later."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from genprm_trl.conversation.template import TurnOpening
+from genprm_trl.conversation.template import TurnOpening, today
 from genprm_trl.errors import ConfigError
 from genprm_trl.generation.logprobs import RewardsFrom
 from genprm_trl.options.generator import GeneratorOptions
@@ -122,6 +122,10 @@ class VerifierOptions(SandboxOptions, GeneratorOptions):
         max_chains = "auto" if self.max_chains is None else self.max_chains
         threshold = DEFAULT_THRESHOLD if self.threshold is None else self.threshold
         check_options(self.n, threshold, self.stop, self.adaptive, max_chains, self.rewards_from)
+
+    def _frozen_date(self) -> str | None:
+        # Any member of an ensemble may have a template that shows the day.
+        return super()._frozen_date() or (today() if self.found_kind() == "ensemble" else None)
 
     def found_kind(self) -> str:
         """The kind that is named, or else the model's.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from transformers import PreTrainedConfig
 
 from genprm_trl.errors import ConfigError
 from genprm_trl.generation.loading import classifier_class, load_config
+from genprm_trl.training.dates import training_date
 from genprm_trl.training.reward_model import RewardModelTrainer
 from genprm_trl.verifier.scorer_settings import StepScorerSettings
+from genprm_trl.verifier.step_tokens import AnswerEncoder
 
 
 def check_start(model: Any, init_kwargs: Mapping[str, Any] | None) -> PreTrainedConfig:
@@ -57,10 +60,18 @@ class AnswerTrainer(RewardModelTrainer):
     Attributes:
         settings: What `step_scorer.json` says.
         rows_facts: Counts of the training data, for the card.
+        dated_by: Whose settings may name the day that the chat template shows; see `dates.dated_by`.
     """
 
     settings: StepScorerSettings
     rows_facts: dict[str, Any]
+    dated_by: Sequence[str]
+
+    def encoder(self, tokenizer: Any, args: Any) -> AnswerEncoder:
+        """What encodes rows, as the verifier will. The settings get the day that a dated chat template shows."""
+        if self.settings.template_date is None:
+            self.settings = replace(self.settings, template_date=training_date(tokenizer, self.dated_by))
+        return AnswerEncoder(tokenizer, args.step_separator, template_date=self.settings.template_date)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Saves weights, tokenizer and `step_scorer.json`, and a model card to `args.output_dir`."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Self, get_args
 
 from genprm_trl._loops import run
+from genprm_trl.conversation.settings import named_date
 from genprm_trl.errors import ConfigError, check_one_of, check_share, check_text
 from genprm_trl.records import Solution, StepJudgement, StepStatus, Verdict, prediction_from_rewards
 from genprm_trl.sandbox.base import Sandbox
@@ -69,6 +70,7 @@ class Ensemble(Verifier):
         stop: StopRule = "never",
         seed: int = 0,
         sandbox: Sandbox | None = None,
+        template_date: str | None = None,
     ) -> Self:
         """Loads an ensemble, one member after the other.
 
@@ -84,6 +86,8 @@ class Ensemble(Verifier):
             stop: `never` shows every step. `first_error` cuts a verdict after the first step below the threshold.
             seed: The members' seed. A member may have another.
             sandbox: Runs the code of all members that run code. Default: each opens its own.
+            template_date: The day that the members' templates show as today's. A member, or its directory, may name
+                another. Default: the day on which each is opened.
 
         Raises:
             ConfigError: There is no other member, one cannot be opened, or an option has no such value.
@@ -98,7 +102,8 @@ class Ensemble(Verifier):
         try:
             for each in named:
                 of_code = {"sandbox": sandbox} if sandbox is not None and may_run_code(each) else {}
-                opened.append(open_verifier(**{**shared, **of_code, **each}))
+                of_day = {"template_date": template_date} if template_date and _takes_date(each) else {}
+                opened.append(open_verifier(**{**shared, **of_code, **of_day, **each}))
         except BaseException:
             for verifier in opened:
                 run(verifier.close())
@@ -217,6 +222,13 @@ def may_run_code(member: Mapping[str, Any]) -> bool:
         "sandbox" in kind_named(each["kind"]).options() and runs_code(each["model"], each.get("mode"))
         for each in single_members(member)
     )
+
+
+def _takes_date(member: Mapping[str, Any]) -> bool:
+    """Whether a member is to show the day that it is given: not one whose training has named the day."""
+    kind = find_kind(member["model"]) if member.get("kind", AUTO) == AUTO else member["kind"]
+    takes = "template_date" in kind_named(kind).options()
+    return takes and (kind == "ensemble" or named_date(member["model"]) is None)
 
 
 def mean_verdict(verdicts: Sequence[Verdict], threshold: float = 0.5, stop: StopRule = "never") -> Verdict:

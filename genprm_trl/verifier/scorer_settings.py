@@ -9,10 +9,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from genprm_trl.conversation.settings import settings_path
+from genprm_trl.conversation.settings import SCORER_SETTINGS_FILE, settings_path
+from genprm_trl.conversation.template import check_date
 from genprm_trl.errors import ConfigError, check_positive, check_share, check_text
 
-STEP_SCORER_FILE = "step_scorer.json"
+STEP_SCORER_FILE = SCORER_SETTINGS_FILE
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,7 @@ class StepScorerSettings:
         threshold: A step whose reward is below it is judged wrong.
         threshold_from: How the threshold was chosen: the data, and the score that it reached on them. None: it is the
             one that the kind has without a choice.
+        template_date: The day that the chat template showed as today's in training. None if it shows none.
 
     Raises:
         ConfigError: A value is of another type, or out of range.
@@ -39,10 +41,12 @@ class StepScorerSettings:
     reference: str | None = None
     threshold: float = 0.5
     threshold_from: dict[str, Any] | None = None
+    template_date: str | None = None
 
     def __post_init__(self) -> None:
         check_text(kind=self.kind, step_separator=self.step_separator, reference=self.reference)
         check_share(threshold=self.threshold)
+        check_date(self.template_date)
         if self.beta is not None:
             check_positive(beta=self.beta)
 
@@ -106,7 +110,7 @@ def found_reference(model: str | os.PathLike[str], reference: str) -> str:
 
 
 # What makes the scores, and so the threshold that was chosen for them.
-_SCORES = ("step_separator", "beta", "reference")
+_SCORES = ("step_separator", "beta", "reference", "template_date")
 # What changes nothing about the scores. The day is the one that the template would show without the option.
 _HARMLESS = {"stop", "seed", "threshold", "batch_size", "max_length", "template_date"}
 _FIELDS = frozenset(StepScorerSettings.__dataclass_fields__)

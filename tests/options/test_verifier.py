@@ -175,7 +175,7 @@ def test_a_day_is_left_out_where_loading_fails_for_sure(
 
     # Loading itself would ask again and again, with pauses.
     monkeypatch.setattr("genprm_trl.generation.loading.load_tokenizer", load)
-    monkeypatch.setattr("genprm_trl.conversation.settings.load_settings", lambda model: None)
+    monkeypatch.setattr("genprm_trl.conversation.settings.named_date", lambda model: None)
     day("2026-12-01")
     with answering(Hub) as url:
         template = url + "/{repo_id}/resolve/{revision}/{filename}"
@@ -199,3 +199,21 @@ def test_the_threshold_in_the_settings_is_that_of_the_verdicts(tmp_path: Path) -
     assert threshold(kind_options={"step_separator": " ;"}) == 0.5  # other scores
     assert threshold(kind="genprm") == 0.5
     assert VerifierOptions(model="no/such/dir", kind="genprm").what_decides_verdicts()["threshold"] == 0.5
+
+
+def test_an_ensemble_shows_one_day_unless_a_member_names_another(tmp_path: Path, day: Callable[[str], None]) -> None:
+    dated = copy.deepcopy(tiny_tokenizer())
+    dated.chat_template = DATED
+    undated = save_tiny(tmp_path / "undated")
+    models = [save_tiny(tmp_path / name, dated) for name in ("any", "own")]
+    StepScorerSettings("implicit", "\n\n", reference=str(undated), template_date="2026-11-29").save(models[1])
+    members = [{"model": str(model), "kind": "implicit", "reference": str(undated)} for model in models]
+    first = {"kind": "implicit", "reference": str(undated)}
+    day("2026-12-01")
+    options = VerifierOptions(str(undated), kind="ensemble", kind_options={"first": first, "members": members})
+    options.freeze_date()
+    assert options.what_decides_verdicts()["template_date"] == "2026-12-01"
+    day("2027-02-03")
+    with load_verifier(options) as ensemble:
+        texts = [dated.decode(each.encode("1 + 1?", ["2."]).input_ids) for each in ensemble.members]  # type: ignore[attr-defined]
+    assert [text.partition("Today: ")[2][:11] for text in texts] == ["", "01 Dec 2026", "29 Nov 2026"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 from pathlib import Path
@@ -13,6 +14,7 @@ from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
+from genprm_trl.conversation.settings import frozen_date
 from genprm_trl.errors import ConfigError, DataError
 from genprm_trl.generation.loading import load_model
 from genprm_trl.metrics.processbench import processbench_scores, step_auroc
@@ -22,10 +24,12 @@ from genprm_trl.training.implicit_prm import ImplicitPairTrainer, ImplicitPRMCon
 from genprm_trl.training.implicit_prm.objective import outcome_loss
 from genprm_trl.training.implicit_prm.pairs import as_rows, paired, unpaired
 from genprm_trl.training.outcomes import load_outcomes, outcome
+from genprm_trl.training.ppm import PPMConfig, PPMTrainer
 from genprm_trl.training.threshold import choose_threshold
 from genprm_trl.verifier import open_verifier
 from genprm_trl.verifier.kinds.implicit import ImplicitScorer, step_log_odds
 from genprm_trl.verifier.step_tokens import AnswerEncoder
+from tests.helpers import chat_templates
 from tests.helpers.implicit_prm import LABELS, call, make_prm
 from tests.helpers.outcomes import toy_solutions
 from tests.helpers.tiny_models import save_tiny, tiny_model, tiny_tokenizer
@@ -234,6 +238,40 @@ def test_a_trained_adapter_goes_on_from_itself(base: Path, tmp_path: Path, loss:
             found, expected = ([verdict.rewards for verdict in each.score(solutions)] for each in (scorer, explicit))
         assert found == [pytest.approx(each, abs=1e-5) for each in expected]
         assert max(abs(reward - 0.5) for row in found for reward in row) > 1e-4
+
+
+@pytest.mark.parametrize("kind", [ImplicitPRMTrainer, PPMTrainer])
+def test_a_scorer_reads_on_any_day_with_the_day_of_its_training(kind: Any, tmp_path: Path, day: Any) -> None:
+    tokenizer = copy.deepcopy(tiny_tokenizer())
+    tokenizer.chat_template = chat_templates.DATED
+    base, run = save_tiny(tmp_path / "base", tokenizer), tmp_path / "run"
+    pair = {"problem": "1 + 1?", "chosen": ["2."], "rejected": ["3."]}
+    rows = [pair] if kind is PPMTrainer else toy_solutions(1)
+
+    def trainer(model: Path, output: Path) -> Any:
+        config = PPMConfig if kind is PPMTrainer else ImplicitPRMConfig
+        args = config(str(output), use_cpu=True, report_to="none", save_steps=1, max_steps=1, disable_tqdm=True)
+        return kind(model, args=args, train_dataset=rows)
+
+    def ids(trainer: Any) -> list[int]:
+        row = trainer.train_dataset[0]
+        return list(row["chosen_ids"] if kind is PPMTrainer else row["prompt_ids"] + row["completion_ids"])
+
+    day("2026-12-01")
+    first = trainer(base, run)
+    assert "Today: 01 Dec 2026" in tokenizer.decode(ids(first))
+    first.train()
+    first.save_model()
+    day("2027-02-03")
+    for model in (run, run / "checkpoint-1"):
+        assert frozen_date(chat_templates.DATED, model) == "2026-12-01"  # what a run of a command takes
+        with open_verifier(model) as scorer, open_verifier(model, template_date="2027-02-03") as other:
+            asked = tokenizer.decode(scorer.encode("1 + 1?", ["2."]).input_ids)  # type: ignore[attr-defined]
+            assert "Today: 01 Dec 2026" in asked
+            assert "Today: 03 Feb 2027" in tokenizer.decode(other.encode("1 + 1?", ["2."]).input_ids)  # type: ignore[attr-defined]
+    # A training that is resumed keeps the day, and one that goes on from the model.
+    assert ids(trainer(base, run)) == ids(first)
+    assert ids(trainer(run, tmp_path / "further")) == ids(first)
 
 
 def test_the_reference_must_have_a_name(base: Path, tmp_path: Path) -> None:

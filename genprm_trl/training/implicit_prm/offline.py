@@ -21,13 +21,14 @@ from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 from genprm_trl.cards.model_card import IMPLICIT
 from genprm_trl.errors import ConfigError, check_at_least, check_one_of, check_positive, check_text
 from genprm_trl.training.answer_trainer import AnswerTrainer, check_generates
+from genprm_trl.training.dates import dated_by
 from genprm_trl.training.implicit_prm.objective import outcome_loss
 from genprm_trl.training.implicit_prm.pairs import as_rows, paired, unpaired
 from genprm_trl.training.options import TrainerOptions
 from genprm_trl.verifier.kinds.implicit import DEFAULT_BETA
 from genprm_trl.verifier.kinds.trained import DEFAULT_ANSWER_SEPARATOR
 from genprm_trl.verifier.scorer_settings import StepScorerSettings
-from genprm_trl.verifier.step_tokens import AnswerEncoder, load_step_tokenizer
+from genprm_trl.verifier.step_tokens import load_step_tokenizer
 
 # What TRL calls the loss. The one of `ce` is ours; of TRL's it takes the form of the rows, without a KL term.
 _UNPAIRED = {"ce": "apo_zero_unpaired", "kto": "kto"}
@@ -200,6 +201,8 @@ class _OfflineTrainer(AnswerTrainer):
         reference = check_reference(model, ref_model, args, options.get("peft_config"))
         if options.get("processing_class") is None:
             options["processing_class"] = load_step_tokenizer(path)
+        self.settings = StepScorerSettings("implicit", args.step_separator, args.beta, reference=reference)
+        self.dated_by = dated_by(model, options["processing_class"], args)
         self.loss_name = args.loss_type
         super().__init__(
             path if isinstance(model, Path) else model,
@@ -216,7 +219,6 @@ class _OfflineTrainer(AnswerTrainer):
             "problems": f"{len(set(rows['problem'])):,}",
             "rows trained on": f"{len(self.train_dataset):,}",
         }
-        self.settings = StepScorerSettings("implicit", args.step_separator, args.beta, reference=reference)
 
     def card_training(self) -> dict[str, Any]:
         """Returns the loss, beta and the reference besides separator and threshold."""
@@ -271,7 +273,7 @@ class ImplicitPRMTrainer(_OfflineTrainer, KTOTrainer):
     def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:
         if "completion_ids" in dataset.column_names:
             return dataset
-        encode = AnswerEncoder(processing_class, args.step_separator)
+        encode = self.encoder(processing_class, args)
         rows = unpaired(dataset, encode, args.max_length, dataset_name, args.seed)
         if not self.calculate_KL:
             return rows
@@ -328,5 +330,5 @@ class ImplicitPairTrainer(_OfflineTrainer, DPOTrainer):
     def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:
         if "chosen_ids" in dataset.column_names:
             return dataset
-        encode = AnswerEncoder(processing_class, args.step_separator)
+        encode = self.encoder(processing_class, args)
         return paired(dataset, encode, args.max_length, dataset_name, args.seed)

@@ -15,11 +15,12 @@ from genprm_trl.cards.model_card import PREFERENCE
 from genprm_trl.errors import ConfigError, DataError, check_at_least, check_text
 from genprm_trl.generation.loading import classifier_class
 from genprm_trl.training.answer_trainer import AnswerTrainer, check_start
+from genprm_trl.training.dates import dated_by
 from genprm_trl.training.options import TrainerOptions
 from genprm_trl.training.ppm.pairs import as_rows
 from genprm_trl.verifier.kinds.trained import DEFAULT_ANSWER_SEPARATOR
 from genprm_trl.verifier.scorer_settings import StepScorerSettings
-from genprm_trl.verifier.step_tokens import AnswerEncoder, load_step_tokenizer
+from genprm_trl.verifier.step_tokens import load_step_tokenizer
 
 logger = get_logger(__name__)
 
@@ -137,6 +138,7 @@ class PPMTrainer(AnswerTrainer, RewardTrainer):
         if options.get("processing_class") is None:
             options["processing_class"] = load_step_tokenizer(path)
         self.settings = StepScorerSettings("ppm", args.step_separator)
+        self.dated_by = dated_by(model, options["processing_class"], args)
         super().__init__(
             path if isinstance(model, Path) else model,
             args,
@@ -154,7 +156,7 @@ class PPMTrainer(AnswerTrainer, RewardTrainer):
     def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:
         if "chosen_ids" in dataset.column_names:
             return dataset
-        encode = AnswerEncoder(processing_class, args.step_separator)
+        encode = self.encoder(processing_class, args)
         rows = [
             {f"{side}_ids": encode(row["problem"], row[side]).input_ids for side in ("chosen", "rejected")}
             for row in dataset

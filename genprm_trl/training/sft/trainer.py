@@ -11,20 +11,21 @@ from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 import torch
 from accelerate.logging import get_logger
-from accelerate.utils import broadcast_object_list, is_peft_model
+from accelerate.utils import is_peft_model
 from datasets import Dataset, IterableDataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin, TrainingArguments
-from transformers.trainer_utils import EvalLoopOutput, TrainOutput, get_last_checkpoint
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 from trl import SFTConfig, SFTTrainer
 
 from genprm_trl.cards.model_card import GENERATIVE, THINKING
 from genprm_trl.conversation.conversation import TokenKind
-from genprm_trl.conversation.settings import ModelSettings, ProtocolName, frozen_date, load_settings
+from genprm_trl.conversation.settings import ModelSettings, ProtocolName, load_settings
 from genprm_trl.conversation.template import ChatFormat, TurnOpening
 from genprm_trl.errors import ConfigError
 from genprm_trl.generation.loading import load_config, load_tokenizer
 from genprm_trl.protocol.genprm import MODES
 from genprm_trl.training.card_facts import row_facts
+from genprm_trl.training.dates import dated_by, training_date
 from genprm_trl.training.options import TrainerOptions
 from genprm_trl.training.prm.data import is_tokenized
 from genprm_trl.training.reward_model import RewardModelTrainer
@@ -247,14 +248,7 @@ class GenPRMTrainer(RewardModelTrainer, SFTTrainer):
         self._documents_are_apart = False
         self._judgements: list[torch.Tensor] = []
         self._data_facts: dict[str, str] = {}
-        # Whose settings name the day that a dated chat template shows: a checkpoint to resume from, and the model. Of
-        # an adapter the model only names its base; the tokenizer names the directory that both were loaded from.
-        own = [model if isinstance(model, str) else model.config.name_or_path]
-        tokenizer_dir = getattr(processing_class, "name_or_path", None)
-        own = [*own, tokenizer_dir] if isinstance(model, str) or not is_peft_model(model) else [tokenizer_dir, *own]
-        self._dated_by = [args.resume_from_checkpoint, *own]
-        if Path(args.output_dir).is_dir() and (checkpoint := get_last_checkpoint(args.output_dir)):
-            self._dated_by.append(checkpoint)
+        self._dated_by = dated_by(model, processing_class, args)
         self._template_date: str | None = None
         super().__init__(
             model=model,
@@ -348,9 +342,7 @@ class GenPRMTrainer(RewardModelTrainer, SFTTrainer):
     def _freeze_date(self, tokenizer: Any) -> str | None:
         """The day that the chat template shows in this training: today, or that of what it goes on from."""
         if self._template_date is None:
-            day = frozen_date(str(tokenizer.chat_template), *dict.fromkeys(filter(None, self._dated_by)))
-            # Processes of a training that starts around midnight must agree.
-            [self._template_date] = broadcast_object_list([day])
+            self._template_date = training_date(tokenizer, self._dated_by)
         return self._template_date
 
     def _set_signature_columns_if_needed(self) -> None:
