@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from datasets import Dataset
+from trl import GRPOConfig, GRPOTrainer
 
 from genprm_trl.errors import ConfigError
 from genprm_trl.rewards import ToolEfficiencyReward, answer_reward, verdict_agreement_reward
 from genprm_trl.rewards.tool_use import tool_efficiency
+from tests.helpers.step_grpo import Watch, options, scripted
+from tests.helpers.tiny_models import tiny_model, tiny_tokenizer
 
 
 @pytest.mark.parametrize(
@@ -120,3 +125,32 @@ def test_wrong_options_are_named(options, what):
         ToolEfficiencyReward(answer_reward, **options)
     with pytest.raises(ConfigError, match="needs the prompts"):
         ToolEfficiencyReward(answer_reward)(["5"], answer=["5"])
+
+
+def test_a_real_training_saves_the_fewest_calls_and_resumes_with_them(tmp_path):
+    def right(completions: list[str], **kwargs: Any) -> list[float]:
+        return [1.0] * len(completions)
+
+    def run(rounds: list[int], **resume: Any) -> ToolEfficiencyReward:
+        reward = ToolEfficiencyReward(right, name="thrift")
+        trainer = GRPOTrainer(
+            copy.deepcopy(tiny_model()),
+            reward_funcs=[reward],
+            args=GRPOConfig(**options(tmp_path, save_strategy="steps", save_steps=1)),
+            train_dataset=Dataset.from_dict({"prompt": ["What is 2 + 3?"] * 2}),
+            processing_class=tiny_tokenizer(),
+            rollout_func=lambda prompts, trainer: scripted(prompts, trainer) | {"code_rounds": rounds},
+            callbacks=[reward, watch := Watch()],
+        )
+        trainer.train(**resume)
+        values.append(watch.values("rewards/thrift/mean")[-1])
+        return reward
+
+    values: list[float] = []
+    before = run([3, 3, 2, 4])
+    assert list(before.fewest.values()) == [2]
+    # Against 2 calls: sin(180° · 3 / 5) = 0.9511 for each of the four.
+    after = run([3, 3, 3, 3], resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-1"))
+    assert after.fewest == before.fewest
+    assert values[1] == pytest.approx(0.9511, abs=5e-5)
+    assert values[0] == pytest.approx((2 * 0.9511 + 1 + 0.8660) / 4, abs=5e-5)

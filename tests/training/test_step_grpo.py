@@ -11,10 +11,11 @@ import pytest
 import torch
 from datasets import Dataset
 from peft import LoraConfig
+from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from genprm_trl.errors import ConfigError
-from genprm_trl.rewards import answer_reward
+from genprm_trl.rewards import answer_reward, degenerate_text_penalty
 from genprm_trl.training.credit import step_advantages
 from genprm_trl.training.step_grpo.figures import idle_steps
 from genprm_trl.training.step_grpo.trainer import StepGRPOConfig, StepGRPOTrainer
@@ -274,6 +275,32 @@ def test_options_of_trl_work_with_steps(tmp_path, changes):
     assert all(map(math.isfinite, watch.values("loss")))
     for name in ("steps/count", "process_outcome/gap", "step_advantages/std_within", "rewards/last_letter_steps/mean"):
         assert watch.values(name), name
+
+
+def test_the_reference_of_t1_follows_the_policy_as_a_moving_average(tmp_path):
+    """T1's recipe (examples/configs/grpo_t1_7b.yaml) rests on these options of TRL."""
+    policies: list[list[torch.Tensor]] = []
+
+    class Keep(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+            policies.append([weight.detach().clone() for weight in model.parameters()])
+
+    trainer = make(
+        tmp_path, reward_funcs=[length_reward, degenerate_text_penalty], credit="outcome", scale_rewards="none",
+        temperature=1.2, min_p=0.05, entropy_coef=1e-3, beta=2e-4, sync_ref_model=True, ref_model_sync_steps=1,
+        ref_model_mixup_alpha=0.01, max_steps=3,
+    )  # fmt: skip
+    expected = [weight.detach().clone() for weight in trainer.ref_model.parameters()]
+    trainer.add_callback(Keep())
+    trainer.train()
+    for policy in policies:  # of a reference of 0 and a policy of 1: 0.01, 0.0199, 0.029701
+        expected = [0.99 * reference + 0.01 * weight for reference, weight in zip(expected, policy, strict=True)]
+    assert len(policies) == 3
+    moved = 0.0
+    for reference, average, policy in zip(trainer.ref_model.parameters(), expected, policies[-1], strict=True):
+        torch.testing.assert_close(reference.detach(), average, rtol=1e-5, atol=1e-7)
+        moved = max(moved, float((reference - policy).detach().abs().max()))
+    assert moved > 1e-4  # it lags behind
 
 
 def test_an_adapter_is_trained(tmp_path):
