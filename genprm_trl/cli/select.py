@@ -162,7 +162,7 @@ def run(options: SelectOptions, verifier: OptionalVerifierOptions, judging: Judg
     if judged[0].verdicts:
         tokens = sum(verdict.num_tokens for each in judged for verdict in each.verdicts)
         rationales = sum(len(v.chains) for each in judged for v in each.verdicts)
-        facts["verifications"] = f"{rationales:,} rationales of {tokens:,} tokens"
+        facts["verifications"] = f"{rationales:,} rationales of {tokens:,} tokens" if tokens else f"{rationales:,}"
     failed = [each for each in judged if each.has_failed]
     if failed:
         facts["failed"] = f"{len(failed)} problems have a candidate that could not be judged, and are in no score"

@@ -1,4 +1,4 @@
-"""Judge a file of solutions step by step with a trained GenPRM.
+"""Judge a file of solutions step by step, with a GenPRM or a verifier of another kind.
 
 FILE is JSONL, JSON, parquet, or a dataset: ProcessBench, GSM8K (model solutions too), PRM800K, Math-Shepherd or
 stepwise-supervision rows, recognised by their fields. Each verdict is a line, written when it is finished. To resume,

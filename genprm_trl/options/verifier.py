@@ -52,7 +52,10 @@ class VerifierOptions(SandboxOptions, GeneratorOptions):
         default_factory=dict, metadata={"help": "More arguments of the kind's class, for example step_separator."}
     )
     n: int = field(
-        default=1, metadata={"help": "Rationales sampled per solution. Their rewards are averaged (Maj@N)."}
+        default=1,
+        metadata={
+            "help": "Rationales sampled per solution, by kinds that write them. Their rewards are averaged (Maj@N)."
+        },
     )
     mode: str | None = field(
         default=None,

@@ -110,7 +110,8 @@ class ThinkPRMProtocol:
     Attributes:
         as_published: Whether models are asked as in the released code.
         opens_thinking: Whether the chat template's generation prompt ends with `<think>`.
-        max_tokens: Bound on the tokens of a chain (8,192 as published, where that includes the prompt).
+        max_tokens: Bound on the tokens that a chain writes, without the prompt's: 8,192 as in the released code that
+            asks servers. The one that runs models itself counts the prompt, too.
         decision_temperature: Divides the log-odds of `yes` to `no`.
     """
 

@@ -83,18 +83,18 @@ class VerdictSummary:
 
     def lines(self) -> list[str]:
         """The summary for a person to read, a fact a line."""
-        lines = [
-            f"solutions judged   {self.solutions} ({self.flagged} with a step judged wrong)",
-            f"rationale chains   {_share(self.chains, self.chains_asked)}",
-            f"step judgements    {_counts(self.steps)}",
-        ]
+        lines = [f"solutions judged   {self.solutions} ({self.flagged} with a step judged wrong)"]
+        if self.tokens:  # discriminative verifiers write none
+            lines.append(f"rationale chains   {_share(self.chains, self.chains_asked)}")
+        lines.append(f"step judgements    {_counts(self.steps)}")
         if self.failed:
             lines.append(f"failed             {self.failed} of {self.solutions} solutions, left out of every score")
         if self.unread:
             lines.append(f"without a verdict  {self.unread} of {self.solutions} solutions, counted as wrong")
         if self.code_blocks:
             lines.append(f"code blocks run    {_counts(self.code_blocks)}")
-        lines.append(f"tokens generated   {self.tokens:,}")
+        if self.tokens:
+            lines.append(f"tokens generated   {self.tokens:,}")
         for correct, name in ((True, "right"), (False, "wrong")):
             if correct in self.accepted:
                 accepted, total = self.accepted[correct]

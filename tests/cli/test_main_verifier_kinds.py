@@ -96,8 +96,12 @@ def test_verify_and_its_pages(kind, twice, tmp_path, capfd):
     assert f"verifiers of the kind {kind} have no option 'n'" in capfd.readouterr().err
 
 
-def test_select(kind, twice, tmp_path):
+def test_select(kind, twice, tmp_path, capfd):
     rows = twice("select", "solutions.jsonl")
+    assert main(["select", "solutions.jsonl", *words_of(kind), "--output", str(tmp_path / "rows.jsonl")]) == 0
+    out = capfd.readouterr().out
+    assert f"{'verifications':<18} {4 * CHAINS[kind]}\n" in out
+    assert "rationales of" not in out
     assert len(rows) == 2
     judged = (tmp_path / "rows.verdicts.jsonl").read_text(encoding="utf-8").splitlines()
     assert [len(json.loads(line)["chains"]) for line in judged] == [CHAINS[kind]] * 4

@@ -28,6 +28,9 @@ def test_a_verifier_that_writes_no_rationales():
     summary = summary_of([Verdict("a", [0.9, 0.2], 1, [], 1), Verdict("b", [0.9], -1, [], -1)])
     assert "step judgements    0" in summary.lines()
     assert summary.scores() == {"error_acc": 100.0, "correct_acc": 100.0, "f1": 100.0}
+    scored = summary_of([Verdict("a", [0.9], -1, [[StepJudgement("", 0.9, "ok")]])])
+    assert scored.lines() == ["solutions judged   1 (0 with a step judged wrong)", "step judgements    1 (ok 1)"]
+    assert "rationale chains   2" in summary_of([verdict("a", -1)]).lines()
 
 
 def test_scores_where_labels_are_known():

@@ -277,7 +277,8 @@ class ImplicitPRMTrainer(_OfflineTrainer, KTOTrainer):
         rows = unpaired(dataset, encode, args.max_length, dataset_name, args.seed)
         if not self.calculate_KL:
             return rows
-        # KTO's baseline is made of completions to other problems: within each batch, every row has its neighbour's.
+        # KTO's baseline is made of completions to other prompts. As in TRL, each row has its neighbour's in the batch.
+        # By chance that is one to the same problem, and a last batch of one row has its own.
         ids, size = list(rows["completion_ids"]), args.per_device_train_batch_size
         batches = (ids[start : start + size] for start in range(0, len(ids), size))
         return rows.add_column("KL_completion_ids", [each for batch in batches for each in batch[-1:] + batch[:-1]])

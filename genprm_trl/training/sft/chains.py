@@ -37,7 +37,8 @@ def read_chain(row: RationaleRecord | Solution | Mapping[str, Any], number: int 
     - `problem`, `prefix_steps`, `cot`, `gt_step_labels` and `prefix_label`: the published chains
       (`launch/thinkprm-1K-verification-cots`). As in the authors' filter, all steps before one with the label `+`
       count as `+`.
-    - A `RationaleRecord` or its row: a chain is made of the analyses of its rationales, without code.
+    - A `RationaleRecord` or its row: a chain is made of the analyses of its rationales, without their code. A
+      rationale without an analysis is taken with its code and what that printed.
     - A row with step labels (see `labelled_steps`): a chain of bare decisions.
 
     Args:
