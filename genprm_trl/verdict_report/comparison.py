@@ -76,10 +76,12 @@ def write_comparison(
     matched = match_files(files, common=common, solutions=solutions, follow=follow)
     report = make_report(matched)
     names = [file.name for file in matched.files]
+    entries = [_entry(matched, id) for id in matched.ids]
     write_page(
         output,
         ", ".join(names),
-        [_entry(matched, id) for id in matched.ids],
+        [entry.row for entry in entries],
+        (entry.block for entry in entries),
         verifiers=names,
         tables=report.tables,
         notes=report.notes,

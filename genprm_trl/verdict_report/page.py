@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -21,12 +22,12 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from jinja2.utils import htmlsafe_json_dumps
 
-from genprm_trl.errors import ConfigError, DataError
+from genprm_trl.errors import ConfigError, DataError, file_error
 from genprm_trl.records import Solution
 from genprm_trl.rows.outputs import replacing
 from genprm_trl.rows.secrets import mask
 from genprm_trl.verdict_report.charts import Chart, draw
-from genprm_trl.verdict_report.content import Entry, make_entry
+from genprm_trl.verdict_report.content import make_entry
 from genprm_trl.verdict_report.figures import Judged, measure
 from genprm_trl.verdict_report.reading import read_verdicts
 from genprm_trl.verifier.summary import VerdictSummary
@@ -81,19 +82,27 @@ def write_report(
     by_id = None if solutions is None else {solution.id: solution for solution in solutions}
     settings = _settings(verdicts)
     result = ReportSummary()
-    entries: list[Entry] = []
+    rows: list[dict[str, Any]] = []
     judged: list[Judged] = []
-    for verdict, solution in read_verdicts(verdicts, by_id, follow):
-        result.without_solution += by_id is not None and solution is None
-        result.verdicts.add(verdict, solution)
-        if not verdict.has_failed:
-            judged.append(Judged.of(verdict, None if solution is None else len(solution.steps)))
-        entries.append(make_entry(verdict, solution))
-    if not entries:
-        raise DataError("holds no verdicts", file=str(verdicts))
-    stop = settings.get("stop")
-    charts = draw(measure(judged, all_steps=None if stop is None else stop == "never"))
-    write_page(output, verdicts.name, entries, summary=result.verdicts, charts=charts, settings=settings)
+    try:
+        with tempfile.TemporaryFile("w+", encoding="ascii") as blocks:  # all but the rows: it may not fit into memory
+            for verdict, solution in read_verdicts(verdicts, by_id, follow):
+                result.without_solution += by_id is not None and solution is None
+                result.verdicts.add(verdict, solution)
+                if not verdict.has_failed:
+                    judged.append(Judged.of(verdict, None if solution is None else len(solution.steps)))
+                entry = make_entry(verdict, solution)
+                rows.append(entry.row)
+                blocks.write(f"{entry.block}\n")
+            if not rows:
+                raise DataError("holds no verdicts", file=str(verdicts))
+            blocks.seek(0)
+            stop = settings.get("stop")
+            charts = draw(measure(judged, all_steps=None if stop is None else stop == "never"))
+            shown = {"summary": result.verdicts, "charts": charts, "settings": settings}
+            write_page(output, verdicts.name, rows, (line.rstrip("\n") for line in blocks), **shown)
+    except OSError as error:
+        raise file_error(error, "cannot be written", tempfile.gettempdir()) from None
     return result
 
 
@@ -109,20 +118,23 @@ def check_output(output: Path, verdicts: Sequence[Path]) -> None:
         raise ConfigError(f"{output} is the file of verdicts itself; name another --output")
 
 
-def write_page(output: Path, name: str, entries: Sequence[Entry], **shown: Any) -> None:
+def write_page(
+    output: Path, name: str, rows: Sequence[Mapping[str, Any]], blocks: Iterable[str], **shown: Any
+) -> None:
     """Writes a page as a whole.
 
     Args:
         output: The HTML file.
         name: The page's title.
-        entries: The verdicts in order.
+        rows: The rows of the list, in order (`Entry.row`).
+        blocks: What belongs to each of them (`Entry.block`), read once.
         **shown: What else is on it; see `render`.
 
     Raises:
         DataError: It cannot be written.
     """
     with replacing(output, result=True) as file:
-        for piece in render(name, entries, **shown):
+        for piece in render(name, rows, blocks, **shown):
             file.write(piece.encode("utf-8", "replace"))  # a file's name may hold half a surrogate pair
 
 
@@ -137,7 +149,8 @@ def _settings(verdicts: Path) -> dict[str, Any]:
 
 def render(
     name: str,
-    entries: Sequence[Entry],
+    rows: Sequence[Mapping[str, Any]],
+    blocks: Iterable[str],
     *,
     summary: VerdictSummary | None = None,
     charts: Sequence[Chart] = (),
@@ -150,7 +163,8 @@ def render(
 
     Args:
         name: The page's title.
-        entries: The verdicts in order.
+        rows: The rows of the list, in order.
+        blocks: What belongs to each of them, read once.
         summary: What was counted, of one verifier.
         charts: What was measured.
         settings: What the verdicts were made with.
@@ -182,7 +196,7 @@ def render(
                 "form-action 'none'",
             )
         ),
-        solutions=len(entries),
+        solutions=len(rows),
         summary=summary,
         scores=None if summary is None else summary.scores(),
         charts=charts,
@@ -190,8 +204,8 @@ def render(
         verifiers=verifiers,
         tables=tables,
         notes=notes,
-        rows=htmlsafe_json_dumps([entry.row for entry in entries], separators=(",", ":")),
-        blocks=(entry.block for entry in entries),
+        rows=htmlsafe_json_dumps(rows, separators=(",", ":")),
+        blocks=blocks,
     )
 
 

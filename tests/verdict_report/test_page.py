@@ -5,14 +5,17 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import random
 import re
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
 from genprm_trl.cli.main import main
-from genprm_trl.records import Solution, Verdict
+from genprm_trl.records import Solution, StepJudgement, Verdict
 from genprm_trl.rows.jsonl import write_jsonl
+from genprm_trl.verdict_report import write_report
 from genprm_trl.verdict_report.figures import Judged, measure
 from tests.helpers.verdict_examples import HOSTILE, judgement, make_page, read_page, solution_of, verdict
 
@@ -40,6 +43,25 @@ def hostile_page(tmp_path: Path) -> Path:
     assert main(["report", str(tmp_path / name), "--solutions", str(tmp_path / "solutions.jsonl"), "--output",
                  str(page)]) == 0  # fmt: skip
     return page
+
+
+def test_rationales_do_not_stay_in_memory(tmp_path):
+    def peak(n: int) -> int:
+        """Bytes that Python allocated at most, with a rationale of 20 KB that cannot be packed well in each row."""
+        path, page = tmp_path / f"{n}.jsonl", tmp_path / f"{n}.html"
+        texts = (random.Random(number).randbytes(10_000).hex() for number in range(n))
+        write_jsonl(path, (Verdict(f"s{i}", [0.9], -1, [[StepJudgement(t, 0.9, "ok")]]) for i, t in enumerate(texts)))
+        tracemalloc.start()
+        write_report(path, page)
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert page.stat().st_size > n * 10_000
+        assert page.read_text().count("<template") == n
+        return found
+
+    peak(5)  # imports
+    few, many = peak(100), peak(400)
+    assert many - few < 300 * 4000
 
 
 def test_what_models_write_is_never_markup(tmp_path):
