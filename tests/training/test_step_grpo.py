@@ -472,6 +472,18 @@ def test_step_rewards_are_logged_beside_what_trl_logs(tmp_path, credit):
     assert ("mean_advantage" in table) == (credit == "process")
 
 
+def test_outcomes_can_be_watched_without_being_rewarded(tmp_path):
+    rewarded, watched, alone = Watch(), Watch(), Watch()
+    shared = {"step_reward_func": good_steps, "step_style": "step", "rollout_func": scripted, "max_steps": 1}
+    make(tmp_path, watch=rewarded, reward_funcs=[length_reward], **shared).train()
+    make(tmp_path, watch=watched, reward_funcs=[length_reward], reward_weights=[0.0], **shared).train()
+    make(tmp_path, watch=alone, **shared).train()
+    for name in ("process_outcome/gap", "process_outcome/wrong_but_liked", "rewards/length_reward/mean"):
+        assert watched.values(name) == rewarded.values(name) != [], name
+    for name in ("loss", "grad_norm"):
+        assert watched.values(name) == alone.values(name) != rewarded.values(name), name
+
+
 def test_a_step_reward_function_logs_of_the_batch_that_it_rewards(tmp_path):
     calls: list[bool] = []
 

@@ -487,6 +487,8 @@ class StepGRPOTrainer(GRPOTrainer):
         rewards = self._outcome_rewards[:, self._counts_outcomes]
         weights = self.reward_weights[self._counts_outcomes].to(rewards.device)
         if average:
+            if not weights.any():  # outcomes that are watched, and not rewarded
+                weights = torch.ones_like(weights)
             return rewards @ weights / weights.sum()
         return (rewards * weights).nansum(dim=1).masked_fill(rewards.isnan().all(dim=1), torch.nan)
 
