@@ -28,7 +28,6 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import argparse
-import asyncio
 import json
 import platform
 import statistics
@@ -38,21 +37,19 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import PrinterCallback, TrainerCallback
+from transformers import PrinterCallback
 
 from genprm_trl import GenPRM, GenPRMReward, StepGRPOConfig, StepGRPOTrainer
-from genprm_trl.cards.plots import Curve, can_plot, plot_score_by_n
+from genprm_trl.cards.plots import Curve, can_plot, plot_over_training
 from genprm_trl.cards.tables import markdown_table
-from genprm_trl.generation import TransformersGenerator
 from genprm_trl.generation.loading import load_tokenizer
-from genprm_trl.miniature.policy import sample_solutions
+from genprm_trl.metrics.estimates import interval_over_seeds
+from genprm_trl.miniature.examination import Examination
 from genprm_trl.miniature.world import make_problems
 from genprm_trl.rewards import answer_reward
 from genprm_trl.rows.jsonl import JsonlWriter, iter_written_rows
 from genprm_trl.stages.fingerprint import model_fingerprint
 
-# The 97.5 % quantiles of Student's t with 1, 2, ... degrees of freedom; the last one serves for more seeds, too.
-T_QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 # credit rule, and whether final answers are rewarded, too
 VARIANTS = {
     "outcome": ("outcome", True),
@@ -60,42 +57,6 @@ VARIANTS = {
     "min-form": ("min_form", False),
     "min-form and outcome": ("min_form", True),
 }
-
-
-class Examination(TrainerCallback):
-    """Measures a policy on held-out problems before training and after every few steps."""
-
-    def __init__(self, trainer: StepGRPOTrainer, problems: list[Any], every: int):
-        self.trainer, self.problems, self.every = trainer, problems, every
-        self.marks: list[dict[str, float]] = []
-
-    def examine(self, step: int) -> None:
-        """Samples solutions of the held-out problems, and adds their scores to `marks`."""
-        # Sampled as while training, since a greedy policy of this size changes its mind in jumps.
-        generator = TransformersGenerator(self.trainer.model, self.trainer.processing_class)
-        solutions = sample_solutions(generator, self.problems, samples=4, seed=11)
-        asyncio.run(generator.close())
-        right = [solution.final_answer_correct for solution in solutions]
-        whole = [solution.final_answer_correct and solution.label == -1 for solution in solutions]
-        steps = [len(solution.steps) for solution in solutions]
-        self.marks.append(
-            {
-                "step": step,
-                "answers": 100 * statistics.fmean(map(bool, right)),
-                "steps_right": 100 * statistics.fmean(map(bool, whole)),
-                "step_count": statistics.fmean(steps),
-            }
-        )
-        self.trainer.model.train()
-
-    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
-        """Examines the policy as it is before training."""
-        self.examine(0)
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Examines the policy after every `every` steps."""
-        if state.global_step % self.every == 0:
-            self.examine(state.global_step)
 
 
 def train(options: argparse.Namespace, prm: GenPRM, variant: str, seed: int) -> list[dict[str, float]]:
@@ -153,18 +114,18 @@ def summarise(options: argparse.Namespace, results: list[dict[str, Any]]) -> Non
             points = {int(marks[0]["step"]): [mark[share] for mark in marks] for marks in zip(*runs, strict=True)}
             curves[variant] = Curve(
                 {step: statistics.fmean(values) for step, values in points.items()},
-                {step: interval(values) for step, values in points.items()},
+                {step: interval_over_seeds(values) for step, values in points.items()},
             )
             first, last = min(points), max(points)
-            low, high = interval(points[last])
+            low, high = interval_over_seeds(points[last])
             rows.append(
                 [variant, title.removesuffix(" (%)"), str(len(runs)), f"{statistics.fmean(points[first]):.1f}",
                  f"{statistics.fmean(points[last]):.1f}", f"{low:.1f} to {high:.1f}"]
             )  # fmt: skip
         if can_plot():
-            plot_score_by_n(
-                options.images / f"step_grpo_{share}.png", curves,
-                title=f"Miniature world, {options.heldout} held-out problems", ylabel=title, xlabel="optimiser steps",
+            plot_over_training(
+                options.images / f"step_grpo_{share}.png", {title: curves},
+                title=f"Miniature world, {options.heldout} held-out problems",
             )  # fmt: skip
     print(markdown_table(["variant", "share of", "seeds", "before", "after", "95 % interval"], rows))
     seconds = statistics.fmean(result["seconds"] for result in results)
@@ -172,16 +133,6 @@ def summarise(options: argparse.Namespace, results: list[dict[str, Any]]) -> Non
         f"{options.steps} steps of {options.completions} completions, learning rate {options.learning_rate:g}; "
         f"{os.cpu_count()} CPU cores, {platform.machine()}, torch {torch.__version__}; {seconds:.0f} s a run"
     )
-
-
-def interval(values: list[float]) -> tuple[float, float]:
-    """95 % interval of the mean over a few seeds, by Student's t."""
-    if len(values) < 2:
-        return values[0], values[0]
-    middle = statistics.fmean(values)
-    quantile = T_QUANTILES[min(len(values), len(T_QUANTILES) + 1) - 2]
-    half = quantile * statistics.stdev(values) / len(values) ** 0.5
-    return middle - half, middle + half
 
 
 def main() -> None:

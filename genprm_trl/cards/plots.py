@@ -80,13 +80,7 @@ def plot_score_by_n(
         MissingExtraError: matplotlib is not installed.
     """
     figure, axes = _picture(4.4)
-    for number, (name, curve) in enumerate(curves.items()):
-        ns = sorted(curve.scores)
-        color, marker = _COLORS[number % len(_COLORS)], _MARKERS[number % len(_MARKERS)]
-        axes.plot(ns, [curve.scores[n] for n in ns], marker=marker, color=color, label=name)
-        with_interval = [n for n in ns if n in curve.interval]
-        low, high = ([curve.interval[n][bound] for n in with_interval] for bound in (0, 1))
-        axes.fill_between(with_interval, low, high, color=color, alpha=0.12, linewidth=0)
+    _draw(axes, curves)
     for number, (name, level) in enumerate((levels or {}).items()):
         axes.axhline(level, linestyle=("--", ":", "-.")[number % 3], color="0.35", label=name)
     all_ns = sorted({n for curve in curves.values() for n in curve.scores})
@@ -99,6 +93,33 @@ def plot_score_by_n(
     axes.set_title(title)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.01, 1.0))
+    _save(figure, path)
+    return Path(path)
+
+
+def plot_over_training(path: str | Path, panels: Mapping[str, Mapping[str, Curve]], *, title: str = "") -> Path:
+    """Draws panels side by side, each with curves over the steps of a training, and saves a PNG.
+
+    Args:
+        path: File of the picture.
+        panels: What a panel shows, to its curves; the same names in each. Their N is the optimiser step.
+        title: Heading of the picture.
+
+    Returns:
+        The picture's path.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    figure, all_axes = _panels(len(panels))
+    for axes, (ylabel, curves) in zip(all_axes, panels.items(), strict=True):
+        _draw(axes, curves)
+        axes.set_xlabel("optimiser steps")
+        axes.set_ylabel(ylabel)
+        axes.grid(alpha=0.25)
+    figure.suptitle(title)
+    names = all_axes[0].get_legend_handles_labels()
+    figure.legend(*names, frameon=False, fontsize=9, loc="outside lower center", ncols=len(names[1]))
     _save(figure, path)
     return Path(path)
 
@@ -149,20 +170,46 @@ def plot_bars(
     return Path(path)
 
 
+def _draw(axes: Axes, curves: Mapping[str, Curve]) -> None:
+    """Draws each curve with a colour and a marker of its own, and the band of its interval."""
+    for number, (name, curve) in enumerate(curves.items()):
+        ns = sorted(curve.scores)
+        color, marker = _COLORS[number % len(_COLORS)], _MARKERS[number % len(_MARKERS)]
+        axes.plot(ns, [curve.scores[n] for n in ns], marker=marker, color=color, label=name)
+        with_interval = [n for n in ns if n in curve.interval]
+        low, high = ([curve.interval[n][bound] for n in with_interval] for bound in (0, 1))
+        axes.fill_between(with_interval, low, high, color=color, alpha=0.12, linewidth=0)
+
+
 def _picture(height: float) -> tuple[Figure, Axes]:
     """An empty picture of the usual width.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
+    figure = _figure(7.2, height)
+    return figure, figure.add_subplot()
+
+
+def _panels(count: int) -> tuple[Figure, list[Axes]]:
+    """An empty picture with panels side by side.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    figure = _figure(4.0 * count, 4.0)
+    return figure, [figure.add_subplot(1, count, place + 1) for place in range(count)]
+
+
+def _figure(width: float, height: float) -> Figure:
     require_plots()
     # The object interface: pyplot would take hold of a display and of global state.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7.2, height), dpi=150, layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, figure.add_subplot()
+    return figure
 
 
 def _save(figure: Figure, path: str | Path) -> None:

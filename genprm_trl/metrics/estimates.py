@@ -15,6 +15,8 @@ from genprm_trl.records import prediction_from_rewards, prediction_if_read
 
 # Below it, the bootstrap's interval is too narrow: of one row it has no width at all.
 FEWEST_ROWS = 20
+# The 97.5 % quantiles of Student's t with 1, 2, ... degrees of freedom; the last one serves for more, too.
+_T_QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +140,31 @@ def mean_estimate(values: Sequence[float], *, resamples: int = 1000, seed: int =
     data = 100 * np.asarray(values, dtype=float)
     means = _bootstrap(len(data), lambda rows: data[rows].mean(), resamples, seed)
     return _estimate(math.fsum(data) / len(data), means)
+
+
+def interval_over_seeds(values: Sequence[float]) -> tuple[float, float]:
+    """The bounds of the 95 % interval of a mean over a few trainings, by Student's t; NaN for a single one.
+
+    A bootstrap of three values says nothing of how far their mean is off.
+
+    Args:
+        values: One for each training, such as each seed's score. Shape (S,).
+
+    Raises:
+        ValueError: There are no values.
+
+    Examples:
+        >>> [round(bound, 2) for bound in interval_over_seeds([10.0, 11.0, 12.0])]
+        [8.52, 13.48]
+    """
+    if not values:
+        raise ValueError("there are no values to average")
+    if len(values) == 1:
+        return math.nan, math.nan
+    middle = math.fsum(values) / len(values)
+    quantile = _T_QUANTILES[min(len(values) - 1, len(_T_QUANTILES)) - 1]
+    half = quantile * float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    return middle - half, middle + half
 
 
 def bootstrap_estimate(

@@ -27,14 +27,17 @@ def policy_rows(n: int, seed: int = 0, split: Split = "train") -> list[dict[str,
     """Prompt-completion conversations (TRL's format) of right solutions to problems with small numbers."""
     rng = seeded("policy rows", split, seed)
     return [
-        {
-            "prompt": [{"role": "user", "content": problem.text}],
-            "completion": [
-                {"role": "assistant", "content": join_steps(gold_steps(problem, rng), separators=STEP_SEPARATOR)}
-            ],
-        }
+        policy_row(problem.text, gold_steps(problem, rng))
         for problem in make_problems(n, seed, split, small_share=1.0)
     ]
+
+
+def policy_row(problem: str, steps: Sequence[str]) -> dict[str, Any]:
+    """A problem and a solution as a prompt-completion conversation (TRL's format)."""
+    return {
+        "prompt": [{"role": "user", "content": problem}],
+        "completion": [{"role": "assistant", "content": join_steps(steps, separators=STEP_SEPARATOR)}],
+    }
 
 
 def train_policy(
@@ -42,19 +45,21 @@ def train_policy(
     tokenizer: Any,
     *,
     base_model: str | Path | None = None,
+    rows: Sequence[dict[str, Any]] | None = None,
     n: int = 4000,
     max_steps: int = 600,
     seed: int = 0,
     **options: Any,
 ) -> Any:
-    """Trains a tiny model on right solutions with TRL's `SFTTrainer`.
+    """Trains a tiny model on right solutions, or on others, with TRL's `SFTTrainer`.
 
     Args:
         output_dir: Directory for the model and the tokenizer.
         tokenizer: The tokenizer of `tokenizer.build_tokenizer`.
         base_model: Directory of the model to start from; random weights if None. Another model of this world can
             already read and copy numbers, which saves most of the training.
-        n: Solutions to train on.
+        rows: What to train on in place of right solutions; see `policy_row`.
+        n: Right solutions to train on.
         max_steps: Optimizer steps of 16 solutions.
         seed: Fixes data, weights and order.
         options: Further fields of `SFTConfig`.
@@ -85,7 +90,7 @@ def train_policy(
     trainer = SFTTrainer(
         tiny_causal_lm(tokenizer, seed) if base_model is None else load_model(base_model, device="cpu"),
         args=SFTConfig(output_dir=output_dir, max_steps=max_steps, seed=seed, **(settings | options)),
-        train_dataset=Dataset.from_list(policy_rows(n, seed)),
+        train_dataset=Dataset.from_list(policy_rows(n, seed) if rows is None else list(rows)),
         processing_class=tokenizer,
     )
     trainer.train()

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from genprm_trl.cards.plots import Curve, can_plot, plot_bars, plot_score_by_n, require_plots
+from genprm_trl.cards.plots import Curve, can_plot, plot_bars, plot_over_training, plot_score_by_n, require_plots
 from genprm_trl.errors import MissingExtraError
 
 
@@ -16,6 +16,7 @@ def test_pictures_are_drawn(tmp_path):
     curves = {"one": Curve({1: 10.0, 2: 20.0}, {1: (5.0, 15.0)}), "other": Curve({1: 3.0}, {})}
     drawn = [
         plot_score_by_n(tmp_path / "curves.png", curves, {"level": 50.0}),
+        plot_over_training(tmp_path / "panels.png", {"left": curves, "right": curves}, title="both"),
         plot_bars(tmp_path / "upright.png", ["a", "b"], [1, 2]),
         plot_bars(tmp_path / "lying.png", ["a", "b"], [1, 2], horizontal=True),
     ]
@@ -36,6 +37,7 @@ def test_without_matplotlib_the_extra_is_named(tmp_path, monkeypatch, caplog):
         require_plots,
         lambda: plot_bars(tmp_path / "bars.png", ["a"], [1]),
         lambda: plot_score_by_n(tmp_path / "curves.png", {}),
+        lambda: plot_over_training(tmp_path / "panels.png", {"left": {}}),
     ):
         with pytest.raises(MissingExtraError, match=r"genprm-trl\[plots\]"):
             draw()

@@ -7,7 +7,12 @@ import random
 
 import pytest
 
-from genprm_trl.metrics.estimates import mean_estimate, processbench_by_votes, processbench_estimates
+from genprm_trl.metrics.estimates import (
+    interval_over_seeds,
+    mean_estimate,
+    processbench_by_votes,
+    processbench_estimates,
+)
 from genprm_trl.metrics.processbench import processbench_scores
 from genprm_trl.records import prediction_from_rewards
 
@@ -93,3 +98,17 @@ def test_a_vote_without_a_verdict_is_wrong():
     assert (single["correct_acc"].value, single["error_acc"].value) == (50.0, 25.0)
     both = processbench_by_votes([-1, 1, 1], chains, 2)
     assert (both["correct_acc"].value, both["error_acc"].value) == (100.0, 50.0)
+
+
+def test_the_interval_over_seeds_is_students():
+    # 15.55 and 3.182 standard errors of 0.6614: three degrees of freedom
+    low, high = interval_over_seeds([15.2, 16.1, 13.9, 17.0])
+    assert (low, high) == (pytest.approx(13.445, abs=0.001), pytest.approx(17.655, abs=0.001))
+    # Above ten values the quantile of nine degrees of freedom serves, which is a little wide.
+    many = [float(value) for value in range(30)]
+    low, high = interval_over_seeds(many)
+    assert 14.5 - low == pytest.approx(high - 14.5)
+    assert high - 14.5 == pytest.approx(2.262 * 8.803 / math.sqrt(30), abs=1e-3)
+    assert all(map(math.isnan, interval_over_seeds([1.0])))
+    with pytest.raises(ValueError, match="no values"):
+        interval_over_seeds([])
