@@ -10,11 +10,12 @@ judge the right steps. `genprm dpo` trains on the pairs. To resume, run the same
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Annotated, Any
 
 from genprm_trl.cli import console
 from genprm_trl.cli.stages import StageOptions, end_of_stage, refuse_empty
+from genprm_trl.errors import ConfigError
 from genprm_trl.labeling.pairs import LabelledGroup, PairConfig, check_label, make_pairs, open_pair_makers
 from genprm_trl.options.generator import GeneratorOptions
 from genprm_trl.options.parser import Prefix
@@ -74,13 +75,17 @@ def run(
         The exit code, 0.
 
     Raises:
-        ConfigError: Nothing is kept.
+        ConfigError: Options of a policy or verifier are given without it, or nothing is kept.
     """
     from genprm_trl.data.problems import read_groups
     from genprm_trl.metrics.sameness import Sameness
     from genprm_trl.rows.digests import content_digest
     from genprm_trl.stages.run import Worker
 
+    if not policy.model:
+        _refuse_unused("--model", "", policy, solver)
+    if not verifier.model:
+        _refuse_unused("--verifier", "verifier_", verifier)
     settings: dict[str, Any] = decisive(config)
     open_policy = open_verifier = None
     if policy.model:
@@ -147,6 +152,15 @@ def run(
     hint = "" if policy.model else "; to sample right steps, name the policy with --model"
     refuse_empty(summary, f"no wrong step has a right one beside it{hint}", stage.output)
     return 0
+
+
+def _refuse_unused(missing: str, prefix: str, *options: Any) -> None:
+    """Refuses options of a model that is not named: nobody gives them to have no effect."""
+    for each in options:
+        defaults = type(each)()
+        for option in fields(each):
+            if getattr(each, option.name) != getattr(defaults, option.name):
+                raise ConfigError(f"--{prefix}{option.name} needs {missing}")
 
 
 def _load_after_check(policy: PolicyOptions, verifier: JudgeOptions) -> Any:

@@ -302,6 +302,9 @@ def test_a_verifier_judges_the_steps(
         ([WRONG.to_dict()], ["--model", "nowhere"], "nowhere"),
         ([WRONG.to_dict()], ["--verifier", "nowhere"], "nowhere"),
         ([{**WRONG.to_dict(), "label": 9}], [], "field 'label'"),
+        ([WRONG.to_dict()], ["--temperature", "0.9"], "--temperature needs --model"),
+        ([WRONG.to_dict()], ["--backend", "vllm"], "--backend needs --model"),
+        ([WRONG.to_dict()], ["--verifier_threshold", "0.9"], "--verifier_threshold needs --verifier"),
     ],
 )
 def test_bad_input_is_one_line(tmp_path: Path, capsys: Any, rows: Any, words: list[str], message: str) -> None:
