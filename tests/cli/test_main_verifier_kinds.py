@@ -16,6 +16,7 @@ from genprm_trl.options.verifier import VerifierOptions, load_verifier
 from genprm_trl.records import Solution, Verdict
 from genprm_trl.rows.jsonl import write_jsonl
 from genprm_trl.verifier import VerifierClient, open_verifier
+from genprm_trl.verifier.client import ServiceError
 from tests.helpers.running_service import running
 from tests.helpers.tiny_models import save_tiny, tiny_tokenizer
 from tests.helpers.tiny_verifiers import CHECKPOINTS
@@ -147,6 +148,25 @@ async def test_serve(kind):
         cut = await VerifierClient(service.url, stop="first_error").verify(solution)
     assert (len(whole.chains), len(whole.rewards)) == (CHAINS[kind], 2)
     assert cut.rewards == pytest.approx(whole.rewards[: cut.prediction + 1 or None])
+
+
+@pytest.mark.parametrize("name", CHECKPOINTS)
+async def test_a_server_gives_the_verdicts_of_a_discriminative_kind(name, tmp_path):
+    CHECKPOINTS[name].save(tmp_path / "model")
+    options = VerifierOptions(
+        str(tmp_path / "model"), kind=name, kind_options=CHECKPOINTS[name].options, threshold=0.4, device="cpu"
+    )
+    solution = Solution("1", "What is 1 + 1?", ["1 + 1 = 2.", "It is 2."])
+    with load_verifier(options) as alone:
+        here = await alone.verify(solution)
+    with running(load_verifier(options)) as service:
+        async with VerifierClient(service.url) as client:
+            there = await client.verify(solution)
+        async with VerifierClient(service.url, n=8) as client:
+            with pytest.raises(ServiceError, match="has n=1, which cannot be changed"):
+                await client.verify(solution)
+    assert (there.rewards, there.prediction, there.threshold) == (pytest.approx(here.rewards), here.prediction, 0.4)
+    assert [judgement.status for judgement in there.chains[0]] == ["ok", "ok"]
 
 
 def test_an_output_never_falls_into_a_members_directory(models, monkeypatch, capfd):
