@@ -5,8 +5,6 @@
 
 A quickstart comes first: its solutions, GenPRM, direct model, discriminative model, and in the world of SmolLM2 their
 verdicts. What is finished in the directory of --quickstart is taken over. It must be of the same plan, seed and limit.
-The commands of the package train and judge the other kinds. All start from the same weights, see the same solutions
-equally often, and have the same learning rate.
 The commands of the package train and judge the other kinds, as many at once as --processes, with a core each. All
 start from one base model, see the same solutions equally often, and have the same learning rate.
 
@@ -198,7 +196,7 @@ def smollm2_world(options: argparse.Namespace, output: Path, seed: int) -> tuple
     training = TRAINING | {
         "num_train_epochs": plan.epochs, "learning_rate": plan.learning_rate, "seed": seed, "warmup_steps": 0.1,
         "per_device_train_batch_size": plan.batch_size, "max_length": smollm2.MAX_LENGTH, "dtype": "float32",
-        "use_cpu": not on_gpu, "bf16": on_gpu,
+        "use_cpu": not on_gpu, "bf16": smollm2.computes_in_bfloat16(),
     }  # fmt: skip
     world = World(
         quickstart / "base", quickstart, rationales, data,

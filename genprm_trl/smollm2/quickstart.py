@@ -228,7 +228,7 @@ class _Training:
             "weight_decay": 0.0,
             "seed": self.seed,
             "use_cpu": not on_gpu,
-            "bf16": _computes_in_bfloat16(),
+            "bf16": computes_in_bfloat16(),
             "gradient_checkpointing": False,
             "save_strategy": "no",
             "logging_strategy": "steps" if self.progress else "no",
@@ -262,7 +262,7 @@ class _Training:
         shutil.rmtree(directory / "checkpoints", ignore_errors=True)
 
 
-def _computes_in_bfloat16() -> bool:
+def computes_in_bfloat16() -> bool:
     """Whether autocast makes training faster here; a CPU without the instructions would be slower."""
     cpu: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # older releases of torch do not tell
     return torch.cuda.is_available() or any(cpu.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
@@ -274,7 +274,7 @@ def _tokens_per_second(model: torch.nn.Module) -> float:
     seconds = 0.0
     for length in (8, 128):  # the first pass also makes an accelerator ready
         started = time.monotonic()
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=_computes_in_bfloat16()):
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=computes_in_bfloat16()):
             loss = model(input_ids=torch.full((1, length), 7, device=device)).logits.float().mean()
         loss.backward()
         loss.item()  # waits for an accelerator
