@@ -113,7 +113,8 @@ def run(options: GRPOOptions, args: StepGRPOConfig, model_options: ModelOptions)
         The exit code: 0, or 1 if signs of reward hacking have stopped the training.
 
     Raises:
-        ConfigError: `args` sets `reward_weights`, which the options set.
+        ConfigError: `args` sets `reward_weights`, which the options set, or asks for `keep_consistent` without
+            answers.
         DataError: Another training runs in the output directory.
     """
     from genprm_trl.rewards import (
@@ -137,6 +138,8 @@ def run(options: GRPOOptions, args: StepGRPOConfig, model_options: ModelOptions)
     if args.reward_weights is not None:
         raise ConfigError("--reward_weights is set by --answer_weight, --format_weight and the like; leave it out")
     args.reward_weights = [weight for _, weight in rewards] or None
+    if args.keep_consistent is not None and not options.answer_weight:
+        raise ConfigError("--keep_consistent chooses by right answers, which --answer_weight 0 leaves out")
     with checked_directory(args, model_options):
         return _train(options, args, model_options, [reward for reward, _ in rewards])
 
@@ -171,6 +174,7 @@ def _train(
     trainer = StepGRPOTrainer(
         reward_funcs=rewards,
         step_reward_func=_step_reward(reward),
+        outcome="answer_reward" if options.answer_weight else "",  # form and agreement do not say what is right
         args=args,
         train_dataset=dataset,
         **training.arguments,

@@ -52,7 +52,8 @@ class HackingStop(TrainerCallback):
     It reads what `StepGRPOTrainer` and `GRPOTrainer` log. The median of the last `window` steps is compared with that
     of the first ones, so that no single batch decides. Signs are:
 
-    - `process_outcome/gap` rises: the verifier likes more, and no more answers are right;
+    - `process_outcome/gap` rises: the verifier likes more, and no more answers are right (`StepGRPOTrainer` logs it of
+      its `outcome`);
     - `steps/idle` rises: steps without content, or said before, pay;
     - `steps/count` falls: the policy avoids steps; `steps/tokens` grows: it swells them;
     - `kl` jumps, against the window before.

@@ -67,6 +67,9 @@ def test_a_policy_is_trained_and_training_goes_on(work, capsys):
     assert "resuming from" in capsys.readouterr().err
     state = json.loads((work / "out" / "checkpoint-3" / "trainer_state.json").read_text(encoding="utf-8"))
     assert state["global_step"] == 3
+    for log in state["log_history"]:  # the form has no part in it
+        gap = log["rewards/GenPRMReward/mean"] - log["rewards/answer_reward/mean"]
+        assert log["process_outcome/gap"] == pytest.approx(gap)
 
 
 @pytest.mark.parametrize(
@@ -74,6 +77,10 @@ def test_a_policy_is_trained_and_training_goes_on(work, capsys):
     [
         ((), "--credit min_form needs step rewards: name a verifier with --verifier"),
         (("--credit", "outcome", "--keep_consistent", "2"), "--keep_consistent needs step rewards: name a verifier"),
+        (
+            ("--verifier", "x", "--keep_consistent", "2", "--answer_weight", "0", "--format_weight", "1"),
+            "--keep_consistent chooses by right answers, which --answer_weight 0 leaves out",
+        ),
         (
             ("--verifier", "x", "--keep_consistent", "3"),
             "keep_consistent must be from 2 to num_generations (2), got 3",

@@ -97,7 +97,9 @@ class Watch(TrainerCallback):
 
 
 def make(directory: Path, kind: type = StepGRPOTrainer, watch: Watch | None = None, **changes: Any) -> Any:
-    of_trainer = ("reward_funcs", "step_reward_func", "rollout_func", "peft_config", "eval_dataset", "train_dataset")
+    of_trainer = (
+        "reward_funcs", "step_reward_func", "outcome", "rollout_func", "peft_config", "eval_dataset", "train_dataset",
+    )  # fmt: skip
     arguments = {key: changes.pop(key) for key in of_trainer if key in changes}
     arguments.setdefault("train_dataset", dataset())
     config = (StepGRPOConfig if kind is StepGRPOTrainer else GRPOConfig)(**options(directory, **changes))

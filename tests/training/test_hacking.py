@@ -185,3 +185,29 @@ def test_the_gap_of_two_rewards_of_stock_grpo(tmp_path):
     trainer.add_callback(stop := HackingStop(window=5, process="pleased", outcome="has_digit"))
     trainer.train()
     assert stop.stopped
+
+
+def test_form_beside_answers_is_no_sign_where_the_verifier_is_honest(tmp_path):
+    def share_right(trainer_state: Any) -> float:
+        return 0.8 if trainer_state.global_step >= 4 else 0.26
+
+    def answers(completions: list[str], trainer_state: Any, **kwargs: Any) -> list[float]:
+        return [share_right(trainer_state)] * len(completions)
+
+    def form(completions: list[str], **kwargs: Any) -> list[float]:
+        return [1.0] * len(completions)
+
+    def honest(
+        prompts: Any, completions: Any, steps: list[list[str]], trainer_state: Any, **kwargs: Any
+    ) -> list[list[float]]:
+        return [[share_right(trainer_state)] * max(1, len(completion)) for completion in steps]
+
+    watch = Watch()
+    trainer = make(
+        tmp_path, watch=watch, reward_funcs=[answers, form], outcome="answers", step_reward_func=honest, max_steps=8,
+    )  # fmt: skip
+    trainer.add_callback(stop := HackingStop(window=4))
+    trainer.train()
+    assert watch.values("rewards/honest/mean") == pytest.approx([0.26] * 4 + [0.8] * 4)
+    assert watch.values("process_outcome/gap") == pytest.approx([0] * 8, abs=1e-6)
+    assert not stop.stopped

@@ -594,18 +594,61 @@ def test_seam_the_outcome_rewards_of_a_batch_come_through_one_method(tmp_path):
     assert rewards[:, 1].tolist() == pytest.approx(length_reward(TEXTS))
 
 
-def test_rewards_of_one_name_are_told_apart(tmp_path):
-    def outcome(value: float) -> Any:
-        return lambda completions, **kwargs: [value] * len(completions)
+def well_formed(completions: list[Any], **kwargs: Any) -> list[float]:
+    return [1.0] * len(completions)
+
+
+def no_opinion(completions: list[Any], **kwargs: Any) -> list[None]:
+    return [None] * len(completions)
+
+
+def first_is_right(completions: list[Any], **kwargs: Any) -> list[float]:
+    return [1.0, 0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("others", "weights"),
+    [
+        ([], [1.0]),
+        ([well_formed], [1.0, 1.0]),  # the mean of both is one half and more for all
+        ([well_formed], [0.0, 1.0]),
+        ([well_formed], [1.0, -1.0]),  # which add up to 0
+        ([no_opinion], [1.0, 0.0]),
+        ([no_opinion, well_formed], [1.0, 1.0, 1.0]),
+    ],
+)
+def test_the_verifier_is_compared_with_right_answers_alone(tmp_path, others, weights):
+    def likes_the_first_two(
+        prompts: Any, completions: Any, steps: list[list[str]], **kwargs: Any
+    ) -> list[list[float]]:
+        return [[float(place < 2)] * len(row) for place, row in enumerate(steps)]
 
     trainer = make(
-        tmp_path, reward_funcs=[outcome(0.25), outcome(0.75)], step_reward_func=good_steps, rollout_func=scripted,
-        step_style="step",
+        tmp_path, reward_funcs=[first_is_right, *others], reward_weights=weights, step_reward_func=likes_the_first_two,
+        rollout_func=scripted, step_style="step", outcome="first_is_right",
     )  # fmt: skip
     advantages_of(trainer)
-    assert trainer._metrics["train"]["process_outcome/gap"] == [
-        pytest.approx(0.25 - 0.5)
-    ]  # smallest rewards 1, 0, 0, 0
+    metrics = trainer._metrics["train"]
+    assert metrics["process_outcome/gap"] == [0.25]
+    assert metrics["process_outcome/wrong_but_liked"] == [pytest.approx(1 / 3)]
+
+
+def test_which_reward_is_of_answers_is_named(tmp_path, caplog):
+    shared = {"step_reward_func": good_steps, "rollout_func": scripted}
+    two = [first_is_right, well_formed]
+    for reward_funcs, outcome in ((two, None), (two, ""), ([well_formed], "")):
+        caplog.clear()
+        trainer = make(tmp_path, reward_funcs=reward_funcs, outcome=outcome, **shared)
+        advantages_of(trainer)
+        assert "process_outcome/gap" not in trainer._metrics["train"]
+        assert ("one of first_is_right, well_formed, with the argument outcome" in caplog.text) == (outcome is None)
+    for reward_funcs in (two, [first_is_right, first_is_right]):
+        with pytest.raises(
+            ConfigError, match="outcome='first' must be the name of one of the outcome rewards: first_"
+        ):
+            make(tmp_path, reward_funcs=reward_funcs, outcome="first", **shared)
+    with pytest.raises(ConfigError, match="outcome='first_is_right' must be the name of one"):
+        make(tmp_path, reward_funcs=[first_is_right, first_is_right], outcome="first_is_right", **shared)
 
 
 def test_seam_truncated_completions_are_masked_and_padded(tmp_path):

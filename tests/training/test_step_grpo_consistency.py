@@ -14,7 +14,16 @@ from genprm_trl.errors import ConfigError
 from genprm_trl.training.credit import outcome_advantages, step_advantages
 from genprm_trl.training.step_grpo.consistency import consistent_completions
 from genprm_trl.training.step_grpo.trainer import StepGRPOConfig
-from tests.helpers.step_grpo import PROMPTS, Watch, advantages_of, good_steps, make, options, scripted
+from tests.helpers.step_grpo import (
+    PROMPTS,
+    Watch,
+    advantages_of,
+    good_steps,
+    length_reward,
+    make,
+    options,
+    scripted,
+)
 
 NAN = math.nan
 
@@ -112,6 +121,27 @@ def test_outcome_advantages_are_those_of_the_kept_ones(tmp_path, right, advantag
     assert trainer._metrics["train"]["kept/right"] == [0.5]
 
 
+@pytest.mark.parametrize(
+    ("other", "weights"),
+    [(1.0, [1.0, 1.0]), (1.0, [1.0, -1.0]), (None, [1.0, 0.0]), (None, [1.0, 1.0])],
+)
+def test_right_is_what_the_reward_for_answers_says(tmp_path, other, weights):
+    """Neither good form nor a reward that says nothing makes a wrong answer right, or hides a right one."""
+
+    def form(completions: list[Any], **kwargs: Any) -> list[float | None]:
+        return [other] * len(completions)
+
+    trainer = make(
+        tmp_path, reward_funcs=[form, places_right(1)], reward_weights=weights[::-1], outcome="outcome",
+        credit="outcome", keep_consistent=2, **SHARED,
+    )  # fmt: skip
+    ours, _ = advantages_of(trainer)
+    # Right is the 1/2 alone. Of the wrong ones, 1, 2/3 and 0, the last has one step, and goes first.
+    assert list(trainer._logs["extra"]["kept"]) == [False, True, True, False]
+    assert trainer._metrics["train"]["kept/right"] == [0.5]
+    assert ours.tolist() == pytest.approx([0, 0.707, -0.707, 0], abs=1e-3)
+
+
 def test_step_advantages_are_those_of_the_kept_ones(tmp_path):
     trainer = make(
         tmp_path, reward_funcs=[places_right(0, 1)], credit="process", keep_consistent=2, step_reward_weight=0.5,
@@ -135,12 +165,15 @@ def test_step_advantages_are_those_of_the_kept_ones(tmp_path):
 @pytest.mark.parametrize("scale", ["group", "batch", "none"])
 def test_to_keep_all_of_them_is_stock_grpo(tmp_path, scale):
     shared = {"rollout_func": scripted, "scale_rewards": scale, "num_generations": 2}
-    funcs = {"reward_funcs": [places_right(0, 1, 2), places_right(1, 3)], "reward_weights": [1.0, 0.3]}
+    funcs = {"reward_funcs": [places_right(0, 1, 2), length_reward], "reward_weights": [1.0, 0.3]}
     stock, _ = advantages_of(make(tmp_path, GRPOTrainer, **shared, **funcs), PROMPTS[:2])
     ours, output = advantages_of(
-        make(tmp_path, keep_consistent=2, credit="outcome", step_reward_func=good_steps, **shared, **funcs),
+        make(
+            tmp_path, keep_consistent=2, credit="outcome", step_reward_func=good_steps, outcome="outcome", **shared,
+            **funcs,
+        ),
         PROMPTS[:2],
-    )
+    )  # fmt: skip
     torch.testing.assert_close(ours, stock)
     assert output["completion_mask"].any(dim=1).all()
     assert ours.abs().sum() > 0
@@ -191,3 +224,7 @@ def test_wrong_options_are_named(tmp_path):
         make(tmp_path, reward_funcs=[places_right(0)], credit="outcome", keep_consistent=2)
     with pytest.raises(ConfigError, match="keep_consistent needs reward_funcs"):
         make(tmp_path, step_reward_func=good_steps, keep_consistent=2)
+    funcs = [places_right(0), length_reward]
+    for rewards, outcome in ((funcs, None), (funcs, ""), (funcs[:1], "")):
+        with pytest.raises(ConfigError, match="keep_consistent needs a reward that says which answers are right"):
+            make(tmp_path, reward_funcs=rewards, step_reward_func=good_steps, keep_consistent=2, outcome=outcome)

@@ -56,16 +56,16 @@ def step_figures(completions: Sequence[CompletionSteps]) -> dict[str, float]:
 
 
 def reward_gap(process: Sequence[float], outcome: Sequence[float]) -> dict[str, float]:
-    """How far process and outcome rewards of the same completions are apart.
+    """How far the verifier's rewards and those of the answers are apart, of the same completions.
 
     Args:
         process: A reward in [0, 1] for each completion, NaN for none.
-        outcome: Likewise, from final answers.
+        outcome: Likewise, the reward of its answer alone; right is one half and more.
 
     Returns:
-        `process_outcome/gap`: mean process reward less mean outcome reward, over completions that have both. It grows
-        when the policy learns to please the verifier. `process_outcome/wrong_but_liked`: share of the completions with
-        an outcome below one half whose process reward is at least one half. Left out where nothing has both.
+        `process_outcome/gap`: mean process reward less mean answer reward, over completions that have both. It grows
+        when the policy learns to please the verifier. `process_outcome/wrong_but_liked`: share of the wrong
+        completions whose process reward is at least one half. Left out where nothing has both.
     """
     both = [(p, o) for p, o in zip(process, outcome, strict=True) if not (math.isnan(p) or math.isnan(o))]
     if not both:

@@ -72,8 +72,9 @@ class StepGRPOConfig(TrainerOptions, GRPOConfig):
             per `token`, or their `mean_return` over `max_completion_length` tokens. See `training.credit.step_credit`.
         idle_step_penalty: Subtracted from the reward of steps without content or said before.
         keep_consistent: Train on so many completions of each prompt, and leave out the others: right ones that the
-            verifier doubts, and wrong ones that it likes; see `training.step_grpo.consistency`. None trains on all.
-            PROF has 8 generations, keeps 4 of them, and `credit="outcome"`.
+            verifier doubts, and wrong ones that it likes; see `training.step_grpo.consistency`. What is right, the
+            trainer's `outcome` says. None trains on all. PROF has 8 generations, keeps 4 of them, and
+            `credit="outcome"`.
     """
 
     credit: Credit = field(
@@ -219,11 +220,14 @@ class StepGRPOTrainer(GRPOTrainer):
         *others: The further arguments of `GRPOTrainer`, in its order.
         step_reward_func: Rewards steps, for instance `GenPRMReward`; see `StepRewardFunc`. An object with a method
             `step_rewards` is called by it, and one that is a `TrainerCallback`, too, is added to the callbacks.
+        outcome: The name of the outcome reward that says whether an answer is right, which it is from one half on.
+            `keep_consistent` and `process_outcome/*` go by it alone, whatever its weight is. None: the only one, and
+            of several none. An empty name: none, though there is only one.
         **kwargs: The further arguments of `GRPOTrainer`, by their names.
 
     Raises:
-        ConfigError: There is nothing to reward, or options contradict each other; while training, if the step reward
-            function does not return a reward for each step.
+        ConfigError: There is nothing to reward, options contradict each other, or `outcome` does not name one of the
+            outcome rewards; while training, if the step reward function does not return a reward for each step.
     """
 
     _tag_names: ClassVar[list[str]] = ["trl", "grpo", "genprm-trl", "step-grpo"]
@@ -238,6 +242,7 @@ class StepGRPOTrainer(GRPOTrainer):
         train_dataset: Any = None,
         *others: Any,
         step_reward_func: StepRewardFunc | Any | None = None,
+        outcome: str | None = None,
         **kwargs: Any,
     ):
         if args is None:
@@ -266,11 +271,32 @@ class StepGRPOTrainer(GRPOTrainer):
             )
         _check_columns([*outcome_funcs, step_reward_func], train_dataset)
         super().__init__(model, outcome_funcs or [no_outcome_reward], args, train_dataset, *others, **kwargs)
+        self._answer_place = self._place_of_answers(outcome)
+        if self._answer_place is None and args.keep_consistent is not None:
+            raise ConfigError(
+                "keep_consistent needs a reward that says which answers are right: name one of "
+                f"{', '.join(self.reward_func_names)} with the argument outcome"
+            )
+        if self._answer_place is None and outcome is None and step_reward_func is not None and len(outcome_funcs) > 1:
+            logger.warning(
+                "process_outcome/* are not logged: name the reward for right answers, one of %s, with the argument "
+                "outcome", ", ".join(self.reward_func_names),
+            )  # fmt: skip
         self._detokenizer = Detokenizer(self._tokenizer)
         self._step_rewards: Any = getattr(step_reward_func, "step_rewards", step_reward_func)
         self._step_reward_name = get_callable_name(getattr(step_reward_func, "__self__", step_reward_func))
         if isinstance(step_reward_func, TrainerCallback):
             self.add_callback(step_reward_func)  # it has a state to save and load
+
+    def _place_of_answers(self, outcome: str | None) -> int | None:
+        """Which of the outcome rewards says what is right; None if none of them does."""
+        names = {p: name for p, name in enumerate(self.reward_func_names) if self._counts_outcomes[p]}
+        meant = [place for place, name in names.items() if outcome in (None, name)]
+        if outcome and len(meant) != 1:
+            raise ConfigError(
+                f"outcome={outcome!r} must be the name of one of the outcome rewards: {', '.join(names.values())}"
+            )
+        return meant[0] if len(meant) == 1 else None
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """Outcome rewards by TRL, then step rewards, credit, advantages.
@@ -453,7 +479,7 @@ class StepGRPOTrainer(GRPOTrainer):
             self._logs["extra"][name].extend(v for _, theirs in found for v in theirs.get(name, [None] * rows))
 
     def _log_rewards(self, rewards: torch.Tensor, mode: str) -> None:
-        """Logs the smallest reward of each completion, and how far it is from the outcome rewards.
+        """Logs the smallest reward of each completion, and how far it is from the reward of its answer.
 
         Args:
             rewards: The step rewards of all processes, NaN where there is none.
@@ -464,47 +490,45 @@ class StepGRPOTrainer(GRPOTrainer):
         name, metrics = self._step_reward_name, self._metrics[mode]
         metrics[f"rewards/{name}/mean"].append(torch.nanmean(smallest).item())
         metrics[f"rewards/{name}/std"].append(nanstd(smallest).item())
-        if self._counts_outcomes.any():
-            for figure, value in reward_gap(smallest.tolist(), self._outcomes(average=True).tolist()).items():
+        if self._answer_place is not None:
+            for figure, value in reward_gap(smallest.tolist(), self._answers()).items():
                 metrics[figure].append(value)
         self._logs["rewards"][name].extend(smallest.tolist())
-
-    @functools.cached_property
-    def _counts_outcomes(self) -> torch.Tensor:
-        """Which of the outcome reward functions is more than a stand-in for none."""
-        return torch.tensor([func is not no_outcome_reward for func in self.reward_funcs])
 
     def _calculate_rewards(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Keeps the outcome rewards of all processes, shape (B, functions), NaN for None. TRL does not promise it."""
         self._outcome_rewards: torch.Tensor = super()._calculate_rewards(*args, **kwargs)
         return self._outcome_rewards
 
-    def _outcomes(self, *, average: bool = False) -> torch.Tensor:
-        """The outcome reward of each completion of all processes, shape (B,): the sum that TRL takes, or the average.
+    @functools.cached_property
+    def _counts_outcomes(self) -> torch.Tensor:
+        """Which of the outcome reward functions is more than a stand-in for none."""
+        return torch.tensor([func is not no_outcome_reward for func in self.reward_funcs])
 
-        A reward that is None is left out of the sum, and makes the average NaN.
-        """
+    def _outcomes(self) -> torch.Tensor:
+        """The outcome reward of each completion of all processes, as TRL adds it up, shape (B,). NaN: all are None."""
         rewards = self._outcome_rewards[:, self._counts_outcomes]
         weights = self.reward_weights[self._counts_outcomes].to(rewards.device)
-        if average:
-            if not weights.any():  # outcomes that are watched, and not rewarded
-                weights = torch.ones_like(weights)
-            return rewards @ weights / weights.sum()
         return (rewards * weights).nansum(dim=1).masked_fill(rewards.isnan().all(dim=1), torch.nan)
+
+    def _answers(self) -> list[float]:
+        """The reward of each completion's answer, of all processes, NaN where there is none."""
+        answers: list[float] = self._outcome_rewards[:, self._answer_place].tolist()
+        return answers
 
     def _kept(self, rewards: torch.Tensor, completions: list[CompletionSteps]) -> torch.Tensor:
         """Which completions of all processes are trained on, from the step rewards of all and the steps of ours."""
-        outcomes = self._outcomes(average=True).tolist()
+        answers = self._answers()
         kept = consistent_completions(
             torch.nanmean(rewards, dim=1).tolist(),
-            outcomes,
+            answers,
             gather_object([len(each.steps) for each in completions]),
             group_size=self.num_generations,
             keep=self.args.keep_consistent or self.num_generations,
         )
         self._metrics["train"]["kept/share"].append(fmean(kept))
         self._metrics["train"]["kept/right"].append(
-            fmean(outcome >= 0.5 for outcome, is_kept in zip(outcomes, kept, strict=True) if is_kept)
+            fmean(answer >= 0.5 for answer, is_kept in zip(answers, kept, strict=True) if is_kept)
         )
         self._logs["extra"]["kept"].extend(kept)
         return torch.tensor(kept, device=rewards.device)
