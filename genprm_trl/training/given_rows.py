@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
 from datasets import Dataset
@@ -11,21 +11,26 @@ from genprm_trl.data.sources import refuse_frame
 from genprm_trl.errors import DataError
 
 ReadRow = Callable[[Any, str], Mapping[str, Any]]
-_ENCODED = {"chosen_ids", "completion_ids"}
 
 
-def read_given(rows: Any, name: str, read: ReadRow) -> Dataset:
+def is_encoded(rows: Any, columns: Set[str]) -> bool:
+    """Whether rows hold token ids already: all of these columns. Rows of others may have some of them."""
+    return isinstance(rows, Dataset) and columns <= {*rows.column_names}
+
+
+def read_given(rows: Any, name: str, read: ReadRow, encoded: Set[str]) -> Dataset:
     """The rows as a dataset.
 
     Args:
-        rows: A `datasets.Dataset`, or a list of rows. A dataset that holds token ids already stays as it is.
+        rows: A `datasets.Dataset`, or a list of rows. A dataset that is encoded already stays as it is.
         name: What errors call them.
         read: Makes the row of what is given, and of the id of a row that has none.
+        encoded: The columns of a dataset that is encoded.
 
     Raises:
         DataError: A row is unusable, or there are none. Names the dataset, the row and the field.
     """
-    if isinstance(rows, Dataset) and _ENCODED & {*rows.column_names}:
+    if is_encoded(rows, encoded):
         return rows
     refuse_frame(rows, name)
     if isinstance(rows, str) or not isinstance(rows, Dataset | Sequence):
@@ -39,3 +44,8 @@ def read_given(rows: Any, name: str, read: ReadRow) -> Dataset:
     if not made:
         raise DataError("has no rows", file=name)
     return Dataset.from_list(made)
+
+
+def problem_facts(rows: Dataset) -> dict[str, str]:
+    """How many problems the rows are of, for the card. Rows that are encoded do not tell."""
+    return {"problems": f"{len(set(rows['problem'])):,}"} if "problem" in rows.column_names else {}

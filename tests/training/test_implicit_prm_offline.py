@@ -329,3 +329,24 @@ def test_outcomes_alone_teach_where_solutions_go_wrong(base: Path, tmp_path: Pat
     auroc = step_auroc([bool(solution.final_answer_correct) for solution in others], outcomes)
     assert auroc is not None
     assert auroc > 0.9
+
+
+@pytest.mark.parametrize(("loss", "further"), [("ce", "ce"), ("ce", "kto"), ("kto", "ce"), ("dpo", "nca")])
+def test_rows_that_another_trainer_has_encoded_stay_as_they_are(
+    base: Path, tmp_path: Path, loss: str, further: str
+) -> None:
+    encoded = trainer_of(base, tmp_path / "a", loss).train_dataset
+    trainer = trainer_of(base, tmp_path / "b", further, encoded)
+    assert trainer.train_dataset["prompt_ids"] == encoded["prompt_ids"]
+    trainer.train()
+    trainer.save_model()
+    assert f"rows trained on | {len(encoded)}" in (tmp_path / "b" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("loss", ["ce", "dpo"])
+def test_rows_of_rollouts_with_some_token_ids_are_encoded(base: Path, tmp_path: Path, loss: str) -> None:
+    rows = Dataset.from_list(
+        [{**row, "prompt_ids": [1], "completion_ids": [1], "chosen_ids": [1]} for row in toy_solutions(4)]
+    ).remove_columns("label")
+    of_rollouts = trainer_of(base, tmp_path, loss, rows)
+    assert list(of_rollouts.train_dataset) == list(trainer_of(base, tmp_path, loss).train_dataset)

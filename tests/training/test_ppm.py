@@ -293,3 +293,14 @@ def test_pairs_teach_which_step_is_better(directory: Path, tmp_path: Path) -> No
     )
     trainer.train()
     assert trainer.evaluate()["eval_accuracy"] > 0.9
+
+
+def test_pairs_are_encoded_once_and_only_if_both_sides_are(directory: Path, tmp_path: Path) -> None:
+    args = PPMConfig(str(tmp_path), use_cpu=True, report_to="none", gradient_checkpointing=False)
+    rows = load_pairs(directory / "rows.jsonl")
+    encoded = PPMTrainer(str(directory / "base"), args=args, train_dataset=rows).train_dataset
+    again = PPMTrainer(str(directory / "base"), args=args, train_dataset=encoded)
+    assert list(again.train_dataset) == list(encoded)
+    assert again.card_data() == {"pairs": str(len(rows)), "pairs trained on": str(len(rows))}
+    foreign = rows.add_column("chosen_ids", [[1]] * len(rows))
+    assert list(PPMTrainer(str(directory / "base"), args=args, train_dataset=foreign).train_dataset) == list(encoded)

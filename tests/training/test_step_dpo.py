@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from datasets import Dataset
 from safetensors.torch import load_file
 from trl import DPOConfig, DPOTrainer
 
@@ -324,3 +325,13 @@ def test_the_example_configuration_can_be_read(config: Path) -> None:
     parser = OptionParser([StepDPOOptions, StepDPOConfig, ModelOptions], prog="genprm dpo")
     parsed = parser.parse(["pairs.jsonl", "--config", str(config), "--bf16", "false", "--use_cpu"])
     assert (parsed[1].beta, parsed[1].loss_type, parsed[1].learning_rate) == (0.5, ["sigmoid"], 5e-7)
+
+
+def test_pairs_are_encoded_once_and_only_if_all_parts_are(directory: Path, tmp_path: Path) -> None:
+    rows = Dataset.from_list(pairs(3))
+    encoded = trainer_of(directory, tmp_path, rows).train_dataset
+    again = trainer_of(directory, tmp_path, encoded)
+    assert list(again.train_dataset) == list(encoded)
+    assert again.card_data() == {"pairs of steps": "3", "pairs trained on": "3"}
+    foreign = rows.add_column("chosen_ids", [[1]] * 3)
+    assert list(trainer_of(directory, tmp_path, foreign).train_dataset) == list(encoded)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,8 +23,9 @@ from genprm_trl.cards.model_card import IMPLICIT
 from genprm_trl.errors import ConfigError, check_at_least, check_one_of, check_positive, check_text
 from genprm_trl.training.answer_trainer import AnswerTrainer, check_generates
 from genprm_trl.training.dates import dated_by
+from genprm_trl.training.given_rows import is_encoded, problem_facts
 from genprm_trl.training.implicit_prm.objective import outcome_loss
-from genprm_trl.training.implicit_prm.pairs import as_rows, paired, unpaired
+from genprm_trl.training.implicit_prm.pairs import PAIRED, UNPAIRED, as_rows, paired, unpaired
 from genprm_trl.training.options import TrainerOptions
 from genprm_trl.verifier.kinds.implicit import DEFAULT_BETA
 from genprm_trl.verifier.kinds.trained import DEFAULT_ANSWER_SEPARATOR
@@ -174,7 +176,6 @@ class _OfflineTrainer(AnswerTrainer):
     card_kind = IMPLICIT
     card_citation = _CITATION
     losses: ClassVar[tuple[str, ...]]
-    read_rows = staticmethod(as_rows)
 
     def __init__(
         self,
@@ -195,7 +196,7 @@ class _OfflineTrainer(AnswerTrainer):
             )
         if train_dataset is None:
             raise ConfigError("`train_dataset` is required")
-        rows = as_rows(train_dataset, "train_dataset")
+        rows = self.read_rows(train_dataset, "train_dataset")
         if eval_dataset is not None:
             eval_dataset = self._prepare_eval(eval_dataset)
         reference = check_reference(model, ref_model, args, options.get("peft_config"))
@@ -213,10 +214,12 @@ class _OfflineTrainer(AnswerTrainer):
             **options,
         )
         self.args.loss_type = args.loss_type
-        right = sum(rows["final_answer_correct"])
-        self.rows_facts = {
-            "solutions": f"{len(rows):,}, of which {right:,} are right",
-            "problems": f"{len(set(rows['problem'])):,}",
+        self.rows_facts = {}
+        if "final_answer_correct" in rows.column_names:
+            right = sum(rows["final_answer_correct"])
+            self.rows_facts["solutions"] = f"{len(rows):,}, of which {right:,} are right"
+        self.rows_facts |= {
+            **problem_facts(rows),
             "rows trained on": f"{len(self.train_dataset):,}",
         }
 
@@ -258,7 +261,7 @@ class ImplicitPRMTrainer(_OfflineTrainer, KTOTrainer):
         ref_model: The reference, if it is another model. Scoring loads it by its name.
         args: Options, with the loss `ce` or `kto`.
         train_dataset: Rows of `problem`, `steps` and `final_answer_correct`: a `datasets.Dataset`, as `load_outcomes`
-            makes it, or a list, of `Solution`s, too.
+            makes it, or a list, of `Solution`s, too. Rows that another such trainer has encoded stay as they are.
         eval_dataset: The same, or a dict of such rows by name.
         **options: Further arguments of `trl.KTOTrainer`.
 
@@ -269,13 +272,14 @@ class ImplicitPRMTrainer(_OfflineTrainer, KTOTrainer):
 
     _tag_names: ClassVar[list[str]] = ["trl", "implicit-prm", "genprm-trl"]
     losses = tuple(_UNPAIRED)
+    read_rows = staticmethod(functools.partial(as_rows, encoded=UNPAIRED))
 
     def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:
-        if "completion_ids" in dataset.column_names:
-            return dataset
         encode = self.encoder(processing_class, args)
-        rows = unpaired(dataset, encode, args.max_length, dataset_name, args.seed)
-        if not self.calculate_KL:
+        rows = dataset
+        if not is_encoded(dataset, UNPAIRED):
+            rows = unpaired(dataset, encode, args.max_length, dataset_name, args.seed)
+        if not self.calculate_KL or "KL_completion_ids" in rows.column_names:
             return rows
         # KTO's baseline is made of completions to other prompts. As in TRL, each row has its neighbour's in the batch.
         # By chance that is one to the same problem, and a last batch of one row has its own.
@@ -327,9 +331,10 @@ class ImplicitPairTrainer(_OfflineTrainer, DPOTrainer):
 
     _tag_names: ClassVar[list[str]] = ["trl", "implicit-prm", "genprm-trl"]
     losses = tuple(_PAIRED)
+    read_rows = staticmethod(functools.partial(as_rows, encoded=PAIRED))
 
     def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:
-        if "chosen_ids" in dataset.column_names:
-            return dataset
         encode = self.encoder(processing_class, args)
+        if is_encoded(dataset, PAIRED):
+            return dataset
         return paired(dataset, encode, args.max_length, dataset_name, args.seed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 from accelerate.logging import get_logger
@@ -18,19 +18,24 @@ from genprm_trl.verifier.step_tokens import AnswerEncoder
 
 logger = get_logger(__name__)
 
+# The columns of rows that are encoded: single solutions, and pairs.
+UNPAIRED = frozenset(("prompt_ids", "completion_ids", "label"))
+PAIRED = frozenset(("prompt_ids", "chosen_ids", "rejected_ids"))
 
-def as_rows(rows: Any, name: str) -> Dataset:
+
+def as_rows(rows: Any, name: str, encoded: Set[str] = UNPAIRED) -> Dataset:
     """Rows of whole solutions as a dataset.
 
     Args:
         rows: A dataset with the columns `problem`, `steps` and `final_answer_correct` (`load_outcomes` makes one), or
             a list of such rows or of `Solution`s. Rows that are encoded already stay as they are.
         name: What errors call it.
+        encoded: The columns of rows that are encoded, `UNPAIRED` or `PAIRED`.
 
     Raises:
         DataError: A row is unusable, or there are none. Names it.
     """
-    return read_given(rows, name, _row)
+    return read_given(rows, name, _row, encoded)
 
 
 def _row(row: Any, default_id: str) -> Mapping[str, Any]:

@@ -23,6 +23,8 @@ from genprm_trl.training.prm.data import estimated_steps, labelled_steps
 
 logger = logging.getLogger(__name__)
 
+ENCODED = frozenset(("chosen_ids", "rejected_ids"))  # the columns of pairs that are encoded
+
 
 @dataclass(frozen=True, slots=True)
 class Child:
@@ -139,7 +141,7 @@ def as_rows(rows: Any, name: str) -> Dataset:
     Raises:
         DataError: A row is unusable, or there are none. Names it.
     """
-    return read_given(rows, name, _row)
+    return read_given(rows, name, _row, ENCODED)
 
 
 def _row(row: Any, default_id: str) -> Mapping[str, Any]:

@@ -16,8 +16,9 @@ from genprm_trl.errors import ConfigError, DataError, check_at_least, check_text
 from genprm_trl.generation.loading import classifier_class
 from genprm_trl.training.answer_trainer import AnswerTrainer, check_start
 from genprm_trl.training.dates import dated_by
+from genprm_trl.training.given_rows import is_encoded, problem_facts
 from genprm_trl.training.options import TrainerOptions
-from genprm_trl.training.ppm.pairs import as_rows
+from genprm_trl.training.ppm.pairs import ENCODED, as_rows
 from genprm_trl.verifier.kinds.trained import DEFAULT_ANSWER_SEPARATOR
 from genprm_trl.verifier.scorer_settings import StepScorerSettings
 from genprm_trl.verifier.step_tokens import load_step_tokenizer
@@ -150,13 +151,13 @@ class PPMTrainer(AnswerTrainer, RewardTrainer):
         self.rows_facts = {
             "pairs": f"{len(rows):,}",
             "pairs trained on": f"{len(self.train_dataset):,}",
-            "problems": f"{len(set(rows['problem'])):,}",
+            **problem_facts(rows),
         }
 
     def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:
-        if "chosen_ids" in dataset.column_names:
-            return dataset
         encode = self.encoder(processing_class, args)
+        if is_encoded(dataset, ENCODED):
+            return dataset
         rows = [
             {f"{side}_ids": encode(row["problem"], row[side]).input_ids for side in ("chosen", "rejected")}
             for row in dataset

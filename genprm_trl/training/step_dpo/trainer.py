@@ -26,12 +26,14 @@ from genprm_trl.data.step_pairs import StepPair
 from genprm_trl.errors import ConfigError, DataError, check_at_least, check_positive
 from genprm_trl.solving.solver import SYSTEM_PROMPT, SolutionPrompts
 from genprm_trl.training.answer_trainer import check_generates
-from genprm_trl.training.given_rows import read_given
+from genprm_trl.training.given_rows import is_encoded, problem_facts, read_given
 from genprm_trl.training.options import TrainerOptions
 from genprm_trl.training.reward_model import RewardModelTrainer
 from genprm_trl.verifier.step_tokens import load_step_tokenizer
 
 logger = get_logger(__name__)
+
+_ENCODED = frozenset(("prompt_ids", "chosen_ids", "rejected_ids"))
 
 
 @dataclass
@@ -87,7 +89,7 @@ def as_rows(rows: Any, name: str) -> Dataset:
     Raises:
         DataError: A row is unusable, or there are none. Names the dataset and the row.
     """
-    return read_given(rows, name, _row)
+    return read_given(rows, name, _row, _ENCODED)
 
 
 def _row(row: Any, default_id: str) -> Mapping[str, Any]:
@@ -167,11 +169,11 @@ class StepDPOTrainer(RewardModelTrainer, DPOTrainer):
         self._facts = {
             "pairs of steps": f"{len(rows):,}",
             "pairs trained on": f"{len(self.train_dataset):,}",
-            "problems": f"{len(set(rows['problem'])):,}",
+            **problem_facts(rows),
         }
 
     def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:
-        if "chosen_ids" in dataset.column_names:
+        if is_encoded(dataset, _ENCODED):
             return dataset
         prompts = SolutionPrompts(processing_class, args.system_prompt)
         encoded = [
