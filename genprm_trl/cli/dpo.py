@@ -16,6 +16,7 @@ from genprm_trl.cli.training import (
     EvaluatedOptions,
     ModelOptions,
     checked_directory,
+    checked_modules,
     described_data,
     last_figures,
     open_training,
@@ -71,7 +72,8 @@ def _train(options: StepDPOOptions, args: StepDPOConfig, model_options: ModelOpt
     training = open_training("dpo", options, args, model_options, rows, **decisive)
     if training is None:
         return
-    trainer = StepDPOTrainer(**training.arguments, args=args, train_dataset=rows, eval_dataset=eval_rows)
+    with checked_modules():
+        trainer = StepDPOTrainer(**training.arguments, args=args, train_dataset=rows, eval_dataset=eval_rows)
     trainer.described_data = described_data(options.data, training.settings)
     training.train(trainer, _summary)
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 from genprm_trl._loops import run as run_coroutine
-from genprm_trl.cli.training import ModelOptions, TrainingOptions, checked_directory, open_training
+from genprm_trl.cli.training import ModelOptions, TrainingOptions, checked_directory, checked_modules, open_training
 from genprm_trl.errors import ConfigError
 from genprm_trl.options.sources import RowOptions
 from genprm_trl.options.verifier import files_of_options, paths_of_options
@@ -171,14 +171,15 @@ def _train(
         revision=model_options.model_revision,
         trust_remote_code=args.trust_remote_code,
     )
-    trainer = StepGRPOTrainer(
-        reward_funcs=rewards,
-        step_reward_func=_step_reward(reward),
-        outcome="answer_reward" if options.answer_weight else "",  # form and agreement do not say what is right
-        args=args,
-        train_dataset=dataset,
-        **training.arguments,
-    )
+    with checked_modules():
+        trainer = StepGRPOTrainer(
+            reward_funcs=rewards,
+            step_reward_func=_step_reward(reward),
+            outcome="answer_reward" if options.answer_weight else "",  # form and agreement do not say what is right
+            args=args,
+            train_dataset=dataset,
+            **training.arguments,
+        )
     if options.hacking_stop == "off":
         training.train(trainer, _summary)
         return 0

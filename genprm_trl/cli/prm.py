@@ -15,7 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genprm_trl.cli.scorers import ScorerOptions
-from genprm_trl.cli.training import ModelOptions, checked_directory, described_data, last_figures, open_training
+from genprm_trl.cli.training import (
+    ModelOptions,
+    checked_directory,
+    checked_modules,
+    described_data,
+    last_figures,
+    open_training,
+)
 from genprm_trl.errors import ConfigError, check_at_least, check_positive
 from genprm_trl.training.prm.trainer import PRMConfig
 
@@ -116,7 +123,8 @@ def _stage(
     if training is None:
         return
     arguments = {name: value for name, value in training.arguments.items() if name != "quantization_config"}
-    trainer = PRMTrainer(**arguments, args=args, train_dataset=rows, eval_dataset=eval_rows)
+    with checked_modules():
+        trainer = PRMTrainer(**arguments, args=args, train_dataset=rows, eval_dataset=eval_rows)
     trainer.model.config.name_or_path = base  # of which the card tells
     trainer.described_data = described_data(options.data, training.settings)
     training.train(trainer, _summary, is_last=is_last)

@@ -12,6 +12,7 @@ from genprm_trl.cli.training import (
     EvaluatedOptions,
     HeldOut,
     ModelOptions,
+    checked_modules,
     described_data,
     last_figures,
     open_training,
@@ -135,7 +136,8 @@ def train_scorer(
     training = open_training(name, options, args, model_options, rows, held_out, **decisive)
     if training is None:
         return
-    trainer = trainer_class(**training.arguments, args=args, train_dataset=rows, eval_dataset=eval_rows)
+    with checked_modules():
+        trainer = trainer_class(**training.arguments, args=args, train_dataset=rows, eval_dataset=eval_rows)
     if held_out is not None and (trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled):
         raise ConfigError(
             "a threshold is chosen with the whole model in one process, which DeepSpeed and FSDP do not keep: leave "

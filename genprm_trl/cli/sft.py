@@ -19,6 +19,7 @@ from genprm_trl.cli.training import (
     EvaluatedOptions,
     ModelOptions,
     checked_directory,
+    checked_modules,
     described_data,
     last_figures,
     open_training,
@@ -116,7 +117,8 @@ def _train(options: SFTOptions, args: GenPRMConfig, model_options: ModelOptions)
         modes = [args.mode] if args.mode else train_data.unique("mode")
         if args.protocol == "genprm" and Mode.of(args.model_settings(modes).default_mode).execute:
             options.check_sandbox()
-    trainer = GenPRMTrainer(**training.arguments, args=args, train_dataset=train_data, eval_dataset=eval_data)
+    with checked_modules():
+        trainer = GenPRMTrainer(**training.arguments, args=args, train_dataset=train_data, eval_dataset=eval_data)
     trainer.described_data = described_data(options.data, training.settings)
     if solutions is not None:
         from genprm_trl.training.callbacks import VerificationCallback

@@ -9,6 +9,7 @@ import json
 import logging
 import math
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ from genprm_trl.conversation.settings import SETTINGS_FILE
 from genprm_trl.errors import (
     ConfigError,
     DataError,
+    GenPRMError,
     MissingExtraError,
     check_at_least,
     check_positive,
@@ -122,8 +124,33 @@ def _model_arguments(args: Any, options: ModelOptions) -> dict[str, Any]:
     return {
         "model": options.model_name_or_path,
         "quantization_config": get_quantization_config(options),
-        "peft_config": get_peft_config(options),
+        "peft_config": _listed_modules(get_peft_config(options)),
     }
+
+
+def _listed_modules(peft_config: Any) -> Any:
+    """The adapter with its one target module in a list again. TRL leaves a string, which PEFT takes for a pattern."""
+    named = getattr(peft_config, "target_modules", None)
+    if isinstance(named, str) and re.fullmatch(r"[\w.]+", named):  # neither a pattern nor all-linear
+        peft_config.target_modules = {named}
+    return peft_config
+
+
+@contextlib.contextmanager
+def checked_modules() -> Iterator[None]:
+    """Makes one line of what PEFT says of the modules that an adapter is to have, while a trainer is made.
+
+    Raises:
+        ConfigError: The model has no such modules, or none that can have an adapter.
+    """
+    try:
+        yield
+    except GenPRMError:
+        raise
+    except (ValueError, re.error) as error:
+        if not isinstance(error, re.error) and not re.search("target.modules?|targeted", str(error), re.IGNORECASE):
+            raise
+        raise ConfigError(f"--lora_target_modules: {str(error).splitlines()[0]}") from error
 
 
 # Numbers that TRL and Transformers take as they are, and that end a training or spoil it.

@@ -16,15 +16,16 @@ from genprm_trl.cli.main import main
 from genprm_trl.cli.training import ModelOptions, checked_directory
 from genprm_trl.errors import ConfigError, DataError
 from genprm_trl.rewards import GenPRMReward, answer_reward
-from genprm_trl.rows.jsonl import locked_directory
+from genprm_trl.rows.jsonl import locked_directory, write_jsonl
 from genprm_trl.service.errors import ServiceRefusal
 from genprm_trl.service.limits import ServiceLimits
 from genprm_trl.service.schemas import parse_work
 from genprm_trl.training import GenPRMConfig, PRMConfig, PRMTrainer
 from genprm_trl.training.card_facts import changed_arguments
 from genprm_trl.training.step_grpo.trainer import StepGRPOConfig, StepGRPOTrainer
+from tests.helpers.outcomes import toy_solutions
 from tests.helpers.sft import records
-from tests.helpers.tiny_models import tiny_model, tiny_tokenizer
+from tests.helpers.tiny_models import save_tiny, tiny_model, tiny_tokenizer
 
 
 def sft(directory: Path, *words: str) -> list[str]:
@@ -190,3 +191,48 @@ def test_a_best_metric_that_has_no_value_is_one_line(tmp_path):
     trainer = PRMTrainer(str(tmp_path / "base"), args=args, train_dataset=rows, eval_dataset=rows)
     with pytest.raises(ConfigError, match="f1 needs rows with a wrong step and rows without one"):
         trainer.train()
+
+
+@pytest.fixture(scope="module")
+def adapted(tmp_path_factory):
+    """A model, and rows that each command trains on."""
+    directory = tmp_path_factory.mktemp("adapted")
+    save_tiny(directory / "base")
+    write_jsonl(directory / "rows.jsonl", toy_solutions(4))
+    write_jsonl(directory / "rationales.jsonl", records(2))
+    write_jsonl(directory / "problems.jsonl", [{"problem": "1+1?", "answer": "2"}])
+    pair = {"id": "a", "problem": "1+1?", "prefix": "", "chosen": "It is 2.", "rejected": "It is 3."}
+    write_jsonl(directory / "pairs.jsonl", [pair])
+    return directory
+
+
+ADAPTED = {
+    "sft": ["rationales.jsonl"],
+    "prm": ["rows.jsonl"],
+    "grpo": ["problems.jsonl", "--credit", "outcome", "--num_generations", "2", "--max_completion_length", "4"],
+    "implicit": ["rows.jsonl"],
+    "ppm": ["rows.jsonl"],
+    "dpo": ["pairs.jsonl"],
+}
+
+
+def adapter(command: str, directory: Path, output: Path, modules: str) -> list[str]:
+    rows, *words = ADAPTED[command]
+    return [
+        command, str(directory / rows), *words, "--model", str(directory / "base"), "--output_dir", str(output),
+        "--use_cpu", "--report_to", "none", "--max_steps", "1", "--per_device_train_batch_size", "2", "--use_peft",
+        "--lora_r", "2", "--lora_target_modules", modules,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", ADAPTED)
+def test_an_adapter_can_have_one_module_and_a_mistyped_one_is_one_line(adapted, tmp_path, capsys, command):
+    assert main(adapter(command, adapted, tmp_path / "a", "q_proj")) == 0
+    saved = json.loads((tmp_path / "a" / "adapter_config.json").read_text(encoding="utf-8"))
+    assert saved["target_modules"] == ["q_proj"]
+    for modules in ("q_porj", "*q_proj"):
+        capsys.readouterr()
+        assert main(adapter(command, adapted, tmp_path / "b", modules)) == 2
+        *_, error = capsys.readouterr().err.strip().splitlines()
+        assert error.startswith(f"genprm {command}: error: --lora_target_modules: ")
+    assert main(adapter(command, adapted, tmp_path / "c", r".*\.1\..*q_proj")) == 0  # PEFT's patterns stay
