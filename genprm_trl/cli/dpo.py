@@ -21,8 +21,6 @@ from genprm_trl.cli.training import (
     last_figures,
     open_training,
 )
-from genprm_trl.errors import ConfigError
-from genprm_trl.rows.digests import content_digest
 from genprm_trl.training.step_dpo.trainer import StepDPOConfig
 
 
@@ -50,8 +48,7 @@ def run(options: StepDPOOptions, args: StepDPOConfig, model_options: ModelOption
         ConfigError: Options are missing or contradict each other, or the checkpoints are those of another run.
         DataError: A row is bad, or another training runs in the output directory.
     """
-    if (args.eval_strategy != "no") != (options.eval_data is not None):
-        raise ConfigError("evaluation needs both --eval_data and --eval_strategy steps or epoch")
+    options.check_evaluation(args)
     with checked_directory(args, model_options):
         _train(options, args, model_options)
     return 0
@@ -66,9 +63,7 @@ def _train(options: StepDPOOptions, args: StepDPOConfig, model_options: ModelOpt
 
     rows = read(options.data, options.split)
     eval_rows = None if options.eval_data is None else read(options.eval_data, options.eval_split)
-    decisive: dict[str, Any] = {}
-    if args.load_best_model_at_end:  # then evaluation decides which weights are taken
-        decisive = {"eval_split": options.eval_split, "eval_rows": content_digest(list(eval_rows or []))}
+    decisive = options.what_evaluation_decides(args, eval_rows)
     training = open_training("dpo", options, args, model_options, rows, **decisive)
     if training is None:
         return

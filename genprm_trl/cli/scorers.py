@@ -19,7 +19,6 @@ from genprm_trl.cli.training import (
 )
 from genprm_trl.errors import ConfigError
 from genprm_trl.options.sources import RowOptions
-from genprm_trl.rows.digests import content_digest
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -40,8 +39,7 @@ class ScorerOptions(RowOptions, EvaluatedOptions):
         Raises:
             ConfigError: Options are missing or contradict each other.
         """
-        if (args.eval_strategy != "no") != (self.eval_data is not None):
-            raise ConfigError("evaluation needs both --eval_data and --eval_strategy steps or epoch")
+        self.check_evaluation(args)
         if new_head and (model_options.load_in_4bit or model_options.load_in_8bit):
             raise ConfigError("leave out --load_in_4bit and --load_in_8bit: the new head would be quantized, too")
 
@@ -63,12 +61,6 @@ class ScorerOptions(RowOptions, EvaluatedOptions):
         if self.eval_data is None:
             return rows, None
         return rows, load(self.eval_data, **reading | {"split": self.eval_split, "limit": None})
-
-    def what_evaluation_decides(self, args: Any, eval_rows: Dataset | None) -> dict[str, Any]:
-        """What decides the model because its best checkpoint is taken, as JSON values."""
-        if not args.load_best_model_at_end:
-            return {}
-        return {"eval_split": self.eval_split, "eval_rows": content_digest(list(eval_rows or []))}
 
 
 @dataclass(kw_only=True)

@@ -42,6 +42,8 @@ from genprm_trl.stages.settings import changes, read_settings, refuse_changes
 from genprm_trl.verifier.scorer_settings import STEP_SCORER_FILE, StepScorerSettings
 
 if TYPE_CHECKING:
+    from datasets import Dataset
+
     from genprm_trl.records import Solution
     from genprm_trl.training.card_facts import DescribedData
 
@@ -91,6 +93,24 @@ class EvaluatedOptions(TrainingOptions):
         metadata={"help": "Rows to evaluate on, of the same kinds. Needs --eval_strategy.", "reads": "rows"},
     )
     eval_split: str | None = field(default=None, metadata={"help": "Split of the evaluation data."})
+
+    def check_evaluation(self, args: Any) -> None:
+        """Checks that there are rows to evaluate on, if and only if they are evaluated on.
+
+        Args:
+            args: The trainer's arguments.
+
+        Raises:
+            ConfigError: One is there without the other.
+        """
+        if (args.eval_strategy != "no") != (self.eval_data is not None):
+            raise ConfigError("evaluation needs both --eval_data and --eval_strategy steps or epoch")
+
+    def what_evaluation_decides(self, args: Any, eval_rows: Dataset | None) -> dict[str, Any]:
+        """What decides the model because its best checkpoint is taken, as JSON values."""
+        if not args.load_best_model_at_end:
+            return {}
+        return {"eval_split": self.eval_split, "eval_rows": content_digest(list(eval_rows or []))}
 
 
 @dataclass(frozen=True, slots=True)
