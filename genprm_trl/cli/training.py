@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +39,7 @@ from genprm_trl.rows.jsonl import locked_directory, made_directory, write_json
 from genprm_trl.rows.outputs import CommandFiles, Input, inputs_of
 from genprm_trl.stages.fingerprint import model_fingerprint
 from genprm_trl.stages.settings import changes, read_settings, refuse_changes
-from genprm_trl.verifier.scorer_settings import STEP_SCORER_FILE, StepScorerSettings
+from genprm_trl.verifier.scorer_settings import STEP_SCORER_FILE, StepScorerSettings, load_scorer_settings
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -417,7 +417,7 @@ class TrainingRun:
         if finished and has_model and not grows and not chooses:
             self.is_finished = True
             return
-        if finished and has_model and model_fingerprint(self.output) != finished["model_files"]:
+        if finished and has_model and self._model_files() != finished["model_files"]:
             raise ConfigError(
                 f"the model in {self.output} is not the one that this command left there; {self._ways_out}"
             )
@@ -540,7 +540,7 @@ class TrainingRun:
         stopped = trainer.control.should_training_stop and trainer.state.global_step < trainer.state.max_steps
         if first and not stopped:
             steps = trainer.state.global_step
-            self._write({"steps": steps, "model_files": model_fingerprint(self.output)})
+            self._write({"steps": steps, "model_files": self._model_files()})
             if self.held_out is not None:
                 trainer.settings = self._choose_threshold(steps)
         if self.args.push_to_hub:
@@ -565,8 +565,16 @@ class TrainingRun:
             batch_size=self.args.per_device_eval_batch_size,
         )
         self._chosen_on = self.held_out.digest()
-        self._write({"steps": steps, "model_files": model_fingerprint(self.output)})
+        self._write({"steps": steps, "model_files": self._model_files()})
         return settings
+
+    def _model_files(self) -> str | None:
+        """A hash of the model that is saved, whatever its threshold: a kill may come right after one is chosen."""
+        settings = load_scorer_settings(self.output)
+        if settings is None:
+            return model_fingerprint(self.output)
+        others = asdict(replace(settings, threshold=0.5, threshold_from=None))
+        return content_digest([model_fingerprint(self.output, without=[STEP_SCORER_FILE]), others])
 
     def _write(self, finished: Mapping[str, Any] | None = None) -> None:
         more: dict[str, Any] = {"continued_at": self._continued_at} if self._continued_at else {}

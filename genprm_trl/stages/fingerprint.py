@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Collection
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -14,7 +15,7 @@ _IGNORED = ("trainer_state.json", "training_args.bin", "quickstart.json", "genpr
 _SAMPLES, _SAMPLE_BYTES = 64, 16_384
 
 
-def model_fingerprint(model: str | os.PathLike[str]) -> str | None:
+def model_fingerprint(model: str | os.PathLike[str], *, without: Collection[str] = ()) -> str | None:
     """A short hash of the files that make a model directory, the same wherever and whenever they were copied.
 
     Small files are read whole. Of large ones, evenly spaced samples are read along with their size: training moves
@@ -22,6 +23,7 @@ def model_fingerprint(model: str | os.PathLike[str]) -> str | None:
 
     Args:
         model: A directory, or the name of a model on the Hub.
+        without: Names of files that do not count.
 
     Returns:
         The hash, or None if there is no such directory.
@@ -30,12 +32,16 @@ def model_fingerprint(model: str | os.PathLike[str]) -> str | None:
     if not directory.is_dir():
         return None
     digest = hashlib.blake2b(digest_size=8)
+    _add_files(digest, directory, without)
+    return digest.hexdigest()
+
+
+def _add_files(digest: hashlib.blake2b, directory: Path, without: Collection[str] = ()) -> None:
     files = {path for pattern in _PATTERNS for path in directory.glob(pattern)}
     for path in sorted(files):
-        if path.is_file() and not any(fnmatch(path.name, ignored) for ignored in _IGNORED):
+        if path.is_file() and not any(fnmatch(path.name, ignored) for ignored in (*_IGNORED, *without)):
             digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
             _add_content(digest, path)
-    return digest.hexdigest()
 
 
 def _add_content(digest: hashlib.blake2b, path: Path) -> None:

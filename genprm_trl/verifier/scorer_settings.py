@@ -12,6 +12,7 @@ from typing import Any
 from genprm_trl.conversation.settings import SCORER_SETTINGS_FILE, settings_path
 from genprm_trl.conversation.template import check_date
 from genprm_trl.errors import ConfigError, check_positive, check_share, check_text
+from genprm_trl.rows.jsonl import write_text
 
 STEP_SCORER_FILE = SCORER_SETTINGS_FILE
 
@@ -72,7 +73,7 @@ class StepScorerSettings:
     def save(self, model_dir: str | os.PathLike[str]) -> None:
         """Writes `step_scorer.json` into a model directory."""
         values = {name: value for name, value in asdict(self).items() if value is not None}
-        Path(model_dir, STEP_SCORER_FILE).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        write_text(Path(model_dir, STEP_SCORER_FILE), json.dumps(values, indent=2) + "\n")
 
 
 def load_scorer_settings(model: str | os.PathLike[str]) -> StepScorerSettings | None:

@@ -117,3 +117,22 @@ def test_a_threshold_can_be_added_to_a_finished_training(directory, tmp_path, ca
     capsys.readouterr()
     assert main([*line, "--threshold_data", str(bob)]) == 2
     assert "is not the one that this command left there" in capsys.readouterr().err
+
+
+def test_an_interrupted_choice_of_the_threshold_is_made_by_the_next_call(directory, tmp_path, capsys, monkeypatch):
+    line = [*words("implicit", directory, tmp_path), "--threshold_data", str(directory / "Bob.jsonl")]
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as at_the_card:  # when the threshold is in step_scorer.json already
+        at_the_card.setattr("genprm_trl.training.threshold.replace_fact", interrupt)
+        assert main(line) == 130
+    chosen = saved_settings(tmp_path)["threshold"]
+    assert main(line) == 0
+    assert saved_settings(tmp_path)["threshold"] == chosen == threshold_as_judged(tmp_path, directory / "Bob.jsonl")
+    assert f"| threshold | {chosen:.4g}, chosen on" in (tmp_path / "README.md").read_text(encoding="utf-8")
+    # What else is in that file is the training's.
+    (tmp_path / "step_scorer.json").write_text(json.dumps({**saved_settings(tmp_path), "beta": 0.5}))
+    assert main([*line[:-1], str(directory / "Eve.jsonl")]) == 2
+    assert "is not the one that this command left there" in capsys.readouterr().err
