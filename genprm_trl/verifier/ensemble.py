@@ -25,7 +25,7 @@ class Ensemble(Verifier):
     its reward is 0.5 and its status says why. If a member fails, the whole verdict has failed and is in no score.
 
     All members judge all steps, whatever their rule for stopping. Where each of them says something of the whole
-    solution (`Verdict.solution_reward`), the ensemble says the mean of it.
+    solution (`Verdict.solution_reward`), the ensemble says the mean of it, also in a verdict that is cut.
 
     Example:
         ```python
@@ -250,11 +250,11 @@ def mean_verdict(verdicts: Sequence[Verdict], threshold: float = 0.5, stop: Stop
     rewards = [average(each) if each else 0.5 for each in read]
     prediction = prediction_from_rewards(rewards, threshold)
     whole = [verdict.solution_reward for verdict in verdicts]
+    if stop == "first_error" and prediction >= 0:
+        rewards, chains = rewards[: prediction + 1], [chain[: prediction + 1] for chain in chains]
     if steps and None not in whole:
         for chain, said in zip(chains, whole, strict=True):
             chain[-1].solution_reward = said
-    if stop == "first_error" and prediction >= 0:
-        rewards, chains = rewards[: prediction + 1], [chain[: prediction + 1] for chain in chains]
     first = verdicts[0]
     return Verdict(first.id, rewards, prediction, chains, first.label, threshold, first.solution_digest)
 

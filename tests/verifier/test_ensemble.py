@@ -154,9 +154,9 @@ def test_what_all_members_say_of_the_whole_solution_is_averaged():
     assert found.solution_reward == pytest.approx(0.4)
     assert mean_verdict([first, second, mute]).solution_reward is None, "a member that never says it is no 0"
     assert [len(each) for each in mean_verdict([first, second], stop="first_error").chains] == [2, 2]
-    assert mean_verdict([first, second], 0.7, "first_error").solution_reward is None, (
-        "it ends before the solution does"
-    )
+    cut = mean_verdict([first, second], 0.7, "first_error")
+    assert [len(each) for each in cut.chains] == [1, 1]
+    assert cut.solution_reward == pytest.approx(0.4), "the members judged the solution to its end"
 
 
 def test_an_ensemble_scores_solutions_if_all_members_do():
