@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from genprm_trl.rewards import GenPRMReward
+    from genprm_trl.training.hacking import HackingStop
 
 _LATER_WEIGHTS = ("agreement_weight", "degenerate_weight")  # not in the settings of older trainings, so only if set
 _PATIENCE = 10.0  # seconds that a server may take to say that it is ready
@@ -92,7 +93,7 @@ class GRPOOptions(SandboxOptions, RowOptions, TrainingOptions):
         default="warn",
         metadata={
             "help": "What to do when the policy seems to please the verifier without solving more: warn, stop the "
-            "training (exit code 1), or nothing (off)."
+            "training (exit code 1, no upload), or nothing (off)."
         },
     )
 
@@ -185,7 +186,7 @@ def _train(
         return 0
     hacking = HackingStop(options.hacking_stop)
     trainer.add_callback(hacking)
-    training.train(trainer, _summary)
+    training.train(trainer, lambda trainer: [*_summary(trainer), *_stopped(hacking, trainer)])
     return int(hacking.stopped)
 
 
@@ -282,3 +283,17 @@ def _summary(trainer: Any) -> list[str]:
         if values:
             lines.append(f"{name.split('/')[1]:<22}{values[0]:.4g} at first, {values[-1]:.4g} at last")
     return [*lines, f"{'model':<22}{trainer.args.output_dir}"]
+
+
+def _stopped(hacking: HackingStop, trainer: Any) -> list[str]:
+    """What became of a training that signs of reward hacking have ended."""
+    from genprm_trl.training.hacking import checkpoint_before
+
+    if hacking.first_step is None:
+        return []
+    before = checkpoint_before(hacking.first_step, trainer.args)
+    step = trainer.state.global_step
+    return [
+        f"{'stopped':<22}at step {step}, by signs of reward hacking; these weights are of that step, and not uploaded",
+        f"{'from before':<22}{before or 'no checkpoint is kept (save_steps, save_total_limit)'}",
+    ]

@@ -16,7 +16,7 @@ from statistics import median
 from typing import Any, Literal, get_args
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SaveStrategy
 
 from genprm_trl.errors import ConfigError, check_at_least, check_one_of, check_positive, check_share
 
@@ -62,7 +62,8 @@ class HackingStop(TrainerCallback):
     found in the trainer's log, which checkpoints hold. So a resumed training is watched as if it had never ended.
 
     Args:
-        action: `warn` logs a line, once for each figure, and `stop` ends the training as well.
+        action: `warn` logs a line, once for each figure, and `stop` ends the training as well. It then turns off
+            `push_to_hub`, so that neither the checkpoint of this step nor the last weights are uploaded.
         window: Training steps whose median counts, or as many as lie between two logs. In the first two windows
             nothing is said.
         gap_rise: How far the gap may rise, in rewards; infinity for any.
@@ -74,6 +75,10 @@ class HackingStop(TrainerCallback):
         process: For `GRPOTrainer`, which logs no gap: the name of the reward that a verifier gives. The gap is the
             mean of this reward less the mean of `outcome`.
         outcome: The name of the reward for right answers.
+
+    Attributes:
+        stopped: Whether it has ended the training.
+        first_step: The first of the steps whose sign has ended it; see `checkpoint_before`.
 
     Raises:
         ConfigError: An option is out of range, or one of `process` and `outcome` is missing.
@@ -149,14 +154,30 @@ class HackingStop(TrainerCallback):
             ),
         )
         self._told: set[str] = set()
-        self.stopped = False
+        self.first_step: int | None = None
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it has ended the training."""
+        return self.first_step is not None
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Forgets what was said of another training."""
+        """Forgets what was said of another training, and says what it cannot do in this one."""
         self._told.clear()
-        self.stopped = False
+        self.first_step = None
+        if not state.is_world_process_zero:
+            return
+        if (
+            self.action == "stop"
+            and not _saves_early(args, state)
+            and checkpoint_before(state.max_steps, args) is None
+        ):
+            logger.warning(
+                "no checkpoint is saved before the last step (save_strategy, save_steps): if signs of reward hacking "
+                "stop this training, there is none to go back to"
+            )
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Looks at what has been logged so far."""
@@ -170,12 +191,19 @@ class HackingStop(TrainerCallback):
                 continue
             self._told.add(rule.figure)
             if self.action == "stop":
-                self.stopped = control.should_training_stop = True
+                control.should_training_stop = True
+                # TRL uploads at a checkpoint, when it saves, and when it is asked.
+                args.push_to_hub = False
+                self.first_step = now.first if self.first_step is None else min(self.first_step, now.first)
             if state.is_world_process_zero:
+                kept = checkpoint_before(now.first, args)
                 logger.warning(
                     "Reward hacking? %s went from %.4g (steps %d to %d) to %.4g (steps %d to %d): %s. %s%s",
                     rule.figure, reference.value, reference.first, reference.last, now.value, now.first, now.last,
-                    rule.advice, _checkpoint_before(now.first, args), " Training stops." if self.stopped else "",
+                    rule.advice,
+                    f"{kept.name} is from before." if kept else
+                    "No checkpoint from before is kept (save_steps, save_total_limit).",
+                    " Training stops." if self.stopped else "",
                 )  # fmt: skip
 
     def _series(self, figure: str, history: Sequence[Mapping[str, Any]]) -> list[tuple[int, float]]:
@@ -209,10 +237,17 @@ def _windows(series: Sequence[tuple[int, float]], window: int) -> tuple[_Window,
     return start, before, now
 
 
-def _checkpoint_before(step: int, args: TrainingArguments) -> str:
-    names = [path.name for path in Path(str(args.output_dir)).glob(f"{PREFIX_CHECKPOINT_DIR}-*")]
-    steps = [int(number) for name in names if (number := name.rpartition("-")[2]).isdecimal()]
-    earlier = [number for number in steps if number < step]
-    if not earlier:
-        return "No checkpoint from before is kept (save_steps, save_total_limit)."
-    return f"{PREFIX_CHECKPOINT_DIR}-{max(earlier)} is from before."
+def checkpoint_before(step: int, args: TrainingArguments) -> Path | None:
+    """The last checkpoint of a training from before a step; None if none is kept."""
+    found = Path(str(args.output_dir)).glob(f"{PREFIX_CHECKPOINT_DIR}-*")
+    steps = {int(number): path for path in found if (number := path.name.rpartition("-")[2]).isdecimal()}
+    return steps.get(max((number for number in steps if number < step), default=-1))
+
+
+def _saves_early(args: TrainingArguments, state: TrainerState) -> bool:
+    """Whether checkpoints are saved before the last step."""
+    if args.save_strategy == SaveStrategy.STEPS:
+        return state.save_steps < state.max_steps
+    if args.save_strategy == SaveStrategy.EPOCH:
+        return state.num_train_epochs > 1
+    return args.save_strategy != SaveStrategy.NO

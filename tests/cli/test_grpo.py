@@ -129,12 +129,17 @@ def test_signs_of_hacking_stop_a_training_that_goes_on_at_the_same_command(work,
     [said] = [message for message in caplog.messages if message.startswith("Reward hacking?")]
     assert "steps/tokens went from" in said
     assert "checkpoint-1 is from before. Training stops." in said
+    printed = capsys.readouterr().out
+    assert f"{'stopped':<22}at step 2, by signs of reward hacking; these weights are of that step" in printed
+    assert f"{'from before':<22}{work / 'out' / 'checkpoint-1'}\n" in printed
     assert (work / "out" / "checkpoint-2").is_dir()
     assert not (work / "out" / "checkpoint-3").exists()
     assert json.loads((work / "out" / "genprm-grpo.json").read_text(encoding="utf-8"))["finished"] is None
     caplog.clear()
     assert main(line) == 0  # warns alone; it is the same run
-    assert "resuming from" in capsys.readouterr().err
+    goes_on = capsys.readouterr()
+    assert "resuming from" in goes_on.err
+    assert "from before" not in goes_on.out
     assert "Reward hacking? steps/tokens went" in caplog.text
     assert (work / "out" / "checkpoint-3").is_dir()
     caplog.clear()

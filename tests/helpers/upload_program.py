@@ -16,7 +16,10 @@ from pathlib import Path
 
 from genprm_trl import PRMConfig, PRMTrainer
 from genprm_trl.cli.main import main
+from genprm_trl.conversation.settings import ModelSettings
 from genprm_trl.doctor.checks import check_hub
+from genprm_trl.rows.jsonl import write_jsonl
+from genprm_trl.training import HackingStop
 from tests.helpers.recipes import write_config
 from tests.helpers.tiny_models import tiny_model, tiny_tokenizer
 
@@ -58,6 +61,23 @@ def executed(card: Path) -> str:
     return out.getvalue()
 
 
+def stopped(directory: Path) -> dict[str, object]:
+    """A training that signs of reward hacking end at its second step: any batch is a sign."""
+    HackingStop.__init__.__kwdefaults__.update(window=1, tokens_times=0.01)
+    ModelSettings(modes=("direct",)).save(directory / "base")
+    problems, reward = directory / "problems.jsonl", directory / "reward.yaml"
+    write_jsonl(problems, [{"problem": f"What is {n} + 1?", "answer": str(n + 1)} for n in range(6)])
+    reward.write_text(f"verifier: {directory / 'base'}\nmax_step_tokens: 8\n", encoding="utf-8")
+    settings = {
+        "model": directory / "base", "output_dir": directory / "policy", "reward_config": reward, "max_steps": 4,
+        "num_generations": 2, "per_device_train_batch_size": 2, "max_completion_length": 8, "logging_steps": 1,
+        "save_strategy": "steps", "save_steps": 1, "step_style": "line", "report_to": "none",
+        "hub_model_id": "lab/policy", "hub_always_push": True, "hacking_stop": "stop",
+    }  # fmt: skip
+    words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+    return run("grpo", str(problems), *words, "--push_to_hub", "--use_cpu")
+
+
 def everything(directory: Path) -> dict[str, object]:
     found: dict[str, object] = {"doctor": [finding.detail for finding in check_hub(online=True)]}
     recipe = write_config(directory, sft=None)
@@ -84,6 +104,7 @@ def everything(directory: Path) -> dict[str, object]:
     trainer = PRMTrainer(str(directory / "base"), args=args, train_dataset=rows)
     trainer.train()
     found["prm"] = trainer.push_to_hub().commit_url
+    found["stopped"] = stopped(directory)
 
     # The cards' own examples: everything that they name is loaded from the stand-in.
     for name, card in (("model", model), ("data", directory / "out" / "dataset"), ("prm", directory / "prm")):

@@ -102,6 +102,14 @@ def test_training_uploads_the_model_with_its_card(done):
     assert str(done.directory) not in text
 
 
+def test_a_training_that_signs_of_hacking_stop_is_not_uploaded(done):
+    stopped = done.report["stopped"]
+    assert stopped["code"] == 1, stopped["err"]
+    assert "at step 2, by signs of reward hacking; these weights are of that step, and not uploaded" in stopped["out"]
+    repository = done.hub.repositories["model", "lab/policy"]
+    assert repository.commits == ["initial", "Training in progress, step 1"]  # the checkpoint from before
+
+
 def test_a_finished_training_is_uploaded_as_it_is(done):
     again = done.report["sft_again"]
     assert again["code"] == 0, again["err"]

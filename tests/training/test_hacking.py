@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import math
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from transformers import TrainerControl, TrainerState, TrainingArguments
 from trl import GRPOTrainer
 
 from genprm_trl.errors import ConfigError
@@ -25,9 +25,10 @@ def watched(callback: HackingStop, every: int = 1, directory: Path = Path("nowhe
     Returns:
         The step at which the training is told to stop, 0 if it is not.
     """
-    state = SimpleNamespace(log_history=[], is_world_process_zero=True)
-    control = SimpleNamespace(should_training_stop=False)
-    args = SimpleNamespace(output_dir=str(directory))
+    steps = every * max(map(len, series.values()))
+    state = TrainerState(max_steps=steps, save_steps=1, logging_steps=every)
+    control = TrainerControl()
+    args = TrainingArguments(str(directory), use_cpu=True)
     callback.on_train_begin(args, state, control)
     for place in range(max(map(len, series.values()))):
         values = {name.replace("__", "/"): row[place] for name, row in series.items() if place < len(row)}
@@ -111,6 +112,25 @@ def test_wrong_options_are_named(options, what):
         HackingStop(**options)
 
 
+@pytest.mark.parametrize(
+    ("action", "saving", "said"),
+    [
+        ("stop", {"save_strategy": "no"}, True),
+        ("stop", {"save_strategy": "steps", "save_steps": 3}, True),
+        ("stop", {"save_strategy": "steps", "save_steps": 0.9}, True),  # of 3 steps, rounded up
+        ("stop", {"save_strategy": "steps", "save_steps": 2}, False),
+        ("stop", {"save_strategy": "epoch"}, True),
+        ("warn", {"save_strategy": "no"}, False),
+    ],
+)
+def test_a_training_that_may_stop_says_if_there_is_no_way_back(tmp_path, caplog, action, saving, said):
+    epoch = {"max_steps": -1, "num_train_epochs": 1} if saving["save_strategy"] == "epoch" else {"max_steps": 3}
+    trainer = make(tmp_path, step_reward_func=digits, **epoch, **saving)
+    trainer.add_callback(HackingStop(action))
+    trainer.train()
+    assert ("no checkpoint is saved before the last step" in caplog.text) == said
+
+
 def test_a_rule_can_be_switched_off():
     rising = {"process_outcome__gap": [0.1] * 4 + [0.9] * 9, "steps__count": [6.0] * 4 + [1.0] * 9}
     assert watched(HackingStop(window=4, gap_rise=math.inf, count_share=0), **rising) == 0
@@ -171,7 +191,7 @@ def test_a_policy_that_learns_what_is_right_is_left_alone(tmp_path, caplog):
     assert sum(right[-5:]) > 2 * sum(right[:5])
     assert watch.values("kl")
     assert trainer.state.global_step == 20
-    assert not caplog.messages
+    assert "Reward hacking?" not in caplog.text
     assert not stop.stopped
 
 
