@@ -16,7 +16,7 @@ from statistics import median
 from typing import Any, Literal, get_args
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SaveStrategy
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, IntervalStrategy, SaveStrategy
 
 from genprm_trl.errors import ConfigError, check_at_least, check_one_of, check_positive, check_share
 
@@ -65,7 +65,7 @@ class HackingStop(TrainerCallback):
         action: `warn` logs a line, once for each figure, and `stop` ends the training as well. It then turns off
             `push_to_hub`, so that neither the checkpoint of this step nor the last weights are uploaded.
         window: Training steps whose median counts, or as many as lie between two logs. In the first two windows
-            nothing is said.
+            nothing is said. A training that is shorter is not watched, which is said at its start.
         gap_rise: How far the gap may rise, in rewards; infinity for any.
         idle_rise: How far the share of idle steps may rise; infinity for any.
         count_share: Share of the first count of steps below which it may not fall; 0 for any.
@@ -169,6 +169,12 @@ class HackingStop(TrainerCallback):
         self.first_step = None
         if not state.is_world_process_zero:
             return
+        if not _has_two_windows(args, state, self.window):
+            logger.info(
+                "signs of reward hacking show in two windows of %d logged steps; this training has too few (max_steps "
+                "%d, logging_strategy %s, logging_steps %d), and is not watched",
+                self.window, state.max_steps, args.logging_strategy.value, state.logging_steps,
+            )  # fmt: skip
         if (
             self.action == "stop"
             and not _saves_early(args, state)
@@ -242,6 +248,16 @@ def checkpoint_before(step: int, args: TrainingArguments) -> Path | None:
     found = Path(str(args.output_dir)).glob(f"{PREFIX_CHECKPOINT_DIR}-*")
     steps = {int(number): path for path in found if (number := path.name.rpartition("-")[2]).isdecimal()}
     return steps.get(max((number for number in steps if number < step), default=-1))
+
+
+def _has_two_windows(args: TrainingArguments, state: TrainerState, window: int) -> bool:
+    """Whether the logs of a training will reach over two windows, as `_windows` asks for."""
+    if args.logging_strategy == IntervalStrategy.NO:
+        return False
+    by_epoch = args.logging_strategy == IntervalStrategy.EPOCH
+    every = max(1, int(state.max_steps / state.num_train_epochs if by_epoch else state.logging_steps))
+    first = 1 if args.logging_first_step else every
+    return state.max_steps // every * every + 1 - first >= 2 * max(window, every)
 
 
 def _saves_early(args: TrainingArguments, state: TrainerState) -> bool:

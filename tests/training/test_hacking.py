@@ -113,6 +113,36 @@ def test_wrong_options_are_named(options, what):
 
 
 @pytest.mark.parametrize(
+    ("steps", "logging_options", "watches"),
+    [
+        (8, {}, True),
+        (7, {}, False),
+        (8, {"logging_strategy": "no"}, False),
+        (8, {"logging_steps": 3}, False),  # steps 3 and 6
+        (12, {"logging_steps": 3}, True),  # 3 to 12 are ten steps
+        (8, {"logging_steps": 10}, False),
+        (8, {"logging_steps": 0.1}, True),
+        (9, {"logging_strategy": "epoch"}, False),  # four steps an epoch: 4 and 8
+        (12, {"logging_strategy": "epoch"}, True),
+    ],
+)
+def test_a_training_that_is_too_short_says_so(tmp_path, caplog, steps, logging_options, watches):
+    def likes_more(prompts: Any, completions: Any, steps: list[list[str]], trainer_state: Any, **kwargs: Any) -> Any:
+        return [[float(trainer_state.global_step >= 5)] * max(1, len(row)) for row in steps]
+
+    def wrong(completions: list[str], **kwargs: Any) -> list[float]:
+        return [0.0] * len(completions)
+
+    trainer = make(tmp_path, reward_funcs=[wrong], step_reward_func=likes_more, max_steps=steps, **logging_options)
+    trainer.add_callback(stop := HackingStop("warn", window=4))
+    with caplog.at_level(logging.INFO, LOGGER):
+        trainer.train()
+    assert ("is not watched" in caplog.text) != watches
+    assert ("process_outcome/gap went" in caplog.text) == watches
+    assert not stop.stopped
+
+
+@pytest.mark.parametrize(
     ("action", "saving", "said"),
     [
         ("stop", {"save_strategy": "no"}, True),
