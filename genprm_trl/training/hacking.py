@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 Action = Literal["warn", "stop"]
 _GAP = "process_outcome/gap"
-_LEAST_KL = 0.1  # nats a token; a policy starts at its reference, where any change is many times what was before
+_LEAST_KL = 0.1  # nats a token; near the reference any change is many times what was before
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class HackingStop(TrainerCallback):
       its `outcome`);
     - `steps/idle` rises: steps without content, or said before, pay;
     - `steps/count` falls: the policy avoids steps; `steps/tokens` grows: it swells them;
-    - `kl` jumps, against the window before.
+    - `kl` jumps, against the window before, once that is later than the first: from 0 it grows many times by itself.
 
     A figure that is not logged is no sign: TRL's `GRPOTrainer` logs no `steps/*`, and no `kl` without `beta`. All is
     found in the trainer's log, which checkpoints hold. So a resumed training is watched as if it had never ended.
@@ -65,7 +65,8 @@ class HackingStop(TrainerCallback):
         action: `warn` logs a line, once for each figure, and `stop` ends the training as well. It then turns off
             `push_to_hub`, so that neither the checkpoint of this step nor the last weights are uploaded.
         window: Training steps whose median counts, or as many as lie between two logs. In the first two windows
-            nothing is said. A training that is shorter is not watched, which is said at its start.
+            nothing is said, and in the first three nothing of `kl`. A training that is shorter is not watched, which
+            is said at its start.
         gap_rise: How far the gap may rise, in rewards; infinity for any.
         idle_rise: How far the share of idle steps may rise; infinity for any.
         count_share: Share of the first count of steps below which it may not fall; 0 for any.
@@ -192,6 +193,8 @@ class HackingStop(TrainerCallback):
             if windows is None:
                 continue
             start, before, now = windows
+            if rule.compares_with_last and before.first <= start.last:
+                continue  # a policy starts at its reference, so what steadily grows is many times its first window
             reference = before if rule.compares_with_last else start
             if rule.figure in self._told or not rule.is_sign(reference.value, now.value):
                 continue

@@ -56,8 +56,12 @@ def watched(callback: HackingStop, every: int = 1, directory: Path = Path("nowhe
         ("steps/count", [6.0] * 4 + [30.0] * 9, 0),
         ("steps/tokens", [10.0] * 4 + [20, 20, 22, 22], 8),
         ("steps/tokens", [10.0] * 4 + [20.0] * 9, 0),
-        # Against the window before: slow growth is none. At step 10 it is 0.05, and the median now 0.275.
-        ("kl", [0.05] * 8 + [0.5] * 4, 10),
+        # Against the window before, from the third on: slow growth is none. At step 12 it is 0.05, the median now 0.5.
+        ("kl", [0.05] * 8 + [0.5] * 4, 12),
+        ("kl", [0.05] * 12 + [0.5] * 4, 14),
+        ("kl", [0.03 * step for step in range(30)], 0),  # steady growth from the reference, where it is 0
+        ("kl", [0.005 * step**2 for step in range(30)], 0),
+        ("kl", [0.0, 0.01, 0.02, 0.02, 0.04, 0.1, 0.18, 0.2], 0),
         ("kl", [0.05 * 1.2**step for step in range(30)], 0),
         ("kl", [0.0001] * 4 + [0.01] * 9, 0),  # a hundred times nearly nothing
     ],
