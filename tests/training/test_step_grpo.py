@@ -469,7 +469,9 @@ def test_step_rewards_are_logged_beside_what_trl_logs(tmp_path, credit):
     table = pandas.read_parquet(path)
     assert table["good_steps"].tolist() == [1.0, 0.0, 0.0, 0.0]
     assert [row.tolist() for row in table["step_rewards"]] == good_steps(None, None, [t.split("\n") for t in TEXTS])
-    assert ("mean_advantage" in table) == (credit == "process")
+    if credit == "outcome":
+        assert table["mean_advantage"].tolist() == pytest.approx(table["advantage"].tolist(), abs=1e-6)
+    assert table["mean_advantage"].abs().min() > 0
 
 
 def test_outcomes_can_be_watched_without_being_rewarded(tmp_path):

@@ -200,7 +200,11 @@ def test_a_policy_is_trained_as_if_the_others_had_not_been_generated(tmp_path, l
     for one, other in zip(scaled(1.0), scaled(1.5), strict=True):
         assert torch.equal(one, other)
     [table] = list((tmp_path / "run" / "completions").glob("*.parquet"))
-    assert pandas.read_parquet(table)["kept"].tolist() == [True, False, True, False]
+    table = pandas.read_parquet(table)
+    assert table["kept"].tolist() == [True, False, True, False]
+    # 1 and 0 are trained on; among all four they would have other advantages.
+    assert table["advantage"].tolist() == pytest.approx([0.707, 0, -0.707, 0], abs=1e-3)
+    assert table["mean_advantage"].tolist() == pytest.approx([0.707, 0, -0.707, 0], abs=1e-3)
 
 
 def test_evaluations_count_all_of_them(tmp_path):

@@ -321,7 +321,12 @@ class StepGRPOTrainer(GRPOTrainer):
             rewards = rewards.masked_fill(~kept.unsqueeze(1), torch.nan)
             output["advantages"] = of_outcomes[ours]
             self._leave_out(output, ~kept[ours])
+            table = self._logs["advantages"]  # TRL has put in those of all completions
+            for _ in range(min(len(table), len(of_outcomes))):
+                table.pop()
+            table.extend(of_outcomes.tolist())
         if self.args.credit == "outcome":
+            self._log_advantages(output, mode)
             return output
         length = output["completion_ids"].shape[1]
         token_steps = [each.credited_steps + [-1] * (length - len(each.token_ids)) for each in completions]
@@ -542,7 +547,8 @@ class StepGRPOTrainer(GRPOTrainer):
 
     def _log_advantages(self, output: dict[str, Any], mode: str) -> None:
         """Logs the mean over a completion's tokens, and how far they are spread around it."""
-        advantages, mask = output["advantages"], output["completion_mask"] * output.get("tool_mask", 1)
+        mask = output["completion_mask"] * output.get("tool_mask", 1)
+        advantages = output["advantages"].view(len(mask), -1)  # one for each token, or for all of a completion
         tokens = mask.sum(dim=1).clamp(min=1)
         mean = (advantages * mask).sum(dim=1) / tokens
         within = ((advantages - mean.unsqueeze(1)) * mask).square().sum(dim=1) / tokens
