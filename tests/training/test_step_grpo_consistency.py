@@ -56,6 +56,12 @@ def kept(process: list[float], outcome: list[float], keep: int, num_steps: list[
         # The mean of the others is 0.5: the unscored one goes after 0.4.
         ([0.6, NAN, 0.4, 0.5], [1, 1, 1, 0], 3, [0, 1, 3]),
         ([0.4, 0.6], [0.5, 0.49], 2, [0, 1]),
+        # Of an odd number one more is right, however many there are: (0 + 1) / 2, (2 + 1) / 2 and (-2 + 1) / 2.
+        ([0.4, 0.3, 0.2, 0.1], [1, 1, 0, 0], 3, [0, 1, 3]),
+        ([0.5, 0.4, 0.3, 0.2, 0.1], [1, 1, 1, 0, 0], 3, [0, 1, 4]),
+        ([0.4, 0.3, 0.2, 0.1], [1, 1, 1, 0], 3, [0, 1, 3]),
+        ([0.4, 0.3, 0.2, 0.1], [1, 0, 0, 0], 3, [0, 2, 3]),
+        ([0.6, 0.5, 0.4, 0.3, 0.2, 0.1], [1, 1, 1, 1, 0, 0], 3, [0, 1, 5]),
     ],
 )
 def test_groups_by_hand(process, outcome, keep, expected):

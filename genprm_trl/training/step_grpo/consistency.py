@@ -22,7 +22,7 @@ def consistent_completions(
 
     Of the right ones those with the highest process reward are kept, of the wrong ones those with the lowest. With Δ
     more right than wrong ones, and k to leave out, (Δ + k) / 2 right ones go, as far as that is possible. So half of
-    the rest are right.
+    the rest are right. Of an odd number one more is right than wrong.
 
     Args:
         process: The mean reward of each completion's steps, NaN where there is none; that counts as the group's mean.
@@ -61,6 +61,6 @@ def _of_group(process: Sequence[float], outcome: Sequence[float], num_steps: Seq
     wrong = sorted((place for place, value in enumerate(outcome) if value < 0.5), key=consistency)
     out = unknown[: len(outcome) - keep]
     k = len(outcome) - keep - len(out)
-    of_right = max(0, min(k, round((len(right) - len(wrong) + k) / 2)))
+    of_right = max(0, min(k, (len(right) - len(wrong) + k) // 2))
     out += right[:of_right] + wrong[: k - of_right]
     return [place not in out for place in range(len(outcome))]
