@@ -41,14 +41,15 @@ def run(options: ImplicitOptions, args: ImplicitPRMConfig, model_options: ModelO
         ConfigError: Options are missing or contradict each other, or the checkpoints are those of another run.
         DataError: A row is bad, or another training runs in the output directory.
     """
-    from genprm_trl.training.implicit_prm.offline import ImplicitPairTrainer, ImplicitPRMTrainer, check_name
+    from genprm_trl.generation.loading import check_name
+    from genprm_trl.training.implicit_prm.offline import NAMED, ImplicitPairTrainer, ImplicitPRMTrainer
     from genprm_trl.training.outcomes import load_outcomes
 
     options.check(args, model_options, new_head=False)
     trainer_class = ImplicitPairTrainer if args.loss_type in ImplicitPairTrainer.losses else ImplicitPRMTrainer
     with checked_directory(args, model_options):
         given = {"revision": model_options.model_revision, **(args.model_init_kwargs or {})}
-        check_name(str(model_options.model_name_or_path), given)  # before the data are read
+        check_name(str(model_options.model_name_or_path), given, NAMED)  # before the data are read
         train_scorer(
             "implicit", options, args, model_options, load=load_outcomes, trainer_class=trainer_class, figures=_FIGURES
         )

@@ -194,15 +194,21 @@ def check_training(args: Any, options: ModelOptions) -> None:
         options: The options of the model.
 
     Raises:
-        ConfigError: No model is named, a number is out of range, something that is named is no directory, a package
-            that `--report_to` needs is not installed, or the Hub refuses an upload that is asked for.
+        ConfigError: No model is named, an adapter's model is a revision of its name, a number is out of range,
+            something that is named is no directory, a package that `--report_to` needs is not installed, or the Hub
+            refuses an upload that is asked for.
         MissingExtraError: An adapter is asked for, and peft is not installed.
         DataError: The output directory cannot be made.
     """
     if not options.model_name_or_path:
         raise ConfigError("name the model to start from with --model")
-    if options.use_peft and importlib.util.find_spec("peft") is None:
-        raise MissingExtraError("peft", "peft", "training an adapter (--use_peft)")
+    if options.use_peft:
+        from genprm_trl.generation.loading import check_name
+
+        if importlib.util.find_spec("peft") is None:
+            raise MissingExtraError("peft", "peft", "training an adapter (--use_peft)")
+        given = {"revision": options.model_revision, **(args.model_init_kwargs or {})}
+        check_name(options.model_name_or_path, given, "an adapter loads its model")
     _check_directories(args)
     values = {name: value for name, value in vars(args).items() if value is not None}
     check_positive(**{name: values[name] for name in _POSITIVE if name in values})

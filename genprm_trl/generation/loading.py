@@ -28,8 +28,12 @@ from genprm_trl.generation.backends import local_directory
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "vocab.txt")
 
 
-def load_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerBase:
+def load_tokenizer(name_or_path: str | Path, *, revision: str | None = None) -> PreTrainedTokenizerBase:
     """The tokenizer of a model directory or a model id of the Hugging Face Hub.
+
+    Args:
+        name_or_path: Directory or model id.
+        revision: The model's revision on the Hub.
 
     Raises:
         ConfigError: There is none, or it cannot be read.
@@ -44,12 +48,12 @@ def load_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerBase:
     try:
         # A tokenizer that names no class is all in its tokenizer.json. For some model types (Qwen2 is one)
         # AutoTokenizer loads even such a one as the type's usual class, which splits text by other rules.
-        declared = get_tokenizer_config(source).get("tokenizer_class")
+        declared = get_tokenizer_config(source, revision=revision).get("tokenizer_class")
         generic = declared in ("PreTrainedTokenizerFast", "TokenizersBackend")
         if generic:
-            tokenizer = PreTrainedTokenizerFast.from_pretrained(source)
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(source, revision=revision or "main")
         else:  # without an answer to it, transformers asks at the terminal whether a model's code may run
-            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+            tokenizer = AutoTokenizer.from_pretrained(source, revision=revision or "main", trust_remote_code=False)
     except Exception as error:
         raise ConfigError(f"cannot load a tokenizer from {name_or_path}: {_brief(error)}") from error
     # Where only tokenizer_config.json is left, a tokenizer of nothing but special tokens is loaded without complaint.
@@ -80,6 +84,31 @@ def load_config(
         if "trust_remote_code" in str(error):
             raise _brings_code(name_or_path) from error
         raise ConfigError(f"no model could be loaded from '{name_or_path}': {_brief(error)}") from error
+
+
+# What says which of a model's files are read.
+_OTHER_FILES = ("revision", "subfolder", "variant", "gguf_file")
+
+
+def check_name(model: str | Path, init_kwargs: Mapping[str, Any], why: str) -> None:
+    """Checks that the name of a model stands for the files that are loaded, where it is loaded by the name again.
+
+    Args:
+        model: A directory, or a name on the Hub.
+        init_kwargs: Arguments of `from_pretrained`.
+        why: Who loads it by the name, as errors say it.
+
+    Raises:
+        ConfigError: They name other files than the name alone does.
+    """
+    others = [name for name in _OTHER_FILES if init_kwargs.get(name) is not None]
+    if init_kwargs.get("revision") == "main" or Path(model).is_dir():
+        others = [name for name in others if name != "revision"]
+    if others:
+        raise ConfigError(
+            f"{why} by its name alone, without a {' and '.join(others)}: download those files into a directory of "
+            "their own, and give it with --model"
+        )
 
 
 def load_model(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
@@ -190,8 +190,12 @@ def pad_right(rows: Sequence[Sequence[int] | torch.Tensor], pad_token_id: int) -
     }
 
 
-def load_step_tokenizer(path: str) -> PreTrainedTokenizerBase:
+def load_step_tokenizer(path: str, init_kwargs: Any = None) -> PreTrainedTokenizerBase:
     """The tokenizer that belongs to a model.
+
+    Args:
+        path: Directory or name on the Hub.
+        init_kwargs: Arguments of the model's `from_pretrained`, of which the revision is the tokenizer's, too.
 
     Raises:
         ConfigError: There is none, or it cannot be read.
@@ -200,4 +204,4 @@ def load_step_tokenizer(path: str) -> PreTrainedTokenizerBase:
 
     if not path:
         raise ConfigError("The model does not say where its tokenizer is; pass the tokenizer too")
-    return load_tokenizer(path)
+    return load_tokenizer(path, revision=(init_kwargs or {}).get("revision"))

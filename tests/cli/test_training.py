@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -216,13 +217,16 @@ ADAPTED = {
 }
 
 
-def adapter(command: str, directory: Path, output: Path, modules: str) -> list[str]:
+def line(command: str, directory: Path, output: Path, *more: str) -> list[str]:
     rows, *words = ADAPTED[command]
     return [
         command, str(directory / rows), *words, "--model", str(directory / "base"), "--output_dir", str(output),
-        "--use_cpu", "--report_to", "none", "--max_steps", "1", "--per_device_train_batch_size", "2", "--use_peft",
-        "--lora_r", "2", "--lora_target_modules", modules,
+        "--use_cpu", "--report_to", "none", "--max_steps", "1", "--per_device_train_batch_size", "2", *more,
     ]  # fmt: skip
+
+
+def adapter(command: str, directory: Path, output: Path, modules: str) -> list[str]:
+    return line(command, directory, output, "--use_peft", "--lora_r", "2", "--lora_target_modules", modules)
 
 
 @pytest.mark.parametrize("command", ADAPTED)
@@ -236,3 +240,32 @@ def test_an_adapter_can_have_one_module_and_a_mistyped_one_is_one_line(adapted, 
         *_, error = capsys.readouterr().err.strip().splitlines()
         assert error.startswith(f"genprm {command}: error: --lora_target_modules: ")
     assert main(adapter(command, adapted, tmp_path / "c", r".*\.1\..*q_proj")) == 0  # PEFT's patterns stay
+
+
+@pytest.mark.parametrize("command", ADAPTED)
+@pytest.mark.parametrize("revision", [["--model_revision", "v2"], ["--model_init_kwargs", '{"revision": "v2"}']])
+def test_an_adapter_of_a_revision_is_one_line(adapted, tmp_path, capsys, command, revision):
+    """It would be loaded on the main revision."""
+    assert main(line(command, adapted, tmp_path, "--model", "lab/tiny", "--use_peft", *revision)) == 2
+    *_, error = capsys.readouterr().err.strip().splitlines()
+    assert "an adapter loads its model by its name alone, without a revision: download those files" in error
+
+
+@pytest.mark.parametrize("command", [each for each in ADAPTED if each != "implicit"])  # which takes no revision
+def test_the_tokenizer_is_that_of_the_revision(adapted, tmp_path, monkeypatch, command):
+    """The cache of a Hub whose main revision has no tokenizer."""
+    repository = tmp_path / "models--lab--tiny"
+    shutil.copytree(adapted / "base", repository / "snapshots" / ("2" * 40))
+    (repository / "snapshots" / ("1" * 40)).mkdir()
+    shutil.copy(adapted / "base" / "config.json", repository / "snapshots" / ("1" * 40))
+    (repository / "refs").mkdir()
+    for revision, commit in (("main", "1"), ("v2", "2")):
+        (repository / "refs" / revision).write_text(commit * 40)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    more = ["--model", "lab/tiny", "--model_revision", "v2"]
+    assert main(line(command, adapted, tmp_path / "out", *more)) == 0
+    saved, own = (
+        json.loads((directory / "tokenizer.json").read_text()) for directory in (tmp_path / "out", adapted / "base")
+    )
+    assert saved["model"] == own["model"]

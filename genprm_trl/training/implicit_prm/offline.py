@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,6 +20,7 @@ from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 
 from genprm_trl.cards.model_card import IMPLICIT
 from genprm_trl.errors import ConfigError, check_at_least, check_one_of, check_positive, check_text
+from genprm_trl.generation.loading import check_name
 from genprm_trl.training.answer_trainer import AnswerTrainer, check_generates
 from genprm_trl.training.dates import dated_by
 from genprm_trl.training.given_rows import is_encoded, problem_facts
@@ -109,29 +109,8 @@ _CITATION = """\
 
 # Where a trained adapter goes on, TRL keeps a copy of it under this name, and PEFT saves it in a folder of that name.
 _START = "ref"
+NAMED = "scoring loads the reference"  # see `generation.loading.check_name`
 _REFERENCES = {None: "the model without its adapter", _START: "the adapter as it was at the start"}
-# What says which of a model's files are read.
-_OTHER_FILES = ("revision", "subfolder", "variant", "gguf_file")
-
-
-def check_name(model: str | Path, init_kwargs: Mapping[str, Any]) -> None:
-    """Checks that the name of a model stands for the files that are loaded, since scoring loads the reference by it.
-
-    Args:
-        model: A directory, or a name on the Hub.
-        init_kwargs: Arguments of `from_pretrained`.
-
-    Raises:
-        ConfigError: They name other files than the name alone does.
-    """
-    others = [name for name in _OTHER_FILES if init_kwargs.get(name) is not None]
-    if init_kwargs.get("revision") == "main" or Path(model).is_dir():
-        others = [name for name in others if name != "revision"]
-    if others:
-        raise ConfigError(
-            f"scoring loads the reference by its name alone, without a {' and '.join(others)}: download those files "
-            "into a directory of their own, and give it with --model"
-        )
 
 
 def check_reference(model: Any, ref_model: Any, args: ImplicitPRMConfig, peft_config: Any) -> str | None:
@@ -151,7 +130,7 @@ def check_reference(model: Any, ref_model: Any, args: ImplicitPRMConfig, peft_co
         ConfigError: No name stands for the reference, or the model does not generate text.
     """
     if isinstance(model, str | Path):
-        check_name(model, args.model_init_kwargs or {})
+        check_name(model, args.model_init_kwargs or {}, NAMED)
     check_generates(model, args.model_init_kwargs)
     if ref_model is None and peft_config is not None:
         return None

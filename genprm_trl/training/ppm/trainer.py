@@ -137,7 +137,7 @@ class PPMTrainer(AnswerTrainer, RewardTrainer):
                 # PEFT would take the head for one of them, which is trained as it is.
                 peft_config.exclude_modules = peft_config.exclude_modules or ["score"]
         if options.get("processing_class") is None:
-            options["processing_class"] = load_step_tokenizer(path)
+            options["processing_class"] = load_step_tokenizer(path, args.model_init_kwargs)
         self.settings = StepScorerSettings("ppm", args.step_separator)
         self.dated_by = dated_by(model, options["processing_class"], args)
         super().__init__(

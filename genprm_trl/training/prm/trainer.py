@@ -220,7 +220,7 @@ class PRMTrainer(RewardModelTrainer, _BaseTrainer):
                 f"The model has {classifier.config.num_labels} labels; a step is correct or not (num_labels=2)"
             )
         if processing_class is None:
-            processing_class = load_step_tokenizer(path)
+            processing_class = load_step_tokenizer(path, args.model_init_kwargs)
         # Kept with the weights, so that a scorer separates the steps as training did.
         classifier.config.step_separator = args.step_separator
         if peft_config is not None:

@@ -157,7 +157,7 @@ class StepDPOTrainer(RewardModelTrainer, DPOTrainer):
             eval_dataset = self._prepare_eval(eval_dataset)
         check_generates(model, args.model_init_kwargs)
         if options.get("processing_class") is None:
-            options["processing_class"] = load_step_tokenizer(path)
+            options["processing_class"] = load_step_tokenizer(path, args.model_init_kwargs)
         super().__init__(
             path if isinstance(model, Path) else model,
             ref_model,
