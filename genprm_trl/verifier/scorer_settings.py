@@ -105,9 +105,20 @@ def found_reference(model: str | os.PathLike[str], reference: str) -> str:
     Args:
         model: The directory of the PRM, or its Hub id.
         reference: What `step_scorer.json` names.
+
+    Raises:
+        ConfigError: It is a folder of a model on the Hub, which nothing loads by a name.
     """
     own = Path(model, reference)
-    return str(own) if (own / "adapter_config.json").is_file() else reference
+    if (own / "adapter_config.json").is_file():
+        return str(own)
+    is_folder_name = Path(reference).name == reference  # a model's name may look so, too
+    if is_folder_name and not Path(model).is_dir() and settings_path(model, f"{reference}/adapter_config.json"):
+        raise ConfigError(
+            f"the reference of {model} is the folder {reference} in its repository, which is not loaded from there: "
+            f"download the repository (hf download {model} --local-dir DIRECTORY), and name the directory"
+        )
+    return reference
 
 
 # What makes the scores, and so the threshold that was chosen for them.

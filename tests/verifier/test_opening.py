@@ -219,3 +219,20 @@ async def test_a_verifier_is_opened_by_name_in_rewards_too(classifier_dir: Path)
 @pytest.mark.parametrize("name", KINDS)
 def test_every_kind_has_the_options_that_all_have(name: str) -> None:
     assert {"threshold", "stop", "seed", "tokenizer", "backend", "generator_kwargs"} <= {*KINDS[name].options()}
+
+
+def test_a_reference_in_a_repository_of_the_hub_is_to_be_downloaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cache of a Hub that has an implicit PRM whose adapter went on from another one."""
+    repository = tmp_path / "models--lab--tiny"
+    snapshot = save_tiny(repository / "snapshots" / ("1" * 40))
+    (snapshot / "ref").mkdir()
+    (snapshot / "ref" / "adapter_config.json").write_text("{}")
+    StepScorerSettings("implicit", "\n\n", 0.05, reference="ref").save(snapshot)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("1" * 40)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ConfigError, match=r"hf download lab/tiny --local-dir DIRECTORY"):
+        open_verifier("lab/tiny", "implicit")
