@@ -109,6 +109,7 @@ def asked_and_trained(chat: ChatFormat) -> tuple[list[str], str]:
 
 def test_a_dated_template_shows_the_day_that_it_is_given(day):
     tokenizer = tokenizer_of("chatml", DATED)
+    day("2026-12-02")
     trained = ChatFormat(tokenizer, template_date="2026-12-01")
     assert grow(trained)[0].finished() != grow(ChatFormat(tokenizer))[0].finished()
     day("2027-02-03")
