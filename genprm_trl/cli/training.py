@@ -23,7 +23,7 @@ from trl import ModelConfig
 
 from genprm_trl.cli import console
 from genprm_trl.cli.files import OverwriteOptions
-from genprm_trl.conversation.settings import SETTINGS_FILE
+from genprm_trl.conversation.settings import POLICY_SETTINGS_FILE, SETTINGS_FILE
 from genprm_trl.errors import (
     ConfigError,
     DataError,
@@ -263,8 +263,8 @@ def _check_reports(report_to: Sequence[str] | str) -> None:
             raise ConfigError(f"--report_to {name} needs the package of that name: pip install {name}")
 
 
-# What says of a model which kind of verifier it is; a trainer saves one of them or none.
-_KINDS = (SETTINGS_FILE, STEP_SCORER_FILE)
+# What says of a model which kind of verifier it is, or of a policy its day; a trainer saves one of them or none.
+_KINDS = (SETTINGS_FILE, STEP_SCORER_FILE, POLICY_SETTINGS_FILE)
 # What saving a model and its card writes into a directory; weights are named by their size.
 _SAVED = (
     "README.md", "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",

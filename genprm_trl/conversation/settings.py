@@ -14,6 +14,7 @@ from genprm_trl.protocol.genprm import MODES, FirstTurn
 
 SETTINGS_FILE = "genprm.json"
 SCORER_SETTINGS_FILE = "step_scorer.json"  # of a verifier that scores steps; see `verifier.scorer_settings`
+POLICY_SETTINGS_FILE = "policy.json"  # of a policy whose chat template shows a day; it holds no more than that
 
 ProtocolName = Literal["genprm", "thinkprm"]
 
@@ -147,17 +148,21 @@ def named_date(model: str | os.PathLike[str]) -> str | None:
     """
     try:
         settings = load_settings(model)
-        path = settings_path(model, SCORER_SETTINGS_FILE)
+        paths = {each: settings_path(model, each) for each in (SCORER_SETTINGS_FILE, POLICY_SETTINGS_FILE)}
     except OSError:  # the name of a directory that has gone
         return None
     if settings is not None and settings.template_date is not None:
         return settings.template_date
-    try:
-        day = None if path is None else json.loads(path.read_bytes()).get("template_date")
-        check_date(day)
-    except (OSError, ValueError, AttributeError) as error:
-        raise ConfigError(f"{path}: not the settings of a verifier that scores steps: {error}") from error
-    named: str | None = day
+    named: str | None = None
+    for name, path in paths.items():
+        if path is None or named is not None:
+            continue
+        try:
+            named = json.loads(path.read_bytes()).get("template_date")
+            check_date(named)
+        except (OSError, ValueError, AttributeError) as error:
+            of_whom = "a policy" if name == POLICY_SETTINGS_FILE else "a verifier that scores steps"
+            raise ConfigError(f"{path}: not the settings of {of_whom}: {error}") from error
     return named
 
 

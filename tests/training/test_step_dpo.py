@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from trl import DPOConfig, DPOTrainer
 from genprm_trl.cli.dpo import StepDPOOptions
 from genprm_trl.cli.main import main
 from genprm_trl.cli.training import ModelOptions
+from genprm_trl.conversation.settings import frozen_date
 from genprm_trl.data.step_pairs import StepPair, load_step_pairs
 from genprm_trl.errors import ConfigError, DataError
 from genprm_trl.options.parser import OptionParser
@@ -24,6 +26,7 @@ from genprm_trl.rows.jsonl import write_jsonl
 from genprm_trl.solving.solver import Solver, SolverSettings
 from genprm_trl.training import StepDPOConfig, StepDPOTrainer
 from genprm_trl.training.step_dpo.trainer import as_rows
+from tests.helpers import chat_templates
 from tests.helpers.paths import ROOT
 from tests.helpers.scripted_generator import ScriptedGenerator
 from tests.helpers.tiny_models import save_tiny, tiny_model, tiny_tokenizer
@@ -335,3 +338,34 @@ def test_pairs_are_encoded_once_and_only_if_all_parts_are(directory: Path, tmp_p
     assert again.card_data() == {"pairs of steps": "3", "pairs trained on": "3"}
     foreign = rows.add_column("chosen_ids", [[1]] * 3)
     assert list(trainer_of(directory, tmp_path, foreign).train_dataset) == list(encoded)
+
+
+def test_the_day_of_a_dated_template_stays(directory: Path, tmp_path: Path, day: Callable[[str], None]) -> None:
+    tokenizer = copy.deepcopy(tiny_tokenizer())
+    tokenizer.chat_template = chat_templates.DATED
+    base, run = save_tiny(tmp_path / "base"), tmp_path / "run"
+    tokenizer.save_pretrained(base)
+
+    def trainer(model: Path, output: Path) -> StepDPOTrainer:
+        args = StepDPOConfig(
+            str(output), use_cpu=True, report_to="none", disable_tqdm=True, gradient_checkpointing=False, max_steps=1,
+            save_steps=1,
+        )  # fmt: skip
+        return StepDPOTrainer(str(model), args=args, train_dataset=[PAIR])
+
+    day("2026-12-01")
+    first = trainer(base, run)
+    assert "Today: 01 Dec 2026" in tokenizer.decode(first.train_dataset[0]["prompt_ids"])
+    first.train()
+    first.save_model()
+    day("2027-02-03")
+    # A training that is resumed keeps the day, and one that goes on from the policy.
+    assert list(trainer(base, run).train_dataset) == list(first.train_dataset)
+    assert list(trainer(run, tmp_path / "further").train_dataset) == list(first.train_dataset)
+    for policy in (run, run / "checkpoint-1"):
+        assert frozen_date(chat_templates.DATED, policy) == "2026-12-01"  # in which a command asks it
+    (run / "policy.json").write_text('{"template_date": "yesterday"}')
+    with pytest.raises(ConfigError, match=r"policy\.json: not the settings of a policy"):
+        frozen_date(chat_templates.DATED, run)
+    trainer_of(directory, tmp_path / "undated").save_model()
+    assert not (tmp_path / "undated" / "policy.json").exists()

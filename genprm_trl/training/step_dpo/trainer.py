@@ -22,10 +22,13 @@ from datasets import Dataset
 from trl import DPOConfig, DPOTrainer
 
 from genprm_trl.cards.model_card import POLICY
+from genprm_trl.conversation.settings import POLICY_SETTINGS_FILE
 from genprm_trl.data.step_pairs import StepPair
 from genprm_trl.errors import ConfigError, DataError, check_at_least, check_positive
+from genprm_trl.rows.jsonl import write_json
 from genprm_trl.solving.solver import SYSTEM_PROMPT, SolutionPrompts
 from genprm_trl.training.answer_trainer import check_generates
+from genprm_trl.training.dates import dated_by, training_date
 from genprm_trl.training.given_rows import is_encoded, problem_facts, read_given
 from genprm_trl.training.options import TrainerOptions
 from genprm_trl.training.reward_model import RewardModelTrainer
@@ -158,6 +161,8 @@ class StepDPOTrainer(RewardModelTrainer, DPOTrainer):
         check_generates(model, args.model_init_kwargs)
         if options.get("processing_class") is None:
             options["processing_class"] = load_step_tokenizer(path, args.model_init_kwargs)
+        self._dated_by = dated_by(model, options["processing_class"], args)
+        self._template_date: str | None = None
         super().__init__(
             path if isinstance(model, Path) else model,
             ref_model,
@@ -173,9 +178,11 @@ class StepDPOTrainer(RewardModelTrainer, DPOTrainer):
         }
 
     def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:
+        if self._template_date is None:
+            self._template_date = training_date(processing_class, self._dated_by)
         if is_encoded(dataset, _ENCODED):
             return dataset
-        prompts = SolutionPrompts(processing_class, args.system_prompt)
+        prompts = SolutionPrompts(processing_class, args.system_prompt, template_date=self._template_date)
         encoded = [
             {
                 "prompt_ids": prompts.prompt(row["problem"], row["prefix"], thinks=False),
@@ -193,6 +200,14 @@ class StepDPOTrainer(RewardModelTrainer, DPOTrainer):
                 f"over max_length={args.max_length}."
             )
         return Dataset.from_list(kept)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Saves the model, the day that a dated chat template shows, and a model card to `args.output_dir`."""
+        super().save_model(output_dir, _internal_call)
+        if self.args.should_save and self._template_date is not None:
+            write_json(
+                Path(output_dir or self.args.output_dir, POLICY_SETTINGS_FILE), {"template_date": self._template_date}
+            )
 
     def card_data(self) -> dict[str, Any]:
         """Counts of the training data."""
