@@ -11,6 +11,7 @@ from typing import Any
 
 from genprm_trl.rows.jsonl import JsonlWriter, encode_line
 from genprm_trl.rows.outputs import replacing
+from genprm_trl.stages.resumable import Item
 
 
 def _keep_nothing(record: dict[str, Any]) -> None:
@@ -30,7 +31,7 @@ class Partial:
     keep: Callable[[dict[str, Any]], None] = _keep_nothing
 
 
-def no_partial(id: str) -> Partial:
+def no_partial(item: Item) -> Partial:
     """Nothing known of any item, and nothing kept."""
     return Partial()
 
@@ -66,24 +67,29 @@ class PartialFile:
         if not self._places:
             self._path.unlink()
 
-    def of(self, id: str) -> Partial:
-        """What an earlier run left of an item, and where to keep more. The known records are handed out once."""
-        return Partial(self._take(id), functools.partial(self._add, id))
+    def of(self, item: Item) -> Partial:
+        """What an earlier run left of an item, and where to keep more. The known records are handed out once.
 
-    def _add(self, id: str, record: Mapping[str, Any]) -> None:
+        Records of an item whose content has changed since then are left aside.
+        """
+        return Partial(self._take(item), functools.partial(self._add, item.id, item.digest))
+
+    def _add(self, id: str, digest: str, record: Mapping[str, Any]) -> None:
         if self._writer is None:
             self._writer = JsonlWriter(self._path)
-        self._writer.write({"id": id, "record": record})
+        self._writer.write({"id": id, "digest": digest, "record": record})
 
-    def _take(self, id: str) -> list[dict[str, Any]]:
-        places = self._places.pop(id, [])
+    def _take(self, item: Item) -> list[dict[str, Any]]:
+        places = self._places.pop(item.id, [])
         if not places:
             return []
         records = []
         with self._path.open("rb") as lines:
             for place in places:
                 lines.seek(place)
-                records.append(json.loads(lines.readline())["record"])
+                row = json.loads(lines.readline())
+                if row.get("digest") == item.digest:
+                    records.append(row["record"])
         return records
 
     def close(self) -> None:

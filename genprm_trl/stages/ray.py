@@ -51,7 +51,7 @@ def with_ray(num_workers: int, max_items: int | None = None, *, gpus_per_worker:
     block_size = max(1, (max_items or MAX_ITEMS) // _BLOCKS_AT_ONCE)
 
     def execute(
-        worker: Worker[Any, Any, Any], items: Iterable[Any], partial: Callable[[str], Partial] = no_partial
+        worker: Worker[Any, Any, Any], items: Iterable[Any], partial: Callable[[Any], Partial] = no_partial
     ) -> Generator[Finished[Any], None, None]:
         if not ray.is_initialized():
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

@@ -21,7 +21,7 @@ from genprm_trl.errors import GenPRMError, check_at_least
 from genprm_trl.rows.outputs import refuse_foreign
 from genprm_trl.stages.file import FAILED, Outcome, StageFile, StageSummary
 from genprm_trl.stages.partial import Partial, PartialFile, no_partial
-from genprm_trl.stages.resumable import ItemT
+from genprm_trl.stages.resumable import Item, ItemT
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class Executor(Protocol):
         self,
         worker: Worker[Any, ItemT, ResultT],
         items: Iterable[ItemT],
-        partial: Callable[[str], Partial] = no_partial,
+        partial: Callable[[Item], Partial] = no_partial,
     ) -> Generator[Finished[ResultT], None, None]:
         """Works on all items and reports each as it ends, in any order.
 
@@ -92,7 +92,7 @@ class Executor(Protocol):
         Args:
             worker: The work.
             items: Taken as others finish.
-            partial: What is known of an item, by its id. Executors in other processes pass over it.
+            partial: What is known of an item. Executors in other processes pass over it.
         """
         ...
 
@@ -231,7 +231,7 @@ def in_this_process(max_items: int | None = None) -> Executor:
     def execute(
         worker: Worker[Any, ItemT, ResultT],
         items: Iterable[ItemT],
-        partial: Callable[[str], Partial] = no_partial,
+        partial: Callable[[Item], Partial] = no_partial,
     ) -> Generator[Finished[ResultT], None, None]:
         # Little is held back for the writer: what is finished and not written would be lost in a kill.
         yield from iterate_in_thread(lambda: _work(worker, items, partial, max_items), prefetch=16)
@@ -242,12 +242,12 @@ def in_this_process(max_items: int | None = None) -> Executor:
 async def _work(
     worker: Worker[Any, ItemT, ResultT],
     items: Iterable[ItemT],
-    partial: Callable[[str], Partial],
+    partial: Callable[[Item], Partial],
     max_items: int | None,
 ) -> AsyncGenerator[Finished[ResultT], None]:
     async with worker.open() as opened:
         at_once = max_items or worker.at_once(opened)
-        results = as_finished(lambda item: finish_item(worker, opened, item, partial(item.id)), items, at_once)
+        results = as_finished(lambda item: finish_item(worker, opened, item, partial(item)), items, at_once)
         async with contextlib.aclosing(results):
             async for finished in results:
                 yield finished

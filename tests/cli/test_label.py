@@ -75,6 +75,25 @@ def in_child(words: list[str], die: int = 0, torn: bool = False) -> int:
 
 
 @pytest.mark.parametrize("command", ["rollout", "label"])
+def test_what_is_left_of_an_item_is_not_used_once_its_answer_is_corrected(command, tmp_path):
+    problem = "Chance 30: what is number 1?"
+
+    def words(answer: str, output: str) -> list[str]:
+        item = {"problem": problem, "answer": answer}
+        if command == "rollout":
+            data = write(tmp_path / "data.jsonl", [item])
+            return ["rollout", str(data), *ROLL, *COIN, "--output", str(tmp_path / output)]
+        data = write(tmp_path / "data.jsonl", [{**rows(solution("a", "well well", True))[0], **item}])
+        return ["label", str(data), *LABEL, *COIN, "--output", str(tmp_path / output)]
+
+    assert in_child(words("43", "killed.jsonl"), 2) == -signal.SIGKILL
+    assert (stage_directory(tmp_path / "killed.jsonl") / "partial.jsonl").read_text().count("\n") == 2
+    assert main(words("42", "killed.jsonl")) == 0
+    assert main(words("42", "fresh.jsonl")) == 0
+    assert files(tmp_path / "killed.jsonl") == files(tmp_path / "fresh.jsonl")
+
+
+@pytest.mark.parametrize("command", ["rollout", "label"])
 def test_killed_at_twenty_random_points_it_ends_with_the_same_output(command, problems, solutions, tmp_path):
     words = ["rollout", str(problems), *ROLL] if command == "rollout" else ["label", str(solutions), *LABEL]
     reference, output = tmp_path / "reference.jsonl", tmp_path / "killed.jsonl"

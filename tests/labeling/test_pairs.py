@@ -19,7 +19,7 @@ from genprm_trl.records import Solution, StepJudgement, Verdict
 from genprm_trl.rows.jsonl import iter_written_rows, write_jsonl
 from genprm_trl.solving.solver import Solver
 from genprm_trl.stages.file import Outcome
-from genprm_trl.stages.partial import no_partial
+from genprm_trl.stages.partial import Partial
 from genprm_trl.stages.run import ItemFailed
 from genprm_trl.verifier.base import Verifier
 from tests.helpers.judging_generator import BACKEND as JUDGING
@@ -69,9 +69,7 @@ def pair(
     *solutions: Solution, policy: Generator | None = None, verifier: Verifier | None = None, **config: Any
 ) -> Outcome:
     makers = (None if policy is None else Solver(policy), verifier)
-    made = make_pairs(
-        makers, LabelledGroup(solutions), no_partial("x"), config=PairConfig(**config), source={"policy": "p"}
-    )
+    made = make_pairs(makers, LabelledGroup(solutions), Partial(), config=PairConfig(**config), source={"policy": "p"})
     return asyncio.run(made)
 
 

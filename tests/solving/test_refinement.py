@@ -234,6 +234,28 @@ def test_killed_anywhere_it_ends_with_the_same_output(tmp_path):
     assert output.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
 
 
+def test_what_is_left_of_a_problem_is_not_used_once_its_answer_is_corrected(tmp_path):
+    def words(answer: str, output: str) -> list[str]:
+        data = problems(tmp_path / "p.jsonl", ["slow"], answer)
+        return ["refine", str(data), *WORDS, "--output", str(tmp_path / output)]
+
+    def killed() -> None:
+        die_at(1)
+        main(words("5", "killed.jsonl"))
+
+    child = multiprocessing.get_context("fork").Process(target=killed)
+    child.start()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
+    partial = tmp_path / "killed.jsonl.stage" / "partial.jsonl"
+    [record] = map(json.loads, partial.read_text().splitlines())
+    record["record"]["num_tokens"] += 1000  # using it would show
+    partial.write_text(json.dumps(record) + "\n")
+    assert main(words("6", "killed.jsonl")) == 0
+    assert main(words("6", "fresh.jsonl")) == 0
+    assert (tmp_path / "killed.jsonl").read_bytes() == (tmp_path / "fresh.jsonl").read_bytes()
+
+
 def test_problems_without_answers_are_refined_and_not_graded(tmp_path, capsys):
     data = problems(tmp_path / "p.jsonl", ["easy"], None)
     assert [problem.answer for problem in read_problems(str(data), need_answers=False)] == [""]
