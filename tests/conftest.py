@@ -38,6 +38,12 @@ def _logging_as_it_was() -> Iterator[None]:
 
 
 @pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names that are on no Hub are not looked for on the network, which takes minutes where there is none."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
+@pytest.fixture
 def day(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Sets the day that chat templates see as today: `day("2026-12-01")`."""
 

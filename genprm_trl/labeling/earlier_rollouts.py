@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from genprm_trl.data.problems import SolutionGroup
 from genprm_trl.errors import ConfigError, DataError
 from genprm_trl.labeling.rollout_tree import prefix_text, state_digest
 from genprm_trl.records import Solution
-from genprm_trl.rows.jsonl import JsonlWriter, decode_line
+from genprm_trl.rows.jsonl import JsonlWriter, decode_line, is_torn
 from genprm_trl.stages.file import stage_directory
 from genprm_trl.stages.settings import changes, read_settings, refuse_changes
 
 
 class EarlierRollouts:
-    """What `genprm label` paid for in an earlier run, read from its journal problem by problem.
+    """What `genprm label` paid for in an earlier run, read from its journal and partial results problem by problem.
 
     The rollouts of a state are a fixed stream, and the earlier labelling has a prefix of it. So it must have been made
     with the same model, sampling and seed. Its rule, K and way to stop may be others, and it need not be finished.
@@ -35,51 +36,71 @@ class EarlierRollouts:
     def __init__(self, output: str | Path, settings: Mapping[str, Any], directory: Path | None = None):
         directory = directory or stage_directory(output)
         _check(output, directory, settings)
-        self._journal = directory / "journal.jsonl"
+        self._journal, self._partial = directory / "journal.jsonl", directory / "partial.jsonl"
         self._places: dict[str, list[int]] = {}
-        place = 0
+        self._partial_places: dict[str, list[int]] = {}
         try:
-            with self._journal.open("rb") as lines:
-                for number, line in enumerate(lines, start=1):
-                    rows = decode_line(line, file=str(self._journal), row=number)["rows"]
-                    for problem in {row["problem"] for row in rows}:
-                        self._places.setdefault(state_digest(problem, ""), []).append(place)
-                    place += len(line)
+            for place, item in _whole_lines(self._journal):
+                for problem in {row["problem"] for row in item["rows"]}:
+                    self._places.setdefault(state_digest(problem, ""), []).append(place)
         except (OSError, KeyError, TypeError) as error:
             raise DataError(f"is not the journal of `genprm label`: {error!r}", file=str(self._journal)) from None
+        if self._partial.exists():
+            for place, record in _whole_lines(self._partial):
+                self._partial_places.setdefault(str(record.get("id")), []).append(place)
 
-    def of(self, problem: str, answer: str) -> dict[str, str]:
+    def of(self, group: SolutionGroup) -> dict[str, str]:
         """The rollouts of a problem's states: state digest to bits (see `rollout_tree.State`).
 
-        Those that were held against another reference answer say nothing about this one, and are left aside.
+        Those that were held against another reference answer say nothing about this one, and are left aside. Of an
+        unfinished problem only those count that were made for the same solutions.
 
         Raises:
             DataError: A row is not one of a labelling.
         """
         known: dict[str, str] = {}
-        places = self._places.get(state_digest(problem, ""), [])
-        if not places:
-            return known
-        with self._journal.open("rb") as lines:
+        for item in _lines_at(self._journal, self._places.get(state_digest(group.problem, ""), [])):
+            for row in item["rows"]:
+                try:
+                    solution = Solution.from_dict(row)
+                    separator = solution.extra["separator"]
+                    bits = [solution.extra["monte_carlo"]["initial"], *solution.extra["monte_carlo"]["steps"]]
+                except (KeyError, TypeError) as error:
+                    raise DataError(
+                        f"row '{row.get('id')}' is not one of `genprm label`: {error} is missing",
+                        file=str(self._journal),
+                    ) from None
+                if (solution.problem, solution.answer) != (group.problem, group.answer):
+                    continue
+                for t, outcomes in enumerate(bits):
+                    digest = state_digest(group.problem, prefix_text(solution.steps[:t], separator))
+                    if len(outcomes) > len(known.get(digest, "")):
+                        known[digest] = outcomes
+        for kept in _lines_at(self._partial, self._partial_places.get(group.id, [])):
+            record = kept["record"]
+            bits_before = known.get(record["state"], "")
+            if kept.get("digest") == group.digest and record["start"] == len(bits_before):
+                known[record["state"]] = bits_before + record["outcomes"]
+        return known
+
+
+def _whole_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The place of each line and what it holds. One that was torn by a kill is passed over."""
+    place = 0
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.endswith(b"\n") and is_torn(line):
+                return
+            yield place, decode_line(line, file=str(path), row=number)
+            place += len(line)
+
+
+def _lines_at(path: Path, places: Sequence[int]) -> Iterator[dict[str, Any]]:
+    if places:
+        with path.open("rb") as lines:
             for place in places:
                 lines.seek(place)
-                for row in json.loads(lines.readline())["rows"]:
-                    try:
-                        solution = Solution.from_dict(row)
-                        separator = solution.extra["separator"]
-                        bits = [solution.extra["monte_carlo"]["initial"], *solution.extra["monte_carlo"]["steps"]]
-                    except (KeyError, TypeError) as error:
-                        raise DataError(
-                            f"row '{row.get('id')}' is not one of `genprm label`: {error} is missing",
-                            file=str(self._journal),
-                        ) from None
-                    if (solution.problem, solution.answer) != (problem, answer):
-                        continue
-                    for t, outcomes in enumerate(bits):
-                        digest = state_digest(problem, prefix_text(solution.steps[:t], separator))
-                        if len(outcomes) > len(known.get(digest, "")):
-                            known[digest] = outcomes
-        return known
+                yield json.loads(lines.readline())
 
 
 def earlier_directory(output: Path) -> Path:

@@ -6,7 +6,7 @@ first prefix that no rollout completes to the right answer nothing more is sampl
 - A prefix that several solutions of a problem share is sampled once (`rollout_tree`).
 - A complete solution needs no rollouts: its estimate is 1 if its answer is right, else 0.
 - Steps after the first wrong one are not sampled (`scope="first_error"`): a verifier is trained up to there.
-- Sampling ends when the rollouts so far decide a label, or how hard the problem is (`early_stopping`).
+- Sampling ends when the rollouts so far decide a label (`early_stopping`).
 - For hard labels the first wrong step can be found by binary search (OmegaPRM, arXiv 2406.06592, section 3.2): of T
   prefixes about log2(T) are sampled. This is the recipe's label wherever no later prefix of a solution is completed
   after an earlier one never was.
@@ -162,7 +162,7 @@ async def label(
         group.answer,
         seed=config.seed,
         keep=partial.keep,
-        reused=earlier.of(group.problem, group.answer) if earlier is not None else None,
+        reused=earlier.of(group) if earlier is not None else None,
     )
     tree.restore(partial.known)
     return await label_group(tree, group, config, source, guide)
@@ -193,12 +193,12 @@ async def label_group(
     Raises:
         ItemFailed: The generator failed.
     """
-    k, of_problem = await _find_k(tree, config)
-    initial = of_problem.successes / of_problem.trials
-    # Of the first ones, since what came after them depends on their outcomes.
-    first = tree.state("").outcomes[: min(config.rollout_batch, config.k)]
+    problem = tree.state("")
+    await tree.sample(problem, config.k)
+    initial = sum(problem.outcomes[: config.k]) / config.k
+    k = config.k_of(initial)
     solutions = await asyncio.to_thread(_graded, group)
-    labelings = [_Labeling(tree, solution, k, of_problem.trials, config, guide(solution)) for solution in solutions]
+    labelings = [_Labeling(tree, solution, k, config, guide(solution)) for solution in solutions]
     tasks = [asyncio.create_task(labeling.run()) for labeling in labelings]
     try:
         labels = await asyncio.gather(*tasks)
@@ -213,7 +213,7 @@ async def label_group(
         rows=[labeling.row(found, source) for labeling, found in zip(labelings, labels, strict=True)],
         counts={
             "problems": 1,
-            "problems_solved": sum(first) / len(first),
+            "problems_solved": initial,
             f"problems_with_k_{k}": 1,
             "solutions": len(solutions),
             "solutions_with_an_error": wrong,
@@ -230,7 +230,7 @@ async def label_group(
 
 
 def solved_share(summary: StageSummary) -> float | None:
-    """The share of the problems that the completion model solves at a try, from the first rollouts of each.
+    """The share of the problems that the completion model solves at a try.
 
     None if an earlier version, which did not count it, made the labels.
     """
@@ -249,21 +249,6 @@ def misfit(rule: str, summary: StageSummary) -> str | None:
         f"{summary.items} problems that more than {100 * NOISY:.0f} % of the steps that change nothing are labelled "
         "wrong by chance."
     )
-
-
-async def _find_k(tree: RolloutTree, config: LabelingConfig) -> tuple[int, Count]:
-    """Samples the problem itself until K is sure, and there is a success; K and what was sampled.
-
-    Without a success the estimate is 0, which says more than that K is sure.
-    """
-    problem, seen = tree.state(""), 0
-    while True:
-        seen = min(seen + (config.rollout_batch if config.stopping == "exact" else config.k), config.k)
-        await tree.sample(problem, seen)
-        count = Count(sum(problem.outcomes[:seen]), seen, config.k)
-        left = {config.k_of(successes / config.k) for successes in range(count.least, count.most + 1)}
-        if count.complete or (len(left) == 1 and count.successes):
-            return left.pop(), count
 
 
 def _graded(group: SolutionGroup) -> list[Solution]:
@@ -289,7 +274,6 @@ class _Labeling:
         tree: RolloutTree,
         solution: Solution,
         k: int,
-        seen_of_problem: int,
         config: LabelingConfig,
         guess: int | None,
     ):
@@ -302,7 +286,7 @@ class _Labeling:
         complete = tree.state(prefix_text(steps, self.separator), known=int(bool(solution.final_answer_correct)))
         self.states.append(complete)
         self.planned = [max(config.k, k), *([k] * (len(steps) - 1)), 0]
-        self.seen = [seen_of_problem, *([0] * len(steps))]
+        self.seen = [config.k, *([0] * len(steps))]
 
     async def run(self) -> list[bool]:
         """Labels of the steps that are judged."""

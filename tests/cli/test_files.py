@@ -17,6 +17,7 @@ from genprm_trl.options.parser import option_types
 from genprm_trl.rows.outputs import inputs_of
 from tests.helpers.recipes import write_config
 
+pytestmark = pytest.mark.usefixtures("offline")
 WRITE_NOTHING = {
     "doctor": "prints",
     "completion": "prints",

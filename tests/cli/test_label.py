@@ -17,7 +17,6 @@ import pytest
 
 from genprm_trl.cli.main import main
 from genprm_trl.data.solutions import load_solutions
-from genprm_trl.labeling.monte_carlo import LabelingConfig
 from genprm_trl.records import Solution, Verdict
 from genprm_trl.rows.jsonl import write_jsonl
 from genprm_trl.stages.file import StageSummary, stage_directory
@@ -181,8 +180,7 @@ def test_labels_that_are_noise_for_the_most_part_are_warned_of(chance, rule, war
     assert (f"The rule {rule} does not fit these estimates" in caplog.text) == warned
     assert ("Use --rule hard" in caplog.text) == (warned and rule != "hard")
     rolled = [labelled.extra["monte_carlo"]["initial"] for labelled in load_solutions(str(tmp_path / "labels.jsonl"))]
-    first = [bits[: LabelingConfig().rollout_batch] for bits in rolled]
-    initial = [bits.count("1") / len(bits) for bits in first]
+    initial = [bits.count("1") / len(bits) for bits in rolled]
     share = f"{100 * sum(initial) / len(initial):.1f} % of the problems"
     assert f"solved at a try    {share}" in capsys.readouterr().out
     assert (f"The completion model solves {share} at a try, and succeeds so seldom on " in caplog.text) == warned
@@ -302,6 +300,32 @@ def test_a_larger_k_takes_the_place_of_a_smaller_one(finished, solutions, tmp_pa
         words = [*larger, "--output", str(whole), "--overwrite", "--estimates", str(apart)]
         assert main(words) == 0
         assert StageSummary.load(whole) == StageSummary.load(labels)
+
+
+def test_rollouts_of_a_killed_labelling_are_reused(solutions, tmp_path):
+    killed, large, whole = (tmp_path / f"{name}.jsonl" for name in ("killed", "large", "whole"))
+    words = ["label", str(solutions), *LABEL, *COIN]
+    assert in_child([*words, "--output", str(killed)], 20) == -signal.SIGKILL
+    directory = stage_directory(killed)
+    partial = [json.loads(line) for line in (directory / "partial.jsonl").read_text().splitlines()]
+    finished = [json.loads(line) for line in (directory / "journal.jsonl").read_text().splitlines()]
+    under_way = [row for row in partial if row["id"] not in {item["id"] for item in finished}]
+    assert under_way
+    with (directory / "journal.jsonl").open("a") as journal:
+        journal.write('{"id": "to')  # torn by the kill
+    larger = ["label", str(solutions), "--k_hard", "32", "--k", "16", "--k_easy", "8", *COIN]
+    assert main([*larger, "--output", str(large), "--estimates", str(killed)]) == 0
+    reused = StageSummary.load(large).counts["rollouts_reused"]
+    of_finished = sum(item["counts"]["rollouts"] for item in finished)
+    assert of_finished < reused <= of_finished + sum(len(row["record"]["outcomes"]) for row in under_way)
+    assert main([*larger, "--output", str(whole)]) == 0
+    assert [s.label for s in load_solutions(str(large))] == [s.label for s in load_solutions(str(whole))]
+
+    # Of a problem whose solutions are others now, what was under way is left aside.
+    changed = [replace(s, id=f"{s.id}-other") for s in load_solutions(str(solutions))]
+    write(solutions, rows(*changed))
+    assert main([*larger, "--output", str(large), "--overwrite", "--estimates", str(killed)]) == 0
+    assert StageSummary.load(large).counts["rollouts_reused"] <= of_finished
 
 
 def test_a_dead_generator_is_an_error_and_finished_work_is_kept(solutions, tmp_path, capsys, monkeypatch):

@@ -212,27 +212,6 @@ def test_k_by_difficulty():
             LabelingConfig(**wrong)
 
 
-@pytest.mark.parametrize(
-    ("chance", "ks", "k", "least", "most"),
-    [
-        (0.0, (128, 64, 32), 128, 64, 64),  # an estimate of 0 is made of all
-        (1.0, (128, 64, 32), 32, 58, 58),  # 58 of 64 are above 0.9
-        (0.5, (128, 64, 32), 64, 14, 40),  # 7 successes and 7 failures
-        (0.5, (64, 64, 64), 64, 1, 16),  # the first success, since K is sure
-        (0.0, (64, 64, 64), 64, 64, 64),
-    ],
-)
-def test_a_problem_is_sampled_until_its_k_is_sure(chance, ks, k, least, most):
-    one = Solution("s", "p", ["a"], answer="42", final_answer_correct=True)
-    config = LabelingConfig(rule="hard", rollout_batch=1, **dict(zip(("k_hard", "k", "k_easy"), ks, strict=True)))
-    outcome, _ = label(Streams({"": chance}, 5), [one], config)
-    assert outcome.rows[0]["extra"]["monte_carlo"]["k"] == k
-    assert least <= outcome.counts["rollouts"] <= most
-    whole, _ = label(Streams({"": chance}, 5), [one], replace(config, stopping="none"))
-    assert whole.rows[0]["extra"]["monte_carlo"]["k"] == k
-    assert whole.counts["rollouts"] >= 64
-
-
 @pytest.mark.parametrize(("percent", "k", "of_the_problem"), [(100, 4, 8), (50, 8, 8), (0, 16, 16)])
 def test_the_plain_recipe_by_hand(percent, k, of_the_problem):
     one = Solution("s", "p", ["a", "b", "c"], answer="42", final_answer_correct=False)

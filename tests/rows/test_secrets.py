@@ -21,6 +21,7 @@ from genprm_trl.rows.secrets import is_secret_name, mask, mask_text
 from genprm_trl.stages.verdict_file import VerdictFile
 from tests.helpers.verdict_examples import verdict
 
+pytestmark = pytest.mark.usefixtures("offline")
 SECRET = "s3cr3t-v4lue"
 OPTIONS = {
     "model_kwargs": {"token": SECRET, "use_safetensors": True},
