@@ -547,8 +547,9 @@ class TrainingRun:
         if first and not stopped:
             steps = trainer.state.global_step
             self._write({"steps": steps, "model_files": self._model_files()})
-            if self.held_out is not None:
-                trainer.settings = self._choose_threshold(steps)
+        trainer.accelerator.wait_for_everyone()  # none takes up this directory again before it is known to be finished
+        if first and not stopped and self.held_out is not None:
+            trainer.settings = self._choose_threshold(steps)
         if self.args.push_to_hub:
             trainer.push_to_hub()
         if first:
