@@ -3,8 +3,8 @@
 The package is asynchronous inside; scripts, notebooks and trainers call it from ordinary code, in any thread. This
 module joins the two: `run` and `iterate_in_thread` run coroutines and streams from ordinary code, `LoopThread` is an
 event loop that serves any thread, and `FairGate` bounds what runs over all loops. `as_finished` works on many items,
-several at a time, and `SharedCall` makes one call for all who ask. `Closable` is the base class of whatever is closed
-at the end of an `async with`.
+several at a time, `gathered` on a few at once, and `SharedCall` makes one call for all who ask. `Closable` is the base
+class of whatever is closed at the end of an `async with`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import queue
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Iterator
 from typing import Any, Generic, Self, TypeVar
 
 Item = TypeVar("Item")
@@ -119,6 +119,20 @@ async def as_finished(
             yield task.result()
         if failure is not None:
             raise failure
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def gathered(awaitables: Iterable[Awaitable[T]]) -> list[T]:
+    """The results of several awaitables at once, in order. If one fails, or the caller is cancelled, all others end.
+
+    They have ended when this raises, so that nothing of them is still at work.
+    """
+    tasks = [asyncio.ensure_future(each) for each in awaitables]
+    try:
+        return await asyncio.gather(*tasks)
     finally:
         for task in tasks:
             task.cancel()

@@ -516,8 +516,7 @@ class TrainingRun:
         Args:
             trainer: A trainer of TRL.
             summary: Makes the lines to print at the end.
-            is_last: Whether the processes part after it. Otherwise they wait until the model is saved: the first one
-                saves it, and the others may load it next.
+            is_last: Whether the processes part after it.
         """
         first = trainer.is_world_process_zero()
         if first:
@@ -547,7 +546,8 @@ class TrainingRun:
         if first and not stopped:
             steps = trainer.state.global_step
             self._write({"steps": steps, "model_files": self._model_files()})
-        trainer.accelerator.wait_for_everyone()  # none takes up this directory again before it is known to be finished
+        # The first one has saved the model. The others may load it next, or take up this directory again.
+        trainer.accelerator.wait_for_everyone()
         if first and not stopped and self.held_out is not None:
             trainer.settings = self._choose_threshold(steps)
         if self.args.push_to_hub:
@@ -556,8 +556,6 @@ class TrainingRun:
             print("\n".join(summary(trainer)))
         if is_last:
             trainer.end()
-        else:
-            trainer.accelerator.wait_for_everyone()
 
     def _choose_threshold(self, steps: int) -> StepScorerSettings:
         """Chooses the threshold of the model that is saved. A kill before the end leaves it to the next call."""

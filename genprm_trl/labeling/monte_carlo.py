@@ -26,6 +26,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from genprm_trl import grading
+from genprm_trl._loops import gathered
 from genprm_trl.data.problems import SolutionGroup
 from genprm_trl.errors import ConfigError, check_at_least, check_one_of
 from genprm_trl.labeling.earlier_rollouts import EarlierRollouts
@@ -199,13 +200,7 @@ async def label_group(
     k = config.k_of(initial)
     solutions = await asyncio.to_thread(_graded, group)
     labelings = [_Labeling(tree, solution, k, config, guide(solution)) for solution in solutions]
-    tasks = [asyncio.create_task(labeling.run()) for labeling in labelings]
-    try:
-        labels = await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    labels = await gathered(labeling.run() for labeling in labelings)
     states = [state for state in tree.states.values() if state.known is None]
     equal = sum(len(state.outcomes) - state.reused > 1 and len(state.texts) == 1 for state in states)
     wrong = sum(first_error(found) >= 0 for found in labels)
@@ -269,14 +264,7 @@ class _Labeling:
     state may have asked for more: what it decides does not depend on when others run.
     """
 
-    def __init__(
-        self,
-        tree: RolloutTree,
-        solution: Solution,
-        k: int,
-        config: LabelingConfig,
-        guess: int | None,
-    ):
+    def __init__(self, tree: RolloutTree, solution: Solution, k: int, config: LabelingConfig, guess: int | None):
         self.tree, self.solution, self.config, self.k = tree, solution, config, k
         self.guess = guess if config.search == "guided" else None
         self.rule, self.stops_early = config.label_rule(), config.stopping == "exact"

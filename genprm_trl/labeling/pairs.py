@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from genprm_trl import grading
+from genprm_trl._loops import gathered
 from genprm_trl.data.problems import SolutionGroup
 from genprm_trl.data.step_pairs import StepPair
 from genprm_trl.data.steps import StepStyle, heading_of, split_steps
@@ -236,13 +237,7 @@ async def make_pairs(
     for solution in wrong:
         place = _Place.of(solution)
         places.setdefault(place.key, place)
-    tasks = [asyncio.create_task(_make_pair(makers, group, place, config, source)) for place in places.values()]
-    try:
-        made = await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    made = await gathered(_make_pair(makers, group, place, config, source) for place in places.values())
     counts: Counter[str] = Counter({"solutions": len(group.solutions), "solutions_with_an_error": len(wrong)})
     dropped: Counter[str] = Counter({"same_pair": len(wrong) - len(places)})
     rows = []
@@ -295,16 +290,9 @@ async def _sample(policy: Solver, place: _Place, numbers: range, seed: int) -> l
     solution = place.solution
     prompt = policy.prompt(solution.problem, place.prefix, thinks=False)
     digest = state_digest(solution.problem, place.prefix)
-    requests = [
-        asyncio.create_task(policy.complete(prompt, derive_seed(seed, "pairs", digest, number), affinity=digest))
-        for number in numbers
-    ]
-    try:
-        results = await asyncio.gather(*requests)
-    finally:
-        for request in requests:
-            request.cancel()
-        await asyncio.gather(*requests, return_exceptions=True)
+    results = await gathered(
+        policy.complete(prompt, derive_seed(seed, "pairs", digest, number), affinity=digest) for number in numbers
+    )
     # An answer in the prefix must not answer for the continuation.
     texts = [policy.graded_text(place.prefix, each.text, each.finish_reason, alone=True) for each in results]
     grades = await asyncio.to_thread(grading.grade_many, [(text, str(solution.answer)) for text in texts])

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from genprm_trl._loops import gathered
 from genprm_trl.conversation.template import ChatFormat
 from genprm_trl.errors import check_at_least
 from genprm_trl.generation.base import Generator, SamplingParams
@@ -130,13 +131,7 @@ class Reasoner:
 
     async def critiques(self, solution: Solution) -> list[RationaleSample]:
         """Samples as many critiques as the settings say, in order. Raises what `critique` raises."""
-        tasks = [asyncio.create_task(self.critique(solution, number)) for number in range(self.settings.samples)]
-        try:
-            return list(await asyncio.gather(*tasks))
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        return await gathered(self.critique(solution, number) for number in range(self.settings.samples))
 
 
 @contextlib.asynccontextmanager

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from genprm_trl import grading
+from genprm_trl._loops import gathered
 from genprm_trl.data.steps import join_steps
 from genprm_trl.generation.seeding import derive_seed
 from genprm_trl.solving.solver import Solver
@@ -125,18 +126,10 @@ class RolloutTree:
             if start >= trials:
                 return
             prompt = self._solver.prompt(self._problem, state.text)
-            requests = [
-                asyncio.create_task(
-                    self._solver.complete(prompt, derive_seed(self._seed, state.digest, number), affinity=state.digest)
-                )
+            results = await gathered(
+                self._solver.complete(prompt, derive_seed(self._seed, state.digest, number), affinity=state.digest)
                 for number in range(start, trials)
-            ]
-            try:
-                results = await asyncio.gather(*requests)
-            finally:
-                for request in requests:
-                    request.cancel()
-                await asyncio.gather(*requests, return_exceptions=True)
+            )
             # An answer in the prefix must not answer for the rollout.
             texts = [
                 self._solver.graded_text(state.text, result.text, result.finish_reason, alone=True)

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from genprm_trl import grading
+from genprm_trl._loops import gathered
 from genprm_trl.data.problems import Problem
 from genprm_trl.data.steps import StepSplit, split_steps
 from genprm_trl.errors import ConfigError, check_at_least
@@ -146,18 +147,10 @@ async def roll_out(
 
 
 async def _round(solver: Solver, problem: Problem, prompt: list[int], numbers: range, seed: int) -> list[Sample]:
-    requests = [
-        asyncio.create_task(
-            solver.complete(prompt, derive_seed(seed, problem.id, problem.digest, number), affinity=problem.id)
-        )
+    results = await gathered(
+        solver.complete(prompt, derive_seed(seed, problem.id, problem.digest, number), affinity=problem.id)
         for number in numbers
-    ]
-    try:
-        results = await asyncio.gather(*requests)
-    finally:
-        for request in requests:
-            request.cancel()
-        await asyncio.gather(*requests, return_exceptions=True)
+    )
     texts = [solver.text(FIRST_STEP, result.text, result.finish_reason) for result in results]
     grades = await asyncio.to_thread(grading.grade_many, [(text, problem.answer) for text in texts])
     return [

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
+from genprm_trl._loops import gathered
 from genprm_trl.data.problems import Problem
 from genprm_trl.data.steps import split_steps
 from genprm_trl.generation.seeding import derive_seed
@@ -105,13 +105,7 @@ class Grower:
     async def _each(
         self, work: Callable[[int, Path], Awaitable[ResultT]], paths: Iterable[tuple[int, Path]]
     ) -> list[ResultT]:
-        tasks = [asyncio.ensure_future(work(number, path)) for number, path in paths]
-        try:
-            return await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        return await gathered(work(number, path) for number, path in paths)
 
     async def _extend(self, number: int, path: Path) -> Path:
         if not path.is_open:

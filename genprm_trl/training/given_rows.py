@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence, Set
-from typing import Any
+from typing import Any, TypeVar
 
+from accelerate.logging import get_logger
 from datasets import Dataset
 
 from genprm_trl.data.sources import refuse_frame
 from genprm_trl.errors import DataError
 
+logger = get_logger(__name__)
+
+PairT = TypeVar("PairT")
 ReadRow = Callable[[Any, str], Mapping[str, Any]]
 
 
@@ -44,6 +48,28 @@ def read_given(rows: Any, name: str, read: ReadRow, encoded: Set[str]) -> Datase
     if not made:
         raise DataError("has no rows", file=name)
     return Dataset.from_list(made)
+
+
+def fitting_pairs(
+    pairs: Sequence[PairT], length: Callable[[PairT], int], max_length: int | None, name: str
+) -> list[PairT]:
+    """The encoded pairs that are not too long, with a warning that says how many are left out.
+
+    Args:
+        pairs: The pairs.
+        length: Tokens of the longer side of one.
+        max_length: Bound on them. None is no bound.
+        name: What errors call the pairs.
+
+    Raises:
+        DataError: None fits.
+    """
+    kept = [pair for pair in pairs if max_length is None or length(pair) <= max_length]
+    if not kept:
+        raise DataError(f"has no pair within max_length={max_length}", file=name)
+    if left_out := len(pairs) - len(kept):
+        logger.warning(f"{name}: {left_out} of {len(pairs)} pairs left out, over max_length={max_length}.")
+    return kept
 
 
 def problem_facts(rows: Dataset) -> dict[str, str]:

@@ -252,6 +252,7 @@ def test_an_adapter_of_a_revision_is_one_line(adapted, tmp_path, capsys, command
 
 
 @pytest.mark.parametrize("command", [each for each in ADAPTED if each != "implicit"])  # which takes no revision
+@pytest.mark.usefixtures("offline")
 def test_the_tokenizer_is_that_of_the_revision(adapted, tmp_path, monkeypatch, command):
     """The cache of a Hub whose main revision has no tokenizer."""
     repository = tmp_path / "models--lab--tiny"
@@ -262,7 +263,6 @@ def test_the_tokenizer_is_that_of_the_revision(adapted, tmp_path, monkeypatch, c
     for revision, commit in (("main", "1"), ("v2", "2")):
         (repository / "refs" / revision).write_text(commit * 40)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     more = ["--model", "lab/tiny", "--model_revision", "v2"]
     assert main(line(command, adapted, tmp_path / "out", *more)) == 0
     saved, own = (

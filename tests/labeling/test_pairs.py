@@ -305,6 +305,7 @@ def test_a_verifier_judges_the_steps(
         ([WRONG.to_dict()], ["--verifier_threshold", "0.9"], "--verifier_threshold needs --verifier"),
     ],
 )
+@pytest.mark.usefixtures("offline")
 def test_bad_input_is_one_line(tmp_path: Path, capsys: Any, rows: Any, words: list[str], message: str) -> None:
     write_jsonl(tmp_path / "in.jsonl", rows)
     assert main(["pairs", str(tmp_path / "in.jsonl"), "--output", str(tmp_path / "out.jsonl"), *words]) == 2

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from genprm_trl._loops import FairGate, iterate_in_thread, run
+from genprm_trl._loops import FairGate, gathered, iterate_in_thread, run
 
 
 async def numbers(count: int, seen: list[int] | None = None):
@@ -151,3 +151,22 @@ def test_over_threads_and_a_loop_that_closes():
 async def _hold(gate: FairGate, seconds: float = 0) -> None:
     async with gate:
         await asyncio.sleep(seconds)
+
+
+def test_what_is_gathered_comes_in_order_and_ends_with_the_first_failure() -> None:
+    ended = []
+
+    async def after(seconds: float, value: int) -> int:
+        try:
+            await asyncio.sleep(seconds)
+            if value < 0:
+                raise ValueError(f"no {value}")
+            return value
+        finally:
+            ended.append(value)
+
+    assert asyncio.run(gathered(after(wait, value) for value, wait in enumerate((0.02, 0.0, 0.01)))) == [0, 1, 2]
+    ended.clear()
+    with pytest.raises(ValueError, match="no -1"):
+        asyncio.run(gathered([after(3600, 5), after(0, -1)]))
+    assert ended == [-1, 5]

@@ -221,6 +221,7 @@ def test_every_kind_has_the_options_that_all_have(name: str) -> None:
     assert {"threshold", "stop", "seed", "tokenizer", "backend", "generator_kwargs"} <= {*KINDS[name].options()}
 
 
+@pytest.mark.usefixtures("offline")
 def test_a_reference_in_a_repository_of_the_hub_is_to_be_downloaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,6 +234,5 @@ def test_a_reference_in_a_repository_of_the_hub_is_to_be_downloaded(
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("1" * 40)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ConfigError, match=r"hf download lab/tiny --local-dir DIRECTORY"):
         open_verifier("lab/tiny", "implicit")

@@ -7,23 +7,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from accelerate.logging import get_logger
 from datasets import Dataset
 from trl import RewardConfig, RewardTrainer
 
 from genprm_trl.cards.model_card import PREFERENCE
-from genprm_trl.errors import ConfigError, DataError, check_at_least, check_text
+from genprm_trl.errors import ConfigError, check_at_least, check_text
 from genprm_trl.generation.loading import classifier_class
 from genprm_trl.training.answer_trainer import AnswerTrainer, check_start
 from genprm_trl.training.dates import dated_by
-from genprm_trl.training.given_rows import is_encoded, problem_facts
+from genprm_trl.training.given_rows import fitting_pairs, is_encoded, problem_facts
 from genprm_trl.training.options import TrainerOptions
 from genprm_trl.training.ppm.pairs import ENCODED, as_rows
 from genprm_trl.verifier.kinds.trained import DEFAULT_ANSWER_SEPARATOR
 from genprm_trl.verifier.scorer_settings import StepScorerSettings
 from genprm_trl.verifier.step_tokens import load_step_tokenizer
-
-logger = get_logger(__name__)
 
 
 @dataclass
@@ -168,12 +165,6 @@ class PPMTrainer(AnswerTrainer, RewardTrainer):
                 f"step_separator={args.step_separator!r} ends in the token that pads batches, at which a step is not "
                 "scored in training: give another step_separator, or another pad_token"
             )
-        kept = [row for row in rows if args.max_length is None or max(map(len, row.values())) <= args.max_length]
-        if not kept:
-            raise DataError(f"has no pair within max_length={args.max_length}", file=dataset_name)
-        if len(kept) < len(rows):
-            logger.warning(
-                f"{dataset_name}: {len(rows) - len(kept)} of {len(rows)} pairs left out, "
-                f"over max_length={args.max_length}."
-            )
-        return Dataset.from_list(kept)
+        return Dataset.from_list(
+            fitting_pairs(rows, lambda row: max(map(len, row.values())), args.max_length, dataset_name)
+        )

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from accelerate.logging import get_logger
 from accelerate.utils import is_peft_model
 from datasets import Dataset
 from trl import DPOConfig, DPOTrainer
@@ -24,17 +23,15 @@ from trl import DPOConfig, DPOTrainer
 from genprm_trl.cards.model_card import POLICY
 from genprm_trl.conversation.settings import POLICY_SETTINGS_FILE
 from genprm_trl.data.step_pairs import StepPair
-from genprm_trl.errors import ConfigError, DataError, check_at_least, check_positive
+from genprm_trl.errors import ConfigError, check_at_least, check_positive
 from genprm_trl.rows.jsonl import write_json
 from genprm_trl.solving.solver import SYSTEM_PROMPT, SolutionPrompts
 from genprm_trl.training.answer_trainer import check_generates
 from genprm_trl.training.dates import dated_by, training_date
-from genprm_trl.training.given_rows import is_encoded, problem_facts, read_given
+from genprm_trl.training.given_rows import fitting_pairs, is_encoded, problem_facts, read_given
 from genprm_trl.training.options import TrainerOptions
 from genprm_trl.training.reward_model import RewardModelTrainer
 from genprm_trl.verifier.step_tokens import load_step_tokenizer
-
-logger = get_logger(__name__)
 
 _ENCODED = frozenset(("prompt_ids", "chosen_ids", "rejected_ids"))
 
@@ -191,15 +188,7 @@ class StepDPOTrainer(RewardModelTrainer, DPOTrainer):
             }
             for row in dataset
         ]
-        kept = [row for row in encoded if args.max_length is None or _length(row) <= args.max_length]
-        if not kept:
-            raise DataError(f"has no pair within max_length={args.max_length}", file=dataset_name)
-        if len(kept) < len(encoded):
-            logger.warning(
-                f"{dataset_name}: {len(encoded) - len(kept)} of {len(encoded)} pairs left out, "
-                f"over max_length={args.max_length}."
-            )
-        return Dataset.from_list(kept)
+        return Dataset.from_list(fitting_pairs(encoded, _length, args.max_length, dataset_name))
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Saves the model, the day that a dated chat template shows, and a model card to `args.output_dir`."""
